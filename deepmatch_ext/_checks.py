@@ -1,0 +1,74 @@
+"""Checks of arguments and one phrasing for every refusal: what, the rule, what came, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
+    """The ValueError to raise: ``what`` must ``rule``; got ``got``. ``remedy``
+
+    Args:
+        what: The argument, column or input, as the caller knows it.
+        rule: What holds for it, as a verb phrase: "be greater than 0".
+        got: The value received, or a phrase that describes it. A string stands as it is.
+        remedy: A whole sentence that says what to do, if that is not plain from the rule.
+    """
+    text = f"{what} must {rule}; got {got if isinstance(got, str) else repr(got)}."
+    return ValueError(f"{text} {remedy}".rstrip())
+
+
+def positive_int(what: str, value: Any, remedy: str = "") -> int:
+    """``value`` as a Python int >= 1 (NumPy integers are welcome, booleans and floats are not)."""
+    return int_at_least(what, value, 1, remedy)
+
+
+def int_at_least(what: str, value: Any, least: int, remedy: str = "") -> int:
+    """``value`` as a Python int >= ``least``."""
+    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not is_integer or int(value) < least:
+        raise problem(what, f"be an integer of at least {least}", value, remedy)
+    return int(value)
+
+
+def positive_number(what: str, value: Any, remedy: str = "") -> float:
+    """``value`` as a finite float > 0."""
+    number = _number(what, value)
+    if not 0 < number < float("inf"):
+        raise problem(what, "be a finite number greater than 0", value, remedy)
+    return number
+
+
+def number_between(what: str, value: Any, low: float, high: float, remedy: str = "") -> float:
+    """``value`` as a float with low <= value < high."""
+    number = _number(what, value)
+    if not low <= number < high:
+        raise problem(what, f"be at least {low:g} and less than {high:g}", value, remedy)
+    return number
+
+
+def one_of(what: str, value: Any, allowed: Iterable[str]) -> str:
+    """``value`` if it is one of the allowed names."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise problem(what, "be one of " + ", ".join(repr(name) for name in allowed), repr(value))
+    return str(value)
+
+
+def no_duplicates(what: str, names: Iterable[Any]) -> None:
+    """Refuses a name that comes twice."""
+    seen: set[Any] = set()
+    for name in names:
+        if name in seen:
+            raise problem(what, "not repeat a name", f"{name!r} twice", "Rename one of the two or leave it out.")
+        seen.add(name)
+
+
+def _number(what: str, value: Any) -> float:
+    if isinstance(value, bool | str):
+        raise problem(what, "be a number", value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise problem(what, "be a number", value) from None

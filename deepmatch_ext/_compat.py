@@ -1,0 +1,77 @@
+"""The only file that tells Keras 2 (Keras 2.x and tf-keras) from Keras 3."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+keras = tf.keras
+KERAS_3: bool = hasattr(keras, "Operation")
+
+_imported = importlib.import_module("tensorflow.keras")
+if _imported.layers.Layer is not keras.layers.Layer:
+    raise ImportError(
+        "TensorFlow is in a mixed state: `tf.keras` and `tensorflow.keras` are two different Keras versions. "
+        "TF_USE_LEGACY_KERAS was set after TensorFlow had been imported; set it before, for example in the shell."
+    )
+
+# Keras 3's `tf.keras` has no `saving`.
+_saving = importlib.import_module("keras.saving") if KERAS_3 else keras.saving
+
+T = TypeVar("T")
+
+register: Callable[[T], T] = _saving.register_keras_serializable("deepmatch_ext")
+
+
+def add_table(layer: Any, name: str, shape: tuple[int, ...], initializer: Any, trainable: bool) -> Any:
+    """A float32 weight that is looked up by row, never cast as a whole by a mixed-precision policy."""
+    no_cast = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
+    return layer.add_weight(
+        name=name, shape=shape, dtype="float32", initializer=initializer, trainable=trainable, **no_cast
+    )
+
+
+def add_state(layer: Any, name: str, value: Any) -> Any:
+    """A non-trainable weight that starts as ``value`` (a NumPy array), kept in its dtype and saved with the model."""
+    no_cast = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
+    return layer.add_weight(
+        name=name,
+        shape=value.shape,
+        dtype=str(value.dtype),
+        initializer=lambda shape, dtype=None, **_: tf.convert_to_tensor(value),
+        trainable=False,
+        **no_cast,
+    )
+
+
+def raw_variable(weight: Any) -> tf.Variable:
+    """The ``tf.Variable`` behind a weight, so that a look-up reads rows and not the whole."""
+    return weight.value if KERAS_3 else weight
+
+
+def compute_dtype(layer: Any) -> tf.DType:
+    """The dtype that the layer's precision policy computes in."""
+    return tf.as_dtype(layer.compute_dtype or "float32")
+
+
+def global_policy_name() -> str:
+    """The name of the precision policy that new layers get."""
+    return str(keras.mixed_precision.global_policy().name)
+
+
+def set_global_policy(name: str) -> None:
+    """Sets the precision policy that new layers get."""
+    keras.mixed_precision.set_global_policy(name)
+
+
+def serialize(value: Any) -> Any:
+    """An initializer, activation or registered function as plain data."""
+    return _saving.serialize_keras_object(value)
+
+
+def deserialize(value: Any) -> Any:
+    """The reverse of `serialize`."""
+    return _saving.deserialize_keras_object(value)
