@@ -1,0 +1,24 @@
+"""From raw events to a model's input: id maps, interactions, splits, windows, and data to try them on."""
+
+from deepmatch_ext.data.files import Dataset, read_dataset
+from deepmatch_ext.data.ids import IdMap
+from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
+from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions
+from deepmatch_ext.data.windows import seen_before, seen_by_users, user_histories, windows
+
+__all__ = [
+    "Dataset",
+    "IdMap",
+    "Interactions",
+    "Split",
+    "SyntheticData",
+    "leave_last_out",
+    "read_dataset",
+    "seen_before",
+    "seen_by_users",
+    "split_by_time",
+    "synthetic_interactions",
+    "user_histories",
+    "windows",
+]

@@ -1,0 +1,198 @@
+"""Raw ids of users or items and the numbers that embedding tables know them by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepmatch_ext._checks import one_of, problem
+
+
+class IdMap:
+    """Numbers raw ids from 1; id 0 is left for padding and for values that the map does not know.
+
+    The map never changes: raw value number ``k`` of ``values`` has id ``k + 1`` for good, so a table trained with one
+    map stays right as long as the map is kept with it.
+
+    Args:
+        values: Unique raw values, all integers or all strings; their order is kept. Whole floats count as integers,
+            because pandas turns integers into floats where a column once had a gap.
+
+    Raises:
+        ValueError: ``values`` is empty, repeats a value, has a missing one, or is neither integers nor strings.
+
+    Example:
+        >>> ids = IdMap.from_values(["tea", "milk", "tea"])
+        >>> ids.values.tolist(), ids.vocabulary_size
+        (['milk', 'tea'], 3)
+        >>> ids.encode(["tea", "coffee", "milk"]).tolist()
+        [2, 0, 1]
+        >>> ids.decode([2, 1]).tolist()
+        ['tea', 'milk']
+    """
+
+    def __init__(self, values: Any) -> None:
+        array = raw_values("values", values).copy()  # an array of strings comes back as it is
+        if array.ndim != 1 or not len(array):
+            raise problem("`values`", "be a list of at least one raw id", f"shape {array.shape}")
+        index = _index(array)
+        if not index.is_unique:
+            repeated = index[index.duplicated()].unique()
+            raise problem("`values`", "be unique", listing(repeated), "IdMap.from_values() takes repeats and sorts.")
+        self._values = read_only(array)
+
+    @classmethod
+    def from_values(cls, values: Any) -> IdMap:
+        """The map of all values that occur, in sorted order. Repeats are welcome.
+
+        Args:
+            values: Raw values in any order, such as a column of a frame.
+
+        Raises:
+            ValueError: As for ``IdMap(values)``, repeats apart.
+        """
+        return cls(np.sort(_index(raw_values("values", values).ravel()).unique().to_numpy()))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The raw values, read-only, (len(self),): int64, or objects that are all ``str``."""
+        return self._values
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows an embedding table needs: the number of raw values plus 1 for id 0."""
+        return len(self._values) + 1
+
+    def encode(self, values: Any, *, unknown: str = "padding") -> np.ndarray:
+        """Ids of raw values.
+
+        Args:
+            values: Raw values of any shape, of the map's own kind (integers or strings). A missing value (None, NaN)
+                is a value that the map does not know.
+            unknown: The fate of values that the map does not know: "padding" gives them id 0, "error" refuses them.
+
+        Returns:
+            int32, the shape of ``values``, each in 0..len(self).
+
+        Raises:
+            ValueError: Strings for a map of integers or the reverse, or unknown values where ``unknown="error"``.
+        """
+        one_of("`unknown`", unknown, ["padding", "error"])
+        raw = as_array(values)
+        flat = raw.ravel()
+        present = ~pd.isna(flat)
+        known = raw_values("values", flat[present])
+        ids = np.zeros(len(flat), np.int32)
+        if len(known):
+            if known.dtype != self._values.dtype:
+                own, other = ("integers", "strings") if self._values.dtype.kind == "i" else ("strings", "integers")
+                raise problem("`values`", f"be {own}, as the id map's raw values are", f"{other}, {listing(known)}")
+            ids[present] = self._lookup.get_indexer(_index(known)) + 1
+        if unknown == "error" and not ids.all():
+            raise problem("`values`", "all be known to the id map", f"unknown {listing(pd.unique(flat[ids == 0]))}")
+        return ids.reshape(raw.shape)
+
+    def decode(self, ids: Any) -> np.ndarray:
+        """Raw values of ids.
+
+        Args:
+            ids: Integers of any shape, each in 1..len(self).
+
+        Returns:
+            Raw values, the shape of ``ids``.
+
+        Raises:
+            ValueError: An id is 0 (padding has no raw value), out of range, or no integer.
+        """
+        array = np.asarray(ids)
+        if array.size == 0:
+            return np.empty(array.shape, self._values.dtype)
+        if array.dtype.kind not in "iu":
+            raise problem("`ids`", "be integers", f"dtype {array.dtype}")
+        wrong = (array < 1) | (array > len(self))
+        if wrong.any():
+            raise problem(
+                "`ids`",
+                f"lie in 1..{len(self)}",
+                listing(np.unique(array[wrong])),
+                "Id 0 is padding and has no raw value." if (array == 0).any() else "",
+            )
+        return self._values[array - 1]
+
+    @cached_property
+    def _lookup(self) -> pd.Index:
+        return _index(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._lookup
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, IdMap):
+            return NotImplemented
+        return self._values.dtype == other._values.dtype and np.array_equal(self._values, other._values)
+
+    def __hash__(self) -> int:
+        return hash((len(self), self._values[0], self._values[-1]))
+
+    def __repr__(self) -> str:
+        return f"IdMap({listing(self._values)})"
+
+
+def as_array(values: Any) -> np.ndarray:
+    """An array of ``values`` in which nothing has turned into a string on the way (np.array(["a", None]) would)."""
+    if hasattr(values, "dtype"):
+        return np.asarray(values)
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | list | tuple):
+        values = list(values)
+    return np.array(values, dtype=object)
+
+
+def raw_values(what: str, values: Any) -> np.ndarray:
+    """``values`` as int64 or as objects that are all ``str``; anything else is refused under the name ``what``."""
+    array = as_array(values)
+    missing = pd.isna(array)
+    if missing.any():
+        raise problem(what, "have no missing value", f"{int(missing.sum())} missing of {array.size}")
+    if array.dtype.kind == "O":
+        kind = pd.api.types.infer_dtype(array.ravel(), skipna=False)
+        if kind == "string":
+            return array
+        if kind not in ("integer", "floating", "mixed-integer-float", "empty"):
+            raise problem(what, "be all integers or all strings", kind)
+        # Big Python integers end as floats or as unsigned here, and are refused below.
+        array = np.array(array.tolist(), dtype=None if array.size else np.int64)
+    if array.dtype.kind == "U":
+        return array.astype(object)
+    if array.dtype.kind not in "iuf":
+        raise problem(what, "be all integers or all strings", f"dtype {array.dtype}")
+    if array.dtype.kind == "f" and not (array == np.floor(array)).all():
+        raise problem(what, "be whole numbers or strings", listing(array[array != np.floor(array)]))
+    # A float counts exactly up to 2**53, an id of an embedding's raw value up to int64.
+    limit = 2**53 if array.dtype.kind == "f" else np.iinfo(np.int64).max
+    if array.size and (array.max() > limit or array.min() < -limit):
+        raise problem(what, "fit in 64-bit integers", f"a number past {limit}", "Pass such ids as strings.")
+    return array.astype(np.int64)
+
+
+def listing(values: Any, most: int = 5) -> str:
+    """The first few of ``values`` and how many more there are, for an error message."""
+    shown = ", ".join(repr(value) for value in np.asarray(values[:most]).tolist())
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """An array of our own making, closed to changes. Never for a caller's array."""
+    array.setflags(write=False)
+    return array
+
+
+def _index(values: np.ndarray) -> pd.Index:
+    # dtype=object keeps newer pandas from making its own string array of it.
+    return pd.Index(values, dtype=values.dtype)

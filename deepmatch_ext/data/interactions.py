@@ -1,0 +1,306 @@
+"""Who took what, and when: the one table that everything else is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepmatch_ext._checks import no_duplicates, problem
+from deepmatch_ext.data.ids import IdMap, listing, raw_values, read_only
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Events of users with items, sorted by user, then by time; events of one time keep the order of their source.
+
+    Use :meth:`from_frame` or :meth:`from_sequences`. The constructor itself takes columns that are sorted already and
+    checks them. All arrays are read-only; a writable one is copied, so nobody's array is frozen or shared.
+
+    Args:
+        users: User ids from 1, (n,), never falling.
+        items: Item ids from 1, (n,).
+        times: Numbers or datetime64, (n,), never falling within a user. None: the order of the rows is all there is.
+        side: Other numeric columns by name, (n,) each, such as a rating or the day of the week.
+        user_ids: The map from raw user ids to ``users``.
+        item_ids: The map from raw item ids to ``items``.
+        user_name: The name of the user column of a model's input.
+        item_name: The name of the item column of a model's input.
+
+    Raises:
+        ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order.
+
+    Example:
+        >>> frame = pd.DataFrame({"user_id": ["b", "a", "b"], "item_id": [7, 7, 5], "timestamp": [30, 20, 10]})
+        >>> interactions = Interactions.from_frame(frame)
+        >>> interactions.users.tolist(), interactions.items.tolist(), interactions.times.tolist()
+        ([1, 2, 2], [2, 1, 2], [20, 10, 30])
+        >>> interactions.position.tolist(), interactions.indptr.tolist()
+        ([0, 0, 1], [0, 0, 1, 3])
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    times: np.ndarray | None
+    side: Mapping[str, np.ndarray] = field(repr=False)
+    user_ids: IdMap = field(repr=False)
+    item_ids: IdMap = field(repr=False)
+    user_name: str = "user_id"
+    item_name: str = "item_id"
+
+    def __post_init__(self) -> None:
+        users = _ids("`users`", self.users, len(self.user_ids))
+        items = _ids("`items`", self.items, len(self.item_ids))
+        no_duplicates("the names of interactions", [self.user_name, self.item_name, *self.side])
+        for name, column in [("items", items), ("times", self.times), *self.side.items()]:
+            if column is not None and np.shape(column) != users.shape:
+                rule = f"have one value a row, shape {users.shape}"
+                raise problem(f"column {name!r}", rule, f"shape {np.shape(column)}")
+        same_user = users[1:] == users[:-1]
+        if (users[1:] < users[:-1]).any():
+            raise problem("`users`", "be sorted", "a smaller id after a larger one", "Interactions.from_frame() sorts.")
+        if self.times is not None:
+            times = _times("`times`", self.times)
+            if (same_user & (times[1:] < times[:-1])).any():
+                remedy = "Interactions.from_frame() sorts."
+                raise problem("`times`", "be sorted within each user", "an earlier time after a later one", remedy)
+            object.__setattr__(self, "times", _frozen(times))
+        side = {name: _frozen(_numbers(f"column {name!r}", column)) for name, column in self.side.items()}
+        object.__setattr__(self, "users", _frozen(users))
+        object.__setattr__(self, "items", _frozen(items))
+        object.__setattr__(self, "side", MappingProxyType(side))
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        user: str = "user_id",
+        item: str = "item_id",
+        time: str | None = "timestamp",
+        side: Sequence[str] = (),
+        user_ids: IdMap | None = None,
+        item_ids: IdMap | None = None,
+    ) -> Interactions:
+        """Interactions of a frame with one row an event. The frame is left as it is.
+
+        Args:
+            frame: Events in any order.
+            user: The column of raw user ids, integers or strings.
+            item: The column of raw item ids, integers or strings.
+            time: The column of times, numbers or datetimes. None: the frame's order is the order of time.
+            side: Numeric columns to carry along, such as a rating.
+            user_ids: A map made earlier; without it, the users of the frame are numbered.
+            item_ids: A map made earlier; without it, the items of the frame are numbered.
+
+        Raises:
+            ValueError: The frame is empty or lacks a column, a column has two roles, missing values or a type that
+                does not fit its role, or a given map does not know a user or an item.
+        """
+        if not isinstance(frame, pd.DataFrame):
+            raise problem("`frame`", "be a pandas DataFrame", type(frame).__name__)
+        side = [side] if isinstance(side, str) else list(side)
+        names = [user, item, *([] if time is None else [time]), *side]
+        no_duplicates("the columns user, item, time and side", names)
+        for name in names:
+            found = int((frame.columns == name).sum())
+            if found != 1:
+                got = f"{found} of that name" if found else f"the columns {listing(list(frame.columns), 20)}"
+                remedy = "With time=None the frame's order is the order of time." if name == time and not found else ""
+                raise problem(f"column {name!r}", "be in the frame once", got, remedy)
+        if frame.empty:
+            raise problem("`frame`", "have at least one row", "an empty frame")
+        users, user_ids = _encoded(frame, user, user_ids)
+        items, item_ids = _encoded(frame, item, item_ids)
+        times = None if time is None else _times(f"column {time!r}", frame[time])
+        # Both sorts are stable: events of one user at one time keep the frame's order.
+        rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+        return cls(
+            users=read_only(users[rows]),
+            items=read_only(items[rows]),
+            times=None if times is None else read_only(times[rows]),
+            side={name: read_only(_numbers(f"column {name!r}", frame[name])[rows]) for name in side},
+            user_ids=user_ids,
+            item_ids=item_ids,
+            user_name=user,
+            item_name=item,
+        )
+
+    @classmethod
+    def from_sequences(
+        cls,
+        indptr: Any,
+        items: Any,
+        times: Any = None,
+        user_name: str = "user_id",
+        item_name: str = "item_id",
+    ) -> Interactions:
+        """Interactions of item sequences that are numbered already; ids and raw ids are the same numbers.
+
+        Args:
+            indptr: Sequence k, that of user k + 1, is ``items[indptr[k]:indptr[k + 1]]``; (number of users + 1,).
+            items: Item ids from 1, oldest first within a user, (n,).
+            times: Times of the events, (n,), or None. Where they contradict the order of a sequence, the times win.
+            user_name: The name of the user column of a model's input.
+            item_name: The name of the item column of a model's input.
+
+        Raises:
+            ValueError: ``indptr`` does not divide ``items``, or an item id is below 1.
+
+        Example:
+            >>> interactions = Interactions.from_sequences([0, 2, 3], [4, 1, 4])
+            >>> interactions.users.tolist(), interactions.num_items
+            ([1, 1, 2], 4)
+        """
+        bounds, items = np.asarray(indptr), np.asarray(items)
+        good = bounds.ndim == 1 and len(bounds) > 1 and bounds.dtype.kind in "iu"
+        if not good or bounds[0] != 0 or bounds[-1] != len(items) or (bounds[1:] < bounds[:-1]).any():
+            raise problem("`indptr`", f"rise from 0 to the number of items, {len(items)}", listing(np.ravel(bounds)))
+        number_of_items = int(items.max()) if len(items) and items.dtype.kind in "iu" else 1
+        bounds = bounds.astype(np.int64)
+        users = np.repeat(np.arange(1, len(bounds), dtype=np.int32), bounds[1:] - bounds[:-1])
+        if times is not None:
+            times = _times("`times`", times)
+            if times.shape != items.shape:
+                raise problem("`times`", f"have one value an item, {len(items)}", f"shape {times.shape}")
+            rows = np.lexsort((times, users))
+            items, times = read_only(items[rows]), read_only(times[rows])
+        return cls(
+            users=read_only(users),
+            items=items,
+            times=times,
+            side={},
+            user_ids=IdMap(np.arange(1, len(bounds))),
+            item_ids=IdMap(np.arange(1, max(number_of_items, 1) + 1)),
+            user_name=user_name,
+            item_name=item_name,
+        )
+
+    @cached_property
+    def indptr(self) -> np.ndarray:
+        """User u's rows are ``indptr[u]:indptr[u + 1]``; user 0 has none. int64, (num_users + 2,)."""
+        return read_only(np.searchsorted(self.users, np.arange(self.user_vocabulary_size + 1)).astype(np.int64))
+
+    @cached_property
+    def position(self) -> np.ndarray:
+        """The number of earlier rows of the same user, int64, (n,); 0 at each user's first row."""
+        return read_only(np.arange(len(self)) - self.indptr[self.users])
+
+    @property
+    def num_users(self) -> int:
+        """Users that the map knows, padding not counted; one of them may have no rows."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """Items that the map knows, padding not counted; one of them may have no rows."""
+        return len(self.item_ids)
+
+    @property
+    def user_vocabulary_size(self) -> int:
+        """Rows of a table of users, id 0 included."""
+        return self.user_ids.vocabulary_size
+
+    @property
+    def item_vocabulary_size(self) -> int:
+        """Rows of a table of items, id 0 included: V."""
+        return self.item_ids.vocabulary_size
+
+    def item_counts(self, rows: Any = None) -> np.ndarray:
+        """How often each item occurs.
+
+        Args:
+            rows: The rows to count. Give a split's train rows, so that no held-out item leaks into the counts.
+
+        Returns:
+            int64, (V,), by item id; id 0 has count 0.
+        """
+        items = self.items if rows is None else self.items[row_numbers("`rows`", rows, len(self))]
+        return np.bincount(items, minlength=self.item_vocabulary_size)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+def row_numbers(what: str, rows: Any, size: int, of: str = "row numbers") -> np.ndarray:
+    """``rows`` as int64, (n,), each in 0..size - 1."""
+    array = np.asarray(rows)
+    if array.ndim == 1 and not len(array):
+        return np.zeros(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        remedy = "np.flatnonzero(mask) makes row numbers of a mask." if array.dtype.kind == "b" else ""
+        raise problem(what, f"be a list of {of}", f"{array.dtype} of shape {array.shape}", remedy)
+    wrong = (array < 0) | (array >= size)
+    if wrong.any():
+        raise problem(what, f"be {of} in 0..{size - 1}", listing(array[wrong]))
+    return array.astype(np.int64)
+
+
+def _encoded(frame: pd.DataFrame, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
+    values = raw_values(f"column {name!r}", frame[name])
+    if ids is None:
+        ids = IdMap.from_values(values)
+    if values.dtype != ids.values.dtype:
+        kinds = {"i": "integers", "O": "strings"}
+        rule = f"hold {kinds[ids.values.dtype.kind]}, as the given id map does"
+        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}")
+    encoded = ids.encode(values)
+    if not encoded.all():
+        unknown = f"unknown {listing(pd.unique(values[encoded == 0]))}"
+        remedy = "Drop these rows or make a new map; its tables must then be trained anew."
+        raise problem(f"column {name!r}", "hold only values of the given id map", unknown, remedy)
+    return encoded, ids
+
+
+def _ids(what: str, values: Any, largest: int) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array):
+        raise problem(what, "be a list of at least one id", f"shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise problem(what, "be integer ids", f"dtype {array.dtype}")
+    wrong = (array < 1) | (array > largest)
+    if wrong.any():
+        raise problem(what, f"be ids in 1..{largest}", listing(array[wrong]))
+    return array.astype(np.int32, copy=False)
+
+
+def _times(what: str, values: Any) -> np.ndarray:
+    series = pd.Series(values, copy=False)
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    if pd.api.types.is_datetime64_dtype(series.dtype):
+        _nothing_missing(what, series)
+        return values if isinstance(values, np.ndarray) else series.to_numpy()
+    if not pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
+        remedy = "Convert it first, with pd.to_datetime() or pd.to_numeric()."
+        raise problem(what, "be numbers or datetimes", f"dtype {series.dtype}", remedy)
+    return _numbers(what, values)
+
+
+def _numbers(what: str, values: Any) -> np.ndarray:
+    series = pd.Series(values, copy=False)
+    if not pd.api.types.is_numeric_dtype(series.dtype):
+        remedy = "Number its values first, for example with IdMap.from_values(column).encode(column)."
+        raise problem(what, "be numeric", f"dtype {series.dtype}", remedy)
+    _nothing_missing(what, series)
+    if isinstance(values, np.ndarray):
+        # Not by way of pandas, whose answer is read-only and would pass for an array of our own.
+        return values
+    # pandas' own nullable types (Int64, Float32) name the NumPy type that holds their values.
+    dtype: Any = getattr(series.dtype, "numpy_dtype", series.dtype)
+    return series.to_numpy(dtype=dtype)
+
+
+def _nothing_missing(what: str, series: pd.Series) -> None:
+    missing = int(series.isna().sum())
+    if missing:
+        raise problem(what, "have no missing value", f"{missing} missing of {len(series)}", "Drop or fill those rows.")
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A read-only array as it is, a writable one as a read-only copy: the caller's own stays writable and apart."""
+    return read_only(array.copy()) if array.flags.writeable else array

@@ -1,0 +1,151 @@
+"""Made-up events with the structure of real ones, for tests, examples and benchmarks without a download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepmatch_ext._checks import int_at_least, positive_int, positive_number, problem
+from deepmatch_ext.data.ids import IdMap, read_only
+from deepmatch_ext.data.interactions import Interactions
+
+_GENRES = (
+    "Western Comedy Drama Thriller Romance Action Crime Horror Musical Mystery War Fantasy Adventure Animation "
+    "Documentary Noir Satire Sport"
+)
+
+# How the next item is chosen; set so that popularity, transitions and longer histories each tell something, in the
+# proportions of MovieLens (tests/test_data_synthetic.py holds them to it).
+_LATENT_SIZE = 16
+_SPREAD = 0.8  # how far an item's latent vector lies from its genre's centre
+_RECENT = 12  # past items that act on the next one, the one j steps back with weight 1 / j
+_SUCCESSORS = 3  # likely next items of each item
+_TASTE, _HOME, _FOLLOW, _POPULAR = 7.5, 2.0, 1.8, 0.8  # logits: recent items, home taste, successors, popularity
+_DRIFT = 0.05  # the chance, at each event, that a user's home genre changes
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticData:
+    """Events and what is known of their items and users. All arrays are read-only; entry 0 is padding.
+
+    Args:
+        interactions: The events; raw ids and ids are the same numbers.
+        item_genres: Genre ids from 1, int32, (V,), by item id.
+        item_titles: Words such as "Western 17", objects, (V,), by item id.
+        user_genres: The genre that each user began with, int32, (number of users + 1,), by user id.
+    """
+
+    interactions: Interactions
+    item_genres: np.ndarray
+    item_titles: np.ndarray
+    user_genres: np.ndarray
+
+
+def synthetic_interactions(
+    num_users: int = 3000,
+    num_items: int = 1200,
+    mean_length: float = 40,
+    num_genres: int = 12,
+    seed: int = 0,
+) -> SyntheticData:
+    """Seeded events in which popularity tells something, the last item more, and the recent items together most.
+
+    Items have Zipf popularity, a genre, a latent vector near their genre's, and a few successors. A user's next item is
+    drawn from a softmax over the items not had yet, of popularity, of likeness to the user's recent items (weighted by
+    1, 1/2, 1/3, ... backwards) and to a home genre that now and then changes, and of being a successor of the recent
+    items. No user has an item twice. Times are seconds, with users active side by side over about two years.
+
+    Args:
+        num_users: Users, each with at least 5 events.
+        num_items: Items.
+        mean_length: Events of a user on average, at most a third of the items.
+        num_genres: Genres, 2 to 18.
+        seed: Same seed, same data.
+
+    Raises:
+        ValueError: An argument out of range.
+
+    Example:
+        >>> data = synthetic_interactions(num_users=50, num_items=60, mean_length=10, num_genres=3)
+        >>> data.interactions.num_users, data.interactions.num_items
+        (50, 60)
+        >>> sorted({title.split()[0] for title in data.item_titles[1:]})
+        ['Comedy', 'Drama', 'Western']
+    """
+    positive_int("`num_users`", num_users)
+    int_at_least("`num_items`", num_items, 30)
+    int_at_least("`num_genres`", num_genres, 2)
+    names = _GENRES.split()
+    if num_genres > len(names):
+        raise problem("`num_genres`", f"be at most {len(names)}", num_genres)
+    if not 6 <= positive_number("`mean_length`", mean_length) <= num_items / 3:
+        raise problem("`mean_length`", f"lie between 6 and a third of num_items, {num_items / 3:g}", mean_length)
+    rng = np.random.default_rng(seed)
+
+    genres = rng.integers(num_genres, size=num_items)
+    centres = _unit(rng.standard_normal((num_genres, _LATENT_SIZE)))
+    noise = _unit(rng.standard_normal((num_items, _LATENT_SIZE)))
+    latent = _unit(centres[genres] + _SPREAD * noise)
+    log_popularity = -np.log(rng.permutation(num_items) + 10.0)
+    base = np.exp(_POPULAR * (log_popularity - log_popularity.max())).astype(np.float32)
+    # Successors are drawn from the whole catalogue, popular ones more often, so that genre alone does not tell them.
+    successors = rng.choice(num_items, size=(num_items, _SUCCESSORS), p=base / base.sum(dtype=np.float64))
+
+    drawn = 5 + rng.gamma(1.5, (mean_length - 5) / 1.5, size=num_users)
+    lengths = np.sort(np.minimum(drawn, num_items // 2).astype(np.int64))[::-1]
+    home = rng.integers(num_genres, size=num_users)
+    first_home = home.copy()
+    chosen = np.zeros((num_users, lengths[0]), np.int32)
+    open_ = np.ones((num_users, num_items), np.float32)  # 0 where the user had the item
+    for step in range(lengths[0]):
+        # Users are sorted by length, so those still active are the first ones.
+        active = int(np.searchsorted(-lengths, -step))
+        moved = rng.random(active) < _DRIFT
+        home[:active][moved] = rng.integers(num_genres, size=int(moved.sum()))
+        back = np.arange(min(step, _RECENT))
+        recent = chosen[:active, step - 1 - back] if step else np.zeros((active, 0), np.int32)
+        weights = 1.0 / (back + 1)
+        taste = _HOME * centres[home[:active]]
+        if step:
+            taste += _TASTE * np.einsum("k,ukd->ud", weights / weights.sum(), latent[recent])
+        logits = (taste @ latent.T).astype(np.float32)
+        rows = np.arange(active)[:, None]
+        for lag in range(recent.shape[1]):
+            logits[rows, successors[recent[:, lag]]] += np.float32(_FOLLOW * weights[lag])
+        # Of exponential clocks with these rates, item i's rings first with the softmax's probability. A float32 clock
+        # may show exactly 0, which would make 0 / 0 of an item that the user had.
+        rates = np.exp(logits) * base * open_[:active]
+        clocks = np.maximum(rng.standard_exponential(rates.shape, dtype=np.float32), np.float32(1e-30))
+        item = np.argmax(rates / clocks, axis=1)
+        chosen[:active, step] = item
+        open_[np.arange(active), item] = 0
+
+    order = rng.permutation(num_users)  # so that user 1 is not the busiest
+    lengths, chosen, first_home = lengths[order], chosen[order], first_home[order]
+    real = np.arange(chosen.shape[1]) < lengths[:, None]
+    start = rng.integers(0, 2 * 365 * 86400, size=(num_users, 1))
+    gaps = 1 + rng.exponential(6 * 3600, size=chosen.shape).astype(np.int64)
+    times = 1_600_000_000 + start + np.cumsum(gaps, axis=1)
+    per_genre = np.zeros(num_items, np.int64)
+    for genre in range(num_genres):
+        per_genre[genres == genre] = np.arange(1, 1 + (genres == genre).sum())
+    titles = [f"{names[genre]} {number}" for genre, number in zip(genres, per_genre, strict=True)]
+    interactions = Interactions(
+        users=np.repeat(np.arange(1, num_users + 1, dtype=np.int32), lengths),
+        items=chosen[real] + 1,
+        times=times[real],
+        side={},
+        user_ids=IdMap(np.arange(1, num_users + 1)),
+        item_ids=IdMap(np.arange(1, num_items + 1)),
+    )
+    return SyntheticData(
+        interactions=interactions,
+        item_genres=read_only(np.concatenate([[0], genres + 1]).astype(np.int32)),
+        item_titles=read_only(np.array(["", *titles], dtype=object)),
+        user_genres=read_only(np.concatenate([[0], first_home + 1]).astype(np.int32)),
+    )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -1,0 +1,115 @@
+"""Splits: parts that never overlap, and nothing of the future in train."""
+
+import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepmatch_ext.data import Interactions, Split, leave_last_out, split_by_time
+
+lengths = st.lists(st.integers(0, 8), min_size=1, max_size=12).filter(lambda sizes: max(sizes) >= 3)
+
+
+def sequences(sizes, times=None):
+    return Interactions.from_sequences(np.cumsum([0, *sizes]), np.arange(1, sum(sizes) + 1), times)
+
+
+def test_leave_last_out_by_hand():
+    # User 1 has rows 0-3, user 2 rows 4-5 (too few), user 3 none, user 4 rows 6-8.
+    split = leave_last_out(sequences([4, 2, 0, 3]))
+    assert split.test.tolist() == [3, 8]
+    assert split.validation.tolist() == [2, 7]
+    assert split.train.tolist() == [0, 1, 4, 5, 6]
+    assert split.train_targets().tolist() == [1, 5]
+    assert split.train_targets(0).tolist() == [0, 1, 4, 5, 6]
+    assert split.train_targets(2).tolist() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths, st.integers(3, 5))
+def test_leave_last_out_partitions_the_rows(sizes, min_interactions):
+    x = sequences(sizes)
+    if max(sizes) < min_interactions:
+        with pytest.raises(ValueError, match=f"a user with at least {min_interactions} events"):
+            leave_last_out(x, min_interactions)
+        return
+    split = leave_last_out(x, min_interactions)
+    assert sorted([*split.train, *split.validation, *split.test]) == list(range(len(x)))
+    for user, size in enumerate(sizes, start=1):
+        mine = list(range(x.indptr[user], x.indptr[user + 1]))
+        held_out = 2 if size >= min_interactions else 0
+        assert [row for row in mine if row in split.train] == mine[: size - held_out]
+        assert [row for row in mine if row in split.validation] == mine[size - held_out : size - 1][: held_out // 2]
+        assert [row for row in mine if row in split.test] == mine[size - 1 :][: held_out // 2]
+    for part in (split.train, split.validation, split.test):
+        assert part.dtype == np.int64
+        assert not part.flags.writeable
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9)), min_size=1, max_size=30), st.data())
+def test_split_by_time_never_trains_on_the_future(rows, data):
+    frame = pd.DataFrame(rows, columns=["user_id", "timestamp"]).assign(item_id=1)
+    x = Interactions.from_frame(frame)
+    start = data.draw(st.integers(0, 9))
+    end = data.draw(st.integers(start + 1, 10))
+    if x.times.min() >= start or x.times.max() < end:
+        with pytest.raises(ValueError, match="leave rows to"):
+            split_by_time(x, start, end)
+        return
+    split = split_by_time(x, start, end)
+    assert split.train.tolist() == [row for row in range(len(x)) if x.times[row] < start]
+    assert split.validation.tolist() == [row for row in range(len(x)) if start <= x.times[row] < end]
+    assert split.test.tolist() == [row for row in range(len(x)) if end <= x.times[row]]
+
+
+@pytest.mark.parametrize("kind", [str, pd.Timestamp, datetime.datetime.fromisoformat, np.datetime64])
+def test_split_by_dates(kind):
+    days = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"])
+    x = Interactions.from_frame(pd.DataFrame({"user_id": 1, "item_id": [1, 2, 3], "timestamp": days}))
+    split = split_by_time(x, kind("2024-01-02"), kind("2024-01-03"))
+    assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0], [1], [2])
+
+
+def test_split_by_dates_with_a_time_zone():
+    days = pd.to_datetime(["2024-01-01T00:00Z", "2024-01-02T00:00Z", "2024-01-03T00:00Z"])
+    x = Interactions.from_frame(pd.DataFrame({"user_id": 1, "item_id": [1, 2, 3], "timestamp": days}))
+    # 9 o'clock in Tokyo is midnight UTC.
+    split = split_by_time(x, "2024-01-02T09:00+09:00", "2024-01-03")
+    assert split.validation.tolist() == [1]
+
+
+def test_refusals():
+    x, timed = sequences([4]), sequences([4], [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="`min_interactions` must be an integer of at least 3; got 2"):
+        leave_last_out(x, 2)
+    with pytest.raises(ValueError, match="`interactions` must have times; got times=None"):
+        split_by_time(x, 2, 3)
+    with pytest.raises(ValueError, match="`validation_from` must be earlier than test_from; got 3 and 3"):
+        split_by_time(timed, 3, 3)
+    with pytest.raises(ValueError, match="`validation_from` must leave rows to train on, so be later than 1; got 1"):
+        split_by_time(timed, 1, 3)
+    with pytest.raises(ValueError, match="`test_from` must leave rows to test on, so be at most 4; got 5"):
+        split_by_time(timed, 2, 5)
+    with pytest.raises(ValueError, match="`validation_from` must be a number, as the times are; got '2024-01-01'"):
+        split_by_time(timed, "2024-01-01", 3)
+    dated = sequences([4], pd.date_range("2024-01-01", periods=4).to_numpy())
+    for moment in (3, "soon", None):
+        with pytest.raises(ValueError, match="`validation_from` must be a datetime, as the times are"):
+            split_by_time(dated, moment, "2024-01-03")
+    with pytest.raises(ValueError, match="`min_history` must be an integer of at least 0"):
+        leave_last_out(x).train_targets(-1)
+
+
+def test_a_split_made_by_hand_is_checked():
+    x = sequences([4])
+    assert Split(x, train=[1, 0], validation=[], test=[3]).train.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="`validation` must hold each row once, and none of another part"):
+        Split(x, train=[0, 1], validation=[1], test=[3])
+    with pytest.raises(ValueError, match="`train` must hold each row once"):
+        Split(x, train=[0, 0], validation=[1], test=[3])
+    with pytest.raises(ValueError, match=r"test must be row numbers in 0\.\.3; got 4"):
+        Split(x, train=[0], validation=[1], test=[4])

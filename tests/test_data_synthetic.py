@@ -1,0 +1,144 @@
+"""The generator: seeded, well formed, and with structure that a model can and a count of items cannot find."""
+
+import numpy as np
+import pytest
+
+from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, windows
+
+
+@pytest.fixture(scope="module")
+def data():
+    return synthetic_interactions()
+
+
+def hit_rate(scores, interactions, rows, top=10):
+    """Full ranking without the user's earlier items; a tie counts against the model."""
+    target = scores[np.arange(len(rows)), interactions.items[rows]][:, None]
+    indptr, items = seen_before(interactions, rows)
+    scores = scores.copy()
+    scores[np.repeat(np.arange(len(rows)), np.diff(indptr)), items] = -np.inf
+    scores[:, 0] = -np.inf
+    return float(((scores >= target).sum(axis=1) - 1 < top).mean())
+
+
+def three_scorers(interactions, item_genres, lags=8, recency=1.0):
+    """HR@10 of popularity, of first-order transitions, and of an oracle that knows which structure was planted.
+
+    The oracle weighs the item ``k`` steps back by ``1 / k ** recency``: 0 is a history without order.
+    """
+    x, split = interactions, leave_last_out(interactions)
+    size, rows = x.item_vocabulary_size, split.test
+    popularity = x.item_counts(split.train).astype(float)
+    learn = windows(x, split.train_targets(), lags)
+    history = windows(x, rows, lags)["hist_item_id"]
+
+    first = np.zeros((size, size))
+    np.add.at(first, (learn["hist_item_id"][:, 0], learn["item_id"]), 1)
+    together = np.zeros((size, size))
+    for lag in range(lags):
+        np.add.at(together, (learn["hist_item_id"][:, lag], learn["item_id"]), (lag + 1) ** -recency)
+    smooth = 10  # observations that popularity counts for
+    chance = (together + smooth * popularity / popularity.sum()) / (together.sum(axis=1, keepdims=True) + smooth)
+    chance[0] = 0
+
+    weights = (history > 0) * np.arange(1.0, lags + 1) ** -recency
+    weights /= weights.sum(axis=1, keepdims=True)
+    taste = np.zeros((len(rows), item_genres.max() + 1))
+    oracle = np.zeros((len(rows), size))
+    for lag in range(lags):
+        oracle += weights[:, lag, None] * chance[history[:, lag]]
+        np.add.at(taste, (np.arange(len(rows)), item_genres[history[:, lag]]), weights[:, lag])
+    of_genre = np.maximum(np.bincount(item_genres, weights=popularity), 1)
+    oracle += 0.5 * taste[:, item_genres] * popularity / of_genre[item_genres]
+
+    everyone = np.broadcast_to(popularity, oracle.shape)
+    markov = first[history[:, 0]] + 1e-6 * popularity  # popularity decides between items never seen to follow
+    return [hit_rate(scores, x, rows) for scores in (everyone, markov, oracle)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_kind_of_knowledge_tells_clearly_more_than_the_one_before(data, seed):
+    if seed:
+        data = synthetic_interactions(seed=seed)
+    popularity, markov, oracle = three_scorers(data.interactions, data.item_genres)
+    assert 0.05 < popularity < 0.10
+    assert 0.12 < markov < 0.20
+    assert markov > 1.4 * popularity
+    assert oracle > 1.3 * markov
+
+
+def test_recent_items_tell_more_than_the_whole_history_without_its_order(data):
+    *_, recent = three_scorers(data.interactions, data.item_genres)
+    *_, unordered = three_scorers(data.interactions, data.item_genres, lags=30, recency=0.0)
+    assert recent > 1.15 * unordered
+
+
+def test_nothing_is_left_to_learn_where_events_are_dealt_out_at_random(data):
+    x = data.interactions
+    dealt = np.random.default_rng(0).permutation(x.items)
+    popularity, markov, oracle = three_scorers(
+        type(x)(x.users, dealt, x.times, {}, x.user_ids, x.item_ids), data.item_genres
+    )
+    assert markov < 1.15 * popularity
+    assert oracle < 1.15 * popularity
+
+
+def test_the_default_size(data):
+    x = data.interactions
+    assert (x.num_users, x.num_items) == (3000, 1200)
+    assert 100_000 < len(x) < 140_000
+    lengths = np.diff(x.indptr)[1:]
+    assert lengths.min() >= 5
+    assert len(x) / x.num_users == pytest.approx(40, rel=0.05)
+
+
+def test_no_user_has_an_item_twice_and_times_rise(data):
+    x = data.interactions
+    pairs = x.users.astype(np.int64) * x.item_vocabulary_size + x.items
+    assert len(np.unique(pairs)) == len(pairs)
+    assert (np.diff(x.times)[x.users[1:] == x.users[:-1]] > 0).all()
+
+
+def test_attributes_are_aligned_with_ids(data):
+    x = data.interactions
+    assert data.item_genres.shape == data.item_titles.shape == (x.item_vocabulary_size,)
+    assert data.user_genres.shape == (x.user_vocabulary_size,)
+    assert data.item_titles[0] == ""
+    assert data.item_genres[0] == data.user_genres[0] == 0
+    assert set(data.item_genres[1:]) == set(range(1, 13))
+    assert len(set(data.item_titles)) == x.item_vocabulary_size
+    # One word for one genre.
+    words = [title.split()[0] for title in data.item_titles[1:]]
+    assert len(set(zip(words, data.item_genres[1:], strict=True))) == 12
+    # Users begin in their own genre more often than the 1 in 12 of chance.
+    begins = data.item_genres[x.items[x.position == 0]] == data.user_genres[1:]
+    assert begins.mean() > 0.2
+    for array in (data.item_genres, data.item_titles, data.user_genres):
+        assert not array.flags.writeable
+
+
+def test_seeds_and_the_global_random_state():
+    small = {"num_users": 40, "num_items": 60, "mean_length": 8, "num_genres": 3}
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    one, same, other = (synthetic_interactions(**small, seed=seed) for seed in (1, 1, 2))
+    assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+    assert one.interactions.items.tolist() == same.interactions.items.tolist()
+    assert one.interactions.times.tolist() == same.interactions.times.tolist()
+    assert one.item_titles.tolist() == same.item_titles.tolist()
+    assert one.interactions.items.tolist() != other.interactions.items.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_users": 0}, "`num_users` must be an integer of at least 1; got 0"),
+        ({"num_items": 29}, "`num_items` must be an integer of at least 30; got 29"),
+        ({"num_genres": 1}, "`num_genres` must be an integer of at least 2; got 1"),
+        ({"num_genres": 19}, "`num_genres` must be at most 18; got 19"),
+        ({"mean_length": 5}, "`mean_length` must lie between 6 and a third of num_items, 400; got 5"),
+        ({"mean_length": 500}, "`mean_length` must lie between 6 and"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        synthetic_interactions(**options)
