@@ -1,0 +1,176 @@
+"""Two scorers without training, for every table of figures: popularity and a first-order Markov chain.
+
+Both have ``score(last_items) -> (b, V)``, so that the same ``evaluate`` runs on them::
+
+    evaluate(lambda start, stop: baseline.score(last_items[start:stop]), targets, seen=seen)
+
+A model that does not beat the Markov chain has learnt no more than which item follows which.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from deepmatch_ext._checks import int_at_least, problem
+from deepmatch_ext.retrieval.exact import check_ids
+
+
+class InteractionsLike(Protocol):
+    """What ``from_interactions`` reads: one row for each interaction, sorted by user, then by time."""
+
+    @property
+    def users(self) -> np.ndarray: ...
+
+    @property
+    def items(self) -> np.ndarray: ...
+
+    @property
+    def item_vocabulary_size(self) -> int: ...
+
+    def item_counts(self, rows: np.ndarray) -> np.ndarray: ...
+
+
+class Popularity:
+    """Scores every item by how often it occurs, whatever the user did.
+
+    Args:
+        item_counts: Occurrences of each item in the training rows, (V,), not negative. The entry of id 0, padding, is
+            ignored.
+
+    Raises:
+        ValueError: The counts are not one-dimensional, not finite, negative, or of fewer than two ids.
+
+    Example:
+        >>> import numpy as np
+        >>> Popularity(np.array([0, 5, 2])).score(np.array([1]))
+        array([[0., 5., 2.]])
+    """
+
+    def __init__(self, item_counts: np.ndarray) -> None:
+        counts = np.asarray(item_counts)
+        if counts.ndim != 1 or len(counts) < 2:
+            raise problem("`item_counts`", "have shape (V,), V at least 2", f"shape {counts.shape}")
+        if counts.dtype.kind not in "iuf":
+            raise problem("`item_counts`", "hold numbers", f"dtype {counts.dtype}")
+        if not (np.isfinite(counts).all() and (counts >= 0).all()):
+            raise problem("`item_counts`", "be finite and not negative", f"{counts.min()} among them")
+        self.item_counts = counts.astype(np.float64)  # a copy
+        self.item_counts[0] = 0
+
+    @classmethod
+    def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Popularity:
+        """The popularity over the training ``rows``, (n,), sorted, of ``interactions``."""
+        return cls(interactions.item_counts(_check_rows(interactions, rows)))
+
+    def score(self, last_items: np.ndarray) -> np.ndarray:
+        """The item counts, (b, V), once for each of ``last_items`` (b,): a read-only view that holds no memory."""
+        last_items = check_ids("`last_items`", last_items, 0, len(self.item_counts) - 1)
+        return np.broadcast_to(self.item_counts, (len(last_items), len(self.item_counts)))
+
+
+class Markov:
+    """Scores every item by how often it came right after the user's last item.
+
+    Popularity breaks ties, by a term of at most 1e-6; where the last item was never followed by anything, or is 0 (no
+    history), it alone sets the order. The distinct pairs are held in CSR form: memory grows with them, not with V x V.
+
+    Source: the first-order chain that Rendle et al. factorise in "Factorizing Personalized Markov Chains for
+    Next-Basket Recommendation" (WWW 2010), here not factorised. Build it with ``fit`` or ``from_interactions``.
+
+    Example:
+        >>> import numpy as np
+        >>> markov = Markov.fit(np.array([1, 1, 2]), np.array([2, 2, 3]), vocabulary_size=4)
+        >>> markov.score(np.array([1, 2, 0])).round(3)  # item 2 came twice after item 1
+        array([[0., 0., 2., 0.],
+               [0., 0., 0., 1.],
+               [0., 0., 0., 0.]])
+        >>> int(markov.score(np.array([0])).argmax())  # no history: the most popular item
+        2
+    """
+
+    def __init__(self, indptr: np.ndarray, next_items: np.ndarray, counts: np.ndarray, tie_break: np.ndarray) -> None:
+        self._indptr = indptr  # (V + 1,): the pairs of item i are indptr[i]:indptr[i + 1]
+        self._next_items = next_items  # (distinct pairs,)
+        self._counts = counts  # (distinct pairs,)
+        self._tie_break = tie_break  # (V,)
+
+    @classmethod
+    def fit(
+        cls,
+        previous_items: np.ndarray,
+        next_items: np.ndarray,
+        vocabulary_size: int,
+        item_counts: np.ndarray | None = None,
+    ) -> Markov:
+        """Counts the pairs (previous item, next item).
+
+        Args:
+            previous_items: The first item of each pair, (n,), ids 1..V-1.
+            next_items: The item that came right after it, (n,), ids 1..V-1.
+            vocabulary_size: V: the number of items + 1, for the padding id 0.
+            item_counts: The popularity that breaks ties, (V,). Without it, the occurrences in ``next_items``.
+
+        Raises:
+            ValueError: Ids out of range, or arrays whose shapes do not fit.
+        """
+        vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2)
+        previous_items = check_ids("`previous_items`", previous_items, 1, vocabulary_size - 1)
+        next_items = check_ids("`next_items`", next_items, 1, vocabulary_size - 1, length=len(previous_items))
+        if item_counts is None:
+            item_counts = np.bincount(next_items, minlength=vocabulary_size)
+        elif np.shape(item_counts) != (vocabulary_size,):
+            raise problem("`item_counts`", f"have shape ({vocabulary_size},)", f"shape {np.shape(item_counts)}")
+        popularity = Popularity(item_counts).item_counts
+        pairs, counts = np.unique(previous_items * vocabulary_size + next_items, return_counts=True)
+        first, second = np.divmod(pairs, vocabulary_size)
+        indptr = np.searchsorted(first, np.arange(vocabulary_size + 1))
+        return cls(indptr, second, counts, 1e-6 * popularity / (popularity.max() or 1.0))
+
+    @classmethod
+    def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Markov:
+        """The chain over the training ``rows``, (n,), sorted, of ``interactions``.
+
+        A pair is two adjacent rows of the same user, both of them among ``rows``.
+        """
+        rows = _check_rows(interactions, rows)
+        before, after = rows[:-1], rows[1:]
+        users, items = np.asarray(interactions.users), np.asarray(interactions.items)
+        pair = (after == before + 1) & (users[after] == users[before])
+        return cls.fit(
+            items[before[pair]],
+            items[after[pair]],
+            interactions.item_vocabulary_size,
+            interactions.item_counts(rows),
+        )
+
+    def score(self, last_items: np.ndarray) -> np.ndarray:
+        """The scores of every item after each of ``last_items``.
+
+        Args:
+            last_items: The last item of each user, (b,), ids 0..V-1; 0 means no history.
+
+        Returns:
+            Transition counts plus the tie-breaking popularity, (b, V) float64. float64, since in float32 a count
+            of 16 would swallow the popularity.
+
+        Raises:
+            ValueError: An id out of range.
+        """
+        last_items = check_ids("`last_items`", last_items, 0, len(self._tie_break) - 1)
+        scores = np.tile(self._tie_break, (len(last_items), 1))
+        starts = self._indptr[last_items]
+        lengths = self._indptr[last_items + 1] - starts
+        rows = np.repeat(np.arange(len(last_items)), lengths)
+        ends = np.cumsum(lengths)
+        pairs = np.arange(len(rows)) + np.repeat(starts - (ends - lengths), lengths)
+        scores[rows, self._next_items[pairs]] += self._counts[pairs]  # no (row, item) comes twice
+        return scores
+
+
+def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:
+    rows = check_ids("`rows`", rows, 0, len(interactions.items) - 1)
+    if (rows[1:] <= rows[:-1]).any():
+        raise problem("`rows`", "rise, without repeats", "rows out of order", "Sort them: np.unique(rows).")
+    return rows

@@ -1,0 +1,300 @@
+"""Ranking metrics over the whole catalogue. One idea: every metric follows from the ranks of the targets.
+
+``target_ranks`` turns scores into ranks, ``ranking_metrics`` turns ranks into figures, ``evaluate`` does both.
+No sampled negatives: every item of the vocabulary is ranked (Krichene and Rendle, "On Sampled Metrics for Item
+Recommendation", KDD 2020, show why).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs
+
+Score = Callable[[int, int], np.ndarray]
+"""``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop; column 0 is padding."""
+
+
+def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None, block_size: int = 1024) -> np.ndarray:
+    """How many other items score at least as high as each row's target: 0 is best.
+
+    Ties count against the model, so a model that gives every item the same score is ranked last, not first. Items that
+    the row has already seen are left out of the ranking, except the target itself. When one user has several targets
+    (several rows), the user's other targets are ordinary items: they are ranked, unless ``seen`` lists them.
+
+    Args:
+        score: ``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop. Column 0 is padding and is
+            never ranked. -inf is allowed; NaN is refused, since it would compare as lower than any target.
+            The array is only read.
+        targets: The item that each row should have got, (B,), ids 1..V-1.
+        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``. See ``Seen``.
+        block_size: Rows scored at once; the largest arrays held are (block_size, V).
+
+    Returns:
+        Ranks, (B,) int64, each 0..V-2.
+
+    Raises:
+        ValueError: ``targets`` is empty or holds an id out of 1..V-1, ``seen`` is not of the form described, or the
+            scores have the wrong shape or hold a NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[9.0, 0.1, 0.4, 0.3], [9.0, 0.5, 0.5, 0.2]])  # column 0 is padding
+        >>> target_ranks(lambda start, stop: scores[start:stop], np.array([3, 1]))
+        array([1, 1])
+        >>> seen = np.array([0, 1, 1]), np.array([2])  # row 0 has had item 2, row 1 nothing
+        >>> target_ranks(lambda start, stop: scores[start:stop], np.array([3, 1]), seen=seen)
+        array([0, 1])
+    """
+    block_size = positive_int("`block_size`", block_size)
+    targets = _check_targets(targets)
+    if seen is not None:
+        seen = check_seen("`seen`", seen, len(targets))
+    ranks = np.empty(len(targets), dtype=np.int64)
+    vocabulary_size = None
+    for start in range(0, len(targets), block_size):
+        stop = min(start + block_size, len(targets))
+        scores = _check_scores(score(start, stop), start, stop, vocabulary_size)
+        if vocabulary_size is None:
+            vocabulary_size = scores.shape[1]
+            check_ids("`targets`", targets, 1, vocabulary_size - 1)
+            if seen is not None:
+                check_ids("the item ids of `seen`", seen[1], 0, vocabulary_size - 1)
+        block_targets = targets[start:stop]
+        bar = scores[np.arange(stop - start), block_targets]  # (b,): the targets' scores
+        # Counting the seen items that reach the bar and taking them off costs less than masking a copy of the scores.
+        at_least = np.count_nonzero(scores[:, 1:] >= bar[:, None], axis=1) - 1  # the target reaches its own bar
+        if seen is not None:
+            rows, items = seen_pairs(seen, start, stop)
+            # A row's repeats count once.
+            rows, items = np.divmod(np.unique(rows * vocabulary_size + items), vocabulary_size)
+            counted = (items != 0) & (items != block_targets[rows]) & (scores[rows, items] >= bar[rows])
+            at_least -= np.bincount(rows[counted], minlength=stop - start)
+        ranks[start:stop] = at_least
+        del scores  # before the next block is made: one at a time
+    return ranks
+
+
+def ranking_metrics(
+    ranks: np.ndarray, ns: Sequence[int] = (10, 50), *, groups: np.ndarray | None = None
+) -> dict[str, float]:
+    """Hit rate, NDCG, MRR and recall at each N, averaged over users.
+
+    A user is one row, or with ``groups`` all the rows of one group. For a user with ranks r (0 is best):
+
+    - ``HR@N``: 1 if any r < N.
+    - ``NDCG@N``: the sum of 1 / log2(r + 2) over r < N, divided by its value when min(number of targets, N) targets
+      take the first places (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002).
+    - ``MRR@N``: 1 / (smallest r + 1) if that is below N, else 0.
+    - ``Recall@N``: the share of the user's targets with r < N. With one target it equals ``HR@N``.
+
+    Args:
+        ranks: The number of other items ranked at or before each target, (B,), as ``target_ranks`` gives it.
+        ns: The cut-offs N, each at least 1.
+        groups: The user of each row, (B,), integers or strings in any order. A user's rows should be different targets
+            in one ranking (the same scores and seen items). Two targets cannot share a place: the user's i-th best
+            rank (from 0) is taken as at least i, which keeps every figure within 0..1.
+
+    Returns:
+        ``{"HR@10": ..., "NDCG@10": ..., "MRR@10": ..., "Recall@10": ..., "HR@50": ...}``, all within 0..1.
+
+    Raises:
+        ValueError: ``ranks`` is empty or negative, ``ns`` is empty or below 1, or ``groups`` has another shape.
+
+    Example:
+        >>> import numpy as np
+        >>> ranking_metrics(np.array([0, 3]), ns=[2])
+        {'HR@2': 0.5, 'NDCG@2': 0.5, 'MRR@2': 0.5, 'Recall@2': 0.5}
+        >>> ranking_metrics(np.array([0, 3]), ns=[2], groups=np.array([7, 7]))["Recall@2"]
+        0.5
+    """
+    ns = _check_ns(ns)
+    ranks = check_ids("`ranks`", ranks, 0)
+    if ranks.size == 0:
+        raise problem("`ranks`", "hold at least one rank", "none")
+    users = np.arange(len(ranks)) if groups is None else _check_groups(groups, len(ranks))
+    num_targets = np.bincount(users)
+    order = np.lexsort((ranks, users))
+    users, ranks = users[order], ranks[order]
+    place = np.arange(len(ranks)) - np.repeat(np.cumsum(num_targets) - num_targets, num_targets)  # 0, 1, ... a user
+    # Rows of one user that were scored apart may both claim a place: rounding, or other seen items.
+    ranks = np.maximum(ranks, place)
+    best = ranks[place == 0]
+    metrics = {}
+    for n in ns:
+        hit = ranks < n
+        gain = np.where(hit, 1 / np.log2(ranks + 2.0), 0.0)
+        most = np.minimum(num_targets, n)
+        ideal = np.cumsum(1 / np.log2(np.arange(most.max()) + 2.0))[most - 1]
+        metrics[f"HR@{n}"] = float((best < n).mean())
+        metrics[f"NDCG@{n}"] = float((np.bincount(users, weights=gain) / ideal).mean())
+        metrics[f"MRR@{n}"] = float(np.where(best < n, 1 / (best + 1.0), 0.0).mean())
+        metrics[f"Recall@{n}"] = float((np.bincount(users, weights=hit) / num_targets).mean())
+    return metrics
+
+
+def evaluate(
+    score: Score,
+    targets: np.ndarray,
+    *,
+    seen: Seen | None = None,
+    ns: Sequence[int] = (10, 50),
+    groups: np.ndarray | None = None,
+    block_size: int = 1024,
+) -> dict[str, float]:
+    """The ranking metrics of any scorer: ``ranking_metrics`` of its ``target_ranks``.
+
+    Args:
+        score: As in ``target_ranks``: ``score(start, stop)`` gives the scores (stop - start, V).
+        targets: The item that each row should have got, (B,), ids 1..V-1.
+        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``.
+        ns: The cut-offs N, each at least 1.
+        groups: The user of each row, (B,), where a user may have several targets. An item that is the target of one
+            user twice counts once, by its first row.
+        block_size: Rows scored at once.
+
+    Returns:
+        The figures that ``ranking_metrics`` describes.
+
+    Raises:
+        ValueError: As ``target_ranks`` and ``ranking_metrics``.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.0, 0.1, 0.4, 0.3], [0.0, 0.6, 0.5, 0.2]])
+        >>> evaluate(lambda start, stop: scores[start:stop], np.array([2, 3]), ns=[1])
+        {'HR@1': 0.5, 'NDCG@1': 0.5, 'MRR@1': 0.5, 'Recall@1': 0.5}
+    """
+    ns = _check_ns(ns)  # before the scoring, which may take long
+    targets = _check_targets(targets)
+    users = None if groups is None else _check_groups(groups, len(targets))
+    ranks = target_ranks(score, targets, seen=seen, block_size=block_size)
+    if users is not None:
+        _, first = np.unique(users * (targets.max() + 1) + targets, return_index=True)
+        ranks, users = ranks[first], users[first]
+    return ranking_metrics(ranks, ns, groups=users)
+
+
+def evaluate_vectors(
+    user_vectors: np.ndarray,
+    item_vectors: np.ndarray,
+    targets: np.ndarray,
+    *,
+    seen: Seen | None = None,
+    ns: Sequence[int] = (10, 50),
+    groups: np.ndarray | None = None,
+    block_size: int = 1024,
+) -> dict[str, float]:
+    """The ranking metrics of two towers: the score is the inner product, in float32.
+
+    Args:
+        user_vectors: One vector for each row, (B, D), taken as float32.
+        item_vectors: One vector for each item id, (V, D), taken as float32. Row 0 is padding and is never ranked.
+        targets: The item that each row should have got, (B,), ids 1..V-1.
+        seen: As in ``evaluate``.
+        ns: As in ``evaluate``.
+        groups: As in ``evaluate``.
+        block_size: Rows scored at once; the largest arrays held are (block_size, V).
+
+    Returns:
+        The figures that ``ranking_metrics`` describes.
+
+    Raises:
+        ValueError: As ``evaluate``, or the vectors are not finite or their shapes do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> items = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> evaluate_vectors(items[[1, 2]], items, np.array([1, 2]), ns=[1])["HR@1"]
+        1.0
+    """
+    user_vectors, item_vectors = check_vectors(user_vectors, item_vectors)
+    targets = check_ids("`targets`", targets, 1, len(item_vectors) - 1, length=len(user_vectors))
+    return evaluate(
+        lambda start, stop: user_vectors[start:stop] @ item_vectors.T,
+        targets,
+        seen=seen,
+        ns=ns,
+        groups=groups,
+        block_size=block_size,
+    )
+
+
+def format_table(
+    rows: Mapping[str, Mapping[str, float]], columns: Sequence[str] = ("HR@10", "NDCG@10", "Recall@50")
+) -> str:
+    """An aligned plain-text table of figures, one line for each model, to print.
+
+    Args:
+        rows: The figures of each model by its name, as ``evaluate`` gives them.
+        columns: The figures to show. A model without one of them shows "-".
+
+    Returns:
+        The lines, joined by newlines, with four decimals.
+
+    Raises:
+        ValueError: No row has a figure of that name.
+
+    Example:
+        >>> print(format_table({"popularity": {"HR@10": 0.086}, "Markov": {"HR@10": 0.145}}, columns=["HR@10"]))
+                     HR@10
+        popularity  0.0860
+        Markov      0.1450
+    """
+    for column in columns:
+        if rows and not any(column in figures for figures in rows.values()):
+            known = list(dict.fromkeys(name for figures in rows.values() for name in figures))
+            raise problem("`columns`", f"name figures that a row has ({', '.join(known)})", column)
+    lines = [["", *columns]]
+    for name, figures in rows.items():
+        lines.append([name, *(f"{figures[column]:.4f}" if column in figures else "-" for column in columns)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )
+
+
+def _check_scores(values: Any, start: int, stop: int, vocabulary_size: int | None) -> np.ndarray:
+    scores = np.asarray(values)
+    what = f"score({start}, {stop})"
+    width = "V" if vocabulary_size is None else vocabulary_size
+    fits = scores.ndim == 2 and len(scores) == stop - start and vocabulary_size in (None, scores.shape[1])
+    if not fits or scores.shape[1] < 2:
+        raise problem(what, f"return shape ({stop - start}, {width}), V at least 2", f"shape {scores.shape}")
+    if scores.dtype.kind not in "iuf":
+        raise problem(what, "return numbers", f"dtype {scores.dtype}")
+    if np.isnan(scores[:, 1:].min()):  # min hands NaN on
+        row, item = np.argwhere(np.isnan(scores[:, 1:]))[0]
+        raise problem(what, "have no NaN", f"NaN for row {start + row}, item {item + 1}", "NaN has no place in a rank.")
+    return scores
+
+
+def _check_targets(values: Any) -> np.ndarray:
+    targets = check_ids("`targets`", values, 1, remedy="Id 0 is padding: leave rows without a target out.")
+    if targets.size == 0:
+        raise problem("`targets`", "hold at least one item id", "none")
+    return targets
+
+
+def _check_ns(ns: Any) -> list[int]:
+    if not isinstance(ns, Iterable) or isinstance(ns, str):
+        raise problem("`ns`", "be a sequence of integers", ns)
+    checked = [positive_int("each of `ns`", n) for n in ns]
+    if not checked:
+        raise problem("`ns`", "hold at least one cut-off", "none")
+    return checked
+
+
+def _check_groups(values: Any, length: int) -> np.ndarray:
+    """``values`` renumbered 0..users-1, (length,)."""
+    groups = np.asarray(values)
+    if groups.shape != (length,):
+        raise problem("`groups`", f"have shape ({length},)", f"shape {groups.shape}")
+    if groups.dtype.kind == "f":  # a missing user would be NaN
+        raise problem("`groups`", "hold integers or strings", f"dtype {groups.dtype}")
+    return np.unique(groups, return_inverse=True)[1]

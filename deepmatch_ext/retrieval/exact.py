@@ -1,0 +1,173 @@
+"""Exact retrieval: the best items of every user by inner product, over the whole catalogue, in blocks of users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import positive_int, problem
+
+Seen = tuple[np.ndarray, np.ndarray]
+"""Items that each of B rows has already had, in CSR form: ``(indptr (B + 1,), item ids)``.
+
+Row ``b`` has had ``item_ids[indptr[b]:indptr[b + 1]]``, in any order. Repeats count once; id 0 (padding) is ignored.
+"""
+
+
+def top_n(
+    user_vectors: np.ndarray,
+    item_vectors: np.ndarray,
+    n: int,
+    *,
+    exclude: Seen | None = None,
+    block_size: int = 1024,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` items with the largest inner product for every user, best first.
+
+    Items whose computed scores are equal are ordered by id, lowest first, at the edge of the top N too, so the result
+    is a pure function of the scores. The scores are float32 sums by the machine's BLAS: their last bit may differ
+    between machines and between block sizes, and items that close may change places.
+
+    Args:
+        user_vectors: User vectors, (B, D), taken as float32.
+        item_vectors: Item vectors, (V, D), taken as float32; row ``i`` belongs to item id ``i``. Row 0 is padding and
+            is never returned.
+        n: How many items to return, 1..V-1.
+        exclude: The items that a user must not get, ``(indptr (B + 1,), item ids)``. See ``Seen``.
+        block_size: Users scored at once; the largest arrays held are (block_size, V).
+
+    Returns:
+        ``(ids, scores)``: (B, N) int64 and (B, N) float32. Where fewer than ``n`` items are left for a user, the rest
+        of the row is id 0 with score -inf.
+
+    Raises:
+        ValueError: The vectors are not finite or their shapes do not fit, ``n`` is out of 1..V-1, or ``exclude`` is
+            not of the form described.
+
+    Example:
+        >>> import numpy as np
+        >>> users = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> items = np.array([[9.0, 9.0], [1.0, 3.0], [2.0, 2.0], [3.0, 1.0]])  # row 0 is padding
+        >>> ids, scores = top_n(users, items, 2, exclude=(np.array([0, 1, 1]), np.array([3])))
+        >>> ids
+        array([[2, 1],
+               [1, 2]])
+    """
+    user_vectors, item_vectors = check_vectors(user_vectors, item_vectors)
+    rows, vocabulary_size = len(user_vectors), len(item_vectors)
+    n, block_size = positive_int("`n`", n), positive_int("`block_size`", block_size)
+    if n >= vocabulary_size:
+        raise problem("`n`", f"be at most V - 1 = {vocabulary_size - 1}, the number of items", n)
+    if exclude is not None:
+        exclude = check_seen("`exclude`", exclude, rows, vocabulary_size)
+    ids = np.empty((rows, n), dtype=np.int64)
+    scores = np.empty((rows, n), dtype=np.float32)
+    for start in range(0, rows, block_size):
+        stop = min(start + block_size, rows)
+        block = user_vectors[start:stop] @ item_vectors.T
+        block[:, 0] = -np.inf
+        if exclude is not None:
+            block[seen_pairs(exclude, start, stop)] = -np.inf
+        best = _largest(block, n)
+        best_scores = np.take_along_axis(block, best, axis=1)
+        # Each row of `best` is in the order of the ids, so a stable sort leaves ties with the lowest id first.
+        order = np.argsort(-best_scores, axis=1, kind="stable")
+        ids[start:stop] = np.take_along_axis(best, order, axis=1)
+        scores[start:stop] = np.take_along_axis(best_scores, order, axis=1)
+    ids[np.isneginf(scores)] = 0  # finite vectors have finite scores: -inf is padding or excluded
+    return ids, scores
+
+
+def _largest(scores: np.ndarray, n: int) -> np.ndarray:
+    """The columns (b, n) of the n largest scores of each row, columns ascending; of equal ones, the lowest columns."""
+    width = scores.shape[1]
+    edge = np.partition(scores, width - n, axis=1)[:, width - n, None]  # (b, 1): the n-th largest of each row
+    chosen = scores >= edge
+    tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > n)
+    if tied.size:  # several items share the n-th largest score and not all of them have room
+        above = scores[tied] > edge[tied]
+        equal = chosen[tied] & ~above
+        room = n - np.count_nonzero(above, axis=1, keepdims=True)
+        chosen[tied] = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room))
+    return np.nonzero(chosen)[1].reshape(-1, n)
+
+
+# What evaluation shares with retrieval: the checks of ids, CSR lists and vectors.
+
+
+def check_ids(
+    what: str, values: Any, low: int, high: int | None = None, *, length: int | None = None, remedy: str = ""
+) -> np.ndarray:
+    """``values`` as int64 ids of shape (length,), each at least ``low`` and, if given, at most ``high``."""
+    ids = np.asarray(values)
+    if ids.ndim != 1 or (length is not None and len(ids) != length):
+        shape = "be one-dimensional" if length is None else f"have shape ({length},)"
+        raise problem(what, shape, f"shape {ids.shape}")
+    if ids.size == 0:  # NumPy makes an empty list a float array
+        return ids.astype(np.int64)
+    if ids.dtype.kind not in "iu":
+        raise problem(what, "hold integers", f"dtype {ids.dtype}")
+    wrong = ids < low if high is None else (ids < low) | (ids > high)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        rule = f"be at least {low}" if high is None else f"be between {low} and {high}"
+        got = f"{ids[first]} at position {first} ({np.count_nonzero(wrong)} out of range in all)"
+        raise problem(what, rule, got, remedy)
+    return ids.astype(np.int64, copy=False)
+
+
+def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = None) -> Seen:
+    """``seen`` as two int64 arrays in CSR form for ``rows`` rows, with ids in 0..vocabulary_size-1 if that is known."""
+    if not isinstance(seen, tuple | list) or len(seen) != 2:
+        raise problem(what, "be a pair (indptr, item ids)", f"{type(seen).__name__}")
+    indptr = check_ids(f"the indptr of {what}", seen[0], 0, length=rows + 1)
+    items = check_ids(f"the item ids of {what}", seen[1], 0, None if vocabulary_size is None else vocabulary_size - 1)
+    if indptr[0] != 0 or indptr[-1] != len(items) or (indptr[1:] < indptr[:-1]).any():
+        raise problem(
+            f"the indptr of {what}",
+            f"start at 0, never fall and end at the number of item ids, {len(items)}",
+            f"{indptr[0]} first and {indptr[-1]} last" + (", falling" if (indptr[1:] < indptr[:-1]).any() else ""),
+        )
+    return indptr, items
+
+
+def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float32, (B, D) and (V, D), finite and such that every inner product is finite too."""
+    users, largest_user = _vectors("`user_vectors`", "(B, D)", user_vectors)
+    items, largest_item = _vectors("`item_vectors`", "(V, D)", item_vectors)
+    if users.shape[1] != items.shape[1]:
+        raise problem(
+            "user_vectors and item_vectors", "have the same width D", f"shapes {users.shape} and {items.shape}"
+        )
+    if len(items) < 2:
+        raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
+    if largest_user * largest_item * users.shape[1] > float(np.finfo(np.float32).max):
+        got = f"entries as large as {largest_user:g} and {largest_item:g}"
+        raise problem("user_vectors and item_vectors", "have inner products within float32", got, "Scale them down.")
+    return users, items
+
+
+def _vectors(what: str, shape: str, values: Any) -> tuple[np.ndarray, float]:
+    """``values`` as a float32 matrix, and the largest absolute value in it."""
+    vectors = np.asarray(values)
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise problem(what, f"have shape {shape}", f"shape {vectors.shape}")
+    if vectors.dtype.kind not in "iuf":
+        raise problem(what, "hold numbers", f"dtype {vectors.dtype}")
+    with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is refused below
+        vectors = vectors.astype(np.float32, copy=False)
+    if vectors.size == 0:
+        return vectors, 0.0
+    largest = max(-float(vectors.min()), float(vectors.max()))  # min and max hand NaN on
+    if not np.isfinite(largest):
+        row, column = np.argwhere(~np.isfinite(vectors))[0]
+        raise problem(what, "be finite", f"{vectors[row, column]} at row {row}, column {column}")
+    return vectors, largest
+
+
+def seen_pairs(seen: Seen, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """The entries of rows start..stop as (row - start, item id), repeats included."""
+    indptr, items = seen
+    bounds = indptr[start : stop + 1]
+    return np.repeat(np.arange(stop - start), np.diff(bounds)), items[bounds[0] : bounds[-1]]
