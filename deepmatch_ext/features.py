@@ -1,0 +1,293 @@
+"""DeepCTR's feature columns, read into plain frozen objects, and the Keras inputs that they stand for.
+
+Columns are recognised by their attributes, so this package never has to import DeepCTR itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
+from deepmatch_ext._compat import deserialize, keras, serialize
+
+
+@dataclass(frozen=True)
+class SparseColumn:
+    """One id per example; the attributes are those of DeepCTR's ``SparseFeat``."""
+
+    name: str
+    vocabulary_size: int
+    embedding_dim: int
+    use_hash: bool = False
+    vocabulary_path: str | None = None
+    dtype: str = "int32"
+    embeddings_initializer: Any = None  # None: the user gave none
+    embedding_name: str = ""
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class SequenceColumn:
+    """Up to ``maxlen`` ids per example, most recent first; attributes as in DeepCTR's ``VarLenSparseFeat``."""
+
+    sparsefeat: SparseColumn
+    maxlen: int
+    combiner: str = "mean"
+    length_name: str | None = None
+    weight_name: str | None = None
+    weight_norm: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.sparsefeat.name
+
+
+@dataclass(frozen=True)
+class DenseColumn:
+    """A vector of numbers per example; the attributes are those of DeepCTR's ``DenseFeat``."""
+
+    name: str
+    dimension: int = 1
+    dtype: str = "float32"
+    transform_fn: Any = None
+
+
+Column = SparseColumn | SequenceColumn | DenseColumn
+
+
+def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
+    """Checked, frozen columns from DeepCTR's ``SparseFeat``, ``VarLenSparseFeat`` and ``DenseFeat``.
+
+    Args:
+        what: The argument's name, for error messages.
+        columns: DeepCTR's columns, this module's, or what `column_config` wrote.
+
+    Raises:
+        ValueError: Something is no column, a size is not a positive integer, or a name comes twice.
+    """
+    if isinstance(columns, str | Mapping) or not isinstance(columns, Iterable):
+        raise problem(f"`{what}`", "be a list of DeepCTR feature columns", columns)
+    read = [_read_column(what, column) for column in columns]
+    no_duplicates(f"The columns of `{what}`", [column.name for column in read])
+    return read
+
+
+def _read_column(what: str, column: Any) -> Column:
+    if isinstance(column, Mapping):
+        return _column_from_config(column)
+    if hasattr(column, "sparsefeat"):
+        sequence = SequenceColumn(
+            sparsefeat=_read_sparse(column.sparsefeat),
+            maxlen=positive_int(f"`maxlen` of column {column.sparsefeat.name!r}", column.maxlen),
+            combiner=column.combiner,
+            length_name=column.length_name,
+            weight_name=column.weight_name,
+            weight_norm=bool(column.weight_norm),
+        )
+        names = [sequence.name, sequence.length_name, sequence.weight_name]
+        no_duplicates(f"The inputs of column {sequence.name!r}", [name for name in names if name is not None])
+        return sequence
+    if hasattr(column, "vocabulary_size"):
+        return _read_sparse(column)
+    if hasattr(column, "dimension"):
+        dimension = positive_int(f"`dimension` of column {column.name!r}", column.dimension)
+        return DenseColumn(column.name, dimension, column.dtype, column.transform_fn)
+    raise problem(f"Every element of `{what}`", "be a SparseFeat, VarLenSparseFeat or DenseFeat", column)
+
+
+def _read_sparse(column: Any) -> SparseColumn:
+    of = f"of column {column.name!r}"
+    dim = column.embedding_dim
+    size = int_at_least(f"`vocabulary_size` {of}", column.vocabulary_size, 2, "Id 0 is padding and counts.")
+    if isinstance(dim, str) and dim == "auto":
+        dim = 6 * int(size**0.25)  # DeepCTR's rule
+    read = SparseColumn(
+        name=column.name,
+        vocabulary_size=size,
+        embedding_dim=positive_int(f"`embedding_dim` {of}", dim),
+        use_hash=bool(column.use_hash),
+        vocabulary_path=column.vocabulary_path,
+        dtype=column.dtype,
+        embeddings_initializer=_given_initializer(column.embeddings_initializer),
+        embedding_name=column.embedding_name or column.name,
+        trainable=bool(column.trainable),
+    )
+    if read.dtype == "string" and not read.use_hash:
+        raise problem(f"`use_hash` {of}", "be True for strings", read.use_hash, "Or encode the strings as integers.")
+    if read.vocabulary_path and not read.use_hash:
+        raise problem(f"`use_hash` {of}", "be True where `vocabulary_path` is given, as in DeepCTR", read.use_hash)
+    return read
+
+
+def _given_initializer(initializer: Any) -> Any:
+    """None where the user gave none: DeepCTR then puts one RandomNormal with one fixed seed on every column."""
+    if type(initializer).__name__ == "RandomNormal":
+        config = initializer.get_config()
+        if (config["mean"], config["stddev"], config["seed"]) == (0.0, 0.0001, 2020):
+            return None
+    return initializer
+
+
+def column_config(column: Column) -> dict[str, Any]:
+    """``column`` as plain data; `read_columns` takes it back.
+
+    Raises:
+        ValueError: ``transform_fn`` is a function that no name stands for, such as a lambda.
+    """
+    if isinstance(column, SequenceColumn):
+        plain = {**asdict(column), "sparsefeat": column_config(column.sparsefeat)}
+    else:
+        plain = asdict(column)
+    if plain.get("embeddings_initializer") is not None:
+        plain["embeddings_initializer"] = serialize(plain["embeddings_initializer"])
+    transform = plain.get("transform_fn")
+    if transform is not None:
+        registered = keras.utils.get_registered_name(transform)
+        if registered == getattr(transform, "__name__", None) or ">" not in str(registered):
+            raise problem(
+                f"`transform_fn` of column {column.name!r}",
+                "be a registered function if the model is to be saved",
+                transform,
+                "Decorate it with `@tf.keras.utils.register_keras_serializable()`, or transform the data beforehand.",
+            )
+        plain["transform_fn"] = registered
+    return {"kind": type(column).__name__, **plain}
+
+
+def _column_from_config(config: Mapping[str, Any]) -> Column:
+    plain = {key: value for key, value in config.items() if key != "kind"}
+    if config["kind"] == "SequenceColumn":
+        sparse = _column_from_config(plain.pop("sparsefeat"))
+        assert isinstance(sparse, SparseColumn)
+        return SequenceColumn(sparsefeat=sparse, **plain)
+    if config["kind"] == "SparseColumn":
+        if plain["embeddings_initializer"] is not None:
+            plain["embeddings_initializer"] = deserialize(plain["embeddings_initializer"])
+        return SparseColumn(**plain)
+    if plain["transform_fn"] is not None:
+        name = plain["transform_fn"]
+        plain["transform_fn"] = keras.utils.get_registered_object(name)
+        if plain["transform_fn"] is None:
+            raise problem(
+                f"`transform_fn` of column {plain['name']!r}",
+                "be registered before the model is loaded",
+                f"no function registered as {name!r}",
+                "Import the module that defines it first.",
+            )
+    return DenseColumn(**plain)
+
+
+def _input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
+    """name -> (shape without the batch, dtype) of every input of a column, as DeepCTR's build_input_features has it."""
+    if isinstance(column, SparseColumn):
+        return {column.name: ((1,), column.dtype)}
+    if isinstance(column, DenseColumn):
+        return {column.name: ((column.dimension,), column.dtype)}
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {column.name: ((column.maxlen,), column.sparsefeat.dtype)}
+    if column.weight_name is not None:
+        shapes[column.weight_name] = ((column.maxlen, 1), "float32")
+    if column.length_name is not None:
+        shapes[column.length_name] = ((1,), "int32")
+    return shapes
+
+
+def build_inputs(columns: Sequence[Column]) -> dict[str, Any]:
+    """A Keras input for every name that the columns read: the names, shapes and dtypes of DeepCTR's.
+
+    Args:
+        columns: What `read_columns` gave. Two histories may share one length.
+
+    Returns:
+        name -> ``keras.Input``, in the columns' order.
+    """
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {}
+    for column in columns:
+        for name, shape in _input_shapes(column).items():
+            if shapes.setdefault(name, shape) != shape:
+                raise problem(f"Input {name!r}", "have one shape and dtype", f"{shapes[name]} and {shape}")
+    return {name: keras.Input(shape=shape, name=name, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+
+
+def table_columns(columns: Iterable[Column]) -> dict[str, list[SparseColumn]]:
+    """embedding_name -> the columns that look ids up in that table.
+
+    Raises:
+        ValueError: Two columns name one table and differ in its size, in how ids become rows, or in ``trainable``.
+    """
+    tables: dict[str, list[SparseColumn]] = {}
+    for column in columns:
+        if isinstance(column, DenseColumn):
+            continue
+        sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
+        sharing = tables.setdefault(sparse.embedding_name, [])
+        for attribute in ("vocabulary_size", "embedding_dim", "use_hash", "vocabulary_path", "trainable"):
+            if sharing and getattr(sharing[0], attribute) != getattr(sparse, attribute):
+                raise problem(
+                    f"Columns {sharing[0].name!r} and {sparse.name!r}, which share the table "
+                    f"{sparse.embedding_name!r},",
+                    f"have the same `{attribute}`",
+                    f"{getattr(sharing[0], attribute)!r} and {getattr(sparse, attribute)!r}",
+                    "Give one of them an `embedding_name` of its own, or make them equal.",
+                )
+        sharing.append(sparse)
+    return tables
+
+
+def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = ()) -> int:
+    """Refuses arrays that the columns can't take, before anything is computed.
+
+    Args:
+        columns: The model's columns.
+        x: name -> array of (B,), (B, 1), (B, maxlen) ...; further names are left alone.
+        targets: Names of id columns in which padding, id 0, has no place.
+
+    Returns:
+        The number of examples, B.
+
+    Raises:
+        ValueError: An input is missing, has another shape or kind, or holds a NaN, an id outside its vocabulary, or a
+            length outside 0..maxlen.
+    """
+    rows: dict[str, int] = {}
+    for column in columns:
+        for name, (shape, dtype) in _input_shapes(column).items():
+            values = _input_array(name, x, shape, dtype)
+            rows[name] = len(values)
+            if isinstance(column, SequenceColumn) and name == column.length_name:
+                _check_range(name, values, 0, column.maxlen, f"lengths in 0..{column.maxlen}, the history's `maxlen`")
+                continue
+            if values.dtype.kind == "f" and np.isnan(values).any():
+                raise problem(f"Input {name!r}", "hold no NaN", f"{int(np.isnan(values).sum())} of them")
+            if not isinstance(column, DenseColumn) and name == column.name:
+                sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
+                if not sparse.use_hash:
+                    first, last = int(name in targets), sparse.vocabulary_size - 1
+                    rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
+                    _check_range(name, values, first, last, rule + (" and 0 is padding" if first else ""))
+    if len(set(rows.values())) > 1:
+        raise problem("The inputs", "have one number of rows", f"{rows}")
+    return next(iter(rows.values()), 0)
+
+
+def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    if name not in x:
+        raise problem("The model's input", f"have {name!r}", f"only {sorted(x)}")
+    values = np.asarray(x[name])
+    trailing = values.shape[1:]
+    if values.ndim == 0 or (trailing != shape and trailing + (1,) != shape):
+        raise problem(f"Input {name!r}", f"have shape (rows, {', '.join(map(str, shape))})", f"{values.shape}")
+    wants_text, is_text = dtype == "string", values.dtype.kind in "OUST"
+    wants_integer = dtype.startswith(("int", "uint"))
+    if wants_text != is_text or values.dtype.kind == "c" or (wants_integer and values.dtype.kind not in "iub"):
+        raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", "Convert it with `.astype`.")
+    return values
+
+
+def _check_range(name: str, values: np.ndarray, low: int, high: int, allowed: str) -> None:
+    if values.size and (values.min() < low or values.max() > high):
+        bad = values[(values < low) | (values > high)]
+        raise problem(f"Input {name!r}", f"hold {allowed}", f"{bad.size} others, such as {bad.flat[0]}")

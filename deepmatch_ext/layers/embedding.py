@@ -1,0 +1,138 @@
+"""Ids to rows: hashing as DeepCTR does it, and embedding tables of which a step reads only the rows it needs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._compat import add_table, compute_dtype, keras, raw_variable, register
+
+
+@register
+class EmbeddingTable(keras.layers.Layer):
+    """An embedding table that is looked up by row, so that a step costs what its ids cost and not what the table costs.
+
+    Gradients stay ``tf.IndexedSlices``. Share one instance between a history and an item to share the table.
+
+    Args:
+        vocabulary_size: V, the number of rows; row 0 is padding.
+        embedding_dim: D.
+        embeddings_initializer: A Keras initializer or its name.
+        l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the different rows of each look-up to the loss. (Over the whole
+            table, as Keras's regularisers do it, every step would read and update every row.)
+
+    Input: integer ids of any shape. Output: that shape + (D,), in the layer's compute dtype.
+
+    Raises:
+        tf.errors.InvalidArgumentError: An id is outside 0..V-1.
+
+    Example:
+        >>> EmbeddingTable(10, 4)(tf.constant([[1, 2, 0]])).shape
+        TensorShape([1, 3, 4])
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_dim: int,
+        embeddings_initializer: Any = "uniform",
+        l2_reg: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocabulary_size = positive_int("`vocabulary_size`", vocabulary_size)
+        self.embedding_dim = positive_int("`embedding_dim`", embedding_dim)
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.l2_reg = float(l2_reg)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.embeddings = add_table(
+            self,
+            "embeddings",
+            (self.vocabulary_size, self.embedding_dim),
+            self.embeddings_initializer,
+            self.trainable,
+        )
+        self.built = True
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        if not ids.dtype.is_integer:  # DeepCTR's columns may have any dtype
+            ids = tf.cast(ids, tf.int32)
+        table = raw_variable(self.embeddings)
+        in_range = tf.reduce_all((ids >= 0) & (ids < self.vocabulary_size))
+        # On a GPU a look-up out of range reads zeros without a word, on a CPU it fails without the table's name.
+        rule = f"{self.name}: ids must lie in 0..{self.vocabulary_size - 1}; got ids from, to"
+        check = tf.debugging.Assert(in_range, [rule, tf.reduce_min(ids), tf.reduce_max(ids)])
+        with tf.control_dependencies([] if check is None else [check]):
+            rows = tf.nn.embedding_lookup(table, ids)
+        if self.l2_reg:
+            different, _ = tf.unique(tf.reshape(ids, [-1]))
+            self.add_loss(self.l2_reg * tf.reduce_sum(tf.square(tf.nn.embedding_lookup(table, different))))
+        return tf.cast(rows, compute_dtype(self))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (*input_shape, self.embedding_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "embedding_dim": self.embedding_dim,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "l2_reg": self.l2_reg,
+        }
+
+
+@register
+class HashIds(keras.layers.Layer):
+    """Integers or strings to ids, into the same buckets as DeepCTR's ``Hash``.
+
+    Args:
+        num_buckets: V.
+        mask_zero: Keep bucket 0 for the value 0 (or the string "0"), which is padding; all else falls in 1..V-1.
+        vocabulary_path: A text file of ``id,key`` lines. Keys are looked up there, and unknown ones become 0.
+
+    Input: integers or strings of any shape. Output: int64 ids of that shape.
+
+    Example:
+        >>> HashIds(100, mask_zero=True)(tf.constant([["0", "Lund"]])).numpy()
+        array([[ 0, 56]])
+    """
+
+    def __init__(
+        self, num_buckets: int, mask_zero: bool = False, vocabulary_path: str | None = None, **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        super().__init__(**kwargs)
+        self.num_buckets = positive_int("`num_buckets`", num_buckets)
+        self.mask_zero = bool(mask_zero)
+        self.vocabulary_path = vocabulary_path
+        self.supports_jit = False  # strings have no XLA kernels
+        if vocabulary_path is not None:
+            if not os.path.isfile(vocabulary_path):
+                raise problem("`vocabulary_path`", "be a file of `id,key` lines", vocabulary_path)
+            lines = tf.lookup.TextFileInitializer(vocabulary_path, tf.string, 1, tf.int64, 0, delimiter=",")
+            self._vocabulary = tf.lookup.StaticHashTable(lines, default_value=0)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        keys = inputs if inputs.dtype == tf.string else tf.strings.as_string(inputs)
+        if self.vocabulary_path is not None:
+            return self._vocabulary.lookup(keys)
+        if not self.mask_zero:
+            return tf.strings.to_hash_bucket_fast(keys, self.num_buckets)
+        buckets = tf.strings.to_hash_bucket_fast(keys, self.num_buckets - 1) + 1
+        return tf.where(keys == "0", tf.zeros_like(buckets), buckets)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_buckets": self.num_buckets,
+            "mask_zero": self.mask_zero,
+            "vocabulary_path": self.vocabulary_path,
+        }

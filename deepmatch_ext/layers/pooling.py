@@ -1,0 +1,207 @@
+"""Pooling of a history: B examples, T positions (most recent first), D embedding size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._checks import number_between, one_of, problem
+from deepmatch_ext._compat import compute_dtype, keras, register
+
+MODES = ("mean", "sum", "max", "sqrtn", "last")
+_TINY = 1e-9
+_MASKED = -1e30
+
+
+@register
+class SequenceMaskPooling(keras.layers.Layer):
+    """Pools the valid positions of a history into one vector.
+
+    With e_t the embedding at position t, and w_t = (t + 1) ** -recency_decay, over the valid positions:
+
+    ======== =====================================================================
+    mode     result
+    ======== =====================================================================
+    mean     sum(w_t e_t) / sum(w_t); the plain masked mean without a decay
+    sum      sum(w_t e_t)
+    sqrtn    sum(w_t e_t) / sqrt(sum(w_t ** 2)), as in ``tf.nn.embedding_lookup_sparse``
+    max      the largest value in each of the D dimensions
+    last     e_0: the first position, since the history is most recent first
+    ======== =====================================================================
+
+    The mean is that of DeepMatch-style YoutubeDNNs: lengths (B, 1) -> sequence mask (B, 1, T) -> transposed (B, T, 1)
+    -> times the embedding, summed over T, divided by the length + 1e-9. An empty history gives zeros in every mode, and
+    what stands at masked positions, a NaN even, changes nothing. Sums are taken in float32 under every policy.
+
+    Args:
+        mode: One of mean, sum, max, sqrtn, last.
+        keepdims: Give (B, 1, D), as DeepCTR's pooling does, in place of (B, D).
+        recency_decay: At least 0. Position t counts ``(t + 1) ** -recency_decay``: 0 counts all alike, 1 counts by
+            1/rank. For mean, sum and sqrtn.
+
+    Input, one of:
+        - ``[embeddings (B, T, D), lengths (B, 1) or (B,)]``, integer lengths; one above T counts as T.
+        - ``[embeddings (B, T, D), mask (B, T)]``: what is not zero or False is valid.
+        - ``embeddings (B, T, D)`` with a Keras mask, or with ``mask=(B, T)`` in the call; without any, all positions
+          are valid.
+
+    Output: (B, D), or (B, 1, D) with ``keepdims``, in the layer's compute dtype.
+
+    Raises:
+        ValueError: An unknown mode, a negative decay, or a decay that the mode has no use for.
+
+    Example:
+        >>> history = tf.constant([[[4.0], [2.0], [9.0]]])
+        >>> SequenceMaskPooling("mean")([history, tf.constant([[2]])]).numpy()
+        array([[3.]], dtype=float32)
+        >>> pooling = SequenceMaskPooling("mean", recency_decay=1.0)  # (4 + 2/2) / (1 + 1/2)
+        >>> pooling([history, tf.constant([[2]])]).numpy()
+        array([[3.3333333]], dtype=float32)
+    """
+
+    def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mode = one_of("`mode`", mode, MODES)
+        self.keepdims = bool(keepdims)
+        self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
+        if self.recency_decay and mode in ("max", "last"):
+            raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which weighs nothing", recency_decay)
+        self.supports_masking = True
+
+    def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
+        embeddings, valid = _embeddings_and_mask(inputs, mask)
+        values = tf.where(valid[:, :, tf.newaxis], tf.cast(embeddings, tf.float32), 0.0)
+        pooled = self._pool(values, valid)
+        if self.keepdims:
+            pooled = pooled[:, tf.newaxis]
+        return tf.cast(pooled, compute_dtype(self))
+
+    def _pool(self, values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """(B, T, D) values, zero where not valid (B, T), to (B, D)."""
+        if self.mode == "last":
+            return values[:, 0]
+        if self.mode == "max":
+            lowest = tf.where(valid[:, :, tf.newaxis], values, values.dtype.min)
+            return tf.where(tf.reduce_any(valid, axis=1, keepdims=True), tf.reduce_max(lowest, axis=1), 0.0)
+        weights = tf.cast(valid, tf.float32)
+        if self.recency_decay:
+            rank = tf.range(1, tf.shape(values)[1] + 1, dtype=tf.float32)
+            weights *= rank**-self.recency_decay
+            total = tf.einsum("btd,bt->bd", values, weights)
+        else:
+            total = tf.reduce_sum(values, axis=1)
+        if self.mode == "mean":
+            return total / (tf.reduce_sum(weights, axis=1, keepdims=True) + _TINY)
+        if self.mode == "sqrtn":
+            return total / (tf.norm(weights, axis=1, keepdims=True) + _TINY)
+        return total
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        return None
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        batch, _, dim = input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape
+        return (batch, 1, dim) if self.keepdims else (batch, dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "mode": self.mode,
+            "keepdims": self.keepdims,
+            "recency_decay": self.recency_decay,
+        }
+
+
+def _embeddings_and_mask(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """(B, T, D) embeddings and (B, T) booleans from any of the call forms."""
+    if not isinstance(inputs, list | tuple):
+        if mask is None:
+            mask = tf.ones(tf.shape(inputs)[:2], tf.bool)
+        return inputs, tf.cast(mask, tf.bool)
+    embeddings, second = inputs
+    if second.dtype == tf.bool or (second.shape.rank == 2 and second.shape[1] not in (1, None)):
+        return embeddings, tf.cast(second, tf.bool)
+    lengths = tf.cast(tf.reshape(second, [-1, 1]), tf.int32)  # (B, 1)
+    valid = tf.sequence_mask(lengths, tf.shape(embeddings)[1])  # (B, 1, T)
+    return embeddings, tf.transpose(valid, [0, 2, 1])[:, :, 0]
+
+
+@register
+class PaddingMask(keras.layers.Layer):
+    """Which ids are not padding, id 0: the mask of a history that comes without a length.
+
+    Input: integer ids (B, T). Output: booleans (B, T).
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        super().__init__(**kwargs)
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        return tf.not_equal(ids, tf.zeros([], ids.dtype))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+@register
+class SequenceWeighting(keras.layers.Layer):
+    """Multiplies each position's embedding by its weight, as DeepCTR's ``WeightedSequenceLayer`` does.
+
+    Args:
+        weight_norm: Take the softmax of the weights over the valid positions first.
+
+    Input: ``[embeddings (B, T, D), lengths (B, 1) or mask (B, T), weights (B, T, 1)]``. Output: (B, T, D).
+    """
+
+    def __init__(self, weight_norm: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weight_norm = bool(weight_norm)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        embeddings, valid = _embeddings_and_mask(inputs[:2], None)
+        weights = tf.cast(inputs[2], tf.float32)
+        valid = valid[:, :, tf.newaxis]
+        if self.weight_norm:
+            weights = tf.nn.softmax(tf.where(valid, weights, _MASKED), axis=1)
+        else:
+            weights = tf.where(valid, weights, 0.0)
+        return tf.cast(tf.cast(embeddings, tf.float32) * weights, compute_dtype(self))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "weight_norm": self.weight_norm}
+
+
+def combiner_poolings(column_name: str, combiner: str) -> list[dict[str, Any]]:
+    """The `SequenceMaskPooling` arguments that a column's ``combiner`` stands for.
+
+    ``mean``, ``sum`` and ``max`` mean what they mean in DeepCTR, ``sqrtn`` and ``last`` what they mean above,
+    ``recency`` is the mean weighted by 1/rank and ``recency:0.5`` by 1/rank ** 0.5. Several, joined by ``+``, stand
+    beside each other: ``recency+last``.
+
+    Example:
+        >>> combiner_poolings("hist_item", "recency:0.5+last")
+        [{'mode': 'mean', 'recency_decay': 0.5}, {'mode': 'last', 'recency_decay': 0.0}]
+    """
+    poolings = []
+    for part in str(combiner).split("+"):
+        name, colon, number = part.strip().partition(":")
+        if name == "recency":
+            try:
+                decay = float(number) if colon else 1.0
+            except ValueError:
+                decay = -1.0
+            if not 0 < decay < float("inf"):
+                raise problem(f"`combiner` of column {column_name!r}", "give a decay above 0 after `recency:`", part)
+            poolings.append({"mode": "mean", "recency_decay": decay})
+        elif name in MODES and not colon:
+            poolings.append({"mode": name, "recency_decay": 0.0})
+        else:
+            allowed = ", ".join(MODES)
+            rule = f"be one of {allowed}, recency, recency:DECAY, or several of them joined by `+`"
+            raise problem(f"`combiner` of column {column_name!r}", rule, combiner)
+    return poolings

@@ -1,0 +1,199 @@
+"""Sampled softmax: the layer that draws candidates, and the layer that makes the loss of them.
+
+B examples, S sampled candidates, D embedding size, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import int_at_least, positive_int, positive_number, problem
+from deepmatch_ext._compat import add_state, keras, raw_variable, register
+from deepmatch_ext.losses import candidate_logits, softmax_with_candidates
+from deepmatch_ext.samplers import Sampler, UniformSampler, make_sampler
+
+DEFAULT_NUM_SAMPLED = 100
+
+
+@register
+class CandidateSampler(keras.layers.Layer):
+    """Draws a step's candidates and puts their ids behind those of the batch's positives.
+
+    One look-up of the ids that come out encodes positives and candidates alike, through the same table or tower.
+
+    Args:
+        sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler``. None: uniform.
+        vocabulary_size: V of the item column, padding included.
+        seed: The draws repeat for a seed. While training every step draws anew (the steps are counted in a weight, so
+            a reloaded run goes on where it stopped); otherwise the draws depend on the positives alone, so that
+            ``evaluate`` gives the same loss at every call and leaves the training as it was.
+
+    Input: ids of the positives (B, 1) or (B,), any integer type.
+
+    Output: ``ids`` (B + S,) int64, and ``log_counts`` (B + S,) float32, the log of how often each was to be expected
+    among the candidates. The first B are the positives. A sampler whose candidates are the batch's own has S = 0.
+
+    Raises:
+        ValueError: The sampler's settings don't fit the vocabulary.
+    """
+
+    def __init__(self, sampler_config: Any, vocabulary_size: int, seed: int = 1024, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")  # ids and log counts are not for a precision policy to round
+        super().__init__(**kwargs)
+        self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, "Id 0 is padding and counts.")
+        self.seed = int_at_least("`seed`", seed, 0)
+        self.sampler = _sampler_for(sampler_config, self.vocabulary_size)
+        self.supports_jit = False  # the look-ups of a sampler's state are cheap only outside XLA
+
+    def build(self, input_shape: Any = None) -> None:
+        arrays = self.sampler.state(self.vocabulary_size)
+        self._state = {name: add_state(self, f"sampler_{name}", array) for name, array in arrays.items()}
+        self._step = add_state(self, "step", np.zeros((), "int64"))
+        self.built = True
+
+    def call(self, positive_ids: tf.Tensor, training: Any = None) -> tuple[tf.Tensor, tf.Tensor]:
+        positives = tf.cast(tf.reshape(positive_ids, [-1]), tf.int64)
+        state = {name: raw_variable(weight) for name, weight in self._state.items()}
+        candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
+        ids = tf.concat([positives, candidates], axis=0)
+        log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(positives))
+        return ids, log_counts
+
+    def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
+        """Two integers, from the step while training and from the positives otherwise."""
+        training = tf.cast(bool(training) if training is None else training, tf.bool)
+        step = raw_variable(self._step).assign_add(tf.cast(training, tf.int64))
+        place = tf.range(1, tf.size(positives, out_type=tf.int64) + 1)
+        of_batch = tf.reduce_sum(positives * (2 * place + 1))
+        return tf.where(training, tf.stack([self.seed, step]), tf.stack([-self.seed - 1, of_batch]))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, drawn = input_shape[0], self.sampler.num_sampled or 0
+        total = None if batch is None else batch + drawn
+        return (total,), (total,)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "sampler_config": self.sampler.get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "seed": self.seed,
+        }
+
+
+@register
+class SampledSoftmaxLayer(keras.layers.Layer):
+    """The sampled softmax loss of each example.
+
+    ``-log(e^s(u, positive) / (e^s(u, positive) + sum over candidates c of e^s(u, c)))`` with
+    ``s(u, i) = u.i / temperature - log_expected_count(i)``; a candidate that is the example's positive is left out.
+    It equals ``tf.nn.sampled_softmax_loss`` given the same candidates and expected counts, and full softmax
+    cross-entropy when every item is a candidate and the log counts are zero.
+
+    Args:
+        sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler`` (or its
+            ``_asdict()``). None: `num_sampled` uniform ones.
+        temperature: Divides the inner products.
+        num_sampled: For code that gives no sampler: how many uniform candidates; 100, or all items if there are fewer.
+        seed: The draws repeat for a seed.
+
+    Input, one of:
+        - ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,)]``: ``ids`` and ``log_counts`` from
+          a `CandidateSampler` with the same sampler, ``item_emb`` the vectors of ``ids``. What a step reads of the item
+          table is these rows.
+        - ``[item_weights (V, D), user_emb (B, D), item_id (B, 1)]``: DeepMatch's and ``tf.nn.sampled_softmax_loss``'s
+          order, for tables small enough to be read whole at every step. The candidates are drawn here.
+
+    Output: (B, 1) float32, the loss of each example.
+
+    Raises:
+        ValueError: An unknown sampler, settings that don't fit the vocabulary, a temperature not above 0.
+
+    Example:
+        >>> items, users = tf.eye(4), tf.constant([[0.0, 5.0, 0.0, 0.0]])
+        >>> loss = SampledSoftmaxLayer(num_sampled=3)([items, users, tf.constant([[1]])])
+        >>> loss.shape
+        TensorShape([1, 1])
+    """
+
+    def __init__(
+        self,
+        sampler_config: Any = None,
+        temperature: float = 1.0,
+        num_sampled: int | None = None,
+        seed: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if sampler_config is not None and num_sampled is not None:
+            raise problem("`num_sampled`", "be given in the sampler where there is one", num_sampled)
+        self.num_sampled = num_sampled if num_sampled is None else positive_int("`num_sampled`", num_sampled)
+        self.sampler = None if sampler_config is None else make_sampler(sampler_config)
+        self.temperature = positive_number("`temperature`", temperature)
+        self.seed = int_at_least("`seed`", seed, 0)
+        self.supports_jit = False
+
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape) == 3:
+            vocabulary_size = input_shape[0][0]
+            if vocabulary_size is None:
+                raise problem("The item weights", "have a static first dimension, the vocabulary size", "None")
+            sampler = self.sampler or default_sampler(vocabulary_size, self.num_sampled)
+            self._candidates = CandidateSampler(sampler, vocabulary_size, self.seed, name="candidates")
+            self._candidates.build(input_shape[2])
+        elif len(input_shape) != 4:
+            raise problem("The input", "have three tensors or four, as the class describes", f"{len(input_shape)}")
+        self.built = True
+
+    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+        if len(inputs) == 3:
+            item_weights, user_emb, item_id = inputs
+            ids, log_counts = self._candidates(item_id, training=training)
+            item_emb = tf.nn.embedding_lookup(item_weights, ids)
+            in_batch = self._candidates.sampler.in_batch
+        else:
+            user_emb, item_emb, ids, log_counts = inputs
+            in_batch = self.sampler is not None and self.sampler.in_batch
+        item_emb = tf.cast(item_emb, tf.float32)
+        batch = tf.shape(user_emb)[0]
+        first = 0 if in_batch else batch  # where the candidates begin
+        positive, candidates = candidate_logits(
+            tf.cast(user_emb, tf.float32),
+            item_emb[:batch],
+            item_emb[first:],
+            ids[:batch],
+            ids[first:],
+            log_counts[:batch],
+            log_counts[first:],
+            self.temperature,
+        )
+        return softmax_with_candidates(positive, candidates)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        return (input_shape[1][0] if len(input_shape) == 3 else input_shape[0][0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "sampler_config": None if self.sampler is None else self.sampler.get_config(),
+            "temperature": self.temperature,
+            "num_sampled": self.num_sampled,
+            "seed": self.seed,
+        }
+
+
+def default_sampler(vocabulary_size: int, num_sampled: int | None = None) -> Sampler:
+    """Uniform candidates: ``num_sampled``, else 100, or every item once if there are fewer."""
+    if num_sampled is None:
+        num_sampled = min(DEFAULT_NUM_SAMPLED, vocabulary_size - 1)
+    return UniformSampler(num_sampled)
+
+
+def _sampler_for(sampler_config: Any, vocabulary_size: int) -> Sampler:
+    sampler = default_sampler(vocabulary_size) if sampler_config is None else make_sampler(sampler_config)
+    sampler.check(vocabulary_size)
+    return sampler

@@ -1,0 +1,167 @@
+"""Columns are read as DeepCTR means them; inputs equal DeepCTR's; arrays are refused before anything runs."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat, build_input_features
+
+from deepmatch_ext.features import build_inputs, check_model_input, column_config, read_columns, table_columns
+
+EVERY_OPTION = [
+    SparseFeat("user", 10),
+    SparseFeat("city", np.int64(100), "auto", use_hash=True, dtype="string", group_name="g", trainable=False),
+    SparseFeat("age", np.int32(9), np.int64(3), dtype="int64", embeddings_initializer=tf.keras.initializers.Zeros()),
+    VarLenSparseFeat(SparseFeat("hist", 20, 8, embedding_name="item"), np.int64(5), "mean", "hist_len"),
+    VarLenSparseFeat(SparseFeat("cates", 7, 4), 5, "max", "hist_len", weight_name="w", weight_norm=False),
+    VarLenSparseFeat(SparseFeat("tags", 7, 4), 3, "sum"),
+    DenseFeat("price", 1),
+    DenseFeat("stats", 4, "float64"),
+]
+
+
+def test_inputs_have_deepctrs_names_shapes_and_dtypes():
+    ours, theirs = build_inputs(read_columns("columns", EVERY_OPTION)), build_input_features(EVERY_OPTION)
+    assert set(ours) == set(theirs)
+    for name, tensor in ours.items():
+        assert (tensor.name, tuple(tensor.shape)) == (theirs[name].name, tuple(theirs[name].shape))
+        assert tensor.dtype == theirs[name].dtype
+
+
+def test_columns_survive_json():
+    columns = read_columns("columns", EVERY_OPTION)
+    plain = json.loads(json.dumps([column_config(column) for column in columns]))
+    again = read_columns("columns", plain)
+    assert again[2].embeddings_initializer.__class__.__name__ == "Zeros"
+    assert [column_config(column) for column in again] == plain
+    assert [column for k, column in enumerate(again) if k != 2] == [c for k, c in enumerate(columns) if k != 2]
+
+
+def test_deepctrs_own_initializer_counts_as_none_given():
+    own, given = read_columns(
+        "columns",
+        [SparseFeat("a", 5), SparseFeat("b", 5, embeddings_initializer=tf.keras.initializers.RandomNormal(0, 1.0))],
+    )
+    assert own.embeddings_initializer is None
+    assert given.embeddings_initializer is not None
+
+
+def double(x):
+    return 2 * x
+
+
+def test_transform_functions_are_saved_by_registered_name_only():
+    registered = tf.keras.utils.register_keras_serializable("tests", "double")(double)
+    (column,) = read_columns("columns", [DenseFeat("x", 1, transform_fn=registered)])
+    (again,) = read_columns("columns", json.loads(json.dumps([column_config(column)])))
+    assert again.transform_fn is registered
+    (column,) = read_columns("columns", [DenseFeat("x", 1, transform_fn=lambda x: x)])
+    with pytest.raises(ValueError, match=r"`transform_fn` of column 'x' must be a registered function .*Decorate it"):
+        column_config(column)
+    with pytest.raises(ValueError, match=r"`transform_fn` of column 'x' must be registered before .* 'none>none'"):
+        read_columns("columns", [{"kind": "DenseColumn", "name": "x", "transform_fn": "none>none"}])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["user"], r"Every element of `columns` must be a SparseFeat.* got user"),
+        ("user", r"`columns` must be a list of DeepCTR feature columns"),
+        (None, r"`columns` must be a list"),
+        ([SparseFeat("a", 5), SparseFeat("a", 5)], r"The columns of `columns` must not repeat a name; got 'a' twice"),
+        ([SparseFeat("a", 0)], r"`vocabulary_size` of column 'a' must be an integer of at least 2; got 0"),
+        ([SparseFeat("a", 2.5, 4)], r"`vocabulary_size` of column 'a' must be an integer"),
+        ([SparseFeat("a", 5, 0)], r"`embedding_dim` of column 'a' must be an integer of at least 1"),
+        ([SparseFeat("a", 5, dtype="string")], r"`use_hash` of column 'a' must be True for strings"),
+        ([SparseFeat("a", 5, vocabulary_path="f")], r"`use_hash` of column 'a' must be True where `vocabulary_path`"),
+        ([VarLenSparseFeat(SparseFeat("h", 5), 0)], r"`maxlen` of column 'h' must be an integer of at least 1"),
+        (
+            [VarLenSparseFeat(SparseFeat("h", 5), 3, length_name="h")],
+            r"The inputs of column 'h' must not repeat a name",
+        ),
+        (
+            [SparseFeat("h", 5), VarLenSparseFeat(SparseFeat("i", 5), 3, weight_name="h")],
+            r"Input 'h' must have one shape",
+        ),
+        ([DenseFeat("d", 0)], r"`dimension` of column 'd' must be an integer of at least 1"),
+    ],
+)
+def test_bad_columns_are_refused(columns, message):
+    with pytest.raises(ValueError, match=message):
+        build_inputs(read_columns("columns", columns))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            SparseFeat("b", 6, 4, embedding_name="t"),
+            r"'a' and 'b', .* table 't',? must .*`vocabulary_size`; got 5 and 6",
+        ),
+        (SparseFeat("b", 5, 8, embedding_name="t"), r"have the same `embedding_dim`; got 4 and 8"),
+        (SparseFeat("b", 5, 4, use_hash=True, embedding_name="t"), r"have the same `use_hash`"),
+        (SparseFeat("b", 5, 4, embedding_name="t", trainable=False), r"have the same `trainable`"),
+    ],
+)
+def test_two_tables_of_one_name_must_agree(other, message):
+    with pytest.raises(ValueError, match=message):
+        table_columns(read_columns("columns", [SparseFeat("a", 5, 4, embedding_name="t"), other]))
+
+
+def good_input(rows=3):
+    return {
+        "user": np.arange(rows),
+        "city": np.array(["a"] * rows),
+        "age": np.ones((rows, 1), "int64"),
+        "hist": np.ones((rows, 5), "int32"),
+        "hist_len": np.full(rows, 5),
+        "cates": np.ones((rows, 5), "int32"),
+        "w": np.ones((rows, 5), "float32"),
+        "tags": np.ones((rows, 3), "int32"),
+        "price": np.ones(rows),
+        "stats": np.ones((rows, 4)),
+        "unused": "anything",
+    }
+
+
+def test_good_input_passes_and_is_counted():
+    columns = read_columns("columns", EVERY_OPTION)
+    x = good_input()
+    before = {name: np.array(values) for name, values in x.items()}
+    assert check_model_input(columns, x) == 3
+    assert check_model_input(columns, {name: np.asarray(values).tolist() for name, values in x.items()}) == 3
+    for name, values in before.items():
+        np.testing.assert_array_equal(x[name], values)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("user", None, r"The model's input must have 'user'; got only"),
+        (
+            "user",
+            np.array([0, 1, 10]),
+            r"Input 'user' must hold ids in 0..9, .*`vocabulary_size` is 10; got 1 others.* 10",
+        ),
+        ("user", np.array([0, -1, 3]), r"Input 'user' must hold ids in 0..9.* -1"),
+        ("user", np.array([0, 1]), r"The inputs must have one number of rows; got"),
+        ("user", np.array([0.0, 1.0, 2.0]), r"Input 'user' must be of dtype int32; got float64"),
+        ("user", np.array(["a", "b", "c"]), r"Input 'user' must be of dtype int32; got <U1"),
+        ("city", np.array([1, 2, 3]), r"Input 'city' must be of dtype string; got int64"),
+        ("hist", np.ones((3, 4), int), r"Input 'hist' must have shape \(rows, 5\); got \(3, 4\)"),
+        ("hist", np.full((3, 5), 20), r"Input 'hist' must hold ids in 0..19"),
+        ("hist_len", np.array([1, 2, 6]), r"Input 'hist_len' must hold lengths in 0..5, the history's `maxlen`; got 1"),
+        ("hist_len", np.array([1, 2, -1]), r"Input 'hist_len' must hold lengths in 0..5"),
+        ("price", np.array([1.0, np.nan, 2.0]), r"Input 'price' must hold no NaN; got 1 of them"),
+        ("w", np.full((3, 5, 1), np.nan), r"Input 'w' must hold no NaN"),
+        ("stats", np.ones((3, 5)), r"Input 'stats' must have shape \(rows, 4\)"),
+    ],
+)
+def test_bad_input_is_refused(name, values, message):
+    x = good_input()
+    x[name] = values
+    if values is None:
+        del x[name]
+    with pytest.raises(ValueError, match=message):
+        check_model_input(read_columns("columns", EVERY_OPTION), x)
