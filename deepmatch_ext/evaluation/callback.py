@@ -1,0 +1,106 @@
+"""The one place that joins model and metrics: ranking quality after every epoch of ``fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import one_of, positive_int, problem
+from deepmatch_ext._compat import keras
+from deepmatch_ext.evaluation.metrics import Seen, evaluate_vectors, ranking_metrics
+
+
+class RetrievalMetrics(keras.callbacks.Callback):
+    """Ranks each user's held-out item among all items after every epoch, and adds the metrics to Keras's logs.
+
+    They appear beside the loss, under ``val_HR@10`` and so on, in the progress bar, in ``History``, and for other
+    callbacks that stand behind this one. The loss tells little here: it is sampled, and falls on when the ranking has
+    long stopped to get better.
+
+    Args:
+        user_input: name -> array of B rows: the model's user inputs of the held-out events.
+        targets: (B,) the item ids of the held-out events.
+        seen: The items that each row has had before, ``(indptr (B + 1,), items)``, which are left out of the ranking:
+            `deepmatch_ext.data.seen_before` makes them.
+        ns: Metrics at each of these lengths.
+        groups: (B,) which rows belong to one user, where users have several held-out events.
+        monitor: The metric that early stopping and the best weights go by; higher is better.
+        patience: Stop after this many epochs without a better `monitor`. None: never.
+        restore_best_weights: Put back the weights of the best epoch when training ends.
+        batch_size: Users encoded at a time.
+
+    Attributes:
+        best: The best value of `monitor`, and ``best_epoch`` its epoch, counted from 0.
+
+    Raises:
+        ValueError: `monitor` is not among the metrics, or the arrays don't fit each other.
+
+    Example:
+        >>> watch = RetrievalMetrics({"hist_item": [[1, 0]], "hist_len": [1]}, targets=[2], patience=3)
+        >>> watch.monitor
+        'val_NDCG@10'
+    """
+
+    def __init__(
+        self,
+        user_input: Mapping[str, Any],
+        targets: Any,
+        *,
+        seen: Seen | None = None,
+        ns: Sequence[int] = (10, 50),
+        groups: Any = None,
+        monitor: str = "val_NDCG@10",
+        patience: int | None = None,
+        restore_best_weights: bool = False,
+        batch_size: int = 4096,
+    ) -> None:
+        super().__init__()
+        self.user_input = {name: np.asarray(values) for name, values in user_input.items()}
+        self.targets = np.asarray(targets)
+        for name, values in self.user_input.items():
+            if len(values) != len(self.targets):
+                raise problem(
+                    f"Input {name!r}", f"have a row for each of the {len(self.targets)} targets", f"{len(values)} rows"
+                )
+        self.seen, self.ns, self.groups = seen, tuple(ns), groups
+        names = [f"val_{name}" for name in ranking_metrics(np.zeros(1, np.int64), self.ns)]
+        self.monitor = one_of("`monitor`", monitor, names)
+        self.patience = patience if patience is None else positive_int("`patience`", patience)
+        self.restore_best_weights = bool(restore_best_weights)
+        self.batch_size = positive_int("`batch_size`", batch_size)
+        self.best = -np.inf
+        self.best_epoch: int | None = None
+        self._best_weights: list[np.ndarray] | None = None
+        self._encoder: Any = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.best, self.best_epoch, self._best_weights = -np.inf, None, None
+        self._encoder = keras.Model(self.model.user_input, self.model.user_emb)
+        missing = [tensor.name for tensor in self.model.user_input if tensor.name not in self.user_input]
+        if missing:
+            raise problem("`user_input`", f"have {missing[0]!r}", f"only {sorted(self.user_input)}")
+        self.user_input = {tensor.name: self.user_input[tensor.name] for tensor in self.model.user_input}
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        metrics = {f"val_{name}": value for name, value in self.evaluate().items()}
+        if logs is not None:
+            logs.update(metrics)
+        if metrics[self.monitor] > self.best:
+            self.best, self.best_epoch = metrics[self.monitor], epoch
+            if self.restore_best_weights:
+                self._best_weights = self.model.get_weights()
+        elif self.patience is not None and self.best_epoch is not None and epoch - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self._best_weights is not None:
+            self.model.set_weights(self._best_weights)
+            self._best_weights = None
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics of the model as it is now."""
+        users = self._encoder.predict(self.user_input, batch_size=self.batch_size, verbose=0)
+        items = self.model.item_vectors()
+        return evaluate_vectors(users, items, self.targets, seen=self.seen, ns=self.ns, groups=self.groups)

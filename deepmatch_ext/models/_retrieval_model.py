@@ -1,0 +1,206 @@
+"""The Keras model that every builder returns: checked input, the towers as attributes, rebuilt from its builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._compat import (
+    deserialize,
+    global_policy_name,
+    keras,
+    register,
+    serialize,
+    set_global_policy,
+)
+from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext.samplers import Sampler
+
+BUILDERS: dict[str, Callable[..., Any]] = {}
+
+
+def builder(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets models be rebuilt by the builder's name when they are loaded."""
+    BUILDERS[function.__name__] = function
+    return function
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The tensors that make the two encoders, and the columns that they read."""
+
+    user_input: list[Any]
+    user_emb: Any
+    item_input: list[Any]
+    item_emb: Any
+    user_columns: list[Column]
+    item_columns: list[Column]
+
+
+@register
+class RetrievalModel(keras.Model):
+    """A training model from user and item inputs to the loss of each example, (B, 1).
+
+    It is a functional Keras model: ``compile``, ``fit``, ``evaluate``, ``save`` and the rest are Keras's. It adds the
+    towers as attributes, checks NumPy inputs before anything runs, and needs no labels: the label is the item id.
+
+    Attributes:
+        user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
+        item_input, item_emb: the same for the item encoder.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self._towers = towers
+        self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
+        self._item_encoder = _Untracked(keras.Model(towers.item_input, towers.item_emb))
+
+    @property
+    def user_input(self) -> list[Any]:
+        return list(self._towers.user_input)
+
+    @property
+    def user_emb(self) -> Any:
+        return self._towers.user_emb
+
+    @property
+    def item_input(self) -> list[Any]:
+        return list(self._towers.item_input)
+
+    @property
+    def item_emb(self) -> Any:
+        return self._towers.item_emb
+
+    # DeepMatch's names.
+    user_embedding = user_emb
+    item_embedding = item_emb
+
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """Keras's ``fit``. ``y`` may be left out: the label is the item id.
+
+        Raises:
+            ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
+        """
+        x, y = self._checked(x, y)
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras 3 warns of its own default otherwise
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple):
+            kwargs["validation_data"] = (*self._checked(*(*validation, None)[:2]), *validation[2:])
+        elif validation is not None:
+            kwargs["validation_data"] = self._checked(validation, None)[0]
+        return super().fit(x, y, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
+        x, y = self._checked(x, y)
+        return super().evaluate(x, y, **kwargs)
+
+    def item_vectors(self, batch_size: int = 8192) -> np.ndarray:
+        """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.
+
+        Raises:
+            ValueError: The item column is hashed, so a row number is no item. Encode the items themselves:
+                ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
+        """
+        positive_int("`batch_size`", batch_size)
+        (column,) = self._towers.item_columns
+        assert isinstance(column, SparseColumn)
+        if column.use_hash:
+            raise problem(
+                f"Item column {column.name!r}",
+                "have integer ids, not hashed ones, for `item_vectors`",
+                "use_hash=True",
+                "Encode the items themselves: tf.keras.Model(model.item_input, model.item_emb).predict(items).",
+            )
+        ids = np.arange(column.vocabulary_size, dtype=column.dtype)
+        vectors = self._item_encoder.value.predict({column.name: ids}, batch_size=batch_size, verbose=0)
+        vectors[0] = 0.0
+        return vectors
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, **{key: _to_plain(value) for key, value in self._builder_config.value.items()}}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Any:
+        if config["builder"] not in BUILDERS:
+            raise problem("The saved model's builder", f"be one of {sorted(BUILDERS)}", config["builder"])
+        policy = global_policy_name()
+        set_global_policy(config["dtype_policy"])
+        try:
+            arguments = {key: _from_plain(value) for key, value in config["arguments"].items()}
+            return BUILDERS[config["builder"]](**arguments)
+        finally:
+            set_global_policy(policy)
+
+    def _checked(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs."""
+        if isinstance(x, tf.data.Dataset):
+            return self._checked_dataset(x), y
+        if isinstance(x, list | tuple) and len(x) == len(self.inputs):
+            x = {tensor.name: values for tensor, values in zip(self.inputs, x, strict=True)}
+        if not isinstance(x, Mapping):
+            return x, y
+        towers = self._towers
+        targets = [column.name for column in towers.item_columns]
+        rows = check_model_input([*towers.user_columns, *towers.item_columns], x, targets)
+        x = {tensor.name: _array(x[tensor.name]) for tensor in self.inputs}
+        # One rank always: Keras's traced functions don't survive a change of it.
+        return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
+
+    def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        spec = dataset.element_spec
+        features = spec[0] if isinstance(spec, tuple) else spec
+        if isinstance(features, Mapping):
+            missing = [tensor.name for tensor in self.inputs if tensor.name not in features]
+            if missing:
+                raise problem("The dataset's elements", f"have {missing[0]!r}", f"only {sorted(features)}")
+            if not isinstance(spec, tuple) or len(spec) == 1:
+                return dataset.map(_with_label)
+        return dataset
+
+
+def _with_label(*element: Any) -> tuple[Any, tf.Tensor]:
+    features = element[0]
+    rows = tf.shape(next(iter(features.values())))[0]
+    return features, tf.zeros([rows, 1])
+
+
+def _array(values: Any) -> Any:
+    array = np.asarray(values)
+    return tf.constant(array) if array.dtype.kind in "OUST" else array  # Keras 3 refuses NumPy strings
+
+
+@dataclass(frozen=True)
+class _Untracked:
+    """Keeps Keras from wrapping what is inside, or saving it a second time."""
+
+    value: Any
+
+
+def _to_plain(value: Any) -> Any:
+    """Builder arguments as JSON can hold them; refuses what no name stands for."""
+    if isinstance(value, Mapping):
+        return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, Column):
+        return column_config(value)
+    if isinstance(value, Sampler):
+        return value.get_config()
+    if isinstance(value, np.generic):
+        return value.item()
+    if callable(value):
+        return {"keras_object": serialize(value)}
+    return value
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, Mapping) and "keras_object" in value:
+        return deserialize(value["keras_object"])
+    return value

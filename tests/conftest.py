@@ -1,0 +1,75 @@
+"""What all tests share: a quiet TensorFlow, DeepCTR without its version check, one small trained model."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from unittest import mock
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+
+# DeepCTR asks a package index for its newest version, in a thread, when it is imported.
+with mock.patch("threading.Thread.start"):
+    import deepctr  # noqa: F401
+
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext.utils import sampledsoftmaxloss
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
+hypothesis.settings.load_profile("default")
+
+VOCABULARY, DIM, MAX_LEN = 30, 8, 6
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace):
+    doctest_namespace.update(np=np, tf=tf)
+
+
+def history_column(combiner="mean", **options):
+    sparse = SparseFeat("hist_item", VOCABULARY, DIM, embedding_name="item", **options)
+    return VarLenSparseFeat(sparse, MAX_LEN, combiner, "hist_len")
+
+
+def item_column(**options):
+    return SparseFeat("item", VOCABULARY, DIM, **options)
+
+
+def small_input(rows=64, seed=0):
+    """Histories, most recent first and padded at the end, in which the next item follows from the last one."""
+    rng = np.random.default_rng(seed)
+    length = rng.integers(1, MAX_LEN + 1, rows).astype("int32")
+    history = rng.integers(1, VOCABULARY, (rows, MAX_LEN)).astype("int32")
+    item = (history[:, 0] % (VOCABULARY - 1) + 1).astype("int32")
+    history[np.arange(MAX_LEN)[None] >= length[:, None]] = 0
+    return {"hist_item": history, "hist_len": length, "item": item}
+
+
+def user_part(x):
+    return {name: values for name, values in x.items() if name != "item"}
+
+
+def small_model(combiner="recency+last", **arguments):
+    arguments.setdefault("num_sampled", 20) if "sampler_config" not in arguments else None
+    arguments.setdefault("user_dnn_hidden_units", (16, DIM))
+    return YoutubeDNN([history_column(combiner)], [item_column()], **arguments)
+
+
+def user_vectors(model, x, **options):
+    encoder = tf.keras.Model(inputs=model.user_input, outputs=model.user_emb)
+    return encoder.predict(user_part(x), verbose=0, **options)
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """A small model after a short `fit`, with its input. Tests leave it as it is."""
+    model = small_model()
+    model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
+    x = small_input(512)
+    model.fit(x, batch_size=64, epochs=3, verbose=0)
+    return model, x

@@ -1,0 +1,88 @@
+"""RetrievalMetrics: the figures are those of the vectors, training stops, and the best weights come back."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import small_input, small_model, user_part, user_vectors
+
+from deepmatch_ext.evaluation import RetrievalMetrics, evaluate_vectors
+from deepmatch_ext.utils import sampledsoftmaxloss
+
+TRAIN, VALIDATION = small_input(256, seed=1), small_input(64, seed=2)
+
+
+def fit(model, *callbacks, epochs=3, learning_rate=0.01):
+    model.compile(tf.keras.optimizers.Adam(learning_rate), sampledsoftmaxloss)
+    return model.fit(TRAIN, batch_size=64, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
+
+
+def test_the_figures_are_those_of_the_vectors_after_each_epoch():
+    model = small_model()
+    watch = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"], ns=(3, 10))
+    history = fit(model, watch)
+    expected = evaluate_vectors(user_vectors(model, VALIDATION), model.item_vectors(), VALIDATION["item"], ns=(3, 10))
+    assert set(history) == {"loss", *(f"val_{name}" for name in expected)}
+    for name, value in expected.items():
+        assert len(history[f"val_{name}"]) == 3
+        assert history[f"val_{name}"][-1] == pytest.approx(value)
+    assert watch.best == max(history["val_NDCG@10"])
+    assert history["val_NDCG@10"][watch.best_epoch] == watch.best
+
+
+def test_seen_items_are_left_out():
+    seen = (np.arange(65) * 10, np.random.default_rng(0).integers(1, 30, 640))
+    model = small_model()
+    watch = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"], seen=seen)
+    history = fit(model, watch, epochs=1)
+    vectors = user_vectors(model, VALIDATION), model.item_vectors(), VALIDATION["item"]
+    assert history["val_HR@10"][0] == evaluate_vectors(*vectors, seen=seen)["HR@10"]
+    assert evaluate_vectors(*vectors)["NDCG@10"] != evaluate_vectors(*vectors, seen=seen)["NDCG@10"]
+
+
+def test_training_stops_without_progress_and_the_best_weights_come_back():
+    class Spoil(tf.keras.callbacks.Callback):
+        """From the third epoch on, random item vectors."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch >= 1:
+                table = self.model.get_layer("table_item")
+                table.set_weights([np.random.default_rng(epoch).normal(size=table.get_weights()[0].shape)])
+
+    model = small_model("last")
+    watch = RetrievalMetrics(
+        user_part(VALIDATION), VALIDATION["item"], monitor="val_HR@10", patience=2, restore_best_weights=True
+    )
+    history = fit(model, watch, Spoil(), epochs=20, learning_rate=0.02)
+    assert len(history["loss"]) < 20
+    assert watch.best_epoch == int(np.argmax(history["val_HR@10"]))
+    assert len(history["loss"]) == watch.best_epoch + 1 + 2
+    assert watch.evaluate()["HR@10"] == pytest.approx(watch.best)
+    assert watch.best > history["val_HR@10"][-1]
+
+
+def test_keras_early_stopping_sees_the_figures():
+    watch = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"])
+    stop = tf.keras.callbacks.EarlyStopping("val_NDCG@10", mode="max", patience=1, min_delta=2.0)
+    history = fit(small_model(), watch, stop, epochs=9)
+    assert len(history["loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"monitor": "val_HR@7"}, r"`monitor` must be one of 'val_HR@10', .* got 'val_HR@7'"),
+        ({"patience": 0}, r"`patience` must be an integer of at least 1"),
+        ({"ns": ()}, r"`ns` must"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"], **options)
+
+
+def test_input_that_does_not_fit_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"Input 'hist_item' must have a row for each of the 3 targets; got 64 rows"):
+        RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"][:3])
+    watch = RetrievalMetrics({"hist_len": VALIDATION["hist_len"]}, VALIDATION["item"])
+    with pytest.raises(ValueError, match=r"`user_input` must have 'hist_item'; got only \['hist_len'\]"):
+        fit(small_model(), watch)

@@ -1,0 +1,436 @@
+"""YoutubeDNN as its users meet it: attributes, training, vectors, saving, resuming, refusals."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import (
+    DIM,
+    MAX_LEN,
+    VOCABULARY,
+    history_column,
+    item_column,
+    small_input,
+    small_model,
+    user_part,
+    user_vectors,
+)
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext.layers import custom_objects
+from deepmatch_ext.samplers import FrequencySampler, InBatchSampler, LogUniformSampler, UniformSampler
+from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
+
+COUNTS = np.arange(VOCABULARY)
+
+
+def test_the_attributes_make_the_encoders(trained):
+    model, x = trained
+    assert [tensor.name for tensor in model.user_input] == ["hist_item", "hist_len"]
+    assert [tensor.name for tensor in model.item_input] == ["item"]
+    assert model.user_embedding is model.user_emb
+    assert model.item_embedding is model.item_emb
+    vectors = user_vectors(model, x)
+    assert (vectors.shape, vectors.dtype) == ((512, DIM), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_vectors_are_the_same_at_every_call_and_batch_size(trained):
+    model, x = trained
+    vectors = user_vectors(model, x)
+    np.testing.assert_array_equal(user_vectors(model, x), vectors)
+    for batch_size in (1, 7, 500):
+        part = {name: values[:50] for name, values in x.items()}
+        np.testing.assert_allclose(user_vectors(model, part, batch_size=batch_size), vectors[:50], atol=1e-6)
+
+
+def test_all_items_vectors_come_from_one_call_and_match_the_item_encoder(trained):
+    model, _ = trained
+    vectors = model.item_vectors()
+    assert (vectors.shape, vectors.dtype) == ((VOCABULARY, DIM), np.float32)
+    assert np.all(vectors[0] == 0)
+    np.testing.assert_allclose(model.item_vectors(batch_size=7), vectors, atol=1e-6)
+    encoder = tf.keras.Model(inputs=model.item_input, outputs=model.item_emb)
+    np.testing.assert_allclose(encoder.predict(np.arange(1, VOCABULARY), verbose=0), vectors[1:], atol=1e-6)
+
+
+def test_the_vectors_are_those_of_the_description_step_by_step():
+    """Mask, mean over the true length, dense layers, unit length; items are unit rows. In NumPy float64."""
+    model, x = small_model("mean", dnn_activation="relu"), small_input(20)
+    weights = {weight.name.split(":")[0].split("/")[-1] + str(weight.shape): weight for weight in model.weights}
+    assert len(weights) >= 4
+    table = model.get_layer("table_item").get_weights()[0].astype("float64")
+    first, second = (model.get_layer(f"user_dense_{k}").get_weights() for k in (1, 2))
+    mask = np.arange(MAX_LEN)[None] < x["hist_len"][:, None]
+    mean = (table[x["hist_item"]] * mask[:, :, None]).sum(1) / x["hist_len"][:, None]
+    hidden = np.maximum(mean @ first[0] + first[1], 0) @ second[0] + second[1]
+    np.testing.assert_allclose(user_vectors(model, x), hidden / np.linalg.norm(hidden, axis=1)[:, None], atol=1e-5)
+    units = table / np.linalg.norm(table, axis=1)[:, None]
+    np.testing.assert_allclose(model.item_vectors()[1:], units[1:], atol=1e-6)
+
+
+def hit_rate(model, x, n=3):
+    scores = user_vectors(model, x) @ model.item_vectors().T
+    scores[:, 0] = -np.inf
+    return np.mean([item in np.argsort(-row)[:n] for row, item in zip(scores, x["item"], strict=True)])
+
+
+def test_planted_structure_is_learnt_and_shuffled_targets_are_not():
+    """The next item follows from the last one. With its targets shuffled nothing can be learnt about unseen rows."""
+    train, test = small_input(2000, seed=1), small_input(500, seed=2)
+    shuffled = {**train, "item": np.random.default_rng(0).permutation(train["item"])}
+    rates = []
+    for x in (train, shuffled):
+        model = small_model("last")
+        model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
+        model.fit(x, batch_size=100, epochs=8, verbose=0)
+        rates.append(hit_rate(model, test))
+    assert rates[0] > 0.9
+    assert rates[1] < 0.25  # chance is 3 of 29
+
+
+SAMPLERS = [
+    None,
+    UniformSampler(5),
+    LogUniformSampler(5),
+    FrequencySampler(5, COUNTS, 0.75),
+    InBatchSampler(COUNTS),
+    NegativeSampler("uniform", 5, "item"),
+    NegativeSampler("frequency", 5, "item", COUNTS.tolist()),
+    NegativeSampler("inbatch", 5, "item", COUNTS),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_trains_and_reloads(sampler, tmp_path):
+    model, x = small_model(sampler_config=sampler), small_input(60)
+    model.compile("adam", sampledsoftmaxloss)
+    losses = model.fit(x, np.ones(60), batch_size=32, epochs=2, verbose=0).history["loss"]
+    assert np.all(np.isfinite(losses))
+    before = model.evaluate(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    # The sampler's counts came along: the same draws, corrected alike, give the same loss.
+    assert again.evaluate(x, verbose=0) == pytest.approx(before, rel=1e-6)
+
+
+@pytest.mark.parametrize("combiner", ["mean", "sum", "max", "sqrtn", "last", "recency", "recency:0.5+last+max"])
+def test_every_combiner_trains(combiner):
+    model = small_model(combiner)
+    model.compile("adam", sampledsoftmaxloss)
+    x = small_input(32)
+    x["hist_len"][0] = 0
+    x["hist_item"][0] = 0
+    model.fit(x, verbose=0)
+    assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
+
+
+def test_every_kind_of_column_trains_and_reloads(tmp_path):
+    vocabulary = tmp_path / "vocabulary.csv"
+    vocabulary.write_text("1,red\n2,green\n")
+    users = [
+        VarLenSparseFeat(
+            SparseFeat("hist_item", 40, 8, use_hash=True, dtype="string", embedding_name="item"), 4, "recency", "len"
+        ),
+        VarLenSparseFeat(SparseFeat("tags", 9, 4), 3, "sum", weight_name="tag_weights"),
+        VarLenSparseFeat(SparseFeat("brands", 9, 4), 4, "max", "len", weight_name="brand_weights", weight_norm=False),
+        SparseFeat("user_id", np.int64(50), "auto", trainable=False),
+        SparseFeat("city", 20, 4, use_hash=True, dtype="int64"),
+        SparseFeat("colour", 3, 4, use_hash=True, vocabulary_path=str(vocabulary), dtype="string"),
+        SparseFeat("level", 5, 4, dtype="int64", embeddings_initializer=tf.keras.initializers.Constant(0.5)),
+        DenseFeat("age"),
+        DenseFeat("stats", 3, transform_fn=halve),
+    ]
+    item = [SparseFeat("item", 40, 8, use_hash=True, dtype="string")]
+    rng, rows = np.random.default_rng(0), 24
+    words = np.array(["0", "lake", "palmer", "emerson", "red", "green"])
+    x = {
+        "hist_item": words[rng.integers(0, 6, (rows, 4))],
+        "len": rng.integers(0, 5, rows),
+        "tags": rng.integers(0, 9, (rows, 3)),
+        "tag_weights": rng.random((rows, 3, 1)),
+        "brands": rng.integers(0, 9, (rows, 4)),
+        "brand_weights": rng.random((rows, 4)),
+        "user_id": rng.integers(0, 50, rows),
+        "city": rng.integers(0, 10**9, rows),
+        "colour": words[rng.integers(0, 6, rows)].astype(object),
+        "level": rng.integers(0, 5, rows),
+        "age": rng.random(rows),
+        "stats": rng.random((rows, 3)),
+        "item": words[rng.integers(1, 6, rows)],
+    }
+    model = YoutubeDNN(users, item, dnn_use_bn=True, dnn_dropout=0.1, l2_reg_dnn=1e-4, l2_reg_embedding=1e-5)
+    model.compile("adam", sampledsoftmaxloss)
+    frozen = model.get_layer("table_user_id").get_weights()[0].copy()
+    before = [weight.copy() for weight in model.get_weights()]
+    model.fit(x, epochs=2, batch_size=8, verbose=0)
+    after = model.get_weights()
+    np.testing.assert_array_equal(model.get_layer("table_user_id").get_weights()[0], frozen)
+    assert sum(not np.array_equal(a, b) for a, b in zip(before, after, strict=True)) >= 8
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    part = {name: tf.constant(values) for name, values in x.items() if name != "item"}
+    ours, theirs = (tf.keras.Model(m.user_input, m.user_emb)(part).numpy() for m in (model, again))
+    np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"Item column 'item' must have integer ids"):
+        model.item_vectors()
+
+
+@tf.keras.utils.register_keras_serializable("tests", "halve")
+def halve(x):
+    return x / 2
+
+
+def test_a_hashed_item_and_its_history_fall_in_the_same_rows():
+    hashed = {"use_hash": True, "dtype": "string"}
+    history = VarLenSparseFeat(SparseFeat("hist_item", 40, 8, embedding_name="item", **hashed), 1, "last", "len")
+    model = YoutubeDNN([history], [SparseFeat("item", 40, 8, **hashed)], user_dnn_hidden_units=[])
+    name = tf.constant([["lake"]])
+    user = tf.keras.Model(model.user_input, model.user_emb)({"hist_item": name, "len": tf.constant([[1]])})
+    item = tf.keras.Model(model.item_input, model.item_emb)({"item": name})
+    np.testing.assert_allclose(user, item, atol=1e-6)
+
+
+def test_tables_start_differently_where_the_user_gave_no_initializer():
+    columns = [SparseFeat("a", 9, 4), SparseFeat("b", 9, 4), history_column()]
+    model = YoutubeDNN(columns, [item_column()])
+    first, second = (model.get_layer(f"table_{name}").get_weights()[0] for name in "ab")
+    assert not np.array_equal(first, second)
+    again = YoutubeDNN(columns, [item_column()])
+    np.testing.assert_array_equal(again.get_layer("table_a").get_weights()[0], first)
+    other = YoutubeDNN(columns, [item_column()], seed=1)
+    assert not np.array_equal(other.get_layer("table_a").get_weights()[0], first)
+
+
+def dataset(x, batch_size, *rest):
+    return tf.data.Dataset.from_tensor_slices((x, *rest)).batch(batch_size)
+
+
+def trained_weights(x, run_eagerly=False, **fit):
+    tf.keras.utils.set_random_seed(5)
+    model = small_model(seed=5, dnn_dropout=0.2)
+    model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss, run_eagerly=run_eagerly)
+    model.fit(x, epochs=2, shuffle=False, verbose=0, **fit)
+    return model.get_weights()
+
+
+def assert_all_close(ours, theirs, atol=0.0):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=atol, rtol=0)
+
+
+def test_a_seed_repeats_a_run_exactly_and_every_way_in_is_the_same():
+    x = small_input(96)
+    labels = np.zeros((96, 1), "float32")
+    expected = trained_weights(x, batch_size=32)
+    assert_all_close(trained_weights(x, batch_size=32), expected)
+    assert_all_close(trained_weights(x, y=np.ones(96), batch_size=32), expected)
+    assert_all_close(trained_weights([x["hist_item"], x["hist_len"], x["item"]], batch_size=32), expected)
+    assert_all_close(trained_weights(dataset(x, 32, labels)), expected)
+    assert_all_close(trained_weights(tf.data.Dataset.from_tensor_slices(x).batch(32)), expected)
+    assert_all_close(trained_weights(dataset(x, 32)), expected)
+
+
+def test_eager_mode_trains_like_the_graph():
+    x = small_input(96)
+    weights = []
+    for run_eagerly in (False, True):
+        model = small_model(seed=5)
+        model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss, run_eagerly=run_eagerly)
+        model.fit(x, batch_size=32, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    assert_all_close(*weights, atol=1e-5)
+
+
+def test_validation_leaves_the_training_as_it_was_and_repeats():
+    x, validation = small_input(96), small_input(40, seed=9)
+    plain, watched = small_model(), small_model()
+    for model in (plain, watched):
+        model.compile("adam", sampledsoftmaxloss)
+    plain.fit(x, batch_size=32, epochs=2, shuffle=False, verbose=0)
+    watched.fit(x, batch_size=32, epochs=2, shuffle=False, verbose=0, validation_data=(validation, np.ones(40)))
+    assert_all_close(plain.get_weights(), watched.get_weights())
+    assert watched.evaluate(validation, verbose=0) == watched.evaluate(validation, verbose=0)
+
+
+def test_sample_weights_weigh_examples():
+    x = small_input(8)
+    model = small_model()
+    model.compile(tf.keras.optimizers.SGD(0.0), sampledsoftmaxloss)
+    losses = model.predict(x, verbose=0)[:, 0]
+    weights = np.array([0, 0, 0, 2, 0, 0, 0, 1.0])
+    result = model.evaluate(x, np.ones(8), sample_weight=weights, batch_size=8, verbose=0)
+    # Keras divides the weighted sum by the number of examples, or (its metric) by the sum of the weights.
+    assert result == pytest.approx(np.sum(losses * weights) / 8, rel=1e-5) or result == pytest.approx(
+        np.average(losses, weights=weights), rel=1e-5
+    )
+
+
+def test_the_callers_arrays_are_not_changed():
+    x = small_input(64)
+    copies = {name: values.copy() for name, values in x.items()}
+    model = small_model()
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit(x, verbose=0)
+    model.evaluate(x, verbose=0)
+    assert x.keys() == copies.keys()
+    for name, values in copies.items():
+        np.testing.assert_array_equal(x[name], values)
+
+
+def test_a_saved_model_gives_equal_vectors_in_a_fresh_process(trained, tmp_path):
+    model, x = trained
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    np.savez(tmp_path / "expected.npz", users=user_vectors(model, x), items=model.item_vectors(), **user_part(x))
+    script = """
+        import sys
+        import numpy as np
+        import tensorflow as tf
+        import deepmatch_ext
+        model = tf.keras.models.load_model(sys.argv[1] + "/model.keras")
+        assert "deepctr" not in sys.modules
+        expected = np.load(sys.argv[1] + "/expected.npz")
+        x = {name: expected[name] for name in ("hist_item", "hist_len")}
+        def check(model):
+            users = tf.keras.Model(inputs=model.user_input, outputs=model.user_emb).predict(x, verbose=0)
+            np.testing.assert_array_equal(users, expected["users"])
+            np.testing.assert_array_equal(model.item_vectors(), expected["items"])
+        check(model)
+        model.get_layer("table_item").set_weights([np.zeros((30, 8))])
+        rebuilt = type(model).from_config(model.get_config())
+        rebuilt.load_weights(sys.argv[1] + "/model.weights.h5")
+        check(rebuilt)
+        print("equal")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
+
+
+def test_code_written_for_custom_objects_loads_too(trained, tmp_path):
+    model, x = trained
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras", custom_objects=custom_objects)
+    np.testing.assert_array_equal(user_vectors(again, x), user_vectors(model, x))
+
+
+def test_a_reloaded_run_goes_on_as_the_undisturbed_one(tmp_path):
+    x = small_input(96)
+
+    def fit(model, epochs):
+        model.fit(x, batch_size=32, epochs=epochs, shuffle=False, verbose=0)
+
+    undisturbed, first = small_model(), small_model()
+    for model in (undisturbed, first):
+        model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
+    fit(undisturbed, 4)
+    fit(first, 2)
+    first.save(tmp_path / "model.keras")
+    second = tf.keras.models.load_model(tmp_path / "model.keras")
+    fit(second, 2)
+    assert_all_close(second.get_weights(), undisturbed.get_weights(), atol=1e-7)
+
+
+def test_a_reload_keeps_the_precision_policy(tmp_path):
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = small_model()
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    x = small_input(32)
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit(x, verbose=0)
+    vectors = user_vectors(model, x)
+    assert vectors.dtype == np.float32
+    assert model.get_layer("user_dense_1").compute_dtype == "float16"
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert again.get_layer("user_dense_1").compute_dtype == "float16"
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+    np.testing.assert_array_equal(user_vectors(again, x), vectors)
+
+
+HISTORY = [history_column()]
+ITEM = [item_column()]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: YoutubeDNN(HISTORY, []), r"`item_feature_columns` must be one SparseFeat"),
+        (lambda: YoutubeDNN(HISTORY, [DenseFeat("price")]), r"`item_feature_columns` must be one SparseFeat"),
+        (lambda: YoutubeDNN([], ITEM), r"`user_feature_columns` must have at least one column"),
+        (lambda: YoutubeDNN(HISTORY, ITEM, [16, 9]), r"`user_dnn_hidden_units` must end in .* 8; got 9"),
+        (lambda: YoutubeDNN(HISTORY, ITEM, [0, 8]), r"Every element of `user_dnn_hidden_units` must be an integer"),
+        (
+            lambda: YoutubeDNN([*HISTORY, DenseFeat("age")], ITEM, []),
+            r"`user_dnn_hidden_units` must end in .* 8; got 9, the width of the user's features",
+        ),
+        (
+            lambda: YoutubeDNN([VarLenSparseFeat(SparseFeat("h", 31, 8, embedding_name="item"), 4)], ITEM),
+            r"share the table 'item', must have the same `vocabulary_size`; got 31 and 30",
+        ),
+        (lambda: YoutubeDNN([SparseFeat("item", 30, 8)], ITEM), r"The names of user and item columns must not repeat"),
+        (lambda: YoutubeDNN([history_column("median")], ITEM), r"`combiner` of column 'hist_item' must be one of"),
+        (lambda: small_model(sampler_config=None, num_sampled=0), r"`num_sampled` must be an integer of at least 1"),
+        (lambda: small_model(sampler_config=UniformSampler(30)), r"`num_sampled` must be at most 29, .* got 30"),
+        (lambda: small_model(sampler_config=UniformSampler(3), num_sampled=3), r"`num_sampled` must be given in"),
+        (lambda: small_model(sampler_config=FrequencySampler(5, [1, 2])), r"`item_count` must have an entry for each"),
+        (lambda: small_model(sampler_config="uniform"), r"`sampler_config` must be a sampler"),
+        (lambda: small_model(temperature=0), r"`temperature` must be a finite number greater than 0; got 0"),
+        (lambda: small_model(dnn_dropout=1.0), r"`dnn_dropout` must be at least 0 and less than 1; got 1.0"),
+        (lambda: small_model(l2_reg_embedding=-1), r"`l2_reg_embedding` must be at least 0"),
+        (lambda: small_model(seed=-1), r"`seed` must be an integer of at least 0"),
+    ],
+)
+def test_bad_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_more_negatives_than_items_are_no_problem_by_default():
+    tiny = YoutubeDNN([VarLenSparseFeat(SparseFeat("h", 3, 4, embedding_name="i"), 2)], [SparseFeat("i", 3, 4)])
+    tiny.compile("adam", sampledsoftmaxloss)
+    tiny.fit({"h": [[1, 0]], "i": [2]}, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("item", np.full(64, VOCABULARY), r"Input 'item' must hold ids in 1..29"),
+        ("item", np.full(64, 0), r"Input 'item' must hold ids in 1..29"),
+        ("item", np.full(64, -1), r"Input 'item' must hold ids in 1..29"),
+        ("hist_item", np.full((64, MAX_LEN), 99), r"Input 'hist_item' must hold ids in 0..29"),
+        ("hist_len", np.full(64, MAX_LEN + 1), r"Input 'hist_len' must hold lengths in 0..6"),
+        ("hist_len", None, r"The model's input must have 'hist_len'"),
+    ],
+)
+def test_bad_input_is_refused_before_training(name, values, message):
+    model, x = small_model(), small_input(64)
+    model.compile("adam", sampledsoftmaxloss)
+    before = model.get_weights()
+    x[name] = values
+    if values is None:
+        del x[name]
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=message):
+            call(x, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        model.fit(small_input(64), verbose=0, validation_data=(x, np.ones(64)))
+    assert_all_close(model.get_weights(), before)
+
+
+def test_bad_datasets_are_refused_too():
+    model, x = small_model(), small_input(64)
+    model.compile("adam", sampledsoftmaxloss)
+    with pytest.raises(ValueError, match=r"The dataset's elements must have 'item'; got only"):
+        model.fit(tf.data.Dataset.from_tensor_slices(user_part(x)).batch(8), verbose=0)
+    x["hist_item"][5, 0] = 99
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"table_item: ids must lie in 0..29"):
+        model.fit(tf.data.Dataset.from_tensor_slices(x).batch(8), verbose=0)
