@@ -70,10 +70,10 @@ def YoutubeDNN(
         >>> from deepmatch_ext.utils import sampledsoftmaxloss
         >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, "recency+last", "len")
         >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
-        >>> x = {"hist_item": [[3, 2, 0, 0, 0]] * 4, "len": [2] * 4, "item": [4] * 4}
+        >>> user = {"hist_item": np.array([[3, 2, 0, 0, 0]] * 4), "len": np.array([2] * 4)}
         >>> model.compile("adam", sampledsoftmaxloss)
-        >>> _ = model.fit(x, verbose=0)
-        >>> tf.keras.Model(model.user_input, model.user_emb).predict(x, verbose=0).shape
+        >>> _ = model.fit({**user, "item": np.array([4] * 4)}, verbose=0)
+        >>> tf.keras.Model(model.user_input, model.user_emb).predict(user, verbose=0).shape
         (4, 8)
         >>> model.item_vectors().shape
         (50, 8)

@@ -1,0 +1,127 @@
+"""The package as a whole: imports only point down and leave the process as it was; docstring examples run."""
+
+import ast
+import doctest
+import importlib
+import os
+import pathlib
+import pkgutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deepmatch_ext
+
+ROOT = pathlib.Path(deepmatch_ext.__file__).parent
+MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepmatch_ext."))
+
+# Which parts of the package a part may import. Keras-free parts know nothing of models, and models nothing of them.
+CHECKS, KERAS = {"_checks"}, {"_checks", "_compat"}
+MAY_IMPORT = {
+    "_version": set(),
+    "_checks": set(),
+    "_compat": set(),
+    "features": KERAS,
+    "samplers": CHECKS,
+    "losses": KERAS,
+    "layers": KERAS | {"features", "samplers", "losses", "layers"},
+    "models": KERAS | {"features", "samplers", "losses", "layers", "models"},
+    "data": CHECKS | {"data"},
+    "retrieval": CHECKS | {"retrieval"},
+    "evaluation": CHECKS | {"retrieval", "evaluation"},
+    "evaluation.callback": KERAS | {"retrieval", "evaluation"},
+    "utils": KERAS | {"samplers", "losses", "layers", "models"},
+}
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_point_down(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    name = ".".join(parts)
+    allowed = MAY_IMPORT.get(name, MAY_IMPORT.get(parts[0]))
+    for imported in imports_of(path):
+        top, _, rest = imported.partition(".")
+        if top == "deepmatch_ext":
+            assert rest.split(".")[0] in allowed, f"{name} imports {imported}"
+        assert top not in ("keras", "tf_keras", "deepctr"), f"{name} imports {imported}: only _compat knows Keras"
+        if parts[0] in ("data", "retrieval", "evaluation", "_checks"):
+            assert top != "tensorflow", f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_docstrings_run(name):
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, extraglobs={"np": np, "tf": tf}).failed == 0
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in ["deepmatch_ext", *MODULES]:
+        module = importlib.import_module(name)
+        assert module.__doc__, name
+        for public in getattr(module, "__all__", []):
+            thing = getattr(module, public)
+            assert getattr(thing, "__doc__", "documented"), f"{name}.{public}"
+
+
+def test_import_leaves_the_process_as_it_was():
+    """No thread, no socket, no seed, no log level, no eager mode; and no DeepCTR, which would look for an update."""
+    script = """
+        import logging, random, socket, sys, threading
+        import numpy as np
+        import tensorflow as tf
+        tf.keras.layers.Layer
+
+        def refuse(*args, **kwargs):
+            raise AssertionError("a socket was opened")
+
+        socket.socket.connect = socket.getaddrinfo = refuse
+        random.seed(1), np.random.seed(1), tf.random.set_seed(1)
+        before = [random.getstate(), np.random.get_state()[1].tolist(), tf.random.get_global_generator().state.numpy()]
+        levels = [logging.getLogger().level, tf.get_logger().level]
+        threads = threading.active_count()
+
+        import deepmatch_ext
+
+        after = [random.getstate(), np.random.get_state()[1].tolist(), tf.random.get_global_generator().state.numpy()]
+        assert before[:2] == after[:2] and (before[2] == after[2]).all()
+        assert levels == [logging.getLogger().level, tf.get_logger().level]
+        assert threads == threading.active_count()
+        assert tf.executing_eagerly()
+        assert tf.keras.mixed_precision.global_policy().name == "float32"
+        assert "deepctr" not in sys.modules
+        print("as it was")
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "as it was", done.stderr[-2000:]
+
+
+def test_a_mixed_state_of_two_keras_versions_is_refused():
+    pytest.importorskip("tf_keras")
+    script = """
+        import os
+        import tensorflow as tf
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"  # too late
+        import deepmatch_ext
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert "ImportError: TensorFlow is in a mixed state" in done.stderr, done.stderr[-2000:]
