@@ -3,6 +3,7 @@
 from typing import Any
 
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
+from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
 from deepmatch_ext.layers.pooling import PaddingMask, SequenceMaskPooling, SequenceWeighting
 from deepmatch_ext.layers.softmax import CandidateSampler, SampledSoftmaxLayer
@@ -13,6 +14,8 @@ custom_objects: dict[str, Any] = {
     "CandidateSampler": CandidateSampler,
     "EmbeddingTable": EmbeddingTable,
     "HashIds": HashIds,
+    "JaggedIds": JaggedIds,
+    "JaggedPooling": JaggedPooling,
     "L2Normalization": L2Normalization,
     "PaddingMask": PaddingMask,
     "SampledSoftmaxLayer": SampledSoftmaxLayer,
@@ -25,6 +28,8 @@ __all__ = [
     "CandidateSampler",
     "EmbeddingTable",
     "HashIds",
+    "JaggedIds",
+    "JaggedPooling",
     "L2Normalization",
     "PaddingMask",
     "SampledSoftmaxLayer",

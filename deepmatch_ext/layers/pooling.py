@@ -14,8 +14,46 @@ _TINY = 1e-9
 _MASKED = -1e30
 
 
+class PoolingLayer(keras.layers.Layer):
+    """What the pooling layers share: arguments, and how the modes weigh and normalise."""
+
+    def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mode = one_of("`mode`", mode, MODES)
+        self.keepdims = bool(keepdims)
+        self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
+        if self.recency_decay and mode in ("max", "last"):
+            raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which weighs nothing", recency_decay)
+
+    def _norm_term(self, weights: tf.Tensor) -> tf.Tensor:
+        """What is summed over a history's positions for `_normalised`."""
+        return tf.square(weights) if self.mode == "sqrtn" else weights
+
+    def _normalised(self, total: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
+        """The weighted sum (B, D) as the mode wants it; ``norm`` is (B, 1)."""
+        if self.mode == "mean":
+            return total / (norm + _TINY)
+        if self.mode == "sqrtn":
+            return total / (tf.sqrt(norm) + _TINY)
+        return total
+
+    def _finish(self, pooled: tf.Tensor) -> tf.Tensor:
+        return tf.cast(pooled[:, tf.newaxis] if self.keepdims else pooled, compute_dtype(self))
+
+    def _output_shape(self, batch: int | None, dim: int | None) -> tuple[int | None, ...]:
+        return (batch, 1, dim) if self.keepdims else (batch, dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "mode": self.mode,
+            "keepdims": self.keepdims,
+            "recency_decay": self.recency_decay,
+        }
+
+
 @register
-class SequenceMaskPooling(keras.layers.Layer):
+class SequenceMaskPooling(PoolingLayer):
     """Pools the valid positions of a history into one vector.
 
     With e_t the embedding at position t, and w_t = (t + 1) ** -recency_decay, over the valid positions:
@@ -61,21 +99,13 @@ class SequenceMaskPooling(keras.layers.Layer):
     """
 
     def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.mode = one_of("`mode`", mode, MODES)
-        self.keepdims = bool(keepdims)
-        self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
-        if self.recency_decay and mode in ("max", "last"):
-            raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which weighs nothing", recency_decay)
+        super().__init__(mode, keepdims, recency_decay, **kwargs)
         self.supports_masking = True
 
     def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
         embeddings, valid = _embeddings_and_mask(inputs, mask)
         values = tf.where(valid[:, :, tf.newaxis], tf.cast(embeddings, tf.float32), 0.0)
-        pooled = self._pool(values, valid)
-        if self.keepdims:
-            pooled = pooled[:, tf.newaxis]
-        return tf.cast(pooled, compute_dtype(self))
+        return self._finish(self._pool(values, valid))
 
     def _pool(self, values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
         """(B, T, D) values, zero where not valid (B, T), to (B, D)."""
@@ -84,47 +114,40 @@ class SequenceMaskPooling(keras.layers.Layer):
         if self.mode == "max":
             lowest = tf.where(valid[:, :, tf.newaxis], values, values.dtype.min)
             return tf.where(tf.reduce_any(valid, axis=1, keepdims=True), tf.reduce_max(lowest, axis=1), 0.0)
-        weights = tf.cast(valid, tf.float32)
-        if self.recency_decay:
-            rank = tf.range(1, tf.shape(values)[1] + 1, dtype=tf.float32)
-            weights *= rank**-self.recency_decay
-            total = tf.einsum("btd,bt->bd", values, weights)
-        else:
-            total = tf.reduce_sum(values, axis=1)
-        if self.mode == "mean":
-            return total / (tf.reduce_sum(weights, axis=1, keepdims=True) + _TINY)
-        if self.mode == "sqrtn":
-            return total / (tf.norm(weights, axis=1, keepdims=True) + _TINY)
-        return total
+        weights = tf.cast(valid, tf.float32) * position_weights(tf.range(tf.shape(values)[1]), self.recency_decay)
+        norm = tf.reduce_sum(self._norm_term(weights), axis=1, keepdims=True)
+        return self._normalised(tf.einsum("btd,bt->bd", values, weights), norm)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         batch, _, dim = input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape
-        return (batch, 1, dim) if self.keepdims else (batch, dim)
+        return self._output_shape(batch, dim)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "mode": self.mode,
-            "keepdims": self.keepdims,
-            "recency_decay": self.recency_decay,
-        }
+
+def position_weights(position: tf.Tensor, recency_decay: float) -> tf.Tensor:
+    """``(position + 1) ** -recency_decay`` in float32; the most recent position is 0."""
+    return tf.cast(position + 1, tf.float32) ** -recency_decay
+
+
+def valid_positions(second: tf.Tensor, max_len: Any) -> tf.Tensor:
+    """Booleans (B, T) from lengths (B, 1) or (B,), or from a mask (B, T) of any type."""
+    if second.dtype == tf.bool or (second.shape.rank == 2 and second.shape[1] not in (1, None)):
+        return tf.cast(second, tf.bool)
+    lengths = tf.cast(tf.reshape(second, [-1, 1]), tf.int32)  # (B, 1)
+    valid = tf.sequence_mask(lengths, max_len)  # (B, 1, T)
+    return tf.transpose(valid, [0, 2, 1])[:, :, 0]
 
 
 def _embeddings_and_mask(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """(B, T, D) embeddings and (B, T) booleans from any of the call forms."""
-    if not isinstance(inputs, list | tuple):
-        if mask is None:
-            mask = tf.ones(tf.shape(inputs)[:2], tf.bool)
-        return inputs, tf.cast(mask, tf.bool)
-    embeddings, second = inputs
-    if second.dtype == tf.bool or (second.shape.rank == 2 and second.shape[1] not in (1, None)):
-        return embeddings, tf.cast(second, tf.bool)
-    lengths = tf.cast(tf.reshape(second, [-1, 1]), tf.int32)  # (B, 1)
-    valid = tf.sequence_mask(lengths, tf.shape(embeddings)[1])  # (B, 1, T)
-    return embeddings, tf.transpose(valid, [0, 2, 1])[:, :, 0]
+    if isinstance(inputs, list | tuple):
+        embeddings, second = inputs
+        return embeddings, valid_positions(second, tf.shape(embeddings)[1])
+    if mask is None:
+        return inputs, tf.ones(tf.shape(inputs)[:2], tf.bool)
+    return inputs, tf.cast(mask, tf.bool)
 
 
 @register

@@ -9,7 +9,15 @@ from typing import Any
 
 from deepmatch_ext._compat import keras
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, table_columns
-from deepmatch_ext.layers import EmbeddingTable, HashIds, PaddingMask, SequenceMaskPooling, SequenceWeighting
+from deepmatch_ext.layers import (
+    EmbeddingTable,
+    HashIds,
+    JaggedIds,
+    JaggedPooling,
+    PaddingMask,
+    SequenceMaskPooling,
+    SequenceWeighting,
+)
 from deepmatch_ext.layers.pooling import combiner_poolings
 
 DEFAULT_STDDEV = 0.05
@@ -86,16 +94,27 @@ def concatenated_features(columns: Sequence[Column], inputs: Mapping[str, Any], 
 
 
 def _pooled_history(column: SequenceColumn, inputs: Mapping[str, Any], tables: Tables) -> list[Any]:
-    ids = tables.ids(column.sparsefeat, inputs[column.name])
-    rows = tables.rows(column.sparsefeat, ids)
-    if column.length_name is not None:
-        valid = inputs[column.length_name]
-    else:
-        valid = PaddingMask(name=layer_name("mask", column.name))(ids)
-    if column.weight_name is not None:
-        weighting = SequenceWeighting(column.weight_norm, name=layer_name("weighted", column.name))
-        rows = weighting([rows, valid, inputs[column.weight_name]])
+    """The history pooled in each of its combiner's ways, (B, D) each."""
     poolings = combiner_poolings(column.name, column.combiner)
+    ids = tables.ids(column.sparsefeat, inputs[column.name])
+    lengths = None if column.length_name is None else inputs[column.length_name]
+    if column.weight_name is not None:
+        return _weighted_history(column, poolings, ids, lengths, inputs[column.weight_name], tables)
+    unique_ids, *places = JaggedIds(name=layer_name("ids", column.name))(ids if lengths is None else [ids, lengths])
+    rows = tables.rows(column.sparsefeat, unique_ids)
+    return [
+        JaggedPooling(**pooling, name=layer_name("pooled", column.name, place))([rows, *places])
+        for place, pooling in enumerate(poolings)
+    ]
+
+
+def _weighted_history(
+    column: SequenceColumn, poolings: list[dict[str, Any]], ids: Any, lengths: Any, weights: Any, tables: Tables
+) -> list[Any]:
+    """As `_pooled_history`, each position's embedding times its weight first, which takes (B, T, D)."""
+    valid = PaddingMask(name=layer_name("mask", column.name))(ids) if lengths is None else lengths
+    rows = tables.rows(column.sparsefeat, ids)
+    rows = SequenceWeighting(column.weight_norm, name=layer_name("weighted", column.name))([rows, valid, weights])
     return [
         SequenceMaskPooling(**pooling, name=layer_name("pooled", column.name, place))([rows, valid])
         for place, pooling in enumerate(poolings)

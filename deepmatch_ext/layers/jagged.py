@@ -1,0 +1,79 @@
+"""Pooling without padding: a batch's histories as their different ids and the places at which these stand.
+
+(B, T, D) is never built: an id that stands a hundred times in a batch is looked up once, and its gradient is summed
+before it reaches the table. B examples, T positions, N valid positions in the batch, U different ids among them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._compat import compute_dtype, keras, register
+from deepmatch_ext.layers.pooling import PoolingLayer, position_weights, valid_positions
+
+
+@register
+class JaggedIds(keras.layers.Layer):
+    """The valid positions of a batch of histories, and the different ids at them.
+
+    Input: ``[ids (B, T), lengths (B, 1) or mask (B, T)]``, or ``ids (B, T)`` alone, where id 0 is padding.
+
+    Output: ``unique_ids`` (U,) in the ids' type, ``index`` (N,) int64, which of them stands at a position, ``row`` (N,)
+    int64, the position's example, rising, ``position`` (N,) int64, its place in the history, and ``num_rows`` () int64,
+    B. A table looks ``unique_ids`` up; `JaggedPooling` takes its rows and the rest.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        super().__init__(**kwargs)
+        self.supports_jit = False  # how many ids are different is not known beforehand
+
+    def call(self, inputs: Any) -> tuple[tf.Tensor, ...]:
+        ids, valid = inputs if isinstance(inputs, list | tuple) else (inputs, tf.not_equal(inputs, 0))
+        places = tf.where(valid_positions(valid, tf.shape(ids)[1]))
+        unique_ids, index = tf.unique(tf.gather_nd(ids, places), out_idx=tf.int64)
+        return unique_ids, index, places[:, 0], places[:, 1], tf.shape(ids, out_type=tf.int64)[0]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (None,), (None,), (None,), (None,), ()
+
+
+@register
+class JaggedPooling(PoolingLayer):
+    """`SequenceMaskPooling` on what `JaggedIds` gives: the same modes and numbers, without (B, T, D).
+
+    Args:
+        mode, keepdims, recency_decay: As in `SequenceMaskPooling`.
+
+    Input: ``[rows (U, D), index (N,), row (N,), position (N,), num_rows ()]``: the rows of the unique ids, and the rest
+    of what `JaggedIds` gave.
+
+    Output: (B, D), or (B, 1, D) with ``keepdims``, in the layer's compute dtype.
+    """
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        rows, index, row, position, num_rows = inputs
+        pooled = self._pool(tf.cast(rows, tf.float32), index, row, position, num_rows)
+        pooled = tf.ensure_shape(pooled, (None, rows.shape[-1]))
+        return self._finish(pooled)
+
+    def _pool(
+        self, rows: tf.Tensor, index: tf.Tensor, row: tf.Tensor, position: tf.Tensor, num_rows: tf.Tensor
+    ) -> tf.Tensor:
+        if self.mode == "max":
+            largest = tf.math.unsorted_segment_max(tf.gather(rows, index), row, num_rows)
+            return tf.where(largest > largest.dtype.min, largest, 0.0)  # an empty history has no largest
+        if self.mode == "last":
+            first = tf.where(position == 0)[:, 0]
+            return tf.math.unsorted_segment_sum(tf.gather(rows, tf.gather(index, first)), tf.gather(row, first), num_rows)
+        weights = position_weights(position, self.recency_decay)
+        norm = tf.math.unsorted_segment_sum(self._norm_term(weights), row, num_rows)
+        # A sparse (B, U) matrix of weights times the rows.
+        size = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]])
+        matrix = tf.SparseTensor(tf.stack([row, index], axis=1), weights, size)
+        return self._normalised(tf.sparse.sparse_dense_matmul(matrix, rows), norm[:, tf.newaxis])
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return self._output_shape(None, input_shape[0][-1])
