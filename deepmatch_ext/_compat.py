@@ -29,9 +29,16 @@ register: Callable[[T], T] = _saving.register_keras_serializable("deepmatch_ext"
 def add_table(layer: Any, name: str, shape: tuple[int, ...], initializer: Any, trainable: bool) -> Any:
     """A float32 weight that is looked up by row, never cast as a whole by a mixed-precision policy."""
     no_cast = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
-    return layer.add_weight(
+    weight = layer.add_weight(
         name=name, shape=shape, dtype="float32", initializer=initializer, trainable=trainable, **no_cast
     )
+    weight.is_embedding_table = True
+    return weight
+
+
+def is_table(variable: Any) -> bool:
+    """Whether a variable is an embedding table, made by `add_table`."""
+    return bool(getattr(variable, "is_embedding_table", False))
 
 
 def add_state(layer: Any, name: str, value: Any) -> Any:
@@ -49,7 +56,7 @@ def add_state(layer: Any, name: str, value: Any) -> Any:
 
 def raw_variable(weight: Any) -> tf.Variable:
     """The ``tf.Variable`` behind a weight, so that a look-up reads rows and not the whole."""
-    return weight.value if KERAS_3 else weight
+    return weight.value if KERAS_3 and not isinstance(weight, tf.Variable) else weight
 
 
 def compute_dtype(layer: Any) -> tf.DType:
@@ -75,3 +82,47 @@ def serialize(value: Any) -> Any:
 def deserialize(value: Any) -> Any:
     """The reverse of `serialize`."""
     return _saving.deserialize_keras_object(value)
+
+
+def slot_index(optimizer: Any, variable: Any) -> int:
+    """Where an optimizer keeps its state for ``variable``."""
+    if KERAS_3:
+        return int(optimizer._get_variable_index(variable))
+    return int(optimizer._index_dict[optimizer._var_key(variable)])
+
+
+def add_row_state(optimizer: Any, variable: Any, value: float) -> Any:
+    """Optimizer state of one number for each row of ``variable``, all ``value`` at first."""
+    shape = (int(variable.shape[0]),)
+    if KERAS_3:
+        initializer = keras.initializers.Constant(value)
+        return optimizer.add_variable(shape, initializer, dtype="float32", name=f"{variable.name}_row_state")
+    base = keras.optimizers.Optimizer
+    return base.add_variable_from_reference(
+        optimizer, variable, "row_state", shape=shape, initial_value=tf.fill(shape, value)
+    )
+
+
+def current_learning_rate(optimizer: Any) -> tf.Tensor:
+    """The learning rate of the step to come, its schedule applied, float32."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(optimizer.iterations)
+    elif callable(rate) and not hasattr(rate, "assign"):
+        rate = rate()
+    return tf.cast(tf.convert_to_tensor(rate), tf.float32)
+
+
+def apply_dense(optimizer_class: Any, optimizer: Any, grads_and_vars: list[tuple[Any, Any]]) -> None:
+    """Keras's own step of ``optimizer_class`` for some of the variables; counts one iteration."""
+    if not grads_and_vars:
+        optimizer.iterations.assign_add(1)
+    elif KERAS_3:
+        optimizer_class.apply(optimizer, *zip(*grads_and_vars, strict=True))
+    else:
+        optimizer_class.apply_gradients(optimizer, grads_and_vars)
+
+
+def uses_weight_decay(optimizer: Any, variable: Any) -> bool:
+    """Whether weight decay is on for ``variable``."""
+    return bool(optimizer.weight_decay) and bool(optimizer._use_weight_decay(variable))

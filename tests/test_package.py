@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "features": KERAS,
     "samplers": CHECKS,
     "losses": KERAS,
+    "optimizers": KERAS,
     "layers": KERAS | {"features", "samplers", "losses", "layers"},
     "models": KERAS | {"features", "samplers", "losses", "layers", "models"},
     "data": CHECKS | {"data"},

@@ -67,7 +67,9 @@ class JaggedPooling(PoolingLayer):
             return tf.where(largest > largest.dtype.min, largest, 0.0)  # an empty history has no largest
         if self.mode == "last":
             first = tf.where(position == 0)[:, 0]
-            return tf.math.unsorted_segment_sum(tf.gather(rows, tf.gather(index, first)), tf.gather(row, first), num_rows)
+            return tf.math.unsorted_segment_sum(
+                tf.gather(rows, tf.gather(index, first)), tf.gather(row, first), num_rows
+            )
         weights = position_weights(position, self.recency_decay)
         norm = tf.math.unsorted_segment_sum(self._norm_term(weights), row, num_rows)
         # A sparse (B, U) matrix of weights times the rows.

@@ -1,0 +1,248 @@
+"""Optimizers whose step costs what its batch costs: of an embedding table, only the rows looked up are touched.
+
+Keras's own optimizers decay the moments of every row at every step, so a step reads and writes the whole table and its
+moments. These leave the other rows and their state as they are. Variables with ordinary gradients (dense layers) go
+through Keras's optimizer, unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._checks import positive_number, problem
+from deepmatch_ext._compat import (
+    KERAS_3,
+    add_row_state,
+    apply_dense,
+    current_learning_rate,
+    is_table,
+    keras,
+    raw_variable,
+    register,
+    slot_index,
+    uses_weight_decay,
+)
+
+_REFUSED = {
+    "use_ema": "a moving average of the weights changes every row at every step",
+    "gradient_accumulation_steps": "an accumulator of the gradient is as large as the table; take a larger batch",
+    "loss_scale_factor": "gradients of float32 tables need none; under mixed_float16 Keras wraps the optimizer itself",
+    "jit_compile": "look-ups of rows are slow under XLA",
+}
+
+
+class _LazyRows:
+    """What the lazy optimizers share. A subclass has a Keras optimizer behind it, and says how rows are updated."""
+
+    _dense_optimizer: Any
+
+    _clipping: tuple[str, float] | None
+
+    def apply(self, grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None) -> None:
+        """Keras 3's entry: one step for gradients, dense or ``tf.IndexedSlices``, of the variables."""
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables  # type: ignore[attr-defined]
+        self._step(list(zip(grads, trainable_variables, strict=True)))
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]], *args: Any, **kwargs: Any) -> Any:
+        """One step for (gradient, variable) pairs; the gradients are dense or ``tf.IndexedSlices``."""
+        self._step(list(grads_and_vars))
+        return self.iterations  # type: ignore[attr-defined]
+
+    def _step(self, grads_and_vars: list[tuple[Any, Any]]) -> None:
+        with tf.init_scope():
+            self.build([variable for _, variable in grads_and_vars])  # type: ignore[attr-defined]  # at most once
+        pairs = [(_summed(gradient), variable) for gradient, variable in grads_and_vars if gradient is not None]
+        gradients = _clipped([gradient for gradient, _ in pairs], self._clipping)
+        dense: list[tuple[Any, Any]] = []
+        rate = current_learning_rate(self)
+        for gradient, (_, variable) in zip(gradients, pairs, strict=True):
+            if isinstance(gradient, tf.IndexedSlices):
+                self._update_rows(variable, gradient.indices, gradient.values, rate)
+            else:
+                dense.append((gradient, variable))
+        apply_dense(self._dense_optimizer, self, dense)
+
+    def _update_rows(self, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> None:
+        """Updates ``rows`` (n,), all different, of a variable and of its state by their ``gradient`` (n, D)."""
+        index, table = slot_index(self, variable), raw_variable(variable)
+        step = self._row_step(index, variable, rows, gradient, rate)
+        if uses_weight_decay(self, variable):
+            step += tf.nn.embedding_lookup(table, rows) * (rate * self.weight_decay)  # type: ignore[attr-defined]
+        table.scatter_sub(tf.IndexedSlices(step, rows))
+
+    def _row_step(self, index: int, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        """What is to be subtracted from the rows, (n, D); updates their state."""
+        raise NotImplementedError
+
+    def _config(self, config: dict[str, Any]) -> dict[str, Any]:
+        for name in ("jit_compile", "use_ema", "gradient_accumulation_steps", "loss_scale_factor"):
+            config.pop(name, None)
+        return {**config, **dict([self._clipping] if self._clipping else [])}
+
+
+@register
+class LazyAdam(_LazyRows, keras.optimizers.Adam):
+    """Adam that updates only the rows that a batch touched, with their moments; everything else as in Keras's Adam.
+
+    A row's moments decay when the row is touched, not at every step; the bias correction counts all steps. (The same
+    choice as TensorFlow's and PyTorch's sparse Adam.)
+
+    Args:
+        learning_rate: A float, or a Keras learning-rate schedule.
+        beta_1, beta_2, epsilon, amsgrad: As in ``tf.keras.optimizers.Adam``.
+        weight_decay: Decoupled, on dense variables and on the rows that a batch touched.
+        clipnorm, global_clipnorm, clipvalue: As in Keras, one of them. Gradients of a row that a batch holds several
+            times are summed before.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: ``use_ema``, ``gradient_accumulation_steps``, ``loss_scale_factor`` or ``jit_compile`` is given:
+            they would touch every row at every step, or have no use here; the message says why.
+
+    Example:
+        >>> optimizer = LazyAdam(1e-3, clipnorm=1.0)
+        >>> table = tf.Variable([[1.0], [1.0], [1.0]])
+        >>> gradient = tf.IndexedSlices(tf.constant([[5.0], [5.0]]), tf.constant([2, 2]))
+        >>> _ = optimizer.apply_gradients([(gradient, table)])
+        >>> [round(float(value), 4) for value in table[:, 0]]
+        [1.0, 1.0, 0.999]
+    """
+
+    _dense_optimizer = keras.optimizers.Adam
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        name: str = "lazy_adam",
+        **kwargs: Any,
+    ) -> None:
+        clipping = _take_clipping(type(self).__name__, kwargs)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
+        self._clipping = clipping
+
+    def _row_step(self, index: int, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        count = tf.cast(self.iterations + 1, tf.float32)
+        correction = tf.sqrt(1 - tf.pow(self.beta_2, count)) / (1 - tf.pow(self.beta_1, count))
+        mean = _moved(self._momentums[index], rows, gradient, self.beta_1)
+        square = _moved(self._velocities[index], rows, tf.square(gradient), self.beta_2)
+        if self.amsgrad:
+            largest = raw_variable(self._velocity_hats[index])
+            square = tf.maximum(square, tf.nn.embedding_lookup(largest, rows))
+            largest.scatter_update(tf.IndexedSlices(square, rows))
+        return mean * (rate * correction) / (tf.sqrt(square) + self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return self._config(super().get_config())
+
+
+@register
+class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
+    """Adagrad with one number of state for each row of an embedding table, of the rows that a batch touched.
+
+    ``a += mean(g ** 2); row -= learning_rate g / sqrt(a + epsilon)``: a table's state is a D-th of Adagrad's and a
+    2 D-th of Adam's (as in Facebook's DLRM and TensorFlow Recommenders' embedding accelerators). Dense variables go
+    through Keras's Adagrad.
+
+    Args:
+        learning_rate: A float, or a Keras learning-rate schedule. Adagrad wants larger ones than Adam.
+        initial_accumulator_value, epsilon: As in ``tf.keras.optimizers.Adagrad``.
+        weight_decay, clipnorm, global_clipnorm, clipvalue, name: As in `LazyAdam`.
+
+    Raises:
+        ValueError: As in `LazyAdam`.
+    """
+
+    _dense_optimizer = keras.optimizers.Adagrad
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.05,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        name: str = "rowwise_adagrad",
+        **kwargs: Any,
+    ) -> None:
+        clipping = _take_clipping(type(self).__name__, kwargs)
+        super().__init__(learning_rate, initial_accumulator_value, epsilon, name=name, **kwargs)
+        self._clipping = clipping
+
+    def add_variable_from_reference(self, variable: Any, *args: Any, **kwargs: Any) -> Any:
+        """State like ``variable``, or one number a row for an embedding table."""
+        if is_table(variable):
+            return add_row_state(self, variable, self.initial_accumulator_value)
+        return super().add_variable_from_reference(variable, *args, **kwargs)
+
+    def _row_step(self, index: int, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        state = raw_variable(self._accumulators[index])
+        square = tf.square(gradient)
+        if state.shape.rank == 1:  # not so for a table that Keras's own Embedding made
+            square = tf.reduce_mean(square, axis=1)
+        after = tf.nn.embedding_lookup(state, rows) + square
+        state.scatter_update(tf.IndexedSlices(after, rows))
+        root = tf.sqrt(after + self.epsilon)
+        return rate * gradient / (root[:, tf.newaxis] if state.shape.rank == 1 else root)
+
+    def get_config(self) -> dict[str, Any]:
+        return self._config(super().get_config())
+
+
+def _take_clipping(class_name: str, arguments: dict[str, Any]) -> tuple[str, float] | None:
+    """Takes the clipping out of an optimizer's arguments, since Keras clips before it sums repeated rows.
+
+    Refuses what can't work on rows alone.
+    """
+    for name, reason in _REFUSED.items():
+        if arguments.pop(name, None):
+            raise problem(f"`{name}`", f"be left out of {class_name}", True, f"Reason: {reason}.")
+    if not KERAS_3:
+        arguments["jit_compile"] = False
+    given = {name: arguments.pop(name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue")}
+    limits = {name: positive_number(f"`{name}`", value) for name, value in given.items() if value is not None}
+    if len(limits) > 1:
+        raise problem("The optimizer", "clip in one way", f"{sorted(limits)}")
+    return next(iter(limits.items()), None)
+
+
+def _moved(state: Any, rows: tf.Tensor, target: tf.Tensor, decay: Any) -> tf.Tensor:
+    """Moves ``rows`` of a moving average towards ``target`` (n, D), and gives them."""
+    state = raw_variable(state)
+    before = tf.nn.embedding_lookup(state, rows)
+    after = before + (target - before) * (1 - decay)
+    state.scatter_update(tf.IndexedSlices(after, rows))
+    return after
+
+
+def _summed(gradient: Any) -> Any:
+    """A sparse gradient with each row once; a dense one as it is."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, place = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def _clipped(gradients: list[Any], clipping: tuple[str, float] | None) -> list[Any]:
+    if clipping is None:
+        return gradients
+    name, limit = clipping
+    values = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
+    if name == "clipnorm":
+        values = [tf.clip_by_norm(value, limit) for value in values]
+    elif name == "clipvalue":
+        values = [tf.clip_by_value(value, -limit, limit) for value in values]
+    else:
+        values, _ = tf.clip_by_global_norm(values, limit)
+    return [
+        tf.IndexedSlices(value, gradient.indices, gradient.dense_shape)
+        if isinstance(gradient, tf.IndexedSlices)
+        else value
+        for gradient, value in zip(gradients, values, strict=True)
+    ]
