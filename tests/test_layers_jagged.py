@@ -53,7 +53,9 @@ def test_equals_the_padded_pooling_in_value_and_gradient(pooling, lengths, form,
 
 
 def test_ids_by_hand():
-    unique_ids, index, row, position, num_rows = JaggedIds()([tf.constant([[7, 5, 9], [5, 5, 0]]), tf.constant([[2], [3]])])
+    unique_ids, index, row, position, num_rows = JaggedIds()(
+        [tf.constant([[7, 5, 9], [5, 5, 0]]), tf.constant([[2], [3]])]
+    )
     assert unique_ids.numpy().tolist() == [7, 5, 0]
     assert index.numpy().tolist() == [0, 1, 1, 1, 2]
     assert row.numpy().tolist() == [0, 0, 1, 1, 1]

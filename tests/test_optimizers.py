@@ -148,7 +148,7 @@ def test_dense_and_sparse_together_share_the_global_norm_and_count_one_step():
     gradient = tf.IndexedSlices(tf.constant([[3.0, 0, 0]]), tf.constant([2]), tf.constant([V, D]))
     optimizer.apply_gradients([(gradient, table), (tf.constant([0.0, 4.0]), dense)])
     assert int(optimizer.iterations) == 1
-    moment = [np.array(v) for v in variables_of(optimizer) if tuple(v.shape) == (V, D)][0]
+    moment = next(np.array(v) for v in variables_of(optimizer) if tuple(v.shape) == (V, D))
     # The norm over both is 5, so the gradient's 3 becomes 0.6, and the first moment 0.1 of it.
     np.testing.assert_allclose(moment[2], [0.06, 0, 0], atol=1e-6)
 

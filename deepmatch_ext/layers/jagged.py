@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._compat import compute_dtype, keras, register
+from deepmatch_ext._compat import keras, register
 from deepmatch_ext.layers.pooling import PoolingLayer, position_weights, valid_positions
 
 
