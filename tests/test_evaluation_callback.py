@@ -84,5 +84,5 @@ def test_input_that_does_not_fit_is_refused_before_training():
     with pytest.raises(ValueError, match=r"Input 'hist_item' must have a row for each of the 3 targets; got 64 rows"):
         RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"][:3])
     watch = RetrievalMetrics({"hist_len": VALIDATION["hist_len"]}, VALIDATION["item"])
-    with pytest.raises(ValueError, match=r"`user_input` must have 'hist_item'; got only \['hist_len'\]"):
+    with pytest.raises(ValueError, match=r"The model's input must have 'hist_item'; got only \['hist_len'\]"):
         fit(small_model(), watch)

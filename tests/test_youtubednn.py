@@ -43,7 +43,9 @@ def test_vectors_are_the_same_at_every_call_and_batch_size(trained):
     model, x = trained
     vectors = user_vectors(model, x)
     np.testing.assert_array_equal(user_vectors(model, x), vectors)
+    np.testing.assert_allclose(model.user_vectors(x), vectors, atol=1e-6)
     for batch_size in (1, 7, 500):
+        np.testing.assert_allclose(model.user_vectors(x, batch_size), vectors, atol=1e-6)
         part = {name: values[:50] for name, values in x.items()}
         np.testing.assert_allclose(user_vectors(model, part, batch_size=batch_size), vectors[:50], atol=1e-6)
 

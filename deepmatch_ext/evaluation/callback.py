@@ -73,15 +73,10 @@ class RetrievalMetrics(keras.callbacks.Callback):
         self.best = -np.inf
         self.best_epoch: int | None = None
         self._best_weights: list[np.ndarray] | None = None
-        self._encoder: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.best, self.best_epoch, self._best_weights = -np.inf, None, None
-        self._encoder = keras.Model(self.model.user_input, self.model.user_emb)
-        missing = [tensor.name for tensor in self.model.user_input if tensor.name not in self.user_input]
-        if missing:
-            raise problem("`user_input`", f"have {missing[0]!r}", f"only {sorted(self.user_input)}")
-        self.user_input = {tensor.name: self.user_input[tensor.name] for tensor in self.model.user_input}
+        self.model.check_user_input(self.user_input)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         metrics = {f"val_{name}": value for name, value in self.evaluate().items()}
@@ -101,6 +96,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
 
     def evaluate(self) -> dict[str, float]:
         """The metrics of the model as it is now."""
-        users = self._encoder.predict(self.user_input, batch_size=self.batch_size, verbose=0)
-        items = self.model.item_vectors()
-        return evaluate_vectors(users, items, self.targets, seen=self.seen, ns=self.ns, groups=self.groups)
+        users = self.model.user_vectors(self.user_input, self.batch_size)
+        return evaluate_vectors(
+            users, self.model.item_vectors(), self.targets, seen=self.seen, ns=self.ns, groups=self.groups
+        )

@@ -36,6 +36,9 @@ class CandidateSampler(keras.layers.Layer):
     Output: ``ids`` (B + S,) int64, and ``log_counts`` (B + S,) float32, the log of how often each was to be expected
     among the candidates. The first B are the positives. A sampler whose candidates are the batch's own has S = 0.
 
+    Attributes:
+        step: The weight that counts the training steps.
+
     Raises:
         ValueError: The sampler's settings don't fit the vocabulary.
     """
@@ -51,7 +54,7 @@ class CandidateSampler(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         arrays = self.sampler.state(self.vocabulary_size)
         self._state = {name: add_state(self, f"sampler_{name}", array) for name, array in arrays.items()}
-        self._step = add_state(self, "step", np.zeros((), "int64"))
+        self.step = add_state(self, "step", np.zeros((), "int64"))
         self.built = True
 
     def call(self, positive_ids: tf.Tensor, training: Any = None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -65,7 +68,7 @@ class CandidateSampler(keras.layers.Layer):
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
         """Two integers, from the step while training and from the positives otherwise."""
         training = tf.cast(bool(training) if training is None else training, tf.bool)
-        step = raw_variable(self._step).assign_add(tf.cast(training, tf.int64))
+        step = raw_variable(self.step).assign_add(tf.cast(training, tf.int64))
         place = tf.range(1, tf.size(positives, out_type=tf.int64) + 1)
         of_batch = tf.reduce_sum(positives * (2 * place + 1))
         return tf.where(training, tf.stack([self.seed, step]), tf.stack([-self.seed - 1, of_batch]))

@@ -14,12 +14,16 @@ from deepmatch_ext._compat import (
     deserialize,
     global_policy_name,
     keras,
+    raw_variable,
     register,
     serialize,
     set_global_policy,
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext.models._feeding import batches, encode
 from deepmatch_ext.samplers import Sampler
+
+_KERAS_BATCH_SIZE = 32
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
 
@@ -58,6 +62,7 @@ class RetrievalModel(keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
+        self._user_encoder = _Untracked(keras.Model(towers.user_input, towers.user_emb))
         self._item_encoder = _Untracked(keras.Model(towers.item_input, towers.item_emb))
 
     @property
@@ -80,35 +85,102 @@ class RetrievalModel(keras.Model):
     user_embedding = user_emb
     item_embedding = item_emb
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: Any = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
+
+        With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
+        and a run that stops and goes on sees what an undisturbed one sees.
 
         Raises:
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
         """
-        x, y = self._checked(x, y)
+        x, y, rows = self._checked(x, y)
+        if isinstance(validation_data, tuple):
+            held_x, held_y, held_rows = self._checked(*(*validation_data, None)[:2])
+            validation_data = (held_x, held_y, *validation_data[2:])
+            if held_rows is not None:
+                size = kwargs.pop("validation_batch_size", None) or batch_size or _KERAS_BATCH_SIZE
+                validation_data = batches(validation_data, held_rows, size)
+        elif validation_data is not None:
+            validation_data = self._checked(validation_data, None)[0]
+        # What needs the arrays themselves is left to Keras.
+        if rows is not None and not validation_split and "steps_per_epoch" not in kwargs and isinstance(shuffle, bool):
+            arrays = (x, y) if sample_weight is None else (x, y, np.asarray(sample_weight))
+            size = positive_int("`batch_size`", batch_size or _KERAS_BATCH_SIZE)
+            x, y = batches(arrays, rows, size, self._epoch_order(rows) if shuffle else None), None
+            batch_size = sample_weight = None
         if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # Keras 3 warns of its own default otherwise
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, tuple):
-            kwargs["validation_data"] = (*self._checked(*(*validation, None)[:2]), *validation[2:])
-        elif validation is not None:
-            kwargs["validation_data"] = self._checked(validation, None)[0]
-        return super().fit(x, y, **kwargs)
+            shuffle = False  # Keras 3 warns of its own default
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            **kwargs,
+        )
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
-        x, y = self._checked(x, y)
-        return super().evaluate(x, y, **kwargs)
+        x, y, rows = self._checked(x, y)
+        if rows is not None and kwargs.get("steps") is None:
+            weight = kwargs.pop("sample_weight", None)
+            arrays = (x, y) if weight is None else (x, y, np.asarray(weight))
+            x, y, batch_size = batches(arrays, rows, batch_size or _KERAS_BATCH_SIZE), None, None
+        return super().evaluate(x, y, batch_size, **kwargs)
 
-    def item_vectors(self, batch_size: int = 8192) -> np.ndarray:
+    def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
+        """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
+
+        Args:
+            x: name -> array of B rows; names that the user side does not read are left alone.
+            batch_size: Users encoded at a time; the vectors don't depend on it.
+
+        Raises:
+            ValueError: An array can't be what its column says.
+        """
+        rows = self.check_user_input(x)
+        arrays = {tensor.name: _array(x[tensor.name]) for tensor in self.user_input}
+        return encode(self._user_encoder.value, arrays, rows, positive_int("`batch_size`", batch_size))
+
+    def check_user_input(self, x: Mapping[str, Any]) -> int:
+        """The number of rows in ``x``, user inputs by name.
+
+        Raises:
+            ValueError: An array is missing or can't be what its column says.
+        """
+        return check_model_input(self._towers.user_columns, x)
+
+    def item_vectors(self, batch_size: int = 65536) -> np.ndarray:
         """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.
+
+        Args:
+            batch_size: Items encoded at a time.
 
         Raises:
             ValueError: The item column is hashed, so a row number is no item. Encode the items themselves:
                 ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
         """
-        positive_int("`batch_size`", batch_size)
         (column,) = self._towers.item_columns
         assert isinstance(column, SparseColumn)
         if column.use_hash:
@@ -118,10 +190,20 @@ class RetrievalModel(keras.Model):
                 "use_hash=True",
                 "Encode the items themselves: tf.keras.Model(model.item_input, model.item_emb).predict(items).",
             )
-        ids = np.arange(column.vocabulary_size, dtype=column.dtype)
-        vectors = self._item_encoder.value.predict({column.name: ids}, batch_size=batch_size, verbose=0)
+        ids = {column.name: np.arange(column.vocabulary_size)}
+        size = positive_int("`batch_size`", batch_size)
+        vectors = encode(self._item_encoder.value, ids, column.vocabulary_size, size)
         vectors[0] = 0.0
         return vectors
+
+    def _epoch_order(self, rows: int) -> Callable[[], np.ndarray]:
+        """Draws the order of an epoch's rows, from the seed and the number of steps made."""
+        step = raw_variable(self.get_layer("candidates").step)
+
+        def order() -> np.ndarray:
+            return np.random.default_rng([self._builder_config.value["arguments"]["seed"], int(step)]).permutation(rows)
+
+        return order
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, **{key: _to_plain(value) for key, value in self._builder_config.value.items()}}
@@ -138,20 +220,23 @@ class RetrievalModel(keras.Model):
         finally:
             set_global_policy(policy)
 
-    def _checked(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs."""
+    def _checked(self, x: Any, y: Any) -> tuple[Any, Any, int | None]:
+        """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
+
+        The rows are None where ``x`` is not made of arrays.
+        """
         if isinstance(x, tf.data.Dataset):
-            return self._checked_dataset(x), y
+            return self._checked_dataset(x), y, None
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = {tensor.name: values for tensor, values in zip(self.inputs, x, strict=True)}
         if not isinstance(x, Mapping):
-            return x, y
+            return x, y, None
         towers = self._towers
         targets = [column.name for column in towers.item_columns]
         rows = check_model_input([*towers.user_columns, *towers.item_columns], x, targets)
         x = {tensor.name: _array(x[tensor.name]) for tensor in self.inputs}
         # One rank always: Keras's traced functions don't survive a change of it.
-        return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
+        return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
 
     def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         spec = dataset.element_spec
