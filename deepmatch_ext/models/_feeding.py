@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepmatch_ext._compat import keras
+
 
 def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
     """``arrays`` in batches, the last one smaller if they don't come out even.
@@ -45,34 +47,35 @@ def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def encode(encoder: Any, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:
-    """A tower's vectors, (rows, D) float32, computed in blocks of ``batch_size``.
+class Encoder:
+    """A tower as a function from named arrays to vectors, computed in blocks."""
 
-    Args:
-        encoder: A Keras model from named inputs to (B, D).
-        arrays: name -> array of ``rows`` rows, for each of the encoder's inputs.
-    """
-    shapes = {tensor.name: [-1, *tensor.shape[1:]] for tensor in encoder.inputs}
-    specs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in encoder.inputs}
-    # Every block is a full one (the last begins earlier), so there is one shape to trace.
-    block = min(batch_size, rows)
+    def __init__(self, inputs: list[Any], output: Any) -> None:
+        model = keras.Model(inputs, output)
+        self._dim = output.shape[-1]
+        self._specs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
+        names = list(self._specs)
 
-    @tf.function(input_signature=[specs])
-    def vectors(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return tf.cast(encoder([inputs[tensor.name] for tensor in encoder.inputs], training=False), tf.float32)
+        @tf.function(input_signature=[self._specs])
+        def vectors(arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            return tf.cast(model([arrays[name] for name in names], training=False), tf.float32)
 
-    out = np.empty((rows, encoder.outputs[0].shape[-1]), np.float32)
-    for start in range(0, rows, batch_size):
-        start = min(start, rows - block)
-        inputs = {name: tf.convert_to_tensor(arrays[name][start : start + block]) for name in specs}
-        inputs = {name: tf.reshape(_cast(tensor, specs[name].dtype), shapes[name]) for name, tensor in inputs.items()}
-        out[start : start + block] = vectors(inputs).numpy()
-    return out
+        self._vectors = vectors
+
+    def __call__(self, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:
+        """Vectors (rows, D) float32 of ``arrays``, name -> array of ``rows`` rows."""
+        out = np.empty((rows, self._dim), np.float32)
+        for start in range(0, rows, batch_size):
+            stop = min(start + batch_size, rows)
+            block = {name: _as_spec(arrays[name][start:stop], spec) for name, spec in self._specs.items()}
+            out[start:stop] = self._vectors(block).numpy()
+        return out
+
+
+def _as_spec(values: np.ndarray, spec: tf.TensorSpec) -> tf.Tensor:
+    tensor = tf.reshape(tf.convert_to_tensor(values), [-1, *spec.shape[1:]])
+    return tensor if spec.dtype == tf.string else tf.cast(tensor, spec.dtype)
 
 
 def _each(tensors: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
     return tf.nest.map_structure(function, tensors)
-
-
-def _cast(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    return tensor if dtype == tf.string else tf.cast(tensor, dtype)

@@ -20,7 +20,7 @@ from deepmatch_ext._compat import (
     set_global_policy,
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
-from deepmatch_ext.models._feeding import batches, encode
+from deepmatch_ext.models._feeding import Encoder, batches
 from deepmatch_ext.samplers import Sampler
 
 _KERAS_BATCH_SIZE = 32
@@ -62,8 +62,8 @@ class RetrievalModel(keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
-        self._user_encoder = _Untracked(keras.Model(towers.user_input, towers.user_emb))
-        self._item_encoder = _Untracked(keras.Model(towers.item_input, towers.item_emb))
+        self._user_encoder = _Untracked(Encoder(towers.user_input, towers.user_emb))
+        self._item_encoder = _Untracked(Encoder(towers.item_input, towers.item_emb))
 
     @property
     def user_input(self) -> list[Any]:
@@ -161,7 +161,7 @@ class RetrievalModel(keras.Model):
         """
         rows = self.check_user_input(x)
         arrays = {tensor.name: _array(x[tensor.name]) for tensor in self.user_input}
-        return encode(self._user_encoder.value, arrays, rows, positive_int("`batch_size`", batch_size))
+        return self._user_encoder.value(arrays, rows, positive_int("`batch_size`", batch_size))
 
     def check_user_input(self, x: Mapping[str, Any]) -> int:
         """The number of rows in ``x``, user inputs by name.
@@ -192,7 +192,7 @@ class RetrievalModel(keras.Model):
             )
         ids = {column.name: np.arange(column.vocabulary_size)}
         size = positive_int("`batch_size`", batch_size)
-        vectors = encode(self._item_encoder.value, ids, column.vocabulary_size, size)
+        vectors = self._item_encoder.value(ids, column.vocabulary_size, size)
         vectors[0] = 0.0
         return vectors
 
