@@ -68,14 +68,16 @@ class _LazyRows:
 
     def _update_rows(self, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> None:
         """Updates ``rows`` (n,), all different, of a variable and of its state by their ``gradient`` (n, D)."""
-        index, table = slot_index(self, variable), raw_variable(variable)
-        step = self._row_step(index, variable, rows, gradient, rate)
+        table = raw_variable(variable)
+        before = tf.nn.embedding_lookup(table, rows)
+        step = self._row_step(slot_index(self, variable), gradient, rows, rate)
         if uses_weight_decay(self, variable):
-            step += tf.nn.embedding_lookup(table, rows) * (rate * self.weight_decay)  # type: ignore[attr-defined]
-        table.scatter_sub(tf.IndexedSlices(step, rows))
+            step += before * (rate * self.weight_decay)  # type: ignore[attr-defined]
+        # To write rows is several times as fast as to subtract from them in place, which runs on one thread.
+        table.scatter_update(tf.IndexedSlices(before - step, rows))
 
-    def _row_step(self, index: int, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        """What is to be subtracted from the rows, (n, D); updates their state."""
+    def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        """What is to be subtracted from the rows, (n, D); updates their state, the optimizer's ``index``-th."""
         raise NotImplementedError
 
     def _config(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
         self._clipping = clipping
 
-    def _row_step(self, index: int, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         count = tf.cast(self.iterations + 1, tf.float32)
         correction = tf.sqrt(1 - tf.pow(self.beta_2, count)) / (1 - tf.pow(self.beta_1, count))
         mean = _moved(self._momentums[index], rows, gradient, self.beta_1)
@@ -180,7 +182,7 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
             return add_row_state(self, variable, self.initial_accumulator_value)
         return super().add_variable_from_reference(variable, *args, **kwargs)
 
-    def _row_step(self, index: int, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         state = raw_variable(self._accumulators[index])
         square = tf.square(gradient)
         if state.shape.rank == 1:  # not so for a table that Keras's own Embedding made

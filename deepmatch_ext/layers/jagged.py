@@ -67,15 +67,19 @@ class JaggedPooling(PoolingLayer):
             return tf.where(largest > largest.dtype.min, largest, 0.0)  # an empty history has no largest
         if self.mode == "last":
             first = tf.where(position == 0)[:, 0]
-            return tf.math.unsorted_segment_sum(
-                tf.gather(rows, tf.gather(index, first)), tf.gather(row, first), num_rows
-            )
+            row, index = tf.gather(row, first), tf.gather(index, first)
+            return _weighted_sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
         weights = position_weights(position, self.recency_decay)
         norm = tf.math.unsorted_segment_sum(self._norm_term(weights), row, num_rows)
-        # A sparse (B, U) matrix of weights times the rows.
-        size = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]])
-        matrix = tf.SparseTensor(tf.stack([row, index], axis=1), weights, size)
-        return self._normalised(tf.sparse.sparse_dense_matmul(matrix, rows), norm[:, tf.newaxis])
+        return self._normalised(_weighted_sum(rows, index, row, weights, num_rows), norm[:, tf.newaxis])
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return self._output_shape(None, input_shape[0][-1])
+
+
+def _weighted_sum(
+    rows: tf.Tensor, index: tf.Tensor, row: tf.Tensor, weights: tf.Tensor, num_rows: tf.Tensor
+) -> tf.Tensor:
+    """A sparse (B, U) matrix of weights times the rows (U, D)."""
+    size = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]])
+    return tf.sparse.sparse_dense_matmul(tf.SparseTensor(tf.stack([row, index], axis=1), weights, size), rows)

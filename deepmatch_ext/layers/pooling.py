@@ -128,6 +128,8 @@ class SequenceMaskPooling(PoolingLayer):
 
 def position_weights(position: tf.Tensor, recency_decay: float) -> tf.Tensor:
     """``(position + 1) ** -recency_decay`` in float32; the most recent position is 0."""
+    if not recency_decay:
+        return tf.ones_like(position, tf.float32)
     return tf.cast(position + 1, tf.float32) ** -recency_decay
 
 
