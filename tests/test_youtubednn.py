@@ -428,6 +428,25 @@ def test_bad_input_is_refused_before_training(name, values, message):
     assert_all_close(model.get_weights(), before)
 
 
+def test_a_batch_size_of_zero_and_an_empty_input_are_refused():
+    model, x = small_model(), small_input(8)
+    model.compile("adam", sampledsoftmaxloss)
+    with pytest.raises(ValueError, match=r"`batch_size` must be an integer of at least 1; got 0"):
+        model.fit(x, batch_size=0)
+    with pytest.raises(ValueError, match=r"The model's input must have at least one row"):
+        model.fit({name: values[:0] for name, values in x.items()})
+    assert model.user_vectors({name: values[:0] for name, values in x.items()}).shape == (0, DIM)
+
+
+def test_what_needs_the_arrays_themselves_goes_through_keras():
+    model, x = small_model(), small_input(64)
+    model.compile("adam", sampledsoftmaxloss)
+    history = model.fit(x, np.ones(64), batch_size=16, validation_split=0.25, verbose=0).history
+    assert set(history) == {"loss", "val_loss"}
+    model.fit(x, batch_size=16, steps_per_epoch=2, verbose=0)
+    assert int(model.get_layer("candidates").get_weights()[0]) == 3 + 2
+
+
 def test_bad_datasets_are_refused_too():
     model, x = small_model(), small_input(64)
     model.compile("adam", sampledsoftmaxloss)

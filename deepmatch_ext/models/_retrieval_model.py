@@ -23,8 +23,6 @@ from deepmatch_ext.features import Column, SparseColumn, check_model_input, colu
 from deepmatch_ext.models._feeding import Encoder, batches
 from deepmatch_ext.samplers import Sampler
 
-_KERAS_BATCH_SIZE = 32
-
 BUILDERS: dict[str, Callable[..., Any]] = {}
 
 
@@ -110,19 +108,15 @@ class RetrievalModel(keras.Model):
         """
         x, y, rows = self._checked(x, y)
         if isinstance(validation_data, tuple):
-            held_x, held_y, held_rows = self._checked(*(*validation_data, None)[:2])
-            validation_data = (held_x, held_y, *validation_data[2:])
-            if held_rows is not None:
-                size = kwargs.pop("validation_batch_size", None) or batch_size or _KERAS_BATCH_SIZE
-                validation_data = batches(validation_data, held_rows, size)
+            size = kwargs.pop("validation_batch_size", None) or batch_size
+            validation_data = self._validation_batches(*validation_data, batch_size=size)
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
         # What needs the arrays themselves is left to Keras.
         if rows is not None and not validation_split and "steps_per_epoch" not in kwargs and isinstance(shuffle, bool):
-            arrays = (x, y) if sample_weight is None else (x, y, np.asarray(sample_weight))
-            size = positive_int("`batch_size`", batch_size or _KERAS_BATCH_SIZE)
-            x, y = batches(arrays, rows, size, self._epoch_order(rows) if shuffle else None), None
-            batch_size = sample_weight = None
+            order = self._epoch_order(rows) if shuffle else None
+            x = batches(_with_weights(x, y, sample_weight), rows, batch_size, order)
+            y = batch_size = sample_weight = None
         if isinstance(x, tf.data.Dataset):
             shuffle = False  # Keras 3 warns of its own default
         return super().fit(
@@ -144,9 +138,8 @@ class RetrievalModel(keras.Model):
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         x, y, rows = self._checked(x, y)
         if rows is not None and kwargs.get("steps") is None:
-            weight = kwargs.pop("sample_weight", None)
-            arrays = (x, y) if weight is None else (x, y, np.asarray(weight))
-            x, y, batch_size = batches(arrays, rows, batch_size or _KERAS_BATCH_SIZE), None, None
+            x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, batch_size)
+            y = batch_size = None
         return super().evaluate(x, y, batch_size, **kwargs)
 
     def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
@@ -196,6 +189,11 @@ class RetrievalModel(keras.Model):
         vectors[0] = 0.0
         return vectors
 
+    def _validation_batches(self, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None) -> Any:
+        x, y, rows = self._checked(x, y)
+        held_out = _with_weights(x, y, sample_weight)
+        return held_out if rows is None else batches(held_out, rows, batch_size)
+
     def _epoch_order(self, rows: int) -> Callable[[], np.ndarray]:
         """Draws the order of an epoch's rows, from the seed and the number of steps made."""
         step = raw_variable(self.get_layer("candidates").step)
@@ -234,6 +232,8 @@ class RetrievalModel(keras.Model):
         towers = self._towers
         targets = [column.name for column in towers.item_columns]
         rows = check_model_input([*towers.user_columns, *towers.item_columns], x, targets)
+        if not rows:
+            raise problem("The model's input", "have at least one row", "none")
         x = {tensor.name: _array(x[tensor.name]) for tensor in self.inputs}
         # One rank always: Keras's traced functions don't survive a change of it.
         return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
@@ -254,6 +254,10 @@ def _with_label(*element: Any) -> tuple[Any, tf.Tensor]:
     features = element[0]
     rows = tf.shape(next(iter(features.values())))[0]
     return features, tf.zeros([rows, 1])
+
+
+def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
+    return (x, y) if sample_weight is None else (x, y, np.asarray(sample_weight))
 
 
 def _array(values: Any) -> Any:
