@@ -23,6 +23,20 @@ def test_rows_and_sparse_gradients():
     assert sorted(gradient.indices.numpy().tolist()) == [0, 4, 4, 19]
 
 
+def test_the_default_start_is_normal_seeded_and_the_same_in_no_two_blocks(monkeypatch):
+    monkeypatch.setattr("deepmatch_ext.layers.embedding._BLOCK_ROWS", 1000)
+    tables = [EmbeddingTable(2500, 8, seed=seed) for seed in (1, 1, 2)]
+    for table in tables:
+        table.build()
+    first, again, other = (table.get_weights()[0] for table in tables)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert len(np.unique(first)) > 0.99 * first.size
+    # 20,000 draws: four standard errors of the mean and of the deviation.
+    assert abs(first.mean()) < 4 * 0.05 / np.sqrt(first.size)
+    assert abs(first.std() - 0.05) < 4 * 0.05 / np.sqrt(2 * first.size)
+
+
 @pytest.mark.parametrize("bad", [-1, 20])
 def test_ids_out_of_range_name_the_table(bad):
     table = EmbeddingTable(20, 3, name="table_item")

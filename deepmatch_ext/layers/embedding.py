@@ -7,8 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._checks import int_at_least, positive_int, problem
 from deepmatch_ext._compat import add_table, compute_dtype, keras, raw_variable, register
+
+_DEFAULT_STDDEV = 0.05
+_BLOCK_ROWS = 2**16
 
 
 @register
@@ -20,7 +23,9 @@ class EmbeddingTable(keras.layers.Layer):
     Args:
         vocabulary_size: V, the number of rows; row 0 is padding.
         embedding_dim: D.
-        embeddings_initializer: A Keras initializer or its name.
+        embeddings_initializer: A Keras initializer or its name. None: normal with deviation 0.05, drawn from ``seed``
+            block by block, so that a large table never takes twice its memory, as Keras's initializers do.
+        seed: For that default.
         l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the different rows of each look-up to the loss. (Over the whole
             table, as Keras's regularisers do it, every step would read and update every row.)
 
@@ -38,8 +43,9 @@ class EmbeddingTable(keras.layers.Layer):
         self,
         vocabulary_size: int,
         embedding_dim: int,
-        embeddings_initializer: Any = "uniform",
+        embeddings_initializer: Any = None,
         l2_reg: float = 0.0,
+        seed: int = 1024,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -47,15 +53,19 @@ class EmbeddingTable(keras.layers.Layer):
         self.embedding_dim = positive_int("`embedding_dim`", embedding_dim)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.l2_reg = float(l2_reg)
+        self.seed = int_at_least("`seed`", seed, 0)
 
     def build(self, input_shape: Any = None) -> None:
         self.embeddings = add_table(
             self,
             "embeddings",
             (self.vocabulary_size, self.embedding_dim),
-            self.embeddings_initializer,
+            self.embeddings_initializer or "zeros",
             self.trainable,
         )
+        if self.embeddings_initializer is None:
+            with tf.init_scope():
+                _fill_normal(raw_variable(self.embeddings), self.seed)
         self.built = True
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
@@ -83,7 +93,17 @@ class EmbeddingTable(keras.layers.Layer):
             "embedding_dim": self.embedding_dim,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
             "l2_reg": self.l2_reg,
+            "seed": self.seed,
         }
+
+
+def _fill_normal(table: tf.Variable, seed: int) -> None:
+    """Fills a table in place."""
+    rows, dim = table.shape
+    for start in range(0, rows, _BLOCK_ROWS):
+        block = tf.range(start, min(start + _BLOCK_ROWS, rows))
+        values = tf.random.stateless_normal([len(block), dim], [seed, start], stddev=_DEFAULT_STDDEV)
+        table.scatter_update(tf.IndexedSlices(values, block))
 
 
 @register

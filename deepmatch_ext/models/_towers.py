@@ -20,8 +20,6 @@ from deepmatch_ext.layers import (
 )
 from deepmatch_ext.layers.pooling import combiner_poolings
 
-DEFAULT_STDDEV = 0.05
-
 
 def derived_seed(seed: int, *place: Any) -> int:
     """A seed for one place of a model, so that no two weights start alike."""
@@ -45,12 +43,12 @@ class Tables:
         self._hashes: dict[str, Any] = {}
         for name, sharing in table_columns(columns).items():
             given = [column.embeddings_initializer for column in sharing if column.embeddings_initializer is not None]
-            default = keras.initializers.RandomNormal(0.0, DEFAULT_STDDEV, seed=derived_seed(seed, "table", name))
             self._tables[name] = EmbeddingTable(
                 sharing[0].vocabulary_size,
                 sharing[0].embedding_dim,
-                embeddings_initializer=given[0] if given else default,
+                embeddings_initializer=given[0] if given else None,
                 l2_reg=l2_reg,
+                seed=derived_seed(seed, "table", name),
                 trainable=sharing[0].trainable,
                 name=layer_name("table", name),
             )
