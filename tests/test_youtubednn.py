@@ -322,6 +322,12 @@ def test_code_written_for_custom_objects_loads_too(trained, tmp_path):
     np.testing.assert_array_equal(user_vectors(again, x), user_vectors(model, x))
 
 
+def test_an_activation_that_no_file_could_hold_is_refused_on_saving(tmp_path):
+    model = small_model(dnn_activation=lambda x: x)
+    with pytest.raises(ValueError, match=r"An activation must have a name if the model is to be saved; got a lambda"):
+        model.save(tmp_path / "model.keras")
+
+
 def test_a_reloaded_run_goes_on_as_the_undisturbed_one(tmp_path):
     x = small_input(96)
 

@@ -285,6 +285,10 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if callable(value):
+        if getattr(value, "__name__", "") == "<lambda>":
+            raise problem(
+                "An activation", "have a name if the model is to be saved", "a lambda", "Use a registered def."
+            )
         return {"keras_object": serialize(value)}
     return value
 
