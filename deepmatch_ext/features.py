@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
 from deepmatch_ext._compat import deserialize, keras, serialize
@@ -195,6 +196,11 @@ def _input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
     return shapes
 
 
+def input_names(columns: Iterable[Column]) -> list[str]:
+    """The names of all inputs that the columns read, each once."""
+    return list(dict.fromkeys(name for column in columns for name in _input_shapes(column)))
+
+
 def build_inputs(columns: Sequence[Column]) -> dict[str, Any]:
     """A Keras input for every name that the columns read: the names, shapes and dtypes of DeepCTR's.
 
@@ -284,6 +290,8 @@ def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype:
     wants_integer = dtype.startswith(("int", "uint"))
     if wants_text != is_text or values.dtype.kind == "c" or (wants_integer and values.dtype.kind not in "iub"):
         raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", "Convert it with `.astype`.")
+    if values.dtype.kind == "O" and pd.api.types.infer_dtype(values.ravel(), skipna=False) not in ("string", "bytes"):
+        raise problem(f"Input {name!r}", "hold strings alone", "other objects among them, such as None or NaN")
     return values
 
 

@@ -237,7 +237,10 @@ def make_sampler(spec: Any) -> Sampler:
         settings.pop("num_sampled", None)
     if name != "frequency":
         settings.pop("distortion", None)
-    return _SAMPLERS[name](**settings)
+    try:
+        return _SAMPLERS[name](**settings)
+    except TypeError as error:  # a setting is missing or unknown
+        raise problem("`sampler_config`", f"have the settings of the {name!r} sampler", str(error)) from None
 
 
 def alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +287,11 @@ def _checked_counts(item_count: Any) -> np.ndarray | None:
             None,
             "Count the training targets: `np.bincount(item_ids, minlength=vocabulary_size)`.",
         )
-    counts = np.asarray(item_count, dtype=np.float64)
+    try:
+        counts = np.asarray(item_count, dtype=np.float64)
+    except (TypeError, ValueError):
+        got = type(item_count).__name__
+        raise problem("`item_count`", "be an array of counts by id", f"a {got} that is none") from None
     if counts.ndim != 1:
         raise problem("`item_count`", "have one dimension, a count per id", f"shape {counts.shape}")
     if not np.isfinite(counts).all() or (counts < 0).any():

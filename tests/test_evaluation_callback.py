@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import small_input, small_model, user_part, user_vectors
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
+from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.evaluation import RetrievalMetrics, evaluate_vectors
 from deepmatch_ext.utils import sampledsoftmaxloss
 
@@ -86,3 +88,13 @@ def test_input_that_does_not_fit_is_refused_before_training():
     watch = RetrievalMetrics({"hist_len": VALIDATION["hist_len"]}, VALIDATION["item"])
     with pytest.raises(ValueError, match=r"The model's input must have 'hist_item'; got only \['hist_len'\]"):
         fit(small_model(), watch)
+
+
+def test_hashed_items_are_refused_before_training():
+    hashed = SparseFeat("item", 30, 8, use_hash=True)
+    history = VarLenSparseFeat(
+        SparseFeat("hist_item", 30, 8, use_hash=True, embedding_name="item"), 6, "mean", "hist_len"
+    )
+    watch = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"])
+    with pytest.raises(ValueError, match=r"Item column 'item' must have integer ids, not hashed ones"):
+        fit(YoutubeDNN([history], [hashed]), watch)

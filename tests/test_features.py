@@ -149,6 +149,8 @@ def test_good_input_passes_and_is_counted():
         ("user", np.array([0.0, 1.0, 2.0]), r"Input 'user' must be of dtype int32; got float64"),
         ("user", np.array(["a", "b", "c"]), r"Input 'user' must be of dtype int32; got <U1"),
         ("city", np.array([1, 2, 3]), r"Input 'city' must be of dtype string; got int64"),
+        ("city", np.array(["a", None, "b"], object), r"Input 'city' must hold strings alone; got other objects"),
+        ("city", np.array(["a", np.nan, "b"], object), r"Input 'city' must hold strings alone"),
         ("hist", np.ones((3, 4), int), r"Input 'hist' must have shape \(rows, 5\); got \(3, 4\)"),
         ("hist", np.full((3, 5), 20), r"Input 'hist' must hold ids in 0..19"),
         ("hist_len", np.array([1, 2, 6]), r"Input 'hist_len' must hold lengths in 0..5, the history's `maxlen`; got 1"),

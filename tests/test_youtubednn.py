@@ -375,6 +375,11 @@ ITEM = [item_column()]
         (lambda: YoutubeDNN(HISTORY, [DenseFeat("price")]), r"`item_feature_columns` must be one SparseFeat"),
         (lambda: YoutubeDNN([], ITEM), r"`user_feature_columns` must have at least one column"),
         (lambda: YoutubeDNN(HISTORY, ITEM, [16, 9]), r"`user_dnn_hidden_units` must end in .* 8; got 9"),
+        (lambda: YoutubeDNN(HISTORY, ITEM, 8), r"`user_dnn_hidden_units` must be a list of integers; got 8"),
+        (
+            lambda: YoutubeDNN([VarLenSparseFeat(SparseFeat("h", 9, 8), 4, length_name="item")], ITEM),
+            r"The names of user and item inputs must not repeat a name; got 'item' twice",
+        ),
         (lambda: YoutubeDNN(HISTORY, ITEM, [0, 8]), r"Every element of `user_dnn_hidden_units` must be an integer"),
         (
             lambda: YoutubeDNN([*HISTORY, DenseFeat("age")], ITEM, []),
@@ -384,7 +389,7 @@ ITEM = [item_column()]
             lambda: YoutubeDNN([VarLenSparseFeat(SparseFeat("h", 31, 8, embedding_name="item"), 4)], ITEM),
             r"share the table 'item', must have the same `vocabulary_size`; got 31 and 30",
         ),
-        (lambda: YoutubeDNN([SparseFeat("item", 30, 8)], ITEM), r"The names of user and item columns must not repeat"),
+        (lambda: YoutubeDNN([SparseFeat("item", 30, 8)], ITEM), r"The names of user and item inputs must not repeat"),
         (lambda: YoutubeDNN([history_column("median")], ITEM), r"`combiner` of column 'hist_item' must be one of"),
         (lambda: small_model(sampler_config=None, num_sampled=0), r"`num_sampled` must be an integer of at least 1"),
         (lambda: small_model(sampler_config=UniformSampler(30)), r"`num_sampled` must be at most 29, .* got 30"),
@@ -453,9 +458,26 @@ def test_what_needs_the_arrays_themselves_goes_through_keras():
     assert int(model.get_layer("candidates").get_weights()[0]) == 3 + 2
 
 
+def test_inputs_of_either_rank_and_any_integer_type_can_follow_each_other():
+    model, x = small_model(), small_input(64)
+    model.compile("adam", sampledsoftmaxloss)
+    two_dimensional = {**x, "item": x["item"][:, None], "hist_len": x["hist_len"][:, None]}
+    for form in (x, two_dimensional, {name: values.astype("int8") for name, values in x.items()}):
+        model.fit(form, batch_size=16, verbose=0, validation_data=form, steps_per_epoch=None)
+        model.fit(dataset(form, 16), verbose=0, validation_data=dataset(form, 16))
+        model.evaluate(form, verbose=0)
+    small = YoutubeDNN([history_column(dtype="int8")], [item_column(dtype="uint16")], num_sampled=5)
+    small.compile("adam", sampledsoftmaxloss)
+    small.fit(x, verbose=0)
+
+
 def test_bad_datasets_are_refused_too():
     model, x = small_model(), small_input(64)
     model.compile("adam", sampledsoftmaxloss)
+    with pytest.raises(ValueError, match=r"The dataset must be batched; got 'hist_len' of shape"):
+        model.fit(tf.data.Dataset.from_tensor_slices(x), verbose=0)
+    with pytest.raises(ValueError, match=r"`x` must be a dictionary of arrays or a tf.data.Dataset; got None"):
+        model.fit()
     with pytest.raises(ValueError, match=r"The dataset's elements must have 'item'; got only"):
         model.fit(tf.data.Dataset.from_tensor_slices(user_part(x)).batch(8), verbose=0)
     x["hist_item"][5, 0] = 99

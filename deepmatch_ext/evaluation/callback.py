@@ -77,6 +77,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self.best, self.best_epoch, self._best_weights = -np.inf, None, None
         self.model.check_user_input(self.user_input)
+        self.model.check_item_vectors()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         metrics = {f"val_{name}": value for name, value in self.evaluate().items()}

@@ -69,8 +69,8 @@ class EmbeddingTable(keras.layers.Layer):
         self.built = True
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        if not ids.dtype.is_integer:  # DeepCTR's columns may have any dtype
-            ids = tf.cast(ids, tf.int32)
+        if ids.dtype not in (tf.int32, tf.int64):  # DeepCTR's columns may have any dtype
+            ids = tf.cast(ids, tf.int64)
         table = raw_variable(self.embeddings)
         in_range = tf.reduce_all((ids >= 0) & (ids < self.vocabulary_size))
         # On a GPU a look-up out of range reads zeros without a word, on a CPU it fails without the table's name.

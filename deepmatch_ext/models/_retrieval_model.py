@@ -107,13 +107,20 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
         """
         x, y, rows = self._checked(x, y)
+        if isinstance(validation_data, Mapping):
+            validation_data = (validation_data,)
         if isinstance(validation_data, tuple):
             size = kwargs.pop("validation_batch_size", None) or batch_size
             validation_data = self._validation_batches(*validation_data, batch_size=size)
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
         # What needs the arrays themselves is left to Keras.
-        if rows is not None and not validation_split and "steps_per_epoch" not in kwargs and isinstance(shuffle, bool):
+        if (
+            rows is not None
+            and not validation_split
+            and not kwargs.get("steps_per_epoch")
+            and isinstance(shuffle, bool)
+        ):
             order = self._epoch_order(rows) if shuffle else None
             x = batches(_with_weights(x, y, sample_weight), rows, batch_size, order)
             y = batch_size = sample_weight = None
@@ -153,7 +160,7 @@ class RetrievalModel(keras.Model):
             ValueError: An array can't be what its column says.
         """
         rows = self.check_user_input(x)
-        arrays = {tensor.name: _array(x[tensor.name]) for tensor in self.user_input}
+        arrays = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.user_input}
         return self._user_encoder.value(arrays, rows, positive_int("`batch_size`", batch_size))
 
     def check_user_input(self, x: Mapping[str, Any]) -> int:
@@ -174,6 +181,19 @@ class RetrievalModel(keras.Model):
             ValueError: The item column is hashed, so a row number is no item. Encode the items themselves:
                 ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
         """
+        column = self.check_item_vectors()
+        ids = {column.name: np.arange(column.vocabulary_size)}
+        size = positive_int("`batch_size`", batch_size)
+        vectors = self._item_encoder.value(ids, column.vocabulary_size, size)
+        vectors[0] = 0.0
+        return vectors
+
+    def check_item_vectors(self) -> SparseColumn:
+        """The item column, if `item_vectors` can be taken.
+
+        Raises:
+            ValueError: The item column is hashed.
+        """
         (column,) = self._towers.item_columns
         assert isinstance(column, SparseColumn)
         if column.use_hash:
@@ -183,11 +203,7 @@ class RetrievalModel(keras.Model):
                 "use_hash=True",
                 "Encode the items themselves: tf.keras.Model(model.item_input, model.item_emb).predict(items).",
             )
-        ids = {column.name: np.arange(column.vocabulary_size)}
-        size = positive_int("`batch_size`", batch_size)
-        vectors = self._item_encoder.value(ids, column.vocabulary_size, size)
-        vectors[0] = 0.0
-        return vectors
+        return column
 
     def _validation_batches(self, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None) -> Any:
         x, y, rows = self._checked(x, y)
@@ -227,6 +243,8 @@ class RetrievalModel(keras.Model):
             return self._checked_dataset(x), y, None
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = {tensor.name: values for tensor, values in zip(self.inputs, x, strict=True)}
+        if x is None:
+            raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
         if not isinstance(x, Mapping):
             return x, y, None
         towers = self._towers
@@ -234,34 +252,39 @@ class RetrievalModel(keras.Model):
         rows = check_model_input([*towers.user_columns, *towers.item_columns], x, targets)
         if not rows:
             raise problem("The model's input", "have at least one row", "none")
-        x = {tensor.name: _array(x[tensor.name]) for tensor in self.inputs}
-        # One rank always: Keras's traced functions don't survive a change of it.
+        # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
+        x = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.inputs}
         return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
 
     def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The dataset with its inputs in one rank, and with labels if it has none."""
         spec = dataset.element_spec
         features = spec[0] if isinstance(spec, tuple) else spec
-        if isinstance(features, Mapping):
-            missing = [tensor.name for tensor in self.inputs if tensor.name not in features]
-            if missing:
-                raise problem("The dataset's elements", f"have {missing[0]!r}", f"only {sorted(features)}")
-            if not isinstance(spec, tuple) or len(spec) == 1:
-                return dataset.map(_with_label)
-        return dataset
+        if not isinstance(features, Mapping):
+            return dataset
+        inputs = {tensor.name: tensor.shape[1:] for tensor in self.inputs}
+        for name, shape in inputs.items():
+            if name not in features:
+                raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(features)}")
+            if features[name].shape.rank is not None and features[name].shape.rank < len(shape):
+                got = f"{name!r} of shape {features[name].shape}"
+                raise problem("The dataset", "be batched", got, "Call `.batch(batch_size)` on it.")
 
+        def complete(*element: Any) -> tuple[Any, ...]:
+            reshaped = {name: tf.reshape(element[0][name], [-1, *shape]) for name, shape in inputs.items()}
+            rows = tf.shape(next(iter(reshaped.values())))[0]
+            return (reshaped, *(element[1:] or (tf.zeros([rows, 1]),)))
 
-def _with_label(*element: Any) -> tuple[Any, tf.Tensor]:
-    features = element[0]
-    rows = tf.shape(next(iter(features.values())))[0]
-    return features, tf.zeros([rows, 1])
+        return dataset.map(complete)
 
 
 def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
     return (x, y) if sample_weight is None else (x, y, np.asarray(sample_weight))
 
 
-def _array(values: Any) -> Any:
+def _array(values: Any, tensor: Any) -> Any:
     array = np.asarray(values)
+    array = array.reshape(len(array), *tensor.shape[1:])
     return tf.constant(array) if array.dtype.kind in "OUST" else array  # Keras 3 refuses NumPy strings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, number_between, positive_int, positive_number, problem
 from deepmatch_ext._compat import keras
-from deepmatch_ext.features import SparseColumn, build_inputs, read_columns
+from deepmatch_ext.features import SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import CandidateSampler, L2Normalization, SampledSoftmaxLayer
 from deepmatch_ext.layers.softmax import default_sampler
 from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers, builder
@@ -83,10 +83,15 @@ def YoutubeDNN(
     item = _item_column(item_columns)
     if not user_columns:
         raise problem("`user_feature_columns`", "have at least one column", "none", "A history of items, say.")
-    no_duplicates("The names of user and item columns", [column.name for column in [*user_columns, item]])
+    no_duplicates("The names of user and item inputs", [*input_names(user_columns), item.name])
     dim = item.embedding_dim
-    hidden_units = (4 * dim, 2 * dim, dim) if user_dnn_hidden_units is None else tuple(user_dnn_hidden_units)
-    hidden_units = tuple(positive_int("Every element of `user_dnn_hidden_units`", units) for units in hidden_units)
+    if user_dnn_hidden_units is None:
+        user_dnn_hidden_units = (4 * dim, 2 * dim, dim)
+    if not isinstance(user_dnn_hidden_units, list | tuple):
+        raise problem("`user_dnn_hidden_units`", "be a list of integers", user_dnn_hidden_units)
+    hidden_units = tuple(
+        positive_int("Every element of `user_dnn_hidden_units`", units) for units in user_dnn_hidden_units
+    )
     temperature = positive_number("`temperature`", temperature)
     dropout = number_between("`dnn_dropout`", dnn_dropout, 0, 1)
     l2_reg_dnn = number_between("`l2_reg_dnn`", l2_reg_dnn, 0, float("inf"))
