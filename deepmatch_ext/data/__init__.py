@@ -3,6 +3,7 @@
 from deepmatch_ext.data.files import Dataset, read_dataset
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.pipeline import parquet_dataset, tfrecord_dataset, window_dataset, write_tfrecords
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
 from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions
 from deepmatch_ext.data.windows import seen_before, seen_by_users, user_histories, windows
@@ -14,11 +15,15 @@ __all__ = [
     "Split",
     "SyntheticData",
     "leave_last_out",
+    "parquet_dataset",
     "read_dataset",
     "seen_before",
     "seen_by_users",
     "split_by_time",
     "synthetic_interactions",
+    "tfrecord_dataset",
     "user_histories",
+    "window_dataset",
     "windows",
+    "write_tfrecords",
 ]
