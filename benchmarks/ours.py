@@ -1,0 +1,94 @@
+"""Step time of deepmatch_ext's YoutubeDNN, in a whole ``fit`` from NumPy arrays; prints one JSON line.
+
+Usage: ours.py VOCABULARY BATCH DIM STEPS [--steps-per-execution K] [--optimizer lazy|adam] [--profile]
+On tf-keras with TF_USE_LEGACY_KERAS=1. ``--profile`` prints the operations that take most of 20 more steps, before.
+"""
+
+import argparse
+import os
+import re
+import tempfile
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+import tensorflow as tf
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from speed import HIDDEN, MAX_LEN, NUM_SAMPLED, USER_DIM, USERS, print_result, synthetic_input
+
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.samplers import UniformSampler
+from deepmatch_ext.utils import sampledsoftmaxloss
+
+PROFILED_STEPS = 20
+TOP = 15
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("vocabulary", "batch", "dim", "steps"):
+        parser.add_argument(name, type=lambda text: int(float(text)))
+    parser.add_argument("--steps-per-execution", type=int, default=1)
+    parser.add_argument("--optimizer", choices=["lazy", "adam"], default="lazy")
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args()
+    x = synthetic_input(args.vocabulary, args.batch, args.steps)
+
+    history = SparseFeat("hist_item", args.vocabulary, args.dim, embedding_name="item")
+    model = YoutubeDNN(
+        [SparseFeat("user_id", USERS, USER_DIM), VarLenSparseFeat(history, MAX_LEN, "mean", "hist_len")],
+        [SparseFeat("item", args.vocabulary, args.dim)],
+        user_dnn_hidden_units=(HIDDEN, args.dim),
+        sampler_config=UniformSampler(NUM_SAMPLED),
+    )
+    optimizer = LazyAdam(1e-3) if args.optimizer == "lazy" else tf.keras.optimizers.Adam(1e-3)
+    model.compile(optimizer, sampledsoftmaxloss, steps_per_execution=args.steps_per_execution)
+
+    def fit(steps):
+        few = {name: values[: args.batch * steps] for name, values in x.items()}
+        start = time.perf_counter()
+        model.fit(few, batch_size=args.batch, shuffle=False, verbose=0)
+        return time.perf_counter() - start
+
+    fit(3 * args.steps_per_execution)
+    seconds = fit(args.steps)
+    extra = {"steps_per_execution": args.steps_per_execution, "optimizer": args.optimizer}
+    if args.profile:
+        extra["profile"] = profile(lambda: fit(PROFILED_STEPS), min(PROFILED_STEPS, args.steps))
+        for line in extra["profile"]:
+            print(f"{line['ms']:9.3f} ms a step  x{line['times']:<5.1f} {line['operation']}")
+    keras = "keras" if hasattr(tf.keras, "Operation") else "tf-keras"
+    versions = {name: version(name) for name in ("tensorflow", keras)}
+    print_result("ours", args, x, seconds, versions, **extra)
+
+
+def profile(run, steps):
+    """The operations that take longest in ``run()``, with milliseconds and calls a step; the first line is all."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    milliseconds, times = Counter(), Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder, tf.profiler.experimental.ProfilerOptions(host_tracer_level=2))
+        seconds = run()
+        tf.profiler.experimental.stop()
+        space = xplane_pb2.XSpace()
+        space.ParseFromString(next(Path(folder).rglob("*.xplane.pb")).read_bytes())
+    for plane in space.planes:
+        for event in (event for line in plane.lines for event in line.events):
+            name = plane.event_metadata[event.metadata_id].name
+            if re.fullmatch(r"[\w/.]+:[A-Z_]\w+", name):  # an operation of the graph: path/name:Type
+                name = name.removeprefix("StatefulPartitionedCall/")
+                milliseconds[name] += event.duration_ps / 1e9 / steps
+                times[name] += 1 / steps
+    total = f"all operations, over all threads; the step takes {seconds / steps * 1e3:.2f} ms while profiled"
+    lines = [(total, sum(milliseconds.values()), sum(times.values()))]
+    lines += [(name, ms, times[name]) for name, ms in milliseconds.most_common(TOP)]
+    return [{"operation": name, "ms": round(ms, 3), "times": round(count, 1)} for name, ms, count in lines]
+
+
+if __name__ == "__main__":
+    main()

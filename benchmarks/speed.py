@@ -1,0 +1,306 @@
+"""Time of a training step against the size of the catalogue: ours and its peers, in turn, on the same input.
+
+    python benchmarks/speed.py            # writes speed_results/: results.json, table.md, plot.png
+    python benchmarks/speed.py --quick    # a try
+
+README.md beside this file says what is measured. Needs NumPy and matplotlib; the rest goes into virtual environments
+that this makes. The worker scripts take the input, the sizes and the form of their answer from here.
+"""
+
+import argparse
+import configparser
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+MAX_LEN, USERS, USER_DIM, NUM_SAMPLED, DIM, HIDDEN = 50, 100_000, 16, 100, 64, 128
+HERE = Path(__file__).resolve().parent
+ENVIRONMENTS = {
+    "ours": ["tensorflow==2.21.0", "tf-keras==2.21.0"],  # and what setup.cfg asks for
+    "deepmatch": ["tensorflow==2.21.0", "tf-keras==2.21.0", "deepctr==0.9.4", "deepmatch==0.3.2"],
+    "torch": ["torch==2.13.0", "numpy"],
+}
+CONFIGURATIONS = {  # environment, script, further arguments, environment variables
+    "ours": ("ours", "ours.py", [], {}),
+    "ours, 8 steps an execution": ("ours", "ours.py", ["--steps-per-execution", "8"], {}),
+    "ours on tf-keras": ("ours", "ours.py", [], {"TF_USE_LEGACY_KERAS": "1"}),
+    "deepmatch": ("deepmatch", "peer_deepmatch.py", [], {}),
+    "torch, 1 thread": ("torch", "peer_torch.py", [], {"TORCH_THREADS": "1"}),
+    "torch, 2 threads": ("torch", "peer_torch.py", [], {"TORCH_THREADS": "2"}),
+}
+
+
+# What the workers share.
+
+
+def synthetic_input(vocabulary, batch, steps):
+    """Users, histories (Zipf-like ids, most recent first, 0 is padding), their lengths, and target items."""
+    rng, n = np.random.default_rng(0), batch * steps
+    x = {
+        "user_id": rng.integers(1, USERS, n).astype("int32"),
+        "hist_item": (rng.zipf(1.2, (n, MAX_LEN)) % (vocabulary - 1) + 1).astype("int32"),
+        "hist_len": rng.integers(1, MAX_LEN + 1, n).astype("int32"),
+        "item": (rng.zipf(1.2, n) % (vocabulary - 1) + 1).astype("int32"),
+    }
+    x["hist_item"][np.arange(MAX_LEN) >= x["hist_len"][:, None]] = 0
+    return x
+
+
+def arguments(argv):
+    return argparse.Namespace(
+        **dict(zip(("vocabulary", "batch", "dim", "steps"), (int(float(a)) for a in argv), strict=True))
+    )
+
+
+def print_result(name, args, x, seconds, versions, **extra):
+    result = {
+        "peer": name,
+        **{key: getattr(args, key) for key in ("vocabulary", "batch", "dim", "steps")},
+        "ms_per_step": round(seconds / args.steps * 1e3, 3),
+        "examples_per_s": round(args.batch * args.steps / seconds),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, **versions},
+        "input_crc32": zlib.crc32(b"".join(values.tobytes() for values in x.values())),
+    }
+    print(json.dumps({**result, **extra}), flush=True)
+
+
+# The floor: what the step must move and compute, at this machine's rates.
+
+
+def measured_rates():
+    """GB/s (read and written) of a large copy and of gathering random rows, GFLOP/s of a large float32 matmul."""
+    table, target = np.ones((2**20, DIM), "float32"), np.zeros((2**20, DIM), "float32")  # 256 MiB each
+    rows, a = np.random.default_rng(0).permutation(len(table)), np.ones((2048, 2048), "float32")
+    threads = os.cpu_count()
+    parts = [slice(k * len(table) // threads, (k + 1) * len(table) // threads) for k in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+
+        def fastest(call, works):
+            times = []
+            for _ in range(7):
+                start = time.perf_counter()
+                list(pool.map(call, works))
+                times.append(time.perf_counter() - start)
+            return min(times)
+
+        copying = fastest(lambda part: np.copyto(target[part], table[part]), parts)
+        gathering = fastest(lambda part: np.take(table, rows[part], 0, target[part], "clip"), parts)
+        multiplying = fastest(lambda _: a @ a, [None])  # takes all cores by itself
+    return {
+        "copy, GB/s": round(2 * table.nbytes / copying / 1e9, 1),
+        "gather of random rows of 256 bytes, GB/s": round(2 * table.nbytes / gathering / 1e9, 1),
+        "matmul, GFLOP/s": round(2 * 2048**3 / multiplying / 1e9),
+    }
+
+
+@cache
+def step_work(vocabulary, batch, steps=8):
+    """Rows of the items' table that a step looks up, bytes that it moves, flops: the formula is in README.md."""
+    x = synthetic_input(vocabulary, batch, steps)
+    items = np.concatenate([x["hist_item"], x["item"][:, None]], axis=1).reshape(steps, -1)
+    rows = np.mean([np.count_nonzero(np.unique(of_batch)) for of_batch in items]) + NUM_SAMPLED
+    users = np.mean([len(np.unique(of_batch)) for of_batch in x["user_id"].reshape(steps, -1)])
+    moved = 7 * 4 * (rows * DIM + users * USER_DIM)
+    moved += 3 * 4 * batch * (DIM + USER_DIM + HIDDEN + DIM + NUM_SAMPLED)
+    flops = 3 * 2 * batch * ((DIM + USER_DIM) * HIDDEN + HIDDEN * DIM + NUM_SAMPLED * DIM)
+    flops += 2 * 2 * x["hist_len"].sum() / steps * DIM
+    return rows, moved, flops
+
+
+# The runs.
+
+
+def make_environment(folder, name):
+    """Makes a virtual environment, or leaves it where its requirements are the same. A failure shows in its runs."""
+    requirements = list(ENVIRONMENTS[name])
+    if name == "ours":
+        setup = configparser.ConfigParser()
+        setup.read(HERE.parent / "setup.cfg")
+        requirements += setup["options"]["install_requires"].split()
+    stamp = folder / name / "requirements.txt"
+    if not stamp.exists() or stamp.read_text().split() != requirements:
+        print(f"making {folder / name}: {' '.join(requirements)}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder / name], check=True)
+        pip = [folder / name / "bin" / "python", "-m", "pip", "install", "-qq", *requirements]
+        if subprocess.run(pip, check=False).returncode == 0:
+            stamp.write_text("\n".join(requirements))
+
+
+def run(args, name, vocabulary, batch, *further):
+    """One worker's answer, or why there is none, as ``error``."""
+    environment, script, options, variables = CONFIGURATIONS[name]
+    steps = max(16, (args.steps if batch < 1024 else args.steps // 5) // 8 * 8)  # of 8, for 8 steps an execution
+    if name == "deepmatch":
+        steps = min(steps, 64 if vocabulary <= 10**5 else 12)
+    python = args.envs / environment / "bin" / "python"
+    command = [python, HERE / script, vocabulary, batch, DIM, steps, *options, *further]
+    variables = {**os.environ, "PYTHONPATH": str(HERE.parent), "CUDA_VISIBLE_DEVICES": "-1", **variables}
+    result = {"configuration": name, "vocabulary": vocabulary, "batch": batch}
+    try:
+        done = subprocess.run(
+            list(map(str, command)), env=variables, capture_output=True, text=True, timeout=args.time_limit
+        )
+        answers = [line for line in done.stdout.splitlines() if line.startswith('{"')]
+        if done.returncode or not answers:
+            result["error"] = f"exit status {done.returncode}: {' '.join(done.stderr.splitlines()[-1:])}"
+        else:
+            result |= json.loads(answers[-1])
+    except subprocess.TimeoutExpired:
+        result["error"] = f"no answer within {args.time_limit:.0f} s"
+    except OSError as error:
+        result["error"] = str(error)
+    print(f"{name}, V = {vocabulary:,}, batch {batch}: {result.get('error') or result['ms_per_step']}", flush=True)
+    return result
+
+
+def is_run(name, vocabulary, batch):
+    if vocabulary > 10**6:
+        return name in ("ours", "ours, 8 steps an execution")
+    return name != "deepmatch" or vocabulary < 10**6 or batch == 256  # most of a second a step, and more
+
+
+# The report.
+
+
+def summary(results):
+    """For each size its floor in ms and rows (name, runs, ratio to ours); of PyTorch's, the faster."""
+    grouped = defaultdict(lambda: defaultdict(dict))
+    for r in results["runs"]:
+        if "error" not in r:
+            grouped[r["batch"], r["vocabulary"]][r["configuration"]][r["round"]] = r
+    for (batch, vocabulary), by_name in sorted(grouped.items()):
+        _, moved, flops = step_work(vocabulary, batch)
+        floor = (moved / results["rates"]["copy, GB/s"] + flops / results["rates"]["matmul, GFLOP/s"]) / 1e6
+        torch = sorted((n for n in by_name if n.startswith("torch")), key=lambda n: median(by_name[n].values()))
+        rows = []
+        for name in [name for name in CONFIGURATIONS if name in by_name and name not in torch[1:]]:
+            runs = by_name[name]
+            ratios = [runs[k]["ms_per_step"] / r["ms_per_step"] for k, r in by_name["ours"].items() if k in runs]
+            rows.append((name, list(runs.values()), f"{statistics.median(ratios):.2f}" if ratios else ""))
+        yield vocabulary, batch, floor, rows
+
+
+def median(runs, key="ms_per_step"):
+    return statistics.median(r[key] for r in runs)
+
+
+def table(results):
+    good = [r for r in results["runs"] if "error" not in r]
+    facts = {name: results[name] for name in ("machine", "rounds", "load before")} | results["rates"]
+    facts |= {r["configuration"]: ", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in good}
+    inputs = {(r["vocabulary"], r["batch"], r["steps"], r["input_crc32"]) for r in good}
+    facts["same input for all"] = "yes" if len(inputs) == len({key[:3] for key in inputs}) else "NO"
+    lines = [f"- {name}: {value}" for name, value in facts.items()]
+    lines += ["", "| V | batch | | ms a step, median | min | max | examples/s | peak MB | over ours | over the floor |"]
+    lines += ["|--:|--:|:--|" + "--:|" * 7]
+    for vocabulary, batch, floor, rows in summary(results):
+        looked_up, moved, flops = step_work(vocabulary, batch)
+        work = f"{looked_up:,.0f} rows, {moved / 1e6:.1f} MB, {flops / 1e6:,.0f} MFLOP"
+        lines.append(f"| {vocabulary:,} | {batch} | the floor: {work} | {floor:.3f} | | | | | | |")
+        for name, runs, ratio in rows:
+            times = [r["ms_per_step"] for r in runs]
+            lines.append(
+                f"| {vocabulary:,} | {batch} | {name} | {median(runs):.2f} | {min(times):.2f} | {max(times):.2f} "
+                f"| {median(runs, 'examples_per_s'):,.0f} | {median(runs, 'peak_rss_mb'):,.0f} "
+                f"| {ratio} | {median(runs) / floor:.1f} |"
+            )
+    profile = results.get("profile", {})
+    if "profile" in profile:
+        lines += ["", f"Our step, V = {profile['vocabulary']:,}, batch {profile['batch']}:", ""]
+        lines += ["| ms a step | times | operation |", "|--:|--:|:--|"]
+        lines += [f"| {op['ms']:.3f} | {op['times']} | {op['operation']} |" for op in profile["profile"]]
+    for r in [*results["runs"], profile]:
+        if "error" in r:
+            lines += ["", f"Failed: {r['configuration']}, V = {r['vocabulary']:,}, batch {r['batch']}: {r['error']}"]
+    return "\n".join(lines) + "\n"
+
+
+def plot(results, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = defaultdict(list)
+    for vocabulary, batch, floor, rows in summary(results):
+        lines[batch, "the floor"].append((vocabulary, floor, floor, floor))
+        for name, runs, _ in rows:
+            times = [r["ms_per_step"] for r in runs]
+            name = "torch" if name.startswith("torch") else name
+            lines[batch, name].append((vocabulary, median(runs), min(times), max(times)))
+    batches = sorted({batch for batch, _ in lines})
+    figure, axes = pyplot.subplots(1, len(batches), figsize=(6 * len(batches), 4.5), squeeze=False, sharey=True)
+    for (batch, name), points in lines.items():
+        v, middle, low, high = np.array(points).T
+        axis, style = axes[0, batches.index(batch)], "k:" if name == "the floor" else "o-"
+        axis.errorbar(v, middle, [middle - low, high - middle], fmt=style, capsize=3, markersize=4, label=name)
+        axis.set(xscale="log", yscale="log", title=f"batch {batch}", xlabel="items in the catalogue, V")
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("time of a step, ms")
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+
+
+def machine():
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores,{''.join(models[:1]).partition(':')[2]}, {memory:.0f} GiB, {platform.platform()}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--envs", type=Path, default=Path(tempfile.gettempdir(), "deepmatch_ext_benchmarks"))
+    parser.add_argument("--out", type=Path, default=Path("speed_results"))
+    parser.add_argument("--only", default="", help="what the configurations' names begin with, such as ours,torch")
+    parser.add_argument("--steps", type=int, default=320, help="at batch 256; a fifth at 4096; fewer for deepmatch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--time-limit", type=float, default=600, help="of one run, in seconds")
+    parser.add_argument("--quick", action="store_true", help="one round of 24 steps, V = 10^4 and 10^5, batch 256")
+    args = parser.parse_args()
+    vocabularies, batches = (10**4, 10**5, 10**6, 10**7), (256, 4096)
+    if args.quick:
+        vocabularies, batches, args.steps, args.rounds = (10**4, 10**5), (256,), 24, 1
+    names = [name for name in CONFIGURATIONS if name.startswith(tuple(args.only.split(",")))]
+    if not names:
+        parser.error(f"--only must hold beginnings of {list(CONFIGURATIONS)}, got {args.only!r}")
+    args.envs = args.envs.resolve()
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / ".gitignore").write_text("*\n")
+    for environment in {CONFIGURATIONS[name][0] for name in names}:
+        make_environment(args.envs, environment)
+    results = {"machine": machine(), "rounds": args.rounds, "load before": round(os.getloadavg()[0], 2)}
+    results |= {"rates": measured_rates(), "runs": []}
+    sizes = [(vocabulary, batch) for vocabulary in vocabularies for batch in batches]
+    for number in range(args.rounds):
+        for name, size in [(name, size) for size in sizes for name in names if is_run(name, *size)]:
+            results["runs"].append({"round": number, **run(args, name, *size)})
+        write(results, args.out)
+    if "ours" in names:
+        results["profile"] = run(args, "ours", min(10**6, max(vocabularies)), 256, "--profile")
+        write(results, args.out)
+    print((args.out / "table.md").read_text())
+
+
+def write(results, out):
+    (out / "results.json").write_text(json.dumps(results, indent=1))
+    (out / "table.md").write_text(table(results))
+    if any("error" not in r for r in results["runs"]):
+        plot(results, out / "plot.png")
+
+
+if __name__ == "__main__":
+    main()
