@@ -88,10 +88,10 @@ def window_dataset(
     names = [side] if isinstance(side, str) else list(side)
     windows(interactions, [], max_len, order=order, side=names)  # its checks of the names, the length and the order
     batch_size = _batch_size(batch_size, len(targets), drop_remainder)
-    cut = _cutter(interactions, int(max_len), order, names)
+    row_type = np.int32 if len(interactions) < 2**31 - max_len else np.int64
+    cut = _cutter(interactions, int(max_len), order, names, row_type)
     number = len(targets)
-    # Half the memory where row numbers fit.
-    row_tensor = tf.convert_to_tensor(targets if len(interactions) > 2**31 - 1 else targets.astype(np.int32))
+    row_tensor = tf.convert_to_tensor(targets.astype(row_type))
 
     stop = number - number % batch_size if drop_remainder else number
     starts = tf.data.Dataset.range(0, stop, batch_size)
@@ -103,7 +103,7 @@ def window_dataset(
                 indices = _shuffled(indices, key, number)
             if drop_remainder:
                 indices = tf.ensure_shape(indices, [batch_size])
-            return cut(tf.cast(tf.gather(row_tensor, indices), tf.int64))
+            return cut(tf.gather(row_tensor, indices))
 
         return starts.map(batch)
 
@@ -372,34 +372,37 @@ def _shuffled_block(records: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
 
 
 def _cutter(
-    interactions: Interactions, max_len: int, order: str, side: list[str]
+    interactions: Interactions, max_len: int, order: str, side: list[str], row_type: type
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """A function from rows, (B,) int64, to their windows, in tensor operations."""
-    users, items = tf.convert_to_tensor(interactions.users), tf.convert_to_tensor(interactions.items)
-    first_rows = tf.convert_to_tensor(interactions.indptr)
-    columns = {f"hist_{interactions.item_name}": items}
-    side_columns = {f"hist_{name}": tf.convert_to_tensor(interactions.side[name]) for name in side}
-    steps = tf.range(max_len, dtype=tf.int64)[None, :]
+    """A function from rows, (B,) of ``row_type``, to their windows, in tensor operations."""
+    users = tf.convert_to_tensor(interactions.users)
+    starts = tf.convert_to_tensor(interactions.indptr.astype(row_type))
+    # Row r of a column is at r + 1, so that what is padding can be taken from 0.
+    items = _after_zero(interactions.items)
+    histories = {f"hist_{name}": _after_zero(interactions.side[name]) for name in side}
+    steps = tf.range(max_len, dtype=starts.dtype)[None, :]
 
     def cut(rows: tf.Tensor) -> dict[str, tf.Tensor]:
         user = tf.gather(users, rows)
-        lengths = tf.minimum(rows - tf.gather(first_rows, user), max_len)[:, None]
-        places = rows[:, None] - 1 - steps if order == "recent_first" else rows[:, None] - lengths + steps
-        real = steps < lengths
-        places = tf.where(real, places, 0)
-
-        def history(column: tf.Tensor) -> tf.Tensor:
-            return tf.where(real, tf.gather(column, places), tf.zeros([], column.dtype))
-
+        lengths = tf.minimum(rows - tf.gather(starts, user), max_len)
+        if order == "recent_first":
+            places = rows[:, None] - steps
+        else:
+            places = (rows - lengths + 1)[:, None] + steps
+        places = tf.where(steps < lengths[:, None], places, tf.zeros([], places.dtype))
         return {
             interactions.user_name: user,
-            interactions.item_name: tf.gather(items, rows),
-            **{name: history(column) for name, column in columns.items()},
-            "hist_len": tf.cast(lengths[:, 0], tf.int32),
-            **{name: history(column) for name, column in side_columns.items()},
+            interactions.item_name: tf.gather(items, rows + 1),
+            f"hist_{interactions.item_name}": tf.gather(items, places),
+            "hist_len": tf.cast(lengths, tf.int32),
+            **{name: tf.gather(column, places) for name, column in histories.items()},
         }
 
     return cut
+
+
+def _after_zero(column: np.ndarray) -> tf.Tensor:
+    return tf.convert_to_tensor(np.concatenate([np.zeros(1, column.dtype), column]))
 
 
 def _batch_size(value: Any, rows: int, drop_remainder: bool) -> int:
