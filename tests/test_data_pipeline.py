@@ -389,15 +389,17 @@ def test_parquet_in_the_order_of_the_files(tmp_path):
 
 
 @needs_pyarrow
-def test_parquet_lists_are_cut_and_padded(tmp_path):
+def test_parquet_lists_are_cut_and_padded(tmp_path, monkeypatch):
     lists = [[1, 2, 3, 4], [], [5], [6, 7, 8]]
     paths = write_parquet(tmp_path, {"hist": lists, "row": np.arange(4)}, files=1, row_group_size=2)
     (batch,) = numbers(parquet_dataset(paths, 4, columns=["hist"], max_len=3, shuffle_rows=0))
     assert batch["hist"].tolist() == [[1, 2, 3], [0, 0, 0], [5, 0, 0], [6, 7, 8]]
-    # A file cut out of a longer one, whose lists do not begin at the first value.
-    paths = write_parquet(tmp_path, {"hist": lists, "row": np.arange(4)}, files=2)
-    batches = numbers(parquet_dataset(paths[1], 4, max_len=3))
-    assert sorted(column(batches, "hist").tolist()) == [[5, 0, 0], [6, 7, 8]]
+    # A row group that is read in parts, of which the second does not begin at the first value.
+    monkeypatch.setitem(parquet_dataset.__globals__, "_RECORD_BATCH", 2)
+    paths = write_parquet(tmp_path, {"hist": lists, "row": np.arange(4)}, files=1, row_group_size=4)
+    (batch,) = numbers(parquet_dataset(paths, 4, max_len=3))
+    assert sorted(batch["row"]) == [0, 1, 2, 3]
+    assert sorted(batch["hist"].tolist()) == [[0, 0, 0], [1, 2, 3], [5, 0, 0], [6, 7, 8]]
 
 
 @needs_pyarrow
@@ -405,9 +407,12 @@ def test_parquet_blocks_hold_whole_row_groups(tmp_path):
     # 10 groups of 30 rows; of blocks of 100 rows, each holds 3 groups: of the first 90 rows, 30 or none of each group.
     paths = write_parquet(tmp_path, row_group_size=30)
     rows = column(numbers(parquet_dataset(paths, 30, shuffle_rows=100)), "row")
+    groups = []
     for start in (0, 90, 180):
         counts = np.bincount(rows[start : start + 90] // 30, minlength=10)
         assert sorted(counts.tolist()) == [0] * 7 + [30] * 3
+        groups += np.flatnonzero(counts).tolist()
+    assert groups != sorted(groups)
 
 
 @needs_pyarrow
@@ -462,6 +467,14 @@ def test_records_of_a_dataset_of_windows(tmp_path):
     expected = windows(x, [*range(0, ROWS, 2), *range(1, ROWS, 2)], T)
     got = numbers(tfrecord_dataset(paths, record_specs(expected), ROWS, shuffle_rows=0))
     assert_same(got, [expected])
+
+
+def test_the_files_of_records_come_in_another_order_in_each_pass(tmp_path):
+    paths = write_tfrecords({"row": np.arange(12)}, tmp_path / "part", shards=12)
+    dataset = tfrecord_dataset(paths, {"row": tf.TensorSpec([], tf.int64)}, 12, shuffle_rows=1)
+    orders = [column(numbers(dataset), "row").tolist() for _ in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
+    assert orders[0] != orders[1]
 
 
 def test_a_writer_that_fails_leaves_nothing_and_harms_nothing(tmp_path):

@@ -471,6 +471,31 @@ def test_inputs_of_either_rank_and_any_integer_type_can_follow_each_other():
     small.fit(x, verbose=0)
 
 
+def test_the_order_of_an_epoch_follows_from_seed_and_steps_however_threads_run():
+    model, x = small_model(), small_input(64)
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit(x, batch_size=16, epochs=2, verbose=0)  # 8 steps
+    order = model._epoch_order(64, 16)
+    for steps in (8, 12, 16):
+        np.testing.assert_array_equal(order(), np.random.default_rng([1024, steps]).permutation(64))
+
+
+def test_labels_and_weights_of_another_length_are_refused():
+    model, x = small_model(), small_input(64)
+    model.compile("adam", sampledsoftmaxloss)
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"`sample_weight` must have a row for each of the 64 examples"):
+            call(x, sample_weight=np.ones(128), verbose=0)
+        with pytest.raises(ValueError, match=r"`y` must have a row for each of the 64 examples; got shape"):
+            call(x, np.ones(10), verbose=0)
+
+
+def test_dense_columns_of_integers_stand_beside_embeddings():
+    model = YoutubeDNN([history_column(), DenseFeat("age", 1, "int32"), DenseFeat("n", 2, "int64")], [item_column()])
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit({**small_input(8), "age": np.arange(8), "n": np.ones((8, 2), int)}, verbose=0)
+
+
 def test_bad_datasets_are_refused_too():
     model, x = small_model(), small_input(64)
     model.compile("adam", sampledsoftmaxloss)

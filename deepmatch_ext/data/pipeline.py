@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def window_dataset(
     if not len(targets):
         raise problem("`rows`", "hold at least one row", "none")
     names = [side] if isinstance(side, str) else list(side)
-    windows(interactions, [], max_len, order=order, side=names)  # its checks of the names, the length and the order
+    _check_windows(interactions, max_len, order, names)
     batch_size = _batch_size(batch_size, len(targets), drop_remainder)
     row_type = np.int32 if len(interactions) < 2**31 - max_len else np.int64
     cut = _cutter(interactions, int(max_len), order, names, row_type)
@@ -295,7 +296,8 @@ def tfrecord_dataset(
         drop_remainder: Leaves out a last batch that is smaller.
 
     Returns:
-        A dataset of dictionaries: a column (B,) or (B, T). Its number of batches is not known beforehand.
+        A dataset of dictionaries: a column (B,) or (B, T). Its number of batches is not known beforehand, of which
+        Keras 3 warns in ``fit``; whoever knows it says ``.apply(tf.data.experimental.assert_cardinality(batches))``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -399,6 +401,18 @@ def _cutter(
         }
 
     return cut
+
+
+def _check_windows(interactions: Interactions, max_len: int, order: str, side: list[str]) -> None:
+    """The checks of :func:`windows`, on one row, as it makes temporary columns of all rows."""
+    first = replace(
+        interactions,
+        users=interactions.users[:1],
+        items=interactions.items[:1],
+        times=None,
+        side={name: column[:1] for name, column in interactions.side.items()},
+    )
+    windows(first, [], max_len, order=order, side=side)
 
 
 def _after_zero(column: np.ndarray) -> tf.Tensor:

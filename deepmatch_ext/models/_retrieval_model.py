@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,7 +122,7 @@ class RetrievalModel(keras.Model):
             and not kwargs.get("steps_per_epoch")
             and isinstance(shuffle, bool)
         ):
-            order = self._epoch_order(rows) if shuffle else None
+            order = self._epoch_order(rows, batch_size) if shuffle else None
             x = batches(_with_weights(x, y, sample_weight), rows, batch_size, order)
             y = batch_size = sample_weight = None
         if isinstance(x, tf.data.Dataset):
@@ -210,12 +211,17 @@ class RetrievalModel(keras.Model):
         held_out = _with_weights(x, y, sample_weight)
         return held_out if rows is None else batches(held_out, rows, batch_size)
 
-    def _epoch_order(self, rows: int) -> Callable[[], np.ndarray]:
-        """Draws the order of an epoch's rows, from the seed and the number of steps made."""
-        step = raw_variable(self.get_layer("candidates").step)
+    def _epoch_order(self, rows: int, batch_size: int | None) -> Callable[[], np.ndarray]:
+        """Draws the order of an epoch's rows, from the seed and the number of steps made before the epoch.
+
+        The steps are read once, here: tf.data draws an order on a thread of its own, beside the step that counts.
+        """
+        seed = self._builder_config.value["arguments"]["seed"]
+        start, steps = int(raw_variable(self.get_layer("candidates").step)), -(-rows // (batch_size or 32))
+        epochs = itertools.count()
 
         def order() -> np.ndarray:
-            return np.random.default_rng([self._builder_config.value["arguments"]["seed"], int(step)]).permutation(rows)
+            return np.random.default_rng([seed, start + next(epochs) * steps]).permutation(rows)
 
         return order
 
@@ -252,6 +258,8 @@ class RetrievalModel(keras.Model):
         rows = check_model_input([*towers.user_columns, *towers.item_columns], x, targets)
         if not rows:
             raise problem("The model's input", "have at least one row", "none")
+        if y is not None and np.shape(y)[:1] != (rows,):
+            raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
         x = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.inputs}
         return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
@@ -279,7 +287,12 @@ class RetrievalModel(keras.Model):
 
 
 def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
-    return (x, y) if sample_weight is None else (x, y, np.asarray(sample_weight))
+    if sample_weight is None:
+        return (x, y)
+    weights = np.asarray(sample_weight)
+    if isinstance(x, Mapping) and weights.shape[:1] != y.shape[:1]:
+        raise problem("`sample_weight`", f"have a row for each of the {len(y)} examples", f"shape {weights.shape}")
+    return (x, y, weights)
 
 
 def _array(values: Any, tensor: Any) -> Any:

@@ -121,7 +121,9 @@ def _weighted_history(
 
 def _numbers(column: DenseColumn, values: Any) -> Any:
     if column.transform_fn is None:
-        return values
+        # Integers can't stand beside embeddings; a scale of 1 makes floats of them.
+        is_float = column.dtype.startswith("float")
+        return values if is_float else keras.layers.Rescaling(1.0, name=layer_name("float", column.name))(values)
     return keras.layers.Lambda(column.transform_fn, name=layer_name("transformed", column.name))(values)
 
 
