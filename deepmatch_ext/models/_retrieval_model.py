@@ -212,16 +212,16 @@ class RetrievalModel(keras.Model):
         return held_out if rows is None else batches(held_out, rows, batch_size)
 
     def _epoch_order(self, rows: int, batch_size: int | None) -> Callable[[], np.ndarray]:
-        """Draws the order of an epoch's rows, from the seed and the number of steps made before the epoch.
+        """Draws the order of an epoch's rows, from the seed and the number of the epoch's first step.
 
         The steps are read once, here: tf.data draws an order on a thread of its own, beside the step that counts.
         """
         seed = self._builder_config.value["arguments"]["seed"]
-        start, steps = int(raw_variable(self.get_layer("candidates").step)), -(-rows // (batch_size or 32))
+        first, steps = int(raw_variable(self.get_layer("candidates").step)) + 1, -(-rows // (batch_size or 32))
         epochs = itertools.count()
 
         def order() -> np.ndarray:
-            return np.random.default_rng([seed, start + next(epochs) * steps]).permutation(rows)
+            return np.random.default_rng([seed, first + next(epochs) * steps]).permutation(rows)
 
         return order
 
