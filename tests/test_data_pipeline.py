@@ -403,6 +403,17 @@ def test_parquet_lists_are_cut_and_padded(tmp_path, monkeypatch):
 
 
 @needs_pyarrow
+def test_lists_of_a_slice_do_not_begin_at_the_first_value():
+    import pyarrow as pa
+
+    values = parquet_dataset.__globals__["_column_values"]
+    part = pa.array([[1, 2, 3], [4], [5, 6]]).slice(1)
+    assert values("hist", part, tf.TensorSpec([2], tf.int64)).tolist() == [[4, 0], [5, 6]]
+    part = pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2)).slice(1)
+    assert values("hist", part, tf.TensorSpec([2], tf.int64)).tolist() == [[3, 4]]
+
+
+@needs_pyarrow
 def test_parquet_blocks_hold_whole_row_groups(tmp_path):
     # 10 groups of 30 rows; of blocks of 100 rows, each holds 3 groups: of the first 90 rows, 30 or none of each group.
     paths = write_parquet(tmp_path, row_group_size=30)
