@@ -16,8 +16,10 @@ with mock.patch("threading.Thread.start"):
     import deepctr  # noqa: F401
 
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from hypothesis import strategies as st
 
 from deepmatch_ext import YoutubeDNN
+from deepmatch_ext.data import IdMap, Interactions
 from deepmatch_ext.utils import sampledsoftmaxloss
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
@@ -63,6 +65,23 @@ def small_model(combiner="recency+last", **arguments):
 def user_vectors(model, x, **options):
     encoder = tf.keras.Model(inputs=model.user_input, outputs=model.user_emb)
     return encoder.predict(user_part(x), verbose=0, **options)
+
+
+@st.composite
+def window_arguments(draw, min_rows=0):
+    """Interactions of a few users, target rows, a history length and an order, for `windows` and its like."""
+    sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any))
+    size = sum(sizes)
+    items = draw(st.lists(st.integers(1, 7), min_size=size, max_size=size))
+    users = np.repeat(np.arange(1, len(sizes) + 1), sizes)
+    side = {
+        "rating": np.linspace(0.5, 1.5, size),
+        "day": np.arange(1, size + 1, dtype=np.int16),
+        "liked": np.arange(size) % 2 == 0,
+    }
+    x = Interactions(users, items, None, side, IdMap(np.arange(1, len(sizes) + 1)), IdMap(np.arange(1, 8)))
+    rows = draw(st.lists(st.integers(0, size - 1), min_size=min_rows, max_size=12))
+    return x, rows, draw(st.integers(1, 12)), draw(st.sampled_from(["recent_first", "oldest_first"]))
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,13 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import window_arguments
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.data import (
-    IdMap,
     Interactions,
     parquet_dataset,
     tfrecord_dataset,
@@ -50,22 +50,6 @@ def assert_same(got, expected):
             np.testing.assert_array_equal(one[name], other[name], strict=True)
 
 
-@st.composite
-def made(draw):
-    sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any))
-    size = sum(sizes)
-    items = draw(st.lists(st.integers(1, 7), min_size=size, max_size=size))
-    users = np.repeat(np.arange(1, len(sizes) + 1), sizes)
-    side = {
-        "rating": np.linspace(0.5, 1.5, size),
-        "day": np.arange(1, size + 1, dtype=np.int16),
-        "liked": np.arange(size) % 2 == 0,
-    }
-    x = Interactions(users, items, None, side, IdMap(np.arange(1, len(sizes) + 1)), IdMap(np.arange(1, 8)))
-    rows = draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=12))
-    return x, rows, draw(st.integers(1, 12)), draw(st.sampled_from(["recent_first", "oldest_first"]))
-
-
 def cyclic(rows=ROWS, users=20):
     """Histories in which the next item follows from the last one; item ids 1..30."""
     sizes = np.full(users, rows // users)
@@ -92,7 +76,7 @@ def rows_of(dataset):
 
 
 @settings(max_examples=15)
-@given(made(), st.integers(1, 7))
+@given(window_arguments(min_rows=1), st.integers(1, 7))
 def test_batches_equal_windows(case, batch_size):
     x, rows, max_len, order = case
     options = {"order": order, "side": ["rating", "day", "liked"]}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import window_arguments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmatch_ext.data import (
-    IdMap,
     Interactions,
     leave_last_out,
     read_dataset,
@@ -44,18 +44,6 @@ def test_the_history_of_the_documentation(earlier, order, expected):
     assert batch["user_id"].tolist() == [1]
 
 
-@st.composite
-def made(draw):
-    sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any))
-    size = sum(sizes)
-    items = draw(st.lists(st.integers(1, 7), min_size=size, max_size=size))
-    users = np.repeat(np.arange(1, len(sizes) + 1), sizes)
-    side = {"rating": np.linspace(0.5, 1.5, size), "day": np.arange(1, size + 1, dtype=np.int16)}
-    x = Interactions(users, items, None, side, IdMap(np.arange(1, len(sizes) + 1)), IdMap(np.arange(1, 8)))
-    rows = draw(st.lists(st.integers(0, size - 1), max_size=12))
-    return x, rows, draw(st.integers(1, 12)), draw(st.sampled_from(["recent_first", "oldest_first"]))
-
-
 def slow_history(x, before, user, max_len, order, values):
     earlier = [values[row].item() for row in range(before) if x.users[row] == user]
     kept = earlier[-max_len:]
@@ -65,7 +53,7 @@ def slow_history(x, before, user, max_len, order, values):
 
 
 @settings(max_examples=150, deadline=None)
-@given(made(), st.sampled_from([1, 7, 2**20]))
+@given(window_arguments(), st.sampled_from([1, 7, 2**20]))
 def test_against_a_slow_loop(case, block):
     x, rows, max_len, order = case
     with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +78,7 @@ def test_against_a_slow_loop(case, block):
 
 
 @settings(max_examples=80, deadline=None)
-@given(made(), st.data())
+@given(window_arguments(), st.data())
 def test_histories_of_users_against_a_slow_loop(case, data):
     x, _, max_len, order = case
     users = data.draw(st.lists(st.integers(0, x.num_users), max_size=8))
@@ -107,7 +95,7 @@ def test_histories_of_users_against_a_slow_loop(case, data):
 
 
 @settings(max_examples=50, deadline=None)
-@given(made())
+@given(window_arguments())
 def test_nothing_at_or_after_the_target_gets_in(case):
     x, rows, max_len, order = case
     # The day column numbers all rows from 1, so that a row betrays itself.
