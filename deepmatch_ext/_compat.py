@@ -21,6 +21,9 @@ if _imported.layers.Layer is not keras.layers.Layer:
 # Keras 3's `tf.keras` has no `saving`.
 _saving = importlib.import_module("keras.saving") if KERAS_3 else keras.saving
 
+# For weights that a mixed-precision policy must leave alone.
+_NO_CAST = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
+
 T = TypeVar("T")
 
 register: Callable[[T], T] = _saving.register_keras_serializable("deepmatch_ext")
@@ -28,9 +31,8 @@ register: Callable[[T], T] = _saving.register_keras_serializable("deepmatch_ext"
 
 def add_table(layer: Any, name: str, shape: tuple[int, ...], initializer: Any, trainable: bool) -> Any:
     """A float32 weight that is looked up by row, never cast as a whole by a mixed-precision policy."""
-    no_cast = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
     weight = layer.add_weight(
-        name=name, shape=shape, dtype="float32", initializer=initializer, trainable=trainable, **no_cast
+        name=name, shape=shape, dtype="float32", initializer=initializer, trainable=trainable, **_NO_CAST
     )
     weight.is_embedding_table = True
     return weight
@@ -43,14 +45,13 @@ def is_table(variable: Any) -> bool:
 
 def add_state(layer: Any, name: str, value: Any) -> Any:
     """A non-trainable weight that starts as ``value`` (a NumPy array), kept in its dtype and saved with the model."""
-    no_cast = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
     return layer.add_weight(
         name=name,
         shape=value.shape,
         dtype=str(value.dtype),
         initializer=lambda shape, dtype=None, **_: tf.convert_to_tensor(value),
         trainable=False,
-        **no_cast,
+        **_NO_CAST,
     )
 
 
@@ -82,6 +83,11 @@ def serialize(value: Any) -> Any:
 def deserialize(value: Any) -> Any:
     """The reverse of `serialize`."""
     return _saving.deserialize_keras_object(value)
+
+
+def rename(model: Any, name: str) -> None:
+    """Gives a model another name."""
+    setattr(model, "name" if KERAS_3 else "_name", name)
 
 
 def slot_index(optimizer: Any, variable: Any) -> int:

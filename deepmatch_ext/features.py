@@ -268,15 +268,33 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
                 continue
             if values.dtype.kind == "f" and np.isnan(values).any():
                 raise problem(f"Input {name!r}", "hold no NaN", f"{int(np.isnan(values).sum())} of them")
+            if values.dtype.kind == "f" and np.isinf(values).any():
+                raise problem(f"Input {name!r}", "hold no infinity", f"{int(np.isinf(values).sum())} of them")
             if not isinstance(column, DenseColumn) and name == column.name:
                 sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
-                if not sparse.use_hash:
-                    first, last = int(name in targets), sparse.vocabulary_size - 1
-                    rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
-                    _check_range(name, values, first, last, rule + (" and 0 is padding" if first else ""))
+                _check_ids(sparse, values, name in targets)
     if len(set(rows.values())) > 1:
         raise problem("The inputs", "have one number of rows", f"{rows}")
     return next(iter(rows.values()), 0)
+
+
+def _check_ids(column: SparseColumn, values: np.ndarray, is_target: bool) -> None:
+    if values.dtype.kind == "f" and (values != np.floor(values)).any():
+        raise problem(f"Input {column.name!r}", "hold whole numbers, since they are ids", "fractions among them")
+    if not column.use_hash:
+        first, last = int(is_target), column.vocabulary_size - 1
+        rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
+        _check_range(column.name, values, first, last, rule + (" and 0 is padding" if is_target else ""))
+        return
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(column.dtype)
+        rule = f"ids that its dtype holds, {column.dtype}; give the column dtype='int64'"
+        _check_range(column.name, values, int(limits.min), int(limits.max), rule)
+    padding = int((values == ("0" if column.dtype == "string" else 0)).sum()) if is_target else 0
+    if padding:
+        raise problem(
+            f"Input {column.name!r}", "hold no padding, 0, since it is what is to be predicted", f"{padding} of it"
+        )
 
 
 def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -21,8 +21,8 @@ from deepmatch_ext._checks import one_of, positive_int, problem
 
 State = Mapping[str, Any]
 
-# Stands for counts that come with the saved weights.
-_SAVED = object()
+# Stands in a config for counts that come with the saved weights.
+_SAVED = "saved with the weights"
 
 
 class Sampler:
@@ -152,12 +152,13 @@ class FrequencySampler(Sampler):
         _check_counts_fit(self.item_count, vocabulary_size)
 
     def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
-        probability = _probabilities(self.item_count, vocabulary_size, self.distortion)
-        threshold, alias = alias_table(probability[1:])
+        log_q = _log_q(self.item_count, vocabulary_size, self.distortion)
+        probability = np.exp(log_q[1:])
+        threshold, alias = alias_table(probability / probability.sum())
         return {
             "threshold": np.concatenate([[1], threshold]).astype("float32"),
             "alias": np.concatenate([[0], alias + 1]).astype("int32"),
-            "log_q": _log_q(probability),
+            "log_q": log_q.astype("float32"),
         }
 
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
@@ -173,7 +174,7 @@ class FrequencySampler(Sampler):
         return tf.nn.embedding_lookup(state["log_q"], ids) + np.float32(math.log(self.num_sampled))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "distortion": self.distortion}
+        return {**super().get_config(), "item_count": _SAVED, "distortion": self.distortion}
 
 
 class InBatchSampler(Sampler):
@@ -196,7 +197,7 @@ class InBatchSampler(Sampler):
         _check_counts_fit(self.item_count, vocabulary_size)
 
     def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
-        return {"log_q": _log_q(_probabilities(self.item_count, vocabulary_size, 1.0))}
+        return {"log_q": _log_q(self.item_count, vocabulary_size, 1.0).astype("float32")}
 
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
         return tf.zeros([0], tf.int64)
@@ -205,6 +206,9 @@ class InBatchSampler(Sampler):
         self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
     ) -> tf.Tensor:
         return tf.nn.embedding_lookup(state["log_q"], ids) + tf.math.log(tf.cast(batch_size, tf.float32))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "item_count": _SAVED}
 
 
 _SAMPLERS: dict[str, type[Sampler]] = {
@@ -229,8 +233,7 @@ def make_sampler(spec: Any) -> Sampler:
     settings = {key: value for key, value in spec.items() if value is not None and key not in ("sampler", "item_name")}
     name = one_of("The sampler's name", spec["sampler"], _SAMPLERS)
     if name in ("frequency", "inbatch"):
-        # A config that `get_config` wrote has no such key; a NegativeSampler always has it.
-        settings.setdefault("item_count", spec.get("item_count", _SAVED))
+        settings.setdefault("item_count", None)  # which the samplers refuse
     else:
         settings.pop("item_count", None)
     if name == "inbatch":
@@ -278,7 +281,7 @@ def alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked_counts(item_count: Any) -> np.ndarray | None:
-    if item_count is _SAVED:
+    if isinstance(item_count, str) and item_count == _SAVED:
         return None
     if item_count is None:
         raise problem(
@@ -296,6 +299,8 @@ def _checked_counts(item_count: Any) -> np.ndarray | None:
         raise problem("`item_count`", "have one dimension, a count per id", f"shape {counts.shape}")
     if not np.isfinite(counts).all() or (counts < 0).any():
         raise problem("`item_count`", "hold finite counts of at least 0", "a negative or non-finite one")
+    if ((counts > 0) & (counts < 1)).any():
+        raise problem("`item_count`", "hold counts, not shares", f"{counts[(counts > 0) & (counts < 1)][0]:g}")
     return counts
 
 
@@ -308,14 +313,13 @@ def _check_counts_fit(item_count: np.ndarray | None, vocabulary_size: int) -> No
         )
 
 
-def _probabilities(item_count: np.ndarray | None, vocabulary_size: int, distortion: float) -> np.ndarray:
-    """(V,) float64, 0 for padding. Uniform without counts: a saved state is about to replace it."""
+def _log_q(item_count: np.ndarray | None, vocabulary_size: int, distortion: float) -> np.ndarray:
+    """(V,) float64, log of each item's share. Uniform without counts: a saved state is about to replace it.
+
+    Padding has no share; it is given the least of the others', so that nothing is infinite.
+    """
     counts = np.ones(vocabulary_size) if item_count is None else np.maximum(item_count, 1.0)
-    weights = counts**distortion
-    weights[0] = 0.0
-    return weights / weights.sum()
-
-
-def _log_q(probability: np.ndarray) -> np.ndarray:
-    # Padding has probability 0; it is given the least of the others', so that nothing is infinite.
-    return np.log(np.maximum(probability, probability[1:].min())).astype("float32")
+    log_weights = distortion * np.log(counts[1:])
+    log_weights -= log_weights.max()  # of shares as far apart as float64 can't hold, the largest still sum to 1
+    log_q = log_weights - np.log(np.exp(log_weights).sum())
+    return np.concatenate([[log_q.min()], log_q])

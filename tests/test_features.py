@@ -125,6 +125,24 @@ def good_input(rows=3):
     }
 
 
+HASHED = [SparseFeat("i", 9, use_hash=True), SparseFeat("s", 9, use_hash=True, dtype="string")]
+FLOAT = [SparseFeat("f", 9, dtype="float32")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "name", "values", "message"),
+    [
+        (HASHED[:1], "i", np.array([5, 2**32 + 5]), r"Input 'i' must hold ids that its dtype holds, int32; give"),
+        (HASHED[:1], "i", np.array([5, 0]), r"Input 'i' must hold no padding, 0, .* got 1 of it"),
+        (HASHED[1:], "s", np.array(["a", "0"]), r"Input 's' must hold no padding"),
+        (FLOAT, "f", np.array([1.0, 2.7]), r"Input 'f' must hold whole numbers, since they are ids"),
+    ],
+)
+def test_ids_that_would_become_others_are_refused(columns, name, values, message):
+    with pytest.raises(ValueError, match=message):
+        check_model_input(read_columns("columns", columns), {name: values}, targets=[name])
+
+
 def test_good_input_passes_and_is_counted():
     columns = read_columns("columns", EVERY_OPTION)
     x = good_input()
@@ -155,6 +173,7 @@ def test_good_input_passes_and_is_counted():
         ("hist", np.full((3, 5), 20), r"Input 'hist' must hold ids in 0..19"),
         ("hist_len", np.array([1, 2, 6]), r"Input 'hist_len' must hold lengths in 0..5, the history's `maxlen`; got 1"),
         ("hist_len", np.array([1, 2, -1]), r"Input 'hist_len' must hold lengths in 0..5"),
+        ("price", np.array([1.0, np.inf, 2.0]), r"Input 'price' must hold no infinity; got 1 of them"),
         ("price", np.array([1.0, np.nan, 2.0]), r"Input 'price' must hold no NaN; got 1 of them"),
         ("w", np.full((3, 5, 1), np.nan), r"Input 'w' must hold no NaN"),
         ("stats", np.ones((3, 5)), r"Input 'stats' must have shape \(rows, 4\)"),

@@ -99,6 +99,17 @@ def test_alias_table_of_a_long_skewed_distribution():
     np.testing.assert_allclose(implied, probability, atol=1e-12)
 
 
+@pytest.mark.parametrize("distortion", [-100.0, 100.0])
+def test_an_extreme_distortion_stays_finite(distortion):
+    sampler = FrequencySampler(5, [0, 1, 1000, 10_000], distortion)
+    state = sampler.state(4)
+    assert all(np.isfinite(array).all() for array in state.values())
+    # Shares in the ratio (1 : 1000 : 10000) ** distortion: one item has nearly all.
+    commonest = 3 if distortion > 0 else 1
+    np.testing.assert_allclose(state["log_q"][commonest], 0, atol=1e-6)
+    np.testing.assert_allclose(state["log_q"][1] - state["log_q"][3], -distortion * np.log(10_000), rtol=1e-6)
+
+
 def test_deepmatch_negative_samplers_are_taken():
     assert isinstance(make_sampler(NegativeSampler("uniform", 5, "item")), UniformSampler)
     frequency = make_sampler(NegativeSampler("frequency", 5, "item", item_count=COUNTS, distortion=0.5))
@@ -116,6 +127,9 @@ def test_deepmatch_negative_samplers_are_taken():
         (lambda: FrequencySampler(5, None), r"`item_count` must be given"),
         (lambda: make_sampler({"sampler": "uniform"}), r"`sampler_config` must have the settings of the 'uniform'"),
         (lambda: make_sampler({"sampler": "uniform", "num": 3}), r"`sampler_config` must have the settings of the"),
+        (lambda: make_sampler({"sampler": "frequency", "num_sampled": 3}), r"`item_count` must be given"),
+        (lambda: FrequencySampler(5, [0, 0.7, 0.3]), r"`item_count` must hold counts, not shares; got 0.7"),
+        (lambda: InBatchSampler([0, 0.7, 0.3]), r"`item_count` must hold counts, not shares"),
         (lambda: FrequencySampler(5, ["a", "b"]), r"`item_count` must be an array of counts by id; got a list"),
         (lambda: FrequencySampler(5, {1: 2}), r"`item_count` must be an array of counts by id; got a dict"),
         (lambda: UniformSampler(0), r"`num_sampled` must be an integer of at least 1; got 0"),

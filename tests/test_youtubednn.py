@@ -21,6 +21,7 @@ from conftest import (
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
+from deepmatch_ext._compat import rename
 from deepmatch_ext.layers import custom_objects
 from deepmatch_ext.samplers import FrequencySampler, InBatchSampler, LogUniformSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
@@ -345,6 +346,22 @@ def test_a_reloaded_run_goes_on_as_the_undisturbed_one(tmp_path):
     assert_all_close(second.get_weights(), undisturbed.get_weights(), atol=1e-7)
 
 
+def test_a_reload_keeps_frozen_layers_and_the_name(tmp_path):
+    model = small_model(dnn_dropout=0.1)
+    model.get_layer("table_item").trainable = False
+    rename(model, "mine")
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit(small_input(32), verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert again.name == "mine"
+    assert not again.get_layer("table_item").trainable
+    assert len(again.trainable_weights) == len(model.trainable_weights) == 4
+    frozen = again.get_layer("table_item").get_weights()[0]
+    again.fit(small_input(32), verbose=0)
+    np.testing.assert_array_equal(again.get_layer("table_item").get_weights()[0], frozen)
+
+
 def test_a_reload_keeps_the_precision_policy(tmp_path):
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
@@ -375,6 +392,10 @@ ITEM = [item_column()]
         (lambda: YoutubeDNN(HISTORY, [DenseFeat("price")]), r"`item_feature_columns` must be one SparseFeat"),
         (lambda: YoutubeDNN([], ITEM), r"`user_feature_columns` must have at least one column"),
         (lambda: YoutubeDNN(HISTORY, ITEM, [16, 9]), r"`user_dnn_hidden_units` must end in .* 8; got 9"),
+        (
+            lambda: YoutubeDNN([*HISTORY, DenseFeat("loss")], ITEM),
+            r"The names of inputs must be none of .*, the model's layers; got 'loss'",
+        ),
         (lambda: YoutubeDNN(HISTORY, ITEM, 8), r"`user_dnn_hidden_units` must be a list of integers; got 8"),
         (
             lambda: YoutubeDNN([VarLenSparseFeat(SparseFeat("h", 9, 8), 4, length_name="item")], ITEM),
@@ -405,6 +426,14 @@ ITEM = [item_column()]
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_names_that_differ_in_other_letters_only_are_different():
+    columns = [
+        SparseFeat(f"c{k}", 9, 4, embedding_name=name) for k, name in enumerate(("städt", "stödt", "a b", "a_b"))
+    ]
+    model = YoutubeDNN([*HISTORY, *columns], ITEM)
+    assert len({layer.name for layer in model.layers}) == len(model.layers)
 
 
 def test_more_negatives_than_items_are_no_problem_by_default():

@@ -65,6 +65,11 @@ class EmbeddingTable(keras.layers.Layer):
         )
         if self.embeddings_initializer is None:
             with tf.init_scope():
+                if not tf.executing_eagerly():
+                    raise RuntimeError(
+                        f"{self.name}: without eager mode `embeddings_initializer` must be given. Give one, or leave "
+                        "out `tf.compat.v1.disable_eager_execution()`, which this package does not need."
+                    )
                 _fill_normal(raw_variable(self.embeddings), self.seed)
         self.built = True
 

@@ -12,22 +12,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_int
 from deepmatch_ext._compat import keras
 
+DEFAULT_BATCH_SIZE = 32  # as in Keras
 
-def batches(
-    arrays: Any, rows: int, batch_size: int | None, order: Callable[[], np.ndarray] | None = None
-) -> tf.data.Dataset:
+
+def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
     """``arrays`` in batches, the last one smaller if they don't come out even.
 
     Args:
         arrays: A structure (tuples, dictionaries) of arrays or tensors, each of ``rows`` rows.
         rows: Their number of rows.
-        batch_size: Rows in a batch. None: 32, as in Keras.
+        batch_size: Rows in a batch.
         order: Called at the start of every epoch for the order of its rows, (rows,) int64. None: as they are.
     """
-    batch_size = positive_int("`batch_size`", 32 if batch_size is None else batch_size)
     tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
     starts = tf.data.Dataset.range(0, rows, batch_size)
     if order is None:

@@ -17,11 +17,12 @@ from deepmatch_ext._compat import (
     keras,
     raw_variable,
     register,
+    rename,
     serialize,
     set_global_policy,
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
-from deepmatch_ext.models._feeding import Encoder, batches
+from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
 from deepmatch_ext.samplers import Sampler
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
@@ -50,7 +51,8 @@ class RetrievalModel(keras.Model):
     """A training model from user and item inputs to the loss of each example, (B, 1).
 
     It is a functional Keras model: ``compile``, ``fit``, ``evaluate``, ``save`` and the rest are Keras's. It adds the
-    towers as attributes, checks NumPy inputs before anything runs, and needs no labels: the label is the item id.
+    towers as attributes, checks NumPy inputs before anything runs, and `fit` and `evaluate` need no labels: the label
+    is the item id.
 
     Attributes:
         user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
@@ -108,11 +110,12 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
         """
         x, y, rows = self._checked(x, y)
+        size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
         if isinstance(validation_data, Mapping):
             validation_data = (validation_data,)
-        if isinstance(validation_data, tuple):
-            size = kwargs.pop("validation_batch_size", None) or batch_size
-            validation_data = self._validation_batches(*validation_data, batch_size=size)
+        if isinstance(validation_data, list | tuple):
+            held_out_size = kwargs.pop("validation_batch_size", None) or size
+            validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
         # What needs the arrays themselves is left to Keras.
@@ -122,8 +125,8 @@ class RetrievalModel(keras.Model):
             and not kwargs.get("steps_per_epoch")
             and isinstance(shuffle, bool)
         ):
-            order = self._epoch_order(rows, batch_size) if shuffle else None
-            x = batches(_with_weights(x, y, sample_weight), rows, batch_size, order)
+            order = self._epoch_order(rows, size) if shuffle else None
+            x = batches(_with_weights(x, y, sample_weight), rows, size, order)
             y = batch_size = sample_weight = None
         if isinstance(x, tf.data.Dataset):
             shuffle = False  # Keras 3 warns of its own default
@@ -146,7 +149,8 @@ class RetrievalModel(keras.Model):
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         x, y, rows = self._checked(x, y)
         if rows is not None and kwargs.get("steps") is None:
-            x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, batch_size)
+            size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
+            x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, size)
             y = batch_size = None
         return super().evaluate(x, y, batch_size, **kwargs)
 
@@ -206,18 +210,18 @@ class RetrievalModel(keras.Model):
             )
         return column
 
-    def _validation_batches(self, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None) -> Any:
+    def _validation_batches(self, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int) -> Any:
         x, y, rows = self._checked(x, y)
         held_out = _with_weights(x, y, sample_weight)
         return held_out if rows is None else batches(held_out, rows, batch_size)
 
-    def _epoch_order(self, rows: int, batch_size: int | None) -> Callable[[], np.ndarray]:
+    def _epoch_order(self, rows: int, batch_size: int) -> Callable[[], np.ndarray]:
         """Draws the order of an epoch's rows, from the seed and the number of the epoch's first step.
 
         The steps are read once, here: tf.data draws an order on a thread of its own, beside the step that counts.
         """
         seed = self._builder_config.value["arguments"]["seed"]
-        first, steps = int(raw_variable(self.get_layer("candidates").step)) + 1, -(-rows // (batch_size or 32))
+        first, steps = int(raw_variable(self.get_layer("candidates").step)) + 1, -(-rows // batch_size)
         epochs = itertools.count()
 
         def order() -> np.ndarray:
@@ -226,7 +230,9 @@ class RetrievalModel(keras.Model):
         return order
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, **{key: _to_plain(value) for key, value in self._builder_config.value.items()}}
+        frozen = [layer.name for layer in self.layers if not layer.trainable]
+        plain = {key: _to_plain(value) for key, value in self._builder_config.value.items()}
+        return {"name": self.name, "frozen": frozen, **plain}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Any:
@@ -236,9 +242,13 @@ class RetrievalModel(keras.Model):
         set_global_policy(config["dtype_policy"])
         try:
             arguments = {key: _from_plain(value) for key, value in config["arguments"].items()}
-            return BUILDERS[config["builder"]](**arguments)
+            model = BUILDERS[config["builder"]](**arguments)
         finally:
             set_global_policy(policy)
+        rename(model, config["name"])
+        for name in config["frozen"]:
+            model.get_layer(name).trainable = False
+        return model
 
     def _checked(self, x: Any, y: Any) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.

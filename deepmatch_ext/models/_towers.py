@@ -27,8 +27,10 @@ def derived_seed(seed: int, *place: Any) -> int:
 
 
 def layer_name(*parts: Any) -> str:
-    """A layer's name in the characters that every Keras takes."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", "_".join(map(str, parts)))
+    """A layer's name in the characters that every Keras takes; different parts give different names."""
+    name = "_".join(map(str, parts))
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
 
 
 class Tables:
@@ -145,7 +147,8 @@ def dense_tower(
     hidden = features
     for place, units in enumerate(hidden_units, start=1):
         if dropout:
-            hidden = keras.layers.Dropout(dropout, seed=derived_seed(seed, "dropout", place))(hidden)
+            dropout_seed = derived_seed(seed, "dropout", place)
+            hidden = keras.layers.Dropout(dropout, seed=dropout_seed, name=f"user_dropout_{place}")(hidden)
         hidden = keras.layers.Dense(
             units,
             kernel_initializer=keras.initializers.GlorotNormal(seed=derived_seed(seed, "dense", place)),
@@ -154,6 +157,6 @@ def dense_tower(
         )(hidden)
         if use_bn:
             hidden = keras.layers.BatchNormalization(name=f"user_bn_{place}")(hidden)
-        last = place == len(hidden_units)
-        hidden = keras.layers.Activation(output_activation if last else activation)(hidden)
+        function = output_activation if place == len(hidden_units) else activation
+        hidden = keras.layers.Activation(function, name=f"user_activation_{place}")(hidden)
     return hidden

@@ -14,6 +14,8 @@ from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers, builde
 from deepmatch_ext.models._towers import Tables, concatenated_features, dense_tower, derived_seed
 from deepmatch_ext.samplers import make_sampler
 
+_LAYER_NAMES = {"user_features", "user_emb", "item_row", "unit_length", "candidates", "loss"}
+
 
 @builder
 def YoutubeDNN(
@@ -83,7 +85,12 @@ def YoutubeDNN(
     item = _item_column(item_columns)
     if not user_columns:
         raise problem("`user_feature_columns`", "have at least one column", "none", "A history of items, say.")
-    no_duplicates("The names of user and item inputs", [*input_names(user_columns), item.name])
+    names = [*input_names(user_columns), item.name]
+    no_duplicates("The names of user and item inputs", names)
+    if reserved := sorted(_LAYER_NAMES.intersection(names)):
+        raise problem(
+            "The names of inputs", f"be none of {sorted(_LAYER_NAMES)}, the model's layers", repr(reserved[0])
+        )
     dim = item.embedding_dim
     if user_dnn_hidden_units is None:
         user_dnn_hidden_units = (4 * dim, 2 * dim, dim)
