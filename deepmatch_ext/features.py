@@ -182,7 +182,7 @@ def _column_from_config(config: Mapping[str, Any]) -> Column:
     return DenseColumn(**plain)
 
 
-def _input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
+def input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
     """name -> (shape without the batch, dtype) of every input of a column, as DeepCTR's build_input_features has it."""
     if isinstance(column, SparseColumn):
         return {column.name: ((1,), column.dtype)}
@@ -198,7 +198,7 @@ def _input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def input_names(columns: Iterable[Column]) -> list[str]:
     """The names of all inputs that the columns read, each once."""
-    return list(dict.fromkeys(name for column in columns for name in _input_shapes(column)))
+    return list(dict.fromkeys(name for column in columns for name in input_shapes(column)))
 
 
 def build_inputs(columns: Sequence[Column]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def build_inputs(columns: Sequence[Column]) -> dict[str, Any]:
     """
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
     for column in columns:
-        for name, shape in _input_shapes(column).items():
+        for name, shape in input_shapes(column).items():
             if shapes.setdefault(name, shape) != shape:
                 raise problem(f"Input {name!r}", "have one shape and dtype", f"{shapes[name]} and {shape}")
     return {name: keras.Input(shape=shape, name=name, dtype=dtype) for name, (shape, dtype) in shapes.items()}
@@ -260,7 +260,7 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
     """
     rows: dict[str, int] = {}
     for column in columns:
-        for name, (shape, dtype) in _input_shapes(column).items():
+        for name, (shape, dtype) in input_shapes(column).items():
             values = _input_array(name, x, shape, dtype)
             rows[name] = len(values)
             if isinstance(column, SequenceColumn) and name == column.length_name:

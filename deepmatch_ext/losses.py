@@ -1,4 +1,9 @@
-"""Losses as pure functions of logits. B: examples in the batch, S: sampled candidates, D: embedding size."""
+"""Losses as pure functions of logits. B: examples in the batch, S: sampled candidates, D: embedding size.
+
+Every loss takes the same two tensors, which `candidate_logits` makes: the positives' logits (B, 1) and the candidates'
+(B, S), each less the log of how often it was to be expected, a candidate that is the positive masked. With that
+correction each of them is least where ``u.i / temperature`` is the log of the item's chance, up to a constant.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +64,60 @@ def softmax_with_candidates(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Te
     logits = tf.concat([positive, candidates], axis=1)
     first = tf.zeros([tf.shape(logits)[0]], tf.int32)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=first, logits=logits)[:, tf.newaxis]
+
+
+def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    """BPR (Rendle et al., UAI 2009): the mean of ``-log sigmoid(p - c)`` over the candidates.
+
+    Args:
+        positive: (B, 1) logits of the positives.
+        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+
+    Returns:
+        (B, 1) the loss of each example.
+    """
+    # Masked ones are at minus infinity, so they add nothing.
+    total = tf.reduce_sum(tf.nn.softplus(candidates - positive), axis=1, keepdims=True)
+    return total / tf.maximum(_count(candidates), 1.0)
+
+
+def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibration: float) -> tf.Tensor:
+    """gBCE (Petrov & Macdonald, "gSASRec", RecSys 2023): binary cross-entropy that sampling doesn't make overconfident.
+
+    ``-(b log sigmoid(p) + sum of log(1 - sigmoid(c))) / (S + 1)`` with ``b = a (t (1 - 1/a) + 1/a)``, where ``a`` is
+    the sampling rate and ``t`` the calibration.
+
+    Args:
+        positive: (B, 1) logits of the positives.
+        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+        sampling_rate: Scalar in (0, 1], the share of all items that the candidates are.
+        calibration: t in [0, 1]: 0 is plain binary cross-entropy, 1 undoes the effect of sampling.
+
+    Returns:
+        (B, 1) the loss of each example.
+    """
+    power = sampling_rate * (calibration * (1 - 1 / sampling_rate) + 1 / sampling_rate)
+    of_positive = power * tf.nn.softplus(-positive)
+    of_candidates = tf.reduce_sum(tf.nn.softplus(candidates), axis=1, keepdims=True)
+    return (of_positive + of_candidates) / (_count(candidates) + 1.0)
+
+
+def hardest(candidates: tf.Tensor, num_hard: int) -> tf.Tensor:
+    """The highest logits of each example.
+
+    Args:
+        candidates: (B, S) logits.
+        num_hard: n, how many to keep; all, if there are fewer.
+
+    Returns:
+        (B, min(n, S)), the highest first.
+    """
+    return tf.math.top_k(candidates, tf.minimum(num_hard, tf.shape(candidates)[1])).values
+
+
+def _count(candidates: tf.Tensor) -> tf.Tensor:
+    """(B, 1) how many candidates are not masked."""
+    return tf.reduce_sum(tf.cast(candidates > _MASKED / 2, candidates.dtype), axis=1, keepdims=True)
 
 
 @register

@@ -5,37 +5,44 @@ id it tells the log of the count with which it was to be expected among the cand
 correction of sampled softmax subtracts (Bengio & Senecal 2008; ``tf.nn.sampled_softmax_loss``).
 
 Samplers are plain settings. What they need at every step (an alias table, say) is an array of their `state`, which
-`CandidateSampler` keeps as weights: so it is saved with the model's weights and not in its config.
+`CandidateSampler` keeps as weights: so it is saved with the model's weights and not in its config. A sampler that
+learns, from the positives that go by, changes its state in `update`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import one_of, positive_int, problem
+from deepmatch_ext._checks import number_between, one_of, positive_int, problem
 
 State = Mapping[str, Any]
 
 # Stands in a config for counts that come with the saved weights.
-_SAVED = "saved with the weights"
+SAVED = "saved with the weights"
+
+# Enough that a share of a thousandth is known to a tenth, and half a megabyte.
+DEFAULT_MEMORY = 2**17
 
 
 class Sampler:
     """What every sampler can do. ``V`` is the vocabulary's size, padding included.
 
     Attributes:
-        num_sampled: S, the candidates of a step; None where the batch decides.
-        in_batch: The batch's positives are candidates.
+        num_sampled: S, the candidates of a step that are drawn; None where the batch or the vocabulary decides.
+        in_batch: The batch's positives are candidates, too.
+        num_hard: How many of the candidates, those with the highest logits, each example keeps; None: all.
     """
 
     name: ClassVar[str]
     num_sampled: int | None = None
-    in_batch: ClassVar[bool] = False
+    in_batch: bool = False
+    num_hard: int | None = None
 
     def check(self, vocabulary_size: int) -> None:
         """Refuses settings that don't fit the vocabulary."""
@@ -59,6 +66,10 @@ class Sampler:
     ) -> tf.Tensor:
         """log of how often each of ``ids`` (any shape) was to be expected among a step's candidates, float32."""
         raise NotImplementedError
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        """Learns from a training step's positives (n,) int64, after its draw; returns the operations that do it."""
+        return []
 
     def get_config(self) -> dict[str, Any]:
         """The settings as plain data; `make_sampler` takes them back, without the counts, which are state."""
@@ -164,7 +175,7 @@ class FrequencySampler(Sampler):
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
         slot = tf.random.stateless_uniform([self.num_sampled], seed, 1, vocabulary_size, tf.int64)
         # Another stream than the slots': the two have to be independent.
-        uniform = tf.random.stateless_uniform([self.num_sampled], seed + [0, 2**40])
+        uniform = tf.random.stateless_uniform([self.num_sampled], _stream(seed, 1))
         alias = tf.cast(tf.nn.embedding_lookup(state["alias"], slot), tf.int64)
         return tf.where(uniform < tf.nn.embedding_lookup(state["threshold"], slot), slot, alias)
 
@@ -174,21 +185,274 @@ class FrequencySampler(Sampler):
         return tf.nn.embedding_lookup(state["log_q"], ids) + np.float32(math.log(self.num_sampled))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "item_count": _SAVED, "distortion": self.distortion}
+        return {**super().get_config(), "item_count": SAVED, "distortion": self.distortion}
 
 
 class InBatchSampler(Sampler):
     """The batch's own positives are the candidates, so an item is drawn as often as it is consumed.
 
-    Each example's own positive is masked like any accidental hit.
+    Each example's own positive is masked like any accidental hit. An item is to be expected ``B share(item)`` times
+    among B positives (the correction of Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
+    Recommendations", RecSys 2019).
 
     Args:
-        item_count: (V,) how often each id occurs in the training data, from which the expected counts follow: an
-            item is to be expected ``B count / total`` times among B positives.
+        item_count: (V,) how often each id occurs in the training data, from which the shares follow. None: they are
+            estimated while training, from the last `memory` positives, as in `AdaptiveSampler`.
+        memory: How many positives the estimate remembers.
     """
 
     name = "inbatch"
     in_batch = True
+
+    def __init__(self, item_count: Any = None, memory: int = DEFAULT_MEMORY) -> None:
+        self.shares = _shares(item_count, memory)
+
+    def check(self, vocabulary_size: int) -> None:
+        self.shares.check(vocabulary_size)
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        return self.shares.state(vocabulary_size)
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        return tf.zeros([0], tf.int64)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        return self.shares.log(state, vocabulary_size, ids) + tf.math.log(tf.cast(batch_size, tf.float32))
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        return self.shares.update(state, positives)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sampler": self.name, **self.shares.get_config()}
+
+
+class AdaptiveSampler(Sampler):
+    """By frequency, which is learnt from the positives that go by: no counts have to be known.
+
+    The last `memory` positives are kept, and how often each item is among them. A candidate is one of them, or, with
+    the probability `uniform_share`, any item. So the chance of every item is known exactly at every step, drawing costs
+    O(S), learning O(B), and popularity that drifts is followed. (The idea of estimating frequencies from the stream is
+    Yi et al.'s, RecSys 2019; TensorFlow's ``learned_unigram_candidate_sampler`` counts from the beginning.) Before
+    anything has gone by, the memory holds all items alike.
+
+    Args:
+        num_sampled: S, the candidates of a step.
+        memory: How many positives are remembered.
+        uniform_share: In (0, 1]: the share of candidates that are drawn uniformly, so that no item is never drawn.
+
+    Example:
+        >>> AdaptiveSampler(100).uniform_share
+        0.1
+    """
+
+    name = "adaptive"
+
+    def __init__(self, num_sampled: int, memory: int = DEFAULT_MEMORY, uniform_share: float = 0.1) -> None:
+        self.num_sampled: int = positive_int("`num_sampled`", num_sampled)
+        self.shares = RecentShares(memory, uniform_share)
+
+    @property
+    def uniform_share(self) -> float:
+        """The share of candidates that are drawn uniformly."""
+        return self.shares.uniform_share
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        return self.shares.state(vocabulary_size)
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        place = tf.random.stateless_uniform([self.num_sampled], seed, 0, self.shares.memory, tf.int64)
+        remembered = tf.cast(tf.nn.embedding_lookup(state["recent"], place), tf.int64)
+        uniform = tf.random.stateless_uniform([self.num_sampled], _stream(seed, 1), 1, vocabulary_size, tf.int64)
+        is_uniform = tf.random.stateless_uniform([self.num_sampled], _stream(seed, 2)) < self.uniform_share
+        return tf.where(is_uniform, uniform, remembered)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        return self.shares.log(state, vocabulary_size, ids) + np.float32(math.log(self.num_sampled))
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        return self.shares.update(state, positives)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.shares.get_config(), "uniform_share": self.uniform_share}
+
+
+class QueueSampler(Sampler):
+    """The positives of the batches before this one are the candidates (cross-batch negatives).
+
+    As Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders", SIGIR 2021; but the queue holds
+    ids, which the item tower encodes anew, so no candidate is stale. Before the queue is full it holds random items.
+
+    Args:
+        num_sampled: S, the length of the queue: so many positives before the batch.
+        item_count, memory: As in `InBatchSampler`, for how often each item is to be expected.
+    """
+
+    name = "queue"
+
+    def __init__(self, num_sampled: int, item_count: Any = None, memory: int = DEFAULT_MEMORY) -> None:
+        self.num_sampled: int = positive_int("`num_sampled`", num_sampled)
+        self.shares = _shares(item_count, memory)
+
+    def check(self, vocabulary_size: int) -> None:
+        self.shares.check(vocabulary_size)  # a queue may be longer than the vocabulary
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        return {**self.shares.state(vocabulary_size), **_ring("queue", self.num_sampled, vocabulary_size)}
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.nn.embedding_lookup(state["queue"], tf.range(self.num_sampled)), tf.int64)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        return self.shares.log(state, vocabulary_size, ids) + np.float32(math.log(self.num_sampled))
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        places, queued, moved = _next_places(state, "queue", self.num_sampled, positives)
+        written = state["queue"].scatter_update(tf.IndexedSlices(tf.cast(queued, tf.int32), places))
+        return [*self.shares.update(state, positives), written, moved]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.shares.get_config()}
+
+
+class MixedSampler(Sampler):
+    """The candidates of several samplers together, expected as often as in all of them.
+
+    ``MixedSampler([InBatchSampler(), UniformSampler(512)])`` is the mixed negative sampling of Yang et al., "Mixed
+    Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020.
+
+    Args:
+        samplers: At least two, of any kind but `HardNegatives`; one at most in-batch.
+    """
+
+    name = "mixed"
+
+    def __init__(self, samplers: Sequence[Any]) -> None:
+        if not isinstance(samplers, list | tuple) or len(samplers) < 2:
+            raise problem("`samplers`", "be a list of at least two samplers", samplers)
+        self.samplers: tuple[Sampler, ...] = tuple(make_sampler(sampler) for sampler in samplers)
+        in_batch = sum(sampler.in_batch for sampler in self.samplers)
+        if in_batch > 1 or any(sampler.num_hard for sampler in self.samplers):
+            raise problem(
+                "`samplers`",
+                "hold no HardNegatives, and one in-batch sampler at most",
+                f"{[sampler.name for sampler in self.samplers]}",
+                "HardNegatives goes around the mixture.",
+            )
+        self.in_batch = in_batch == 1
+        drawn = [sampler.num_sampled for sampler in self.samplers if not sampler.in_batch]
+        self.num_sampled = None if None in drawn else sum(n for n in drawn if n is not None)
+
+    def check(self, vocabulary_size: int) -> None:
+        for sampler in self.samplers:
+            sampler.check(vocabulary_size)
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        return {
+            f"{k}_{name}": array
+            for k, sampler in enumerate(self.samplers)
+            for name, array in sampler.state(vocabulary_size).items()
+        }
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        drawn = [
+            sampler.sample(_part(state, k), vocabulary_size, _stream(seed, 8 * (k + 1)))
+            for k, sampler in enumerate(self.samplers)
+        ]
+        return tf.concat(drawn, axis=0)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        each = [
+            sampler.log_expected_count(_part(state, k), vocabulary_size, ids, batch_size)
+            for k, sampler in enumerate(self.samplers)
+        ]
+        return tf.reduce_logsumexp(tf.stack(each), axis=0)
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        return [
+            operation
+            for k, sampler in enumerate(self.samplers)
+            for operation in sampler.update(_part(state, k), positives)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sampler": self.name, "samplers": [sampler.get_config() for sampler in self.samplers]}
+
+
+class HardNegatives(Sampler):
+    """Of another sampler's candidates each example keeps the hardest, those with the highest logits.
+
+    The gradient is that of the largest terms of the sum over the candidates alone: it is biased by what is left out,
+    the less so the more of the sum the kept ones hold.
+
+    Args:
+        of: The sampler that draws the candidates.
+        num_hard: How many of them each example keeps.
+    """
+
+    name = "hard"
+
+    def __init__(self, of: Any, num_hard: int) -> None:
+        self.sampler = make_sampler(of)
+        self.num_hard = positive_int("`num_hard`", num_hard)
+        self.num_sampled, self.in_batch = self.sampler.num_sampled, self.sampler.in_batch
+        if self.sampler.num_hard:
+            raise problem("`of`", "be a sampler that draws", "another HardNegatives")
+        if self.num_sampled is not None and not self.in_batch and self.num_hard > self.num_sampled:
+            raise problem("`num_hard`", f"be at most {self.num_sampled}, the sampler's candidates", num_hard)
+
+    def check(self, vocabulary_size: int) -> None:
+        self.sampler.check(vocabulary_size)
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        return self.sampler.state(vocabulary_size)
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        return self.sampler.sample(state, vocabulary_size, seed)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        return self.sampler.log_expected_count(state, vocabulary_size, ids, batch_size)
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        return self.sampler.update(state, positives)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sampler": self.name, "of": self.sampler.get_config(), "num_hard": self.num_hard}
+
+
+class FullSampler(Sampler):
+    """Every item is a candidate: full softmax. A step costs O(V), so it is for small catalogues.
+
+    Example:
+        >>> FullSampler().sample({}, 4, tf.constant([0, 1])).numpy()
+        array([1, 2, 3])
+    """
+
+    name = "full"
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        return tf.range(1, vocabulary_size, dtype=tf.int64)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        return tf.zeros_like(ids, tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sampler": self.name}
+
+
+class CountedShares:
+    """Each item's share of the positives, from counts that are known."""
 
     def __init__(self, item_count: Any) -> None:
         self.item_count = _checked_counts(item_count)
@@ -199,21 +463,106 @@ class InBatchSampler(Sampler):
     def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
         return {"log_q": _log_q(self.item_count, vocabulary_size, 1.0).astype("float32")}
 
-    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
-        return tf.zeros([0], tf.int64)
+    def log(self, state: State, vocabulary_size: int, ids: tf.Tensor) -> tf.Tensor:
+        return tf.nn.embedding_lookup(state["log_q"], ids)
 
-    def log_expected_count(
-        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
-    ) -> tf.Tensor:
-        return tf.nn.embedding_lookup(state["log_q"], ids) + tf.math.log(tf.cast(batch_size, tf.float32))
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        return []
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "item_count": _SAVED}
+        return {"item_count": SAVED}
+
+
+class RecentShares:
+    """Each item's share of the last ``memory`` positives, and a ``uniform_share`` spread over all items.
+
+    State: ``recent`` (memory,), the positives; ``recent_place`` (), where the next one goes; ``count`` (V,), how often
+    each item is among them.
+    """
+
+    def __init__(self, memory: int, uniform_share: float) -> None:
+        self.memory = positive_int("`memory`", memory)
+        self.uniform_share = number_between("`uniform_share`", uniform_share, 0, 1 + 1e-9)
+        if not self.uniform_share:
+            raise problem("`uniform_share`", "be greater than 0", uniform_share, "Else items might never be drawn.")
+
+    def check(self, vocabulary_size: int) -> None:
+        pass
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        ring = _ring("recent", self.memory, vocabulary_size)
+        return {**ring, "count": np.bincount(ring["recent"], minlength=vocabulary_size).astype("int32")}
+
+    def log(self, state: State, vocabulary_size: int, ids: tf.Tensor) -> tf.Tensor:
+        count = tf.cast(tf.nn.embedding_lookup(state["count"], ids), tf.float32)
+        uniform = self.uniform_share / (vocabulary_size - 1)
+        return tf.math.log(count * np.float32((1 - self.uniform_share) / self.memory) + np.float32(uniform))
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        places, new, moved = _next_places(state, "recent", self.memory, positives)
+        old = tf.nn.embedding_lookup(state["recent"], places)
+        new = tf.cast(new, old.dtype)
+        ones = tf.ones_like(new)
+        with tf.control_dependencies([old]):
+            return [
+                state["count"].scatter_sub(tf.IndexedSlices(ones, old)),
+                state["count"].scatter_add(tf.IndexedSlices(ones, new)),
+                state["recent"].scatter_update(tf.IndexedSlices(new, places)),
+                moved,
+            ]
+
+    def get_config(self) -> dict[str, Any]:
+        return {"memory": self.memory}
+
+
+def _shares(item_count: Any, memory: int) -> CountedShares | RecentShares:
+    # A hundredth keeps the correction of items that the memory doesn't hold finite.
+    return RecentShares(memory, 0.01) if item_count is None else CountedShares(item_count)
+
+
+def _ring(name: str, length: int, vocabulary_size: int) -> dict[str, np.ndarray]:
+    """A ring of ids, at first all items alike in an order by chance, and the place that is written next."""
+    ids = np.resize(np.random.default_rng(0).permutation(np.arange(1, vocabulary_size)), length)
+    return {name: ids.astype("int32"), f"{name}_place": np.zeros((), "int64")}
+
+
+def _next_places(state: State, name: str, length: int, positives: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    """Where in a ring the positives go, those of them that go there, and the operation that moves the place on."""
+    positives = tf.boolean_mask(positives, positives > 0)[-length:]
+    n = tf.size(positives, out_type=tf.int64)
+    first = tf.identity(state[f"{name}_place"])
+    with tf.control_dependencies([first]):
+        moved = state[f"{name}_place"].assign((first + n) % length)
+    return (first + tf.range(n)) % length, positives, moved
+
+
+def _part(state: State, k: int) -> State:
+    prefix = f"{k}_"
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _stream(seed: tf.Tensor, k: int) -> tf.Tensor:
+    """Another stream of random numbers than the seed's, independent of it."""
+    return seed + tf.constant([0, k * 2**40], tf.int64)
 
 
 _SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.name: sampler for sampler in (UniformSampler, LogUniformSampler, FrequencySampler, InBatchSampler)
+    sampler.name: sampler
+    for sampler in (
+        UniformSampler,
+        LogUniformSampler,
+        FrequencySampler,
+        AdaptiveSampler,
+        InBatchSampler,
+        QueueSampler,
+        MixedSampler,
+        HardNegatives,
+        FullSampler,
+    )
 }
+
+
+_DEEPMATCH_SETTINGS = ("num_sampled", "item_name", "item_count", "distortion")
 
 
 def make_sampler(spec: Any) -> Sampler:
@@ -230,16 +579,16 @@ def make_sampler(spec: Any) -> Sampler:
         raise problem(
             "`sampler_config`", "be a sampler or a NegativeSampler", repr(spec), "For example UniformSampler(100)."
         )
-    settings = {key: value for key, value in spec.items() if value is not None and key not in ("sampler", "item_name")}
     name = one_of("The sampler's name", spec["sampler"], _SAMPLERS)
-    if name in ("frequency", "inbatch"):
-        settings.setdefault("item_count", None)  # which the samplers refuse
-    else:
-        settings.pop("item_count", None)
-    if name == "inbatch":
-        settings.pop("num_sampled", None)
-    if name != "frequency":
-        settings.pop("distortion", None)
+    takes = inspect.signature(_SAMPLERS[name]).parameters
+    settings = {
+        key: value
+        for key, value in spec.items()
+        # DeepMatch's tuple has a place for every sampler's settings.
+        if value is not None and key != "sampler" and (key in takes or key not in _DEEPMATCH_SETTINGS)
+    }
+    if name == "frequency":
+        settings.setdefault("item_count", None)  # which it refuses
     try:
         return _SAMPLERS[name](**settings)
     except TypeError as error:  # a setting is missing or unknown
@@ -281,14 +630,14 @@ def alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked_counts(item_count: Any) -> np.ndarray | None:
-    if isinstance(item_count, str) and item_count == _SAVED:
+    if isinstance(item_count, str) and item_count == SAVED:
         return None
     if item_count is None:
         raise problem(
             "`item_count`",
-            "be given for the 'frequency' and 'inbatch' samplers",
+            "be given for the 'frequency' sampler",
             None,
-            "Count the training targets: `np.bincount(item_ids, minlength=vocabulary_size)`.",
+            "Count the training targets: `np.bincount(item_ids, minlength=vocabulary_size)`. Or take 'adaptive'.",
         )
     try:
         counts = np.asarray(item_count, dtype=np.float64)

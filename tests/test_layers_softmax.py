@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepmatch_ext.layers import CandidateSampler, SampledSoftmaxLayer
-from deepmatch_ext.losses import candidate_logits, sampledsoftmaxloss, softmax_with_candidates
-from deepmatch_ext.samplers import FrequencySampler, InBatchSampler, LogUniformSampler, UniformSampler
+from deepmatch_ext.layers import CandidateLoss, CandidateSampler, SampledSoftmaxLayer
+from deepmatch_ext.losses import bpr, candidate_logits, gbce, hardest, sampledsoftmaxloss, softmax_with_candidates
+from deepmatch_ext.samplers import (
+    AdaptiveSampler,
+    FrequencySampler,
+    FullSampler,
+    HardNegatives,
+    InBatchSampler,
+    LogUniformSampler,
+    MixedSampler,
+    QueueSampler,
+    UniformSampler,
+)
 from deepmatch_ext.utils import NegativeSampler
 
 V, B, D = 11, 5, 4
@@ -185,9 +195,166 @@ def test_the_loss_hands_each_examples_loss_through():
         (lambda: SampledSoftmaxLayer({"sampler": "best"}), r"The sampler's name must be one of"),
         (lambda: CandidateSampler(UniformSampler(V), V), r"`num_sampled` must be at most 10"),
         (lambda: CandidateSampler(FrequencySampler(3, COUNTS), V + 1), r"`item_count` must have an entry for each"),
+        (lambda: CandidateLoss(loss="best"), r"`loss` must be one of 'softmax', 'bpr', 'gbce'; got 'best'"),
+        (lambda: CandidateLoss(loss="gbce"), r"`vocabulary_size` must be an integer of at least 2; got None"),
+        (lambda: CandidateLoss(gbce_t=1.5), r"`gbce_t` must be at least 0"),
         (lambda: CandidateSampler(UniformSampler(3), 1), r"`vocabulary_size` must be an integer of at least 2"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# Every sampler against full softmax: averaged over draws, the gradient goes to that of all items, and away from it
+# when the correction is switched off.
+MANY = 400
+POPULARITY = np.concatenate([[0], 1 / np.arange(1, MANY + 1)])
+POPULARITY /= POPULARITY.sum()
+FEW_TIMES = np.maximum(1, POPULARITY * 5000).round()
+UNBIASED = {
+    "frequency": FrequencySampler(MANY, FEW_TIMES),
+    "frequency, distorted": FrequencySampler(MANY, FEW_TIMES, 0.5),
+    "log_uniform": LogUniformSampler(MANY),
+    "adaptive": AdaptiveSampler(MANY, memory=20_000),
+    "in-batch, counts known": InBatchSampler(FEW_TIMES),
+    "in-batch, counts estimated": InBatchSampler(memory=20_000),
+    "queue": QueueSampler(MANY, memory=20_000),
+    "mixed": MixedSampler([InBatchSampler(memory=20_000), UniformSampler(MANY // 4)]),
+}
+
+
+def distance(sampler, corrected, draws=40):
+    """How far the mean gradient to the user vectors is from full softmax's, as a share of the latter.
+
+    The users and their positives stay; the candidates are drawn again and again.
+    """
+    rng = np.random.default_rng(3)
+    items = tf.constant(rng.normal(size=(MANY + 1, D)), tf.float32)
+    users = tf.Variable(rng.normal(size=(MANY, D)) / 2, dtype=tf.float32)
+    candidates = CandidateSampler(sampler, MANY + 1, seed=5)
+    if isinstance(sampler, AdaptiveSampler | InBatchSampler | QueueSampler | MixedSampler):
+        for _ in range(60):  # until the memory is full
+            candidates(tf.constant(rng.choice(MANY + 1, MANY, p=POPULARITY)), training=True)
+    sampled, full = 0.0, 0.0
+    for _ in range(draws):
+        positives = tf.constant(rng.choice(MANY + 1, MANY, p=POPULARITY))
+        ids, log_counts = candidates(positives, training=True)
+        log_counts = log_counts if corrected else tf.zeros_like(log_counts)
+        everything = tf.concat([positives, tf.range(1, MANY + 1, dtype=positives.dtype)], axis=0)
+        sampled += user_gradient(CandidateLoss(sampler), users, items, ids, log_counts) / draws
+        full += user_gradient(CandidateLoss(), users, items, everything, tf.zeros(len(everything))) / draws
+    return np.linalg.norm(sampled - full) / np.linalg.norm(full)
+
+
+def user_gradient(layer, users, items, ids, log_counts):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer([users, tf.gather(items, ids), ids, log_counts]))
+    return tape.gradient(loss, users).numpy()
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_the_correction_makes_the_gradient_that_of_full_softmax(name):
+    corrected = distance(UNBIASED[name], corrected=True)
+    assert corrected < 0.08
+    assert distance(UNBIASED[name], corrected=False) > 5 * corrected
+
+
+def test_uniform_candidates_need_no_correction_and_all_items_are_full_softmax():
+    assert distance(UniformSampler(MANY), corrected=True) < 0.1
+    assert distance(FullSampler(), corrected=True, draws=1) < 1e-6
+
+
+def test_hard_negatives_come_nearer_to_all_candidates_the_more_are_kept():
+    distances = [distance(HardNegatives(UniformSampler(MANY), n), True, draws=5) for n in (20, MANY // 2, MANY)]
+    assert distances[0] > 2 * distances[1] > 2 * distances[2]
+    assert distances[2] == pytest.approx(distance(UniformSampler(MANY), True, draws=5), rel=1e-3)
+
+
+LOGITS = np.array([[0.5], [-1.0]]), np.array([[0.2, -1e30, 2.0], [0.1, 0.3, -0.4]])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_bpr_by_hand():
+    (p,), (q,) = LOGITS[0]
+    first = np.mean([-np.log(sigmoid(p - 0.2)), -np.log(sigmoid(p - 2.0))])  # one of three is masked
+    second = np.mean([-np.log(sigmoid(q - c)) for c in (0.1, 0.3, -0.4)])
+    result = bpr(*(tf.constant(x, tf.float32) for x in LOGITS))
+    np.testing.assert_allclose(result[:, 0], [first, second], rtol=1e-6)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
+def test_gbce_by_hand(t):
+    rate = 0.25
+    power = rate * (t * (1 - 1 / rate) + 1 / rate)
+    assert power == pytest.approx({0.0: 1.0, 1.0: rate}.get(t, power))  # plain, and wholly calibrated
+    (p,), (q,) = LOGITS[0]
+    first = -(power * np.log(sigmoid(p)) + sum(np.log(1 - sigmoid(c)) for c in (0.2, 2.0))) / 3
+    second = -(power * np.log(sigmoid(q)) + sum(np.log(1 - sigmoid(c)) for c in (0.1, 0.3, -0.4))) / 4
+    result = gbce(*(tf.constant(x, tf.float32) for x in LOGITS), rate, t)
+    np.testing.assert_allclose(result[:, 0], [first, second], rtol=1e-6)
+
+
+def test_gbce_of_uniform_candidates_is_that_of_its_paper():
+    """Logits without any correction, and the sampling rate that the candidates are of all items."""
+    sampler, t, temperature = UniformSampler(5), 0.75, 0.5
+    ids, log_counts = CandidateSampler(sampler, V, 1)(tf.constant(POSITIVES), training=True)
+    layer = CandidateLoss(sampler, temperature, "gbce", t, vocabulary_size=V)
+    result = layer([tf.constant(USERS), tf.gather(ITEMS, ids), ids, log_counts])
+    logits = USERS @ ITEMS[ids].T / temperature
+    rate = 5 / (V - 1)
+    power = rate * (t * (1 - 1 / rate) + 1 / rate)
+    for row in range(B):
+        others = [logits[row, c] for c in range(B, B + 5) if ids[c] != ids[row]]
+        expected = -(power * np.log(sigmoid(logits[row, row])) + sum(np.log(1 - sigmoid(c)) for c in others))
+        np.testing.assert_allclose(result[row, 0], expected / (len(others) + 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bpr", "gbce"])
+def test_masked_candidates_have_no_gradient(loss):
+    candidates = tf.constant(LOGITS[1], tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(candidates)
+        positive = tf.constant(LOGITS[0], tf.float32)
+        value = {
+            "softmax": lambda: softmax_with_candidates(positive, candidates),
+            "bpr": lambda: bpr(positive, candidates),
+            "gbce": lambda: gbce(positive, candidates, 0.3, 0.5),
+        }[loss]()
+    gradient = tape.gradient(value, candidates).numpy()
+    assert gradient[0, 1] == 0
+    assert np.all(np.isfinite(gradient))
+    assert np.count_nonzero(gradient) == 5
+
+
+def test_the_hardest_have_the_highest_logits():
+    candidates = tf.constant(LOGITS[1], tf.float32)
+    np.testing.assert_allclose(hardest(candidates, 2), [[2.0, 0.2], [0.3, 0.1]])
+    assert hardest(candidates, 7).shape == (2, 3)
+
+
+def test_a_learning_sampler_learns_while_training_only():
+    layer = CandidateSampler(AdaptiveSampler(8, memory=20), V, seed=3)
+    layer(tf.constant(POSITIVES), training=True)
+    before = [weight.copy() for weight in layer.get_weights()]
+    layer(tf.constant(POSITIVES), training=False)
+    layer(tf.constant(POSITIVES))
+    for ours, theirs in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    tf.function(lambda ids: layer(ids, training=True))(tf.constant(POSITIVES))
+    assert any(not np.array_equal(ours, theirs) for ours, theirs in zip(layer.get_weights(), before, strict=True))
+
+
+def test_the_draw_of_a_step_does_not_know_the_steps_own_positives():
+    layer = CandidateSampler(AdaptiveSampler(8, memory=5, uniform_share=1e-6), V, seed=3)
+    layer.build()
+    at_first = {name: weight.numpy() for name, weight in layer._state.items()}["recent"]
+    ids, log_counts = layer(tf.constant([[9]] * 5), training=True)
+    assert set(ids[5:].numpy()) <= set(at_first)
+    share = np.mean(at_first == 9)
+    np.testing.assert_allclose(np.exp(log_counts[0]) / 8, share + 1e-6 / 10, atol=1e-6)
+    ids, _ = layer(tf.constant([[9]] * 5), training=True)
+    assert set(ids[5:].numpy()) == {9}

@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepmatch_ext.samplers import (
+    AdaptiveSampler,
     FrequencySampler,
+    FullSampler,
+    HardNegatives,
     InBatchSampler,
     LogUniformSampler,
+    MixedSampler,
+    QueueSampler,
     UniformSampler,
     alias_table,
     make_sampler,
@@ -115,6 +120,10 @@ def test_deepmatch_negative_samplers_are_taken():
     frequency = make_sampler(NegativeSampler("frequency", 5, "item", item_count=COUNTS, distortion=0.5))
     assert (frequency.num_sampled, frequency.distortion) == (5, 0.5)
     assert isinstance(make_sampler(NegativeSampler("inbatch", 5, "item", COUNTS.tolist())._asdict()), InBatchSampler)
+    assert isinstance(make_sampler(NegativeSampler("inbatch", 5, "item")), InBatchSampler)
+    adaptive = make_sampler(NegativeSampler("adaptive", 5, "item"))
+    assert isinstance(adaptive, AdaptiveSampler)
+    assert adaptive.num_sampled == 5
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,6 @@ def test_deepmatch_negative_samplers_are_taken():
         (lambda: NegativeSampler("best", 5, "item"), r"The sampler's name must be one of .* got 'best'"),
         (lambda: make_sampler("uniform"), r"`sampler_config` must be a sampler or a NegativeSampler; got 'uniform'"),
         (lambda: NegativeSampler("frequency", 5, "item"), r"`item_count` must be given .* got None"),
-        (lambda: NegativeSampler("inbatch", 5, "item"), r"`item_count` must be given"),
         (lambda: FrequencySampler(5, None), r"`item_count` must be given"),
         (lambda: make_sampler({"sampler": "uniform"}), r"`sampler_config` must have the settings of the 'uniform'"),
         (lambda: make_sampler({"sampler": "uniform", "num": 3}), r"`sampler_config` must have the settings of the"),
@@ -140,6 +148,23 @@ def test_deepmatch_negative_samplers_are_taken():
         (lambda: FrequencySampler(5, [0, -1]), r"`item_count` must hold finite counts of at least 0"),
         (lambda: FrequencySampler(5, [0, np.nan]), r"`item_count` must hold finite counts"),
         (lambda: FrequencySampler(5, [[0, 1]]), r"`item_count` must have one dimension"),
+        (lambda: AdaptiveSampler(5, memory=0), r"`memory` must be an integer of at least 1; got 0"),
+        (lambda: AdaptiveSampler(5, uniform_share=0), r"`uniform_share` must be greater than 0; got 0"),
+        (lambda: AdaptiveSampler(5, uniform_share=1.1), r"`uniform_share` must be at least 0"),
+        (lambda: AdaptiveSampler(V).check(V), r"`num_sampled` must be at most 6"),
+        (lambda: QueueSampler(0), r"`num_sampled` must be an integer of at least 1"),
+        (lambda: QueueSampler(5, COUNTS[:-1]).check(V), r"`item_count` must have an entry for each of the 7 ids"),
+        (lambda: MixedSampler([UniformSampler(5)]), r"`samplers` must be a list of at least two samplers"),
+        (lambda: MixedSampler([InBatchSampler(), InBatchSampler()]), r"`samplers` must hold no HardNegatives, and one"),
+        (
+            lambda: MixedSampler([HardNegatives(UniformSampler(5), 2), InBatchSampler()]),
+            r"`samplers` must hold no Hard",
+        ),
+        (lambda: MixedSampler([UniformSampler(5), "best"]), r"`sampler_config` must be a sampler"),
+        (lambda: MixedSampler([UniformSampler(5), UniformSampler(V)]).check(V), r"`num_sampled` must be at most 6"),
+        (lambda: HardNegatives(UniformSampler(5), 6), r"`num_hard` must be at most 5, the sampler's candidates; got 6"),
+        (lambda: HardNegatives(UniformSampler(5), 0), r"`num_hard` must be an integer of at least 1"),
+        (lambda: HardNegatives(HardNegatives(UniformSampler(5), 3), 2), r"`of` must be a sampler that draws"),
         (lambda: FrequencySampler(5, COUNTS, distortion=np.inf), r"`distortion` must be a finite number"),
     ],
 )
@@ -152,3 +177,96 @@ def test_the_callers_counts_are_not_changed():
     counts = COUNTS.astype("float64")
     FrequencySampler(5, counts).state(V)
     np.testing.assert_array_equal(counts, COUNTS)
+
+
+def learning(sampler, positives=(), batch=10):
+    """The sampler's state as variables, after it has seen the positives in batches."""
+    state = {name: tf.Variable(array) for name, array in sampler.state(V).items()}
+    for start in range(0, len(positives), batch):
+        sampler.update(state, tf.constant(positives[start : start + batch], tf.int64))
+    return state
+
+
+def expected_shares(recent, uniform_share):
+    counted = np.bincount(recent, minlength=V) / len(recent)
+    return (1 - uniform_share) * counted[1:] + uniform_share / (V - 1)
+
+
+@given(
+    positives=st.lists(st.integers(1, V - 1), max_size=60),
+    memory=st.integers(1, 25),
+    batch=st.integers(1, 40),
+    uniform_share=st.sampled_from([0.01, 0.5, 1.0]),
+)
+def test_adaptive_knows_the_shares_of_the_last_positives_exactly(positives, memory, batch, uniform_share):
+    sampler = AdaptiveSampler(4, memory, uniform_share)
+    at_first = sampler.state(V)["recent"]
+    state = learning(sampler, positives, batch)
+    # Item by item: each positive takes the place of the oldest.
+    remembered = list(at_first)
+    for positive in positives:
+        remembered = [*remembered[1:], positive]
+    assert sorted(state["recent"].numpy()) == sorted(remembered)
+    result = sampler.log_expected_count(state, V, tf.range(1, V, dtype=tf.int64), tf.constant(9))
+    np.testing.assert_allclose(np.exp(result) / 4, expected_shares(remembered, uniform_share), rtol=1e-5)
+
+
+def test_adaptive_draws_as_often_as_it_says():
+    sampler = AdaptiveSampler(6, memory=50, uniform_share=0.2)
+    state = learning(sampler, np.random.default_rng(0).choice([1, 1, 1, 2, 4], 200))
+    drawn = np.concatenate([sampler.sample(state, V, tf.constant([0, k], tf.int64)).numpy() for k in range(3000)])
+    expected = np.concatenate([[0], expected_shares(state["recent"].numpy(), 0.2)])
+    observed = np.bincount(drawn, minlength=V) / len(drawn)
+    assert np.all(np.abs(observed - expected) <= 4 * np.sqrt(expected * (1 - expected) / len(drawn)))
+
+
+def test_padding_among_the_positives_is_not_learnt():
+    sampler = AdaptiveSampler(6, memory=4)
+    state = learning(sampler, [0, 3, 0, 3, 3, 0, 3])
+    assert state["recent"].numpy().tolist() == [3, 3, 3, 3]
+    assert state["count"].numpy().tolist() == [0, 0, 0, 4, 0, 0, 0]
+
+
+def test_a_queue_holds_the_last_positives():
+    sampler = QueueSampler(5, memory=3)
+    state = learning(sampler, [1, 2, 3, 4, 5, 6, 1, 2], batch=3)
+    assert sorted(sampler.sample(state, V, tf.constant([0, 1])).numpy()) == [1, 2, 4, 5, 6]
+    log_counts = sampler.log_expected_count(state, V, tf.constant([1, 3]), tf.constant(9))
+    np.testing.assert_allclose(np.exp(log_counts) / 5, [0.99 / 3 + 0.01 / 6, 0.01 / 6], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "samplers", [[UniformSampler(3), FrequencySampler(5, COUNTS)], [InBatchSampler(COUNTS), UniformSampler(4)]]
+)
+def test_a_mixture_expects_what_its_parts_expect_together(samplers):
+    mixed, batch, ids = MixedSampler(samplers), tf.constant(5), tf.range(V, dtype=tf.int64)
+    together = mixed.log_expected_count(learning(mixed), V, ids, batch)
+    apart = [np.exp(each.log_expected_count(learning(each), V, ids, batch).numpy()) for each in samplers]
+    np.testing.assert_allclose(np.exp(together), sum(apart), rtol=1e-5)
+    drawn = mixed.sample(learning(mixed), V, tf.constant([1, 2], tf.int64)).numpy()
+    assert len(drawn) == mixed.num_sampled == sum(each.num_sampled or 0 for each in samplers)
+
+
+def test_the_parts_of_a_mixture_draw_independently():
+    mixed = MixedSampler([UniformSampler(6), UniformSampler(6)])
+    drawn = mixed.sample({}, V, tf.constant([1, 2], tf.int64)).numpy()
+    assert drawn[:6].tolist() != drawn[6:].tolist()
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        AdaptiveSampler(5, 100, 0.3),
+        InBatchSampler(memory=7),
+        QueueSampler(5, memory=8),
+        FullSampler(),
+        MixedSampler([InBatchSampler(COUNTS), AdaptiveSampler(5)]),
+        HardNegatives(MixedSampler([InBatchSampler(), UniformSampler(5)]), 3),
+    ],
+    ids=lambda sampler: sampler.name,
+)
+def test_settings_survive_the_config(sampler):
+    again = make_sampler(sampler.get_config())
+    assert type(again) is type(sampler)
+    assert again.get_config() == sampler.get_config()
+    assert {n: a.shape for n, a in again.state(V).items()} == {n: a.shape for n, a in sampler.state(V).items()}

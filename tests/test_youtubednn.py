@@ -23,7 +23,17 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._compat import rename
 from deepmatch_ext.layers import custom_objects
-from deepmatch_ext.samplers import FrequencySampler, InBatchSampler, LogUniformSampler, UniformSampler
+from deepmatch_ext.samplers import (
+    AdaptiveSampler,
+    FrequencySampler,
+    FullSampler,
+    HardNegatives,
+    InBatchSampler,
+    LogUniformSampler,
+    MixedSampler,
+    QueueSampler,
+    UniformSampler,
+)
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
 
 COUNTS = np.arange(VOCABULARY)
@@ -98,6 +108,13 @@ def test_planted_structure_is_learnt_and_shuffled_targets_are_not():
 
 SAMPLERS = [
     None,
+    AdaptiveSampler(5, memory=100),
+    InBatchSampler(memory=100),
+    QueueSampler(40),
+    MixedSampler([InBatchSampler(), UniformSampler(5)]),
+    HardNegatives(FrequencySampler(20, COUNTS), 5),
+    FullSampler(),
+    NegativeSampler("adaptive", 5, "item"),
     UniformSampler(5),
     LogUniformSampler(5),
     FrequencySampler(5, COUNTS, 0.75),
@@ -119,6 +136,50 @@ def test_every_sampler_trains_and_reloads(sampler, tmp_path):
     again = tf.keras.models.load_model(tmp_path / "model.keras")
     # The sampler's counts came along: the same draws, corrected alike, give the same loss.
     assert again.evaluate(x, verbose=0) == pytest.approx(before, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bpr", "gbce"])
+def test_every_loss_learns_and_reloads(loss, tmp_path):
+    train, test = small_input(2000, seed=1), small_input(500, seed=2)
+    model = small_model("last", loss=loss, temperature=0.2)
+    model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
+    model.fit(train, batch_size=100, epochs=8, verbose=0)
+    assert hit_rate(model, test) > 0.9
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert again.evaluate(test, verbose=0) == pytest.approx(model.evaluate(test, verbose=0), rel=1e-6)
+
+
+def test_history_dropout_changes_the_training_alone():
+    x = small_input(64)
+    plain, dropped = small_model(), small_model(history_dropout=0.5)
+    np.testing.assert_array_equal(plain.user_vectors(x), dropped.user_vectors(x))
+    for model in (plain, dropped):
+        model.compile("adam", sampledsoftmaxloss)
+        model.fit(x, verbose=0)
+    assert np.abs(plain.user_vectors(x) - dropped.user_vectors(x)).max() > 1e-4
+
+
+def test_histories_of_several_kinds_stand_beside_each_other():
+    """Items and their genres share a length, tags have none; numbers and an attribute stand beside them."""
+    users = [
+        history_column("recency:0.5+last+max"),
+        VarLenSparseFeat(SparseFeat("hist_genre", 5, 4), MAX_LEN, "recency", "hist_len"),
+        VarLenSparseFeat(SparseFeat("tags", 9, 4), 3, "sum"),
+        SparseFeat("user_id", 70, 4),
+        DenseFeat("age"),
+    ]
+    x = small_input(64)
+    rng = np.random.default_rng(0)
+    x |= {"hist_genre": np.where(x["hist_item"] > 0, x["hist_item"] % 4 + 1, 0), "tags": rng.integers(0, 9, (64, 3))}
+    x |= {"user_id": np.arange(64), "age": rng.random(64)}
+    model = YoutubeDNN(users, [item_column()], history_dropout=0.3, exclude_features=["user_id"])
+    assert "user_id" not in [tensor.name for tensor in model.user_input]
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit({name: values for name, values in x.items() if name != "user_id"}, epochs=2, verbose=0)
+    assert np.all(np.isfinite(model.user_vectors(x)))
+    features = model.get_layer("user_features").output
+    assert features.shape[-1] == 3 * DIM + 4 + 4 + 1
 
 
 @pytest.mark.parametrize("combiner", ["mean", "sum", "max", "sqrtn", "last", "recency", "recency:0.5+last+max"])
@@ -329,13 +390,14 @@ def test_an_activation_that_no_file_could_hold_is_refused_on_saving(tmp_path):
         model.save(tmp_path / "model.keras")
 
 
-def test_a_reloaded_run_goes_on_as_the_undisturbed_one(tmp_path):
+@pytest.mark.parametrize("arguments", [{}, {"dnn_dropout": 0.2, "history_dropout": 0.2, "sampler_config": None}])
+def test_a_reloaded_run_goes_on_as_the_undisturbed_one(arguments, tmp_path):
     x = small_input(96)
 
     def fit(model, epochs):
         model.fit(x, batch_size=32, epochs=epochs, shuffle=False, verbose=0)
 
-    undisturbed, first = small_model(), small_model()
+    undisturbed, first = small_model(**arguments), small_model(**arguments)
     for model in (undisturbed, first):
         model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
     fit(undisturbed, 4)
@@ -388,8 +450,11 @@ ITEM = [item_column()]
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: YoutubeDNN(HISTORY, []), r"`item_feature_columns` must be one SparseFeat"),
-        (lambda: YoutubeDNN(HISTORY, [DenseFeat("price")]), r"`item_feature_columns` must be one SparseFeat"),
+        (lambda: YoutubeDNN(HISTORY, []), r"`item_feature_columns` must begin with a SparseFeat, the item id"),
+        (
+            lambda: YoutubeDNN(HISTORY, [DenseFeat("price")]),
+            r"`item_feature_columns` must begin with a SparseFeat, the item id",
+        ),
         (lambda: YoutubeDNN([], ITEM), r"`user_feature_columns` must have at least one column"),
         (lambda: YoutubeDNN(HISTORY, ITEM, [16, 9]), r"`user_dnn_hidden_units` must end in .* 8; got 9"),
         (
@@ -420,6 +485,14 @@ ITEM = [item_column()]
         (lambda: small_model(temperature=0), r"`temperature` must be a finite number greater than 0; got 0"),
         (lambda: small_model(dnn_dropout=1.0), r"`dnn_dropout` must be at least 0 and less than 1; got 1.0"),
         (lambda: small_model(l2_reg_embedding=-1), r"`l2_reg_embedding` must be at least 0"),
+        (lambda: small_model(loss="hinge"), r"`loss` must be one of 'softmax', 'bpr', 'gbce'; got 'hinge'"),
+        (lambda: small_model(gbce_t=-0.1), r"`gbce_t` must be at least 0"),
+        (lambda: small_model(history_dropout=1), r"`history_dropout` must be at least 0 and less than 1; got 1"),
+        (
+            lambda: small_model(exclude_features=["age"]),
+            r"`exclude_features` must hold names of user columns; got 'age'",
+        ),
+        (lambda: small_model(exclude_features=["hist_item"]), r"`user_feature_columns` must have at least one column"),
         (lambda: small_model(seed=-1), r"`seed` must be an integer of at least 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Sampled softmax: the layer that draws candidates, and the layer that makes the loss of them.
+"""The layer that draws candidates, and the layers that make a loss of them: sampled softmax and others.
 
 B examples, S sampled candidates, D embedding size, V vocabulary size.
 """
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, positive_int, positive_number, problem
+from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, positive_number, problem
 from deepmatch_ext._compat import add_state, keras, raw_variable, register
-from deepmatch_ext.losses import candidate_logits, softmax_with_candidates
-from deepmatch_ext.samplers import Sampler, UniformSampler, make_sampler
+from deepmatch_ext.losses import bpr, candidate_logits, gbce, hardest, softmax_with_candidates
+from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
 
-DEFAULT_NUM_SAMPLED = 100
+DEFAULT_NUM_SAMPLED = 512
+LOSSES = ("softmax", "bpr", "gbce")
 
 
 @register
@@ -25,7 +26,8 @@ class CandidateSampler(keras.layers.Layer):
     One look-up of the ids that come out encodes positives and candidates alike, through the same table or tower.
 
     Args:
-        sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler``. None: uniform.
+        sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler``. None: 512 of an
+            `AdaptiveSampler`, or as many as there are items.
         vocabulary_size: V of the item column, padding included.
         seed: The draws repeat for a seed. While training every step draws anew (the steps are counted in a weight, so
             a reloaded run goes on where it stopped); otherwise the draws depend on the positives alone, so that
@@ -34,7 +36,8 @@ class CandidateSampler(keras.layers.Layer):
     Input: ids of the positives (B, 1) or (B,), any integer type.
 
     Output: ``ids`` (B + S,) int64, and ``log_counts`` (B + S,) float32, the log of how often each was to be expected
-    among the candidates. The first B are the positives. A sampler whose candidates are the batch's own has S = 0.
+    among the candidates. The first B are the positives. A sampler whose candidates are the batch's own has S = 0. A
+    sampler that learns does so at every training step, after its draw.
 
     Attributes:
         step: The weight that counts the training steps.
@@ -63,20 +66,21 @@ class CandidateSampler(keras.layers.Layer):
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
         ids = tf.concat([positives, candidates], axis=0)
         log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(positives))
-        return ids, log_counts
+        with tf.control_dependencies(_present(ids, log_counts)):
+            learnt = self.sampler.update(state, positives[: tf.where(_is_on(training), tf.size(positives), 0)])
+        with tf.control_dependencies(_present(*learnt)):
+            return tf.identity(ids), tf.identity(log_counts)
 
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
         """Two integers, from the step while training and from the positives otherwise."""
-        training = tf.cast(bool(training) if training is None else training, tf.bool)
+        training = _is_on(training)
         step = raw_variable(self.step).assign_add(tf.cast(training, tf.int64))
         place = tf.range(1, tf.size(positives, out_type=tf.int64) + 1)
         of_batch = tf.reduce_sum(positives * (2 * place + 1))
         return tf.where(training, tf.stack([self.seed, step]), tf.stack([-self.seed - 1, of_batch]))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        batch, drawn = input_shape[0], self.sampler.num_sampled or 0
-        total = None if batch is None else batch + drawn
-        return (total,), (total,)
+        return (None,), (None,)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -88,7 +92,104 @@ class CandidateSampler(keras.layers.Layer):
 
 
 @register
-class SampledSoftmaxLayer(keras.layers.Layer):
+class CandidateLoss(keras.layers.Layer):
+    """The loss of each example, from its positive's logit and those of the candidates.
+
+    The logits are ``s(u, i) = u.i / temperature - log_expected_count(i)``; a candidate that is the example's positive
+    is left out. The losses are functions of them, in `deepmatch_ext.losses`:
+
+    ========= =========================================================================================
+    softmax   sampled softmax, ``-log(e^s(positive) / (e^s(positive) + sum over candidates of e^s))``
+    bpr       Bayesian personalised ranking: the mean of ``-log sigmoid(s(positive) - s(candidate))``
+    gbce      generalised binary cross-entropy. Its log counts are taken relative to uniform candidates, so with
+              uniform ones the logits are ``u.i / temperature``, as in its paper.
+    ========= =========================================================================================
+
+    Args:
+        sampler_config: The sampler of the `CandidateSampler` that ``ids`` come from.
+        temperature: Divides the inner products.
+        loss: One of softmax, bpr, gbce.
+        gbce_t: The calibration of gbce, in [0, 1].
+        vocabulary_size: V, which gbce needs.
+
+    Input: ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,)]``: ``ids`` and ``log_counts``
+    from a `CandidateSampler`, ``item_emb`` the vectors of ``ids``.
+
+    Output: (B, 1) float32, the loss of each example.
+
+    Raises:
+        ValueError: An unknown loss, a temperature not above 0, gbce without a vocabulary size.
+    """
+
+    def __init__(
+        self,
+        sampler_config: Any = None,
+        temperature: float = 1.0,
+        loss: str = "softmax",
+        gbce_t: float = 0.75,
+        vocabulary_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.sampler = None if sampler_config is None else make_sampler(sampler_config)
+        self.temperature = positive_number("`temperature`", temperature)
+        self.loss = one_of("`loss`", loss, LOSSES)
+        self.gbce_t = number_between("`gbce_t`", gbce_t, 0, 1 + 1e-9)
+        self.vocabulary_size = vocabulary_size
+        if loss == "gbce":
+            self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, "The loss gbce needs it.")
+        self.supports_jit = False
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        user_emb, item_emb, ids, log_counts = inputs
+        return self._loss_of(user_emb, item_emb, ids, log_counts, self.sampler)
+
+    def _loss_of(
+        self, user_emb: tf.Tensor, item_emb: tf.Tensor, ids: tf.Tensor, log_counts: tf.Tensor, sampler: Sampler | None
+    ) -> tf.Tensor:
+        item_emb = tf.cast(item_emb, tf.float32)
+        batch = tf.shape(user_emb)[0]
+        first = 0 if sampler is not None and sampler.in_batch else batch  # where the candidates begin
+        rate = tf.constant(1.0)
+        if self.loss == "gbce":
+            drawn = tf.cast(tf.shape(ids)[0] - first, tf.float32)
+            rate = tf.clip_by_value(drawn / (self.vocabulary_size - 1), 1e-12, 1.0)  # type: ignore[operator]
+            log_counts = log_counts - tf.math.log(rate)
+        positive, candidates = candidate_logits(
+            tf.cast(user_emb, tf.float32),
+            item_emb[:batch],
+            item_emb[first:],
+            ids[:batch],
+            ids[first:],
+            log_counts[:batch],
+            log_counts[first:],
+            self.temperature,
+        )
+        if sampler is not None and sampler.num_hard:
+            candidates = hardest(candidates, sampler.num_hard)
+        if self.loss == "bpr":
+            return bpr(positive, candidates)
+        if self.loss == "gbce":
+            return gbce(positive, candidates, rate, self.gbce_t)
+        return softmax_with_candidates(positive, candidates)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        return (input_shape[0][0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "sampler_config": None if self.sampler is None else self.sampler.get_config(),
+            "temperature": self.temperature,
+            "loss": self.loss,
+            "gbce_t": self.gbce_t,
+            "vocabulary_size": self.vocabulary_size,
+        }
+
+
+@register
+class SampledSoftmaxLayer(CandidateLoss):
     """The sampled softmax loss of each example.
 
     ``-log(e^s(u, positive) / (e^s(u, positive) + sum over candidates c of e^s(u, c)))`` with
@@ -98,15 +199,14 @@ class SampledSoftmaxLayer(keras.layers.Layer):
 
     Args:
         sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler`` (or its
-            ``_asdict()``). None: `num_sampled` uniform ones.
+            ``_asdict()``). None: `num_sampled` uniform ones, or without it what `CandidateSampler` takes.
         temperature: Divides the inner products.
-        num_sampled: For code that gives no sampler: how many uniform candidates; 100, or all items if there are fewer.
+        num_sampled: For code that gives no sampler: how many uniform candidates.
         seed: The draws repeat for a seed.
 
     Input, one of:
-        - ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,)]``: ``ids`` and ``log_counts`` from
-          a `CandidateSampler` with the same sampler, ``item_emb`` the vectors of ``ids``. What a step reads of the item
-          table is these rows.
+        - ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,)]``: as `CandidateLoss`. What a step
+          reads of the item table is these rows.
         - ``[item_weights (V, D), user_emb (B, D), item_id (B, 1)]``: DeepMatch's and ``tf.nn.sampled_softmax_loss``'s
           order, for tables small enough to be read whole at every step. The candidates are drawn here.
 
@@ -130,15 +230,11 @@ class SampledSoftmaxLayer(keras.layers.Layer):
         seed: int = 1024,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        super().__init__(sampler_config, temperature, **kwargs)
         if sampler_config is not None and num_sampled is not None:
             raise problem("`num_sampled`", "be given in the sampler where there is one", num_sampled)
         self.num_sampled = num_sampled if num_sampled is None else positive_int("`num_sampled`", num_sampled)
-        self.sampler = None if sampler_config is None else make_sampler(sampler_config)
-        self.temperature = positive_number("`temperature`", temperature)
         self.seed = int_at_least("`seed`", seed, 0)
-        self.supports_jit = False
 
     def build(self, input_shape: Any) -> None:
         if len(input_shape) == 3:
@@ -153,50 +249,40 @@ class SampledSoftmaxLayer(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
-        if len(inputs) == 3:
-            item_weights, user_emb, item_id = inputs
-            ids, log_counts = self._candidates(item_id, training=training)
-            item_emb = tf.nn.embedding_lookup(item_weights, ids)
-            in_batch = self._candidates.sampler.in_batch
-        else:
-            user_emb, item_emb, ids, log_counts = inputs
-            in_batch = self.sampler is not None and self.sampler.in_batch
-        item_emb = tf.cast(item_emb, tf.float32)
-        batch = tf.shape(user_emb)[0]
-        first = 0 if in_batch else batch  # where the candidates begin
-        positive, candidates = candidate_logits(
-            tf.cast(user_emb, tf.float32),
-            item_emb[:batch],
-            item_emb[first:],
-            ids[:batch],
-            ids[first:],
-            log_counts[:batch],
-            log_counts[first:],
-            self.temperature,
-        )
-        return softmax_with_candidates(positive, candidates)
+        if len(inputs) != 3:
+            return super().call(inputs)
+        item_weights, user_emb, item_id = inputs
+        ids, log_counts = self._candidates(item_id, training=training)
+        item_emb = tf.nn.embedding_lookup(item_weights, ids)
+        return self._loss_of(user_emb, item_emb, ids, log_counts, self._candidates.sampler)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         return (input_shape[1][0] if len(input_shape) == 3 else input_shape[0][0], 1)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "sampler_config": None if self.sampler is None else self.sampler.get_config(),
-            "temperature": self.temperature,
-            "num_sampled": self.num_sampled,
-            "seed": self.seed,
-        }
+        config = super().get_config()
+        for name in ("loss", "gbce_t", "vocabulary_size"):
+            config.pop(name)
+        return {**config, "num_sampled": self.num_sampled, "seed": self.seed}
 
 
 def default_sampler(vocabulary_size: int, num_sampled: int | None = None) -> Sampler:
-    """Uniform candidates: ``num_sampled``, else 100, or every item once if there are fewer."""
-    if num_sampled is None:
-        num_sampled = min(DEFAULT_NUM_SAMPLED, vocabulary_size - 1)
-    return UniformSampler(num_sampled)
+    """``num_sampled`` uniform candidates, if that is given; else 512, or as many as there are items, by frequency."""
+    if num_sampled is not None:
+        return UniformSampler(num_sampled)
+    return AdaptiveSampler(min(DEFAULT_NUM_SAMPLED, vocabulary_size - 1))
 
 
 def _sampler_for(sampler_config: Any, vocabulary_size: int) -> Sampler:
     sampler = default_sampler(vocabulary_size) if sampler_config is None else make_sampler(sampler_config)
     sampler.check(vocabulary_size)
     return sampler
+
+
+def _is_on(training: Any) -> tf.Tensor:
+    return tf.cast(bool(training) if training is None else training, tf.bool)
+
+
+def _present(*operations: Any) -> list[Any]:
+    """The operations that there are; in eager mode they have run, and some are None."""
+    return [operation for operation in operations if operation is not None]

@@ -36,12 +36,16 @@ def builder(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Towers:
-    """The tensors that make the two encoders, and the columns that they read."""
+    """The tensors that make the two encoders, and the columns that they read.
+
+    ``item_columns`` begin with the item id, and ``catalogue_emb`` is an item's vector from its id alone.
+    """
 
     user_input: list[Any]
     user_emb: Any
     item_input: list[Any]
     item_emb: Any
+    catalogue_emb: Any
     user_columns: list[Column]
     item_columns: list[Column]
 
@@ -64,7 +68,7 @@ class RetrievalModel(keras.Model):
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
         self._user_encoder = _Untracked(Encoder(towers.user_input, towers.user_emb))
-        self._item_encoder = _Untracked(Encoder(towers.item_input, towers.item_emb))
+        self._item_encoder = _Untracked(Encoder(towers.item_input[:1], towers.catalogue_emb))
 
     @property
     def user_input(self) -> list[Any]:
@@ -199,7 +203,7 @@ class RetrievalModel(keras.Model):
         Raises:
             ValueError: The item column is hashed.
         """
-        (column,) = self._towers.item_columns
+        column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
         if column.use_hash:
             raise problem(
@@ -264,8 +268,8 @@ class RetrievalModel(keras.Model):
         if not isinstance(x, Mapping):
             return x, y, None
         towers = self._towers
-        targets = [column.name for column in towers.item_columns]
-        rows = check_model_input([*towers.user_columns, *towers.item_columns], x, targets)
+        target = towers.item_columns[0]
+        rows = check_model_input([*towers.user_columns, target], x, [target.name])
         if not rows:
             raise problem("The model's input", "have at least one row", "none")
         if y is not None and np.shape(y)[:1] != (rows,):

@@ -1,4 +1,4 @@
-"""From columns to tower tensors: the shared tables, the user side's input, and the dense layers."""
+"""From columns to tower tensors: the shared tables, what comes before a tower, and the towers themselves."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deepmatch_ext._compat import keras
-from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, table_columns
+from deepmatch_ext.features import (
+    Column,
+    DenseColumn,
+    SequenceColumn,
+    SparseColumn,
+    input_names,
+    table_columns,
+)
 from deepmatch_ext.layers import (
     EmbeddingTable,
     HashIds,
+    HistoryDropout,
     JaggedIds,
     JaggedPooling,
     PaddingMask,
+    RepeatableDropout,
     SequenceMaskPooling,
     SequenceWeighting,
 )
@@ -76,87 +85,136 @@ class Tables:
         return self._tables[column.embedding_name](ids)
 
 
-def concatenated_features(columns: Sequence[Column], inputs: Mapping[str, Any], tables: Tables) -> Any:
-    """What a tower's dense layers read, (B, width): embeddings, pooled histories, then numbers, as in DeepCTR."""
-    sparse: list[Any] = []
-    pooled: list[Any] = []
-    dense: list[Any] = []
+def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+    """The columns' inputs, with row numbers of the tables in place of ids that are hashed."""
+    ready = {name: inputs[name] for name in input_names(columns)}
     for column in columns:
-        if isinstance(column, SparseColumn):
-            rows = tables.rows(column, tables.ids(column, inputs[column.name]))
-            sparse.append(keras.layers.Reshape((column.embedding_dim,), name=layer_name("flat", column.name))(rows))
-        elif isinstance(column, SequenceColumn):
-            pooled.extend(_pooled_history(column, inputs, tables))
-        else:
-            dense.append(_numbers(column, inputs[column.name]))
-    parts = sparse + pooled + dense
-    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="user_features")(parts)
+        if not isinstance(column, DenseColumn):
+            sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
+            ready[column.name] = tables.ids(sparse, inputs[column.name])
+    return ready
 
 
-def _pooled_history(column: SequenceColumn, inputs: Mapping[str, Any], tables: Tables) -> list[Any]:
-    """The history pooled in each of its combiner's ways, (B, D) each."""
-    poolings = combiner_poolings(column.name, column.combiner)
-    ids = tables.ids(column.sparsefeat, inputs[column.name])
-    lengths = None if column.length_name is None else inputs[column.length_name]
-    if column.weight_name is not None:
-        return _weighted_history(column, poolings, ids, lengths, inputs[column.weight_name], tables)
-    unique_ids, *places = JaggedIds(name=layer_name("ids", column.name))(ids if lengths is None else [ids, lengths])
-    rows = tables.rows(column.sparsefeat, unique_ids)
-    return [
-        JaggedPooling(**pooling, name=layer_name("pooled", column.name, place))([rows, *places])
-        for place, pooling in enumerate(poolings)
-    ]
+def with_history_dropout(
+    columns: Iterable[Column], inputs: Mapping[str, Any], rate: float, seed: int
+) -> dict[str, Any]:
+    """``inputs`` after whole items have been left out; what shares a length loses the same positions."""
+    groups: dict[Any, list[str]] = {}
+    for column in columns:
+        if isinstance(column, SequenceColumn):
+            names = groups.setdefault(column.length_name or (column.name,), [])
+            names += [name for name in (column.name, column.weight_name) if name is not None]
+    left = dict(inputs)
+    for length, names in groups.items():
+        has_lengths = isinstance(length, str)
+        names = [length, *names] if has_lengths else names
+        dropout = HistoryDropout(
+            rate, derived_seed(seed, "history", names[0]), has_lengths, name=layer_name("history_dropout", names[0])
+        )
+        left.update(zip(names, dropout([left[name] for name in names]), strict=True))
+    return left
 
 
-def _weighted_history(
-    column: SequenceColumn, poolings: list[dict[str, Any]], ids: Any, lengths: Any, weights: Any, tables: Tables
-) -> list[Any]:
-    """As `_pooled_history`, each position's embedding times its weight first, which takes (B, T, D)."""
-    valid = PaddingMask(name=layer_name("mask", column.name))(ids) if lengths is None else lengths
-    rows = tables.rows(column.sparsefeat, ids)
-    rows = SequenceWeighting(column.weight_norm, name=layer_name("weighted", column.name))([rows, valid, weights])
-    return [
-        SequenceMaskPooling(**pooling, name=layer_name("pooled", column.name, place))([rows, valid])
-        for place, pooling in enumerate(poolings)
-    ]
+class Tower:
+    """What columns say, as one vector: embeddings, pooled histories and numbers, in DeepCTR's order, then dense layers.
 
-
-def _numbers(column: DenseColumn, values: Any) -> Any:
-    if column.transform_fn is None:
-        # Integers can't stand beside embeddings; a scale of 1 makes floats of them.
-        is_float = column.dtype.startswith("float")
-        return values if is_float else keras.layers.Rescaling(1.0, name=layer_name("float", column.name))(values)
-    return keras.layers.Lambda(column.transform_fn, name=layer_name("transformed", column.name))(values)
-
-
-def dense_tower(
-    features: Any,
-    hidden_units: Sequence[int],
-    activation: Any,
-    output_activation: Any,
-    use_bn: bool,
-    l2_reg: float,
-    dropout: float,
-    seed: int,
-) -> Any:
-    """Dense layers from (B, width) to (B, hidden_units[-1]); no layer at all gives ``features`` back.
-
-    Dropout falls on what each layer reads, so the tower's output is whole.
+    It can be applied to several sets of inputs, and its layers are the same each time. Dropout falls on what each dense
+    layer reads, so the tower's output is whole. No dense layer at all gives the concatenated features.
     """
-    regularizer = keras.regularizers.L2(l2_reg) if l2_reg else None
-    hidden = features
-    for place, units in enumerate(hidden_units, start=1):
-        if dropout:
-            dropout_seed = derived_seed(seed, "dropout", place)
-            hidden = keras.layers.Dropout(dropout, seed=dropout_seed, name=f"user_dropout_{place}")(hidden)
-        hidden = keras.layers.Dense(
-            units,
-            kernel_initializer=keras.initializers.GlorotNormal(seed=derived_seed(seed, "dense", place)),
-            kernel_regularizer=regularizer,
-            name=f"user_dense_{place}",
-        )(hidden)
-        if use_bn:
-            hidden = keras.layers.BatchNormalization(name=f"user_bn_{place}")(hidden)
-        function = output_activation if place == len(hidden_units) else activation
-        hidden = keras.layers.Activation(function, name=f"user_activation_{place}")(hidden)
-    return hidden
+
+    def __init__(
+        self,
+        side: str,
+        columns: Sequence[Column],
+        tables: Tables,
+        hidden_units: Sequence[int],
+        activation: Any,
+        output_activation: Any,
+        use_bn: bool,
+        l2_reg: float,
+        dropout: float,
+        seed: int,
+    ) -> None:
+        self._side, self._columns, self._tables = side, columns, tables
+        self._hidden_units, self._seed = hidden_units, seed
+        self._activations = [*[activation] * (len(hidden_units) - 1), output_activation][: len(hidden_units)]
+        self._use_bn, self._l2_reg, self._dropout = use_bn, l2_reg, dropout
+        self._layers: dict[str, Any] = {}
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        """The tower's tensor, (B, width), from inputs by name, in which ids are row numbers of their tables."""
+        sparse: list[Any] = []
+        pooled: list[Any] = []
+        dense: list[Any] = []
+        for column in self._columns:
+            if isinstance(column, SparseColumn):
+                sparse.append(self._flat_row(column, inputs[column.name]))
+            elif isinstance(column, SequenceColumn):
+                pooled.extend(self._pooled_history(column, inputs))
+            else:
+                dense.append(self._numbers(column, inputs[column.name]))
+        hidden = self._joined(sparse + pooled + dense)
+        for place, (units, activation) in enumerate(zip(self._hidden_units, self._activations, strict=True), start=1):
+            hidden = self._dense(place, units, activation, hidden)
+        return hidden
+
+    def _layer(self, make: Any, *name: Any, **arguments: Any) -> Any:
+        full_name = layer_name(*name)
+        if full_name not in self._layers:
+            self._layers[full_name] = make(**arguments, name=full_name)
+        return self._layers[full_name]
+
+    def _joined(self, parts: list[Any]) -> Any:
+        return parts[0] if len(parts) == 1 else self._layer(keras.layers.Concatenate, self._side, "features")(parts)
+
+    def _flat_row(self, column: SparseColumn, ids: Any) -> Any:
+        flat = self._layer(keras.layers.Reshape, "flat", column.name, target_shape=(column.embedding_dim,))
+        return flat(self._tables.rows(column, ids))
+
+    def _pooled_history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> list[Any]:
+        """The history pooled in each of its combiner's ways, (B, D) each."""
+        ids = inputs[column.name]
+        lengths = None if column.length_name is None else inputs[column.length_name]
+        if column.weight_name is not None:
+            # Each position's embedding times its weight, which takes (B, T, D).
+            valid = self._layer(PaddingMask, "mask", column.name)(ids) if lengths is None else lengths
+            weighting = self._layer(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
+            rows = weighting([self._tables.rows(column.sparsefeat, ids), valid, inputs[column.weight_name]])
+            pooling_layer, read = SequenceMaskPooling, [rows, valid]
+        else:
+            jagged = self._layer(JaggedIds, "ids", column.name)(ids if lengths is None else [ids, lengths])
+            pooling_layer, read = JaggedPooling, [self._tables.rows(column.sparsefeat, jagged[0]), *jagged[1:]]
+        return [
+            self._layer(pooling_layer, "pooled", column.name, place, **pooling)(read)
+            for place, pooling in enumerate(combiner_poolings(column.name, column.combiner))
+        ]
+
+    def _numbers(self, column: DenseColumn, values: Any) -> Any:
+        if column.transform_fn is not None:
+            return self._layer(keras.layers.Lambda, "transformed", column.name, function=column.transform_fn)(values)
+        if column.dtype.startswith("float"):
+            return values
+        # Integers can't stand beside embeddings; a scale of 1 makes floats of them.
+        return self._layer(keras.layers.Rescaling, "float", column.name, scale=1.0)(values)
+
+    def _dense(self, place: int, units: int, activation: Any, hidden: Any) -> Any:
+        side = self._side
+        # The user side's seeds have no side in them, so that models begin as they always have.
+        seeds = [derived_seed(self._seed, *([] if side == "user" else [side]), part, place) for part in _SEEDED]
+        if self._dropout:
+            dropout = self._layer(RepeatableDropout, side, "dropout", place, rate=self._dropout, seed=seeds[0])
+            hidden = dropout(hidden)
+        dense = self._layer(
+            keras.layers.Dense,
+            *(side, "dense", place),
+            units=units,
+            kernel_initializer=keras.initializers.GlorotNormal(seed=seeds[1]),
+            kernel_regularizer=keras.regularizers.L2(self._l2_reg) if self._l2_reg else None,
+        )
+        hidden = dense(hidden)
+        if self._use_bn:
+            hidden = self._layer(keras.layers.BatchNormalization, side, "bn", place)(hidden)
+        return self._layer(keras.layers.Activation, side, "activation", place, activation=activation)(hidden)
+
+
+_SEEDED = ("dropout", "dense")

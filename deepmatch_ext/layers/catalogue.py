@@ -1,0 +1,101 @@
+"""Items by their id: the features that the model keeps of each, and what stands for items that were never trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import int_at_least, problem
+from deepmatch_ext._compat import add_state, keras, raw_variable, register
+from deepmatch_ext.layers.dropout import DroppingLayer
+
+
+@register
+class ItemCatalogue(keras.layers.Layer):
+    """Keeps the features of all items, and looks those of some items up.
+
+    Args:
+        features: name -> (shape of one item's values, their type): what the catalogue holds.
+        vocabulary_size: V.
+        values: name -> array (V, ...), the values by item id. None: zeros, until saved weights replace them.
+
+    Input: item ids (n,) or (n, 1). Output: a list, in the order of ``features``, of (n, ...).
+    """
+
+    def __init__(self, features: Any, vocabulary_size: int, values: Any = None, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.features = {name: (tuple(shape), str(dtype)) for name, (shape, dtype) in features.items()}
+        self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2)
+        self._initial = values
+        self.supports_jit = False
+
+    def build(self, input_shape: Any = None) -> None:
+        self._values: list[Any] = []
+        for name, (shape, dtype) in self.features.items():
+            shape = (self.vocabulary_size, *shape)
+            values = np.zeros(shape, dtype) if self._initial is None else np.asarray(self._initial[name], dtype)
+            if values.shape != shape:
+                raise problem(f"The values of {name!r}", f"have shape {shape}", f"{values.shape}")
+            self._values.append(add_state(self, f"feature_{len(self._values)}", values))
+        self._initial = None
+        self.built = True
+
+    def call(self, ids: tf.Tensor) -> list[tf.Tensor]:
+        ids = tf.cast(tf.reshape(ids, [-1]), tf.int64)
+        return [tf.nn.embedding_lookup(raw_variable(values), ids) for values in self._values]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return [(None, *shape) for shape, _ in self.features.values()]
+
+    def get_config(self) -> dict[str, Any]:
+        features = {name: [list(shape), dtype] for name, (shape, dtype) in self.features.items()}
+        return {**super().get_config(), "features": features, "vocabulary_size": self.vocabulary_size}
+
+
+@register
+class KnownItems(DroppingLayer):
+    """Replaces the ids of items that were never trained by 0, whose row stands for what is unknown.
+
+    While training, some ids are replaced by chance, so that the row of id 0, and the features beside it, learn to speak
+    for an item alone. (DropoutNet, Volkovs et al., NeurIPS 2017, drops whole inputs to the same end.)
+
+    Args:
+        vocabulary_size: V.
+        rate: The share of ids that are replaced while training, in [0, 1).
+        seed: Of that choice.
+
+    Input: ids (n,) or (n, 1); or ``[ids, positives]``, with the ids of a batch's positives, which training marks as
+    trained. Output: ids (n,).
+    """
+
+    def __init__(self, vocabulary_size: int, rate: float, seed: int = 1024, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(rate, seed, **kwargs)
+        self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2)
+        self.supports_jit = False
+
+    def build(self, input_shape: Any = None) -> None:
+        self._is_trained = add_state(self, "is_trained", np.zeros(self.vocabulary_size, "int32"))
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+        ids, positives = inputs if isinstance(inputs, list | tuple) else (inputs, None)
+        ids, is_trained = tf.cast(tf.reshape(ids, [-1]), tf.int64), raw_variable(self._is_trained)
+        if training is None or training is False:
+            known = tf.nn.embedding_lookup(is_trained, ids) > 0
+            return tf.where(known, ids, tf.zeros_like(ids))
+        if positives is not None:
+            positives = tf.cast(tf.reshape(positives, [-1]), tf.int64)
+            marked = is_trained.scatter_update(tf.IndexedSlices(tf.ones_like(positives, tf.int32), positives))
+            with tf.control_dependencies([] if marked is None else [marked]):
+                ids = tf.identity(ids)
+        return tf.where(self._kept(tf.shape(ids), training), ids, tf.zeros_like(ids))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (None,)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "vocabulary_size": self.vocabulary_size}

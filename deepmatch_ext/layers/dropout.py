@@ -1,0 +1,60 @@
+"""Dropout that repeats: of values, and what other layers that draw while training share with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import int_at_least, number_between
+from deepmatch_ext._compat import add_state, keras, raw_variable, register
+
+
+class DroppingLayer(keras.layers.Layer):
+    """What layers share that leave something out by chance while training.
+
+    The choice follows from the seed and the number of the training step, which is a weight: so a model that is saved in
+    the midst of its training and loaded again goes on as if nothing had been. Keras's own Dropout starts again.
+    """
+
+    def __init__(self, rate: float, seed: int = 1024, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = number_between("`rate`", rate, 0, 1)
+        self.seed = int_at_least("`seed`", seed, 0)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.step = add_state(self, "step", np.zeros((), "int64"))
+        self.built = True
+
+    def _kept(self, shape: tf.Tensor, training: Any) -> tf.Tensor:
+        """Booleans of a shape: what stays. Counts a step; all stays when not training."""
+        training = tf.cast(training, tf.bool)
+        step = raw_variable(self.step).assign_add(tf.cast(training, tf.int64))
+        chance = tf.random.stateless_uniform(shape, tf.stack([tf.constant(self.seed, tf.int64), step]))
+        return (chance >= self.rate) | ~training
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@register
+class RepeatableDropout(DroppingLayer):
+    """Sets values to zero by chance while training, and divides the others by what is left, as Keras's Dropout does.
+
+    Args:
+        rate: The share of values that become zero, in [0, 1).
+        seed: Of the choice.
+
+    Input: floats of any shape. Output: the same shape and type.
+    """
+
+    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+        if training is None or training is False:
+            return inputs
+        kept = self._kept(tf.shape(inputs), training)
+        share = tf.where(tf.cast(training, tf.bool), 1 - self.rate, 1.0)
+        return tf.where(kept, inputs / tf.cast(share, inputs.dtype), tf.zeros_like(inputs))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
