@@ -149,17 +149,20 @@ class CandidateLoss(keras.layers.Layer):
         self, user_emb: tf.Tensor, item_emb: tf.Tensor, ids: tf.Tensor, log_counts: tf.Tensor, sampler: Sampler | None
     ) -> tf.Tensor:
         item_emb = tf.cast(item_emb, tf.float32)
-        batch = tf.shape(user_emb)[0]
-        first = 0 if sampler is not None and sampler.in_batch else batch  # where the candidates begin
+        batch, total = tf.shape(user_emb)[0], tf.shape(ids)[0]
+        in_batch = sampler is not None and sampler.in_batch
+        first = 0 if in_batch else batch  # where the candidates begin
+        # The gradient of a split is one concatenation; of two slices, two padded sums.
+        positive_emb, candidate_emb = tf.split(item_emb, tf.stack([batch, total - batch]), num=2)
         rate = tf.constant(1.0)
         if self.loss == "gbce":
-            drawn = tf.cast(tf.shape(ids)[0] - first, tf.float32)
+            drawn = tf.cast(total - first, tf.float32)
             rate = tf.clip_by_value(drawn / (self.vocabulary_size - 1), 1e-12, 1.0)  # type: ignore[operator]
             log_counts = log_counts - tf.math.log(rate)
         positive, candidates = candidate_logits(
             tf.cast(user_emb, tf.float32),
-            item_emb[:batch],
-            item_emb[first:],
+            positive_emb,
+            item_emb if in_batch else candidate_emb,
             ids[:batch],
             ids[first:],
             log_counts[:batch],
