@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -88,6 +89,17 @@ def deserialize(value: Any) -> Any:
 def rename(model: Any, name: str) -> None:
     """Gives a model another name."""
     setattr(model, "name" if KERAS_3 else "_name", name)
+
+
+def leave_jit_off(model: Any) -> None:
+    """Undoes ``compile(jit_compile=True)`` with a warning, as Keras 3 does by itself where a layer can't be compiled."""
+    if not KERAS_3 and model.jit_compile:
+        warnings.warn(
+            f"{model.name}: jit_compile=True is left off. Look-ups by row and ids made unique have no XLA kernels, and "
+            "the dense layers beside them take a small part of a step.",
+            stacklevel=3,
+        )
+        model.jit_compile = False
 
 
 def slot_index(optimizer: Any, variable: Any) -> int:

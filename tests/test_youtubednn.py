@@ -23,6 +23,7 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._compat import rename
 from deepmatch_ext.layers import custom_objects
+from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import (
     AdaptiveSampler,
     FrequencySampler,
@@ -422,6 +423,29 @@ def test_a_reload_keeps_frozen_layers_and_the_name(tmp_path):
     frozen = again.get_layer("table_item").get_weights()[0]
     again.fit(small_input(32), verbose=0)
     np.testing.assert_array_equal(again.get_layer("table_item").get_weights()[0], frozen)
+
+
+def test_jit_compile_is_left_off_with_a_warning():
+    def train():
+        model = small_model()
+        model.compile("adam", sampledsoftmaxloss, jit_compile=True)
+        model.fit(small_input(32), verbose=0)
+
+    with pytest.warns(UserWarning, match="jit_compile"):  # by Keras 3 itself, in `compile`
+        train()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_learns_with_a_lazy_optimizer(policy):
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = small_model("last", dnn_dropout=0.1, history_dropout=0.1, sampler_config=None)
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
+    model.compile(LazyAdam(0.01), sampledsoftmaxloss)
+    losses = model.fit(small_input(256), epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] / 1.5
 
 
 def test_a_reload_keeps_the_precision_policy(tmp_path):

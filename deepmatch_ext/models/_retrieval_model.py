@@ -15,6 +15,7 @@ from deepmatch_ext._compat import (
     deserialize,
     global_policy_name,
     keras,
+    leave_jit_off,
     raw_variable,
     register,
     rename,
@@ -113,6 +114,7 @@ class RetrievalModel(keras.Model):
         Raises:
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
         """
+        leave_jit_off(self)
         x, y, rows = self._checked(x, y)
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
         if isinstance(validation_data, Mapping):
@@ -151,6 +153,7 @@ class RetrievalModel(keras.Model):
 
     def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
+        leave_jit_off(self)
         x, y, rows = self._checked(x, y)
         if rows is not None and kwargs.get("steps") is None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
