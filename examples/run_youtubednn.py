@@ -27,8 +27,8 @@ import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN, data, evaluation
+from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.retrieval import top_n
-from deepmatch_ext.samplers import FrequencySampler
 from deepmatch_ext.utils import sampledsoftmaxloss
 
 History = dict[str, list[float]]  # a figure of each epoch, by name
@@ -162,18 +162,8 @@ def build_model(split: data.Split, attributes: dict[str, np.ndarray], args: argp
         user_columns.append(VarLenSparseFeat(hist_side, MAX_LEN, combiner="recency", length_name="hist_len"))
     for name, ids in attributes.items():
         user_columns.append(SparseFeat(name, int(ids.max()) + 1, SIDE_DIM))
-    # Negatives in proportion to popularity, which the loss corrects for (logQ).
-    sampler = FrequencySampler(min(512, events.num_items), events.item_counts(split.train))
-    model = YoutubeDNN(
-        user_columns,
-        [item],
-        user_dnn_hidden_units=(2 * dim, dim),
-        dnn_dropout=0.2,
-        temperature=0.1,
-        sampler_config=sampler,
-        seed=args.seed,
-    )
-    model.compile(tf.keras.optimizers.Adam(1e-3), sampledsoftmaxloss)
+    model = YoutubeDNN(user_columns, [item], seed=args.seed)
+    model.compile(LazyAdam(1e-3), sampledsoftmaxloss)
     return model
 
 
