@@ -11,11 +11,12 @@ README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding
 def test_the_code_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert names["ids"].shape == (2000, 10)
+    assert names["model"].item_vectors().shape == (names["items"], 64)
     assert names["users"] == pytest.approx(names["user_vectors"], abs=1e-6)
     assert "'HR@10'" in capsys.readouterr().out
 
