@@ -43,6 +43,7 @@ def main():
         [SparseFeat("user_id", USERS, USER_DIM), VarLenSparseFeat(history, MAX_LEN, "mean", "hist_len")],
         [SparseFeat("item", args.vocabulary, args.dim)],
         user_dnn_hidden_units=(HIDDEN, args.dim),
+        dnn_dropout=0.0,  # the peers have none
         sampler_config=UniformSampler(NUM_SAMPLED),
     )
     optimizer = LazyAdam(1e-3) if args.optimizer == "lazy" else tf.keras.optimizers.Adam(1e-3)

@@ -228,7 +228,7 @@ def _item_encoder(
     if item_features is None:
         raise problem("`item_features`", "be given where several columns describe the item", None)
     values = None
-    if not isinstance(item_features, str):  # else a model is being loaded
+    if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
         arrays = read_catalogue(described_by, item_features, item.vocabulary_size)
         # Keras 3 takes no NumPy strings.
         tensors = {name: tf.constant(a) if a.dtype.kind in "OUS" else a for name, a in arrays.items()}
@@ -245,6 +245,8 @@ def _item_encoder(
 
 
 def _without(columns: list[Column], names: Sequence[str]) -> list[Column]:
+    if isinstance(names, str):
+        raise problem("`exclude_features`", "be a list of names", repr(names))
     for name in names:
         if name not in [column.name for column in columns]:
             raise problem("`exclude_features`", "hold names of user columns", repr(name))
