@@ -124,13 +124,14 @@ def step_work(vocabulary, batch, steps=8):
 # The runs.
 
 
-def make_environment(folder, name):
+def library_requirements():
+    setup = configparser.ConfigParser()
+    setup.read(HERE.parent / "setup.cfg")
+    return setup["options"]["install_requires"].split()
+
+
+def make_environment(folder, name, requirements):
     """Makes a virtual environment, or leaves it where its requirements are the same. A failure shows in its runs."""
-    requirements = list(ENVIRONMENTS[name])
-    if name == "ours":
-        setup = configparser.ConfigParser()
-        setup.read(HERE.parent / "setup.cfg")
-        requirements += setup["options"]["install_requires"].split()
     stamp = folder / name / "requirements.txt"
     if not stamp.exists() or stamp.read_text().split() != requirements:
         print(f"making {folder / name}: {' '.join(requirements)}", flush=True)
@@ -138,6 +139,23 @@ def make_environment(folder, name):
         pip = [folder / name / "bin" / "python", "-m", "pip", "install", "-qq", *requirements]
         if subprocess.run(pip, check=False).returncode == 0:
             stamp.write_text("\n".join(requirements))
+
+
+def answer_of(command, variables, time_limit):
+    """What a worker prints as its last line, or why there is none, as ``error``."""
+    variables = {**os.environ, "PYTHONPATH": str(HERE.parent), "CUDA_VISIBLE_DEVICES": "-1", **variables}
+    try:
+        done = subprocess.run(
+            list(map(str, command)), env=variables, capture_output=True, text=True, timeout=time_limit
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {time_limit:.0f} s"}
+    except OSError as error:
+        return {"error": str(error)}
+    answers = [line for line in done.stdout.splitlines() if line.startswith('{"')]
+    if done.returncode or not answers:
+        return {"error": f"exit status {done.returncode}: {' '.join(done.stderr.splitlines()[-1:])}"}
+    return json.loads(answers[-1])
 
 
 def run(args, name, vocabulary, batch, *further):
@@ -148,21 +166,8 @@ def run(args, name, vocabulary, batch, *further):
         steps = min(steps, 64 if vocabulary <= 10**5 else 12)
     python = args.envs / environment / "bin" / "python"
     command = [python, HERE / script, vocabulary, batch, DIM, steps, *options, *further]
-    variables = {**os.environ, "PYTHONPATH": str(HERE.parent), "CUDA_VISIBLE_DEVICES": "-1", **variables}
     result = {"configuration": name, "vocabulary": vocabulary, "batch": batch}
-    try:
-        done = subprocess.run(
-            list(map(str, command)), env=variables, capture_output=True, text=True, timeout=args.time_limit
-        )
-        answers = [line for line in done.stdout.splitlines() if line.startswith('{"')]
-        if done.returncode or not answers:
-            result["error"] = f"exit status {done.returncode}: {' '.join(done.stderr.splitlines()[-1:])}"
-        else:
-            result |= json.loads(answers[-1])
-    except subprocess.TimeoutExpired:
-        result["error"] = f"no answer within {args.time_limit:.0f} s"
-    except OSError as error:
-        result["error"] = str(error)
+    result |= answer_of(command, variables, args.time_limit)
     print(f"{name}, V = {vocabulary:,}, batch {batch}: {result.get('error') or result['ms_per_step']}", flush=True)
     return result
 
@@ -281,7 +286,8 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / ".gitignore").write_text("*\n")
     for environment in {CONFIGURATIONS[name][0] for name in names}:
-        make_environment(args.envs, environment)
+        library = library_requirements() if environment == "ours" else []
+        make_environment(args.envs, environment, ENVIRONMENTS[environment] + library)
     results = {"machine": machine(), "rounds": args.rounds, "load before": round(os.getloadavg()[0], 2)}
     results |= {"rates": measured_rates(), "runs": []}
     sizes = [(vocabulary, batch) for vocabulary in vocabularies for batch in batches]

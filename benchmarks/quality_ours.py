@@ -1,0 +1,101 @@
+"""Trains our YoutubeDNN under quality.py's protocol; prints one JSON line.
+
+Usage: quality_ours.py JOB, as quality.py makes it; needs deepmatch_ext.
+"""
+
+import os
+import time
+from importlib.metadata import version
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+import tensorflow as tf
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from quality import Progress, print_result, read_job, save
+
+from deepmatch_ext import YoutubeDNN, __version__, data, evaluation, optimizers
+from deepmatch_ext.samplers import make_sampler
+from deepmatch_ext.utils import sampledsoftmaxloss
+
+
+def main():
+    job = read_job()
+    settings, max_len = job["settings"], job["settings"]["columns"]["max_len"]
+    split = data.leave_last_out(data.read_dataset(job["data"]).interactions)
+    held_out = {
+        "validation": HeldOut(split.interactions, split.validation, max_len),
+        "test": HeldOut(split.interactions, split.test, max_len),
+    }
+    train = data.windows(split.interactions, split.train_targets(), max_len)
+    tf.keras.utils.set_random_seed(job["seed"])
+    model = build_model(split, settings, job["seed"])
+    watch = Watch(Progress(**job["limits"]), held_out["validation"], job["rank"])
+    model.fit(train, batch_size=settings["batch_size"], epochs=watch.progress.epochs, callbacks=[watch], verbose=0)
+    seconds = watch.fit_seconds()
+    if job["rank"]:
+        model.set_weights(watch.best_weights)
+        save(job, {part: held_out[part].ranks(model) for part in job["rank"]})
+    keras = "keras" if hasattr(tf.keras, "Operation") else "tf-keras"
+    versions = {"deepmatch_ext": __version__} | {name: version(name) for name in ("deepctr", "tensorflow", keras)}
+    print_result(watch.progress, seconds, versions)
+
+
+class HeldOut:
+    """One item of each user, which a model has to rank high among those that the user has not had."""
+
+    def __init__(self, events, rows, max_len):
+        self.columns, self.seen = data.windows(events, rows, max_len), data.seen_before(events, rows)
+
+    def ranks(self, model):
+        users, items = model.user_vectors(self.columns), model.item_vectors()
+        return evaluation.target_ranks(
+            lambda start, stop: users[start:stop] @ items.T, self.columns["item_id"], seen=self.seen
+        )
+
+
+class Watch(tf.keras.callbacks.Callback):
+    """Ranks the validation items after each epoch, off the clock; keeps the best epoch's weights; stops."""
+
+    def __init__(self, progress, validation, rank):
+        super().__init__()
+        self.progress, self.validation, self.rank = progress, validation, rank
+        self.best_weights = None
+        self._start, self._paused = time.perf_counter(), 0.0
+
+    def fit_seconds(self):
+        return time.perf_counter() - self._start - self._paused
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds, paused_at = self.fit_seconds(), time.perf_counter()
+        if self.progress.add(seconds, self.validation.ranks(self.model) if self.rank else None):
+            self.best_weights = self.model.get_weights()
+        self.model.stop_training = self.progress.done
+        self._paused += time.perf_counter() - paused_at
+
+
+def build_model(split, settings, seed):
+    events, columns = split.interactions, settings["columns"]
+    size, dim = events.item_vocabulary_size, columns["dim"]
+    history = SparseFeat("hist_item_id", size, dim, embedding_name="item_id")
+    user_columns = [VarLenSparseFeat(history, columns["max_len"], columns["combiner"], "hist_len")]
+    if columns["user_id"]:
+        user_columns.insert(0, SparseFeat("user_id", events.user_vocabulary_size, dim))
+    arguments = dict(settings["model"])
+    if settings["sampler"] is not None:
+        counts = events.item_counts(split.train_targets())
+        arguments["sampler_config"] = make_sampler(with_counts(settings["sampler"], counts))
+    model = YoutubeDNN(user_columns, [SparseFeat("item_id", size, dim)], seed=seed, **arguments)
+    optimizer = getattr(optimizers, settings["optimizer"]["name"])(settings["optimizer"]["learning_rate"])
+    model.compile(optimizer, sampledsoftmaxloss)
+    return model
+
+
+def with_counts(spec, counts):
+    """A sampler's settings with the counts where it says ``"item_count": "train"``, at any depth."""
+    if isinstance(spec, dict):
+        return {k: counts if (k, v) == ("item_count", "train") else with_counts(v, counts) for k, v in spec.items()}
+    return [with_counts(each, counts) for each in spec] if isinstance(spec, list) else spec
+
+
+if __name__ == "__main__":
+    main()
