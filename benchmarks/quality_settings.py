@@ -188,6 +188,7 @@ for _name, _settings in DEEPMATCH_GOOD.items():
             user_dnn_hidden_units=_settings["user_dnn_hidden_units"],
             temperature=_settings["temperature"],
             l2_reg_embedding=1e-6,
+            dnn_dropout=0.0,
         ),
     )
     EPOCH_TIME[f"DeepMatch, {_name}"] = ("quality_deepmatch.py", _settings)
