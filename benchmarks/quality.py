@@ -26,6 +26,7 @@ from quality_settings import (
     EPOCH_TIME,
     EQUAL_TIME,
     LIMITS,
+    MAX_LEN,
     MONITOR,
     RECOMMENDERS,
     ROUNDS,
@@ -194,7 +195,7 @@ def write_arrays(folder, path):
     events = split.interactions
     arrays = {"users": np.array(events.user_vocabulary_size), "items": np.array(events.item_vocabulary_size)}
     for part, rows in {"train": split.train_targets(), "validation": split.validation, "test": split.test}.items():
-        arrays |= {f"{part}/{name}": values for name, values in data.windows(events, rows, 50).items()}
+        arrays |= {f"{part}/{name}": values for name, values in data.windows(events, rows, MAX_LEN).items()}
         if part != "train":
             arrays[f"{part}/seen_indptr"], arrays[f"{part}/seen_items"] = data.seen_before(events, rows)
     np.savez(path, **arrays)

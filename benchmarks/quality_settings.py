@@ -6,6 +6,7 @@ these dictionaries. In ours, ``"item_count": "train"`` stands for the counts of 
 
 FIGURES = ("HR@10", "NDCG@10", "Recall@50")
 MONITOR = "NDCG@10"  # on validation: settings and epochs are chosen by it
+MAX_LEN = 50  # of a history, for DeepMatch and ours
 SETS = ("ml-100k", "amazon-beauty", "ml-1m")
 LIMITS = {  # the most epochs, and after how many without a better validation NDCG@10 a training stops
     "ml-100k": {"epochs": 60, "patience": 6},
@@ -19,7 +20,7 @@ def ours(sampler=None, combiner="recency+last", user_id=False, batch_size=1024, 
     """Settings of ours. With no argument: the builder's defaults. ``model``: further arguments of the builder."""
     return {
         "sampler": sampler,
-        "columns": {"combiner": combiner, "dim": dim, "max_len": 50, "user_id": user_id},
+        "columns": {"combiner": combiner, "dim": dim, "max_len": MAX_LEN, "user_id": user_id},
         "model": model,
         "optimizer": {"name": "LazyAdam", "learning_rate": learning_rate},
         "batch_size": batch_size,
@@ -33,7 +34,7 @@ def deepmatch(sampler, num_sampled, dim, temperature, batch_size):
         "dim": dim,
         "user_dnn_hidden_units": [64, dim],
         "temperature": temperature,
-        "max_len": 50,
+        "max_len": MAX_LEN,
         "batch_size": batch_size,
     }
 
