@@ -126,7 +126,7 @@ def waiting(run, steps):
     total = 0
     for plane in space.planes:
         for event in (event for line in plane.lines for event in line.events):
-            if plane.event_metadata[event.metadata_id].name.endswith(":IteratorGetNext"):
+            if "IteratorGetNext" in plane.event_metadata[event.metadata_id].name:
                 total += event.duration_ps / 1e9
     return total / steps, seconds / steps * 1e3
 

@@ -575,13 +575,34 @@ def test_a_batch_size_of_zero_and_an_empty_input_are_refused():
     assert model.user_vectors({name: values[:0] for name, values in x.items()}).shape == (0, DIM)
 
 
+def test_a_validation_split_holds_the_last_rows_out():
+    x = small_input(64)
+    first, last = ({name: values[part] for name, values in x.items()} for part in (slice(48), slice(48, None)))
+    histories = []
+    for arguments in ({"x": x, "validation_split": 0.25}, {"x": first, "validation_data": last}):
+        model = small_model()
+        model.compile("adam", sampledsoftmaxloss)
+        histories.append(model.fit(**arguments, batch_size=16, epochs=2, verbose=0).history)
+    assert histories[0] == histories[1]
+    assert set(histories[0]) == {"loss", "val_loss"}
+    with pytest.raises(ValueError, match=r"`validation_split` must leave a row on both sides; got 0.999 of 64 rows"):
+        model.fit(x, validation_split=0.999, verbose=0)
+
+
+def test_predict_gives_each_examples_loss():
+    model, x = small_model(), small_input(50)
+    model.compile("adam", sampledsoftmaxloss)
+    losses = model.predict(x, batch_size=16, verbose=0)
+    assert losses.shape == (50, 1)
+    assert np.mean(losses) == pytest.approx(model.evaluate(x, batch_size=16, verbose=0), rel=1e-5)
+
+
 def test_what_needs_the_arrays_themselves_goes_through_keras():
     model, x = small_model(), small_input(64)
     model.compile("adam", sampledsoftmaxloss)
-    history = model.fit(x, np.ones(64), batch_size=16, validation_split=0.25, verbose=0).history
-    assert set(history) == {"loss", "val_loss"}
+    model.fit(x, batch_size=16, verbose=0)
     model.fit(x, batch_size=16, steps_per_epoch=2, verbose=0)
-    assert int(model.get_layer("candidates").get_weights()[0]) == 3 + 2
+    assert int(model.get_layer("candidates").get_weights()[0]) == 4 + 2
 
 
 def test_inputs_of_either_rank_and_any_integer_type_can_follow_each_other():

@@ -188,7 +188,9 @@ class Interactions:
     @cached_property
     def position(self) -> np.ndarray:
         """The number of earlier rows of the same user, int64, (n,); 0 at each user's first row."""
-        return read_only(np.arange(len(self)) - self.indptr[self.users])
+        position = np.arange(len(self), dtype=np.int64)
+        position -= self.indptr[self.users]
+        return read_only(position)
 
     @property
     def num_users(self) -> int:
@@ -237,7 +239,7 @@ def row_numbers(what: str, rows: Any, size: int, of: str = "row numbers") -> np.
     wrong = (array < 0) | (array >= size)
     if wrong.any():
         raise problem(what, f"be {of} in 0..{size - 1}", listing(array[wrong]))
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
 
 
 def _encoded(frame: pd.DataFrame, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:

@@ -38,11 +38,12 @@ class Split:
         used = np.zeros(len(self.interactions), bool)
         for name in ("train", "validation", "test"):
             given = row_numbers(name, getattr(self, name), len(self.interactions))
-            rows = np.unique(given)
+            is_sorted = (given[1:] > given[:-1]).all()  # then nothing of that size has to be made
+            rows = given if is_sorted else np.unique(given)
             if len(rows) < len(given) or used[rows].any():
                 raise problem(f"`{name}`", "hold each row once, and none of another part", "a repeated row")
             used[rows] = True
-            object.__setattr__(self, name, read_only(rows))
+            object.__setattr__(self, name, read_only(rows.copy() if rows.flags.writeable else rows))
 
     def train_targets(self, min_history: int = 1) -> np.ndarray:
         """The train rows with at least ``min_history`` earlier rows of their user, int64, sorted.
@@ -78,7 +79,7 @@ def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Spl
         raise problem("`interactions`", f"have a user with at least {min_interactions} events", got)
     train = np.ones(len(interactions), bool)
     train[last] = train[last - 1] = False
-    return Split(interactions, train=np.flatnonzero(train), validation=last - 1, test=last)
+    return Split(interactions, train=read_only(np.flatnonzero(train)), validation=last - 1, test=last)
 
 
 def split_by_time(interactions: Interactions, validation_from: Any, test_from: Any) -> Split:
@@ -113,9 +114,9 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
         raise problem("`test_from`", f"leave rows to test on, so be at most {last}", repr(test_from))
     return Split(
         interactions,
-        train=np.flatnonzero(times < start),
-        validation=np.flatnonzero((times >= start) & (times < end)),
-        test=np.flatnonzero(times >= end),
+        train=read_only(np.flatnonzero(times < start)),
+        validation=read_only(np.flatnonzero((times >= start) & (times < end))),
+        test=read_only(np.flatnonzero(times >= end)),
     )
 
 

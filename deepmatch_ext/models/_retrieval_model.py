@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
     deserialize,
     global_policy_name,
@@ -125,15 +125,16 @@ class RetrievalModel(keras.Model):
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
         # What needs the arrays themselves is left to Keras.
-        if (
-            rows is not None
-            and not validation_split
-            and not kwargs.get("steps_per_epoch")
-            and isinstance(shuffle, bool)
-        ):
+        if rows is not None and not kwargs.get("steps_per_epoch") and isinstance(shuffle, bool):
+            examples = _with_weights(x, y, sample_weight)
+            if validation_split and validation_data is None:
+                rows, examples, held_out = _split_off(examples, rows, validation_split)
+                held_out_size = kwargs.pop("validation_batch_size", None) or size
+                validation_data = batches(held_out, len(held_out[1]), held_out_size)
             order = self._epoch_order(rows, size) if shuffle else None
-            x = batches(_with_weights(x, y, sample_weight), rows, size, order)
+            x = batches(examples, rows, size, order)
             y = batch_size = sample_weight = None
+            validation_split = 0.0
         if isinstance(x, tf.data.Dataset):
             shuffle = False  # Keras 3 warns of its own default
         return super().fit(
@@ -160,6 +161,15 @@ class RetrievalModel(keras.Model):
             x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, size)
             y = batch_size = None
         return super().evaluate(x, y, batch_size, **kwargs)
+
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
+        """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
+        leave_jit_off(self)
+        x, y, rows = self._checked(x, None)
+        if rows is not None and kwargs.get("steps") is None:
+            size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
+            x, batch_size = batches((x, y), rows, size), None
+        return super().predict(x, batch_size, **kwargs)
 
     def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
@@ -301,6 +311,18 @@ class RetrievalModel(keras.Model):
             return (reshaped, *(element[1:] or (tf.zeros([rows, 1]),)))
 
         return dataset.map(complete)
+
+
+def _split_off(examples: tuple[Any, ...], rows: int, share: float) -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:
+    """How many rows stay, these, and the last ``share`` of them, as Keras's ``validation_split`` takes them."""
+    kept = int(rows * (1 - number_between("`validation_split`", share, 0, 1)))
+    if not 0 < kept < rows:
+        raise problem("`validation_split`", "leave a row on both sides", f"{share} of {rows} rows")
+    return (
+        kept,
+        tf.nest.map_structure(lambda values: values[:kept], examples),
+        tf.nest.map_structure(lambda values: values[kept:], examples),
+    )
 
 
 def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
