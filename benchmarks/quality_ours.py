@@ -85,8 +85,9 @@ def build_model(split, settings, seed):
         counts = events.item_counts(split.train_targets())
         arguments["sampler_config"] = make_sampler(with_counts(settings["sampler"], counts))
     model = YoutubeDNN(user_columns, [SparseFeat("item_id", size, dim)], seed=seed, **arguments)
-    optimizer = getattr(optimizers, settings["optimizer"]["name"])(settings["optimizer"]["learning_rate"])
-    model.compile(optimizer, sampledsoftmaxloss)
+    name = settings["optimizer"]["name"]
+    optimizer = getattr(optimizers if hasattr(optimizers, name) else tf.keras.optimizers, name)
+    model.compile(optimizer(settings["optimizer"]["learning_rate"]), sampledsoftmaxloss)
     return model
 
 

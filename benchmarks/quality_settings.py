@@ -16,13 +16,22 @@ LIMITS = {  # the most epochs, and after how many without a better validation ND
 EQUAL_TIME = {"ml-100k": 20, "amazon-beauty": 40, "ml-1m": 120}  # seconds of training for the table of samplers
 
 
-def ours(sampler=None, combiner="recency+last", user_id=False, batch_size=1024, learning_rate=1e-3, dim=64, **model):
+def ours(
+    sampler=None,
+    combiner="recency+last",
+    user_id=False,
+    batch_size=1024,
+    optimizer="LazyAdam",
+    learning_rate=1e-3,
+    dim=64,
+    **model,
+):
     """Settings of ours. With no argument: the builder's defaults. ``model``: further arguments of the builder."""
     return {
         "sampler": sampler,
         "columns": {"combiner": combiner, "dim": dim, "max_len": MAX_LEN, "user_id": user_id},
         "model": model,
-        "optimizer": {"name": "LazyAdam", "learning_rate": learning_rate},
+        "optimizer": {"name": optimizer, "learning_rate": learning_rate},
         "batch_size": batch_size,
     }
 
@@ -139,6 +148,7 @@ RECOMMENDERS = {  # name -> worker, whether a seed changes anything, set -> cand
     "DeepMatch (its example)": ("quality_deepmatch.py", True, everywhere(DEEPMATCH_EXAMPLE)),
     "DeepMatch (good)": ("quality_deepmatch.py", True, everywhere(*DEEPMATCH_GOOD.values())),
     "ours (default)": ("quality_ours.py", True, everywhere(ours())),
+    "ours (default, Keras's Adam)": ("quality_ours.py", True, everywhere(ours(optimizer="Adam"))),
     "ours (chosen)": (
         "quality_ours.py",
         True,

@@ -162,7 +162,8 @@ def build_model(split: data.Split, attributes: dict[str, np.ndarray], args: argp
         user_columns.append(VarLenSparseFeat(hist_side, MAX_LEN, combiner="recency", length_name="hist_len"))
     for name, ids in attributes.items():
         user_columns.append(SparseFeat(name, int(ids.max()) + 1, SIDE_DIM))
-    model = YoutubeDNN(user_columns, [item], seed=args.seed)
+    # One hidden layer: with features beside the history it does better on validation than the default, none.
+    model = YoutubeDNN(user_columns, [item], user_dnn_hidden_units=(2 * dim, dim), seed=args.seed)
     model.compile(LazyAdam(1e-3), sampledsoftmaxloss)
     return model
 
