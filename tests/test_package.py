@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "data": CHECKS | {"data"},
     "retrieval": CHECKS | {"retrieval"},
     "evaluation": CHECKS | {"retrieval", "evaluation"},
+    "evaluation.watch": KERAS | {"retrieval", "evaluation"},
     "evaluation.callback": KERAS | {"retrieval", "evaluation"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
 }

@@ -1,7 +1,9 @@
-"""Evaluation: ranks of the targets over the whole catalogue, the metrics that follow, and baselines to compare with."""
+"""Evaluation: ranks of the targets over the whole catalogue, the metrics that follow, baselines to compare with,
+and a watch on the training."""
 
 from deepmatch_ext.evaluation.baselines import Markov, Popularity
 from deepmatch_ext.evaluation.callback import RetrievalMetrics
+from deepmatch_ext.evaluation.collapse import likeness, popular_share
 from deepmatch_ext.evaluation.metrics import (
     Seen,
     evaluate,
@@ -10,15 +12,20 @@ from deepmatch_ext.evaluation.metrics import (
     ranking_metrics,
     target_ranks,
 )
+from deepmatch_ext.evaluation.watch import CollapseWarning, TrainingWatch
 
 __all__ = [
+    "CollapseWarning",
     "Markov",
     "Popularity",
     "RetrievalMetrics",
     "Seen",
+    "TrainingWatch",
     "evaluate",
     "evaluate_vectors",
     "format_table",
+    "likeness",
+    "popular_share",
     "ranking_metrics",
     "target_ranks",
 ]

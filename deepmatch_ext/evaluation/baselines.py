@@ -49,15 +49,7 @@ class Popularity:
     """
 
     def __init__(self, item_counts: np.ndarray) -> None:
-        counts = np.asarray(item_counts)
-        if counts.ndim != 1 or len(counts) < 2:
-            raise problem("`item_counts`", "have shape (V,), V at least 2", f"shape {counts.shape}")
-        if counts.dtype.kind not in "iuf":
-            raise problem("`item_counts`", "hold numbers", f"dtype {counts.dtype}")
-        if not (np.isfinite(counts).all() and (counts >= 0).all()):
-            raise problem("`item_counts`", "be finite and not negative", f"{counts.min()} among them")
-        self.item_counts = counts.astype(np.float64)  # a copy
-        self.item_counts[0] = 0
+        self.item_counts = check_item_counts("`item_counts`", item_counts)
 
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Popularity:
@@ -167,6 +159,20 @@ class Markov:
         pairs = np.arange(len(rows)) + np.repeat(starts - (ends - lengths), lengths)
         scores[rows, self._next_items[pairs]] += self._counts[pairs]  # no (row, item) comes twice
         return scores
+
+
+def check_item_counts(what: str, values: Any) -> np.ndarray:
+    """``values`` as a new float64 array (V,) of occurrences, with none of id 0, padding."""
+    counts = np.asarray(values)
+    if counts.ndim != 1 or len(counts) < 2:
+        raise problem(what, "have shape (V,), V at least 2", f"shape {counts.shape}")
+    if counts.dtype.kind not in "iuf":
+        raise problem(what, "hold numbers", f"dtype {counts.dtype}")
+    if not (np.isfinite(counts).all() and (counts >= 0).all()):
+        raise problem(what, "be finite and not negative", f"{counts.min()} among them")
+    counts = counts.astype(np.float64)  # a copy
+    counts[0] = 0
+    return counts
 
 
 def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:

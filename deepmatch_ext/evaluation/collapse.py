@@ -1,0 +1,163 @@
+"""What collapse looks like in figures: pure functions of vectors, lists and targets. `TrainingWatch` judges them.
+
+B users, V items with padding (id 0), D the vectors' size, N the length of the lists.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deepmatch_ext.retrieval.exact import Seen, seen_pairs
+
+_MAX_ITEMS = 10_000  # so many items tell the variance of scores
+
+
+def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, float]:
+    """How alike the users are, to each other and to the items.
+
+    - ``score_correlation``: the correlation of two users' scores over the items, averaged over pairs of users as
+      (mean covariance) / (mean variance). At 1 all users rank the items alike. It is this that tells of collapse, and
+      not the cosine: what all users' vectors have in common says nothing where the items don't differ in it.
+    - ``user_cosine``: the mean cosine over pairs of users.
+    - ``user_rank``: in how many directions the users differ from their mean: of the variances l along the principal
+      axes, the participation ratio (sum of l) ** 2 / sum of l ** 2, in 1..D; 0 if they don't differ at all.
+
+    No pair of users is formed: the means over pairs follow from the sum of the vectors, without the users' pairs with
+    themselves. It costs O((B + items) D^2), with at most 10,000 of the items.
+
+    Args:
+        user_vectors: (B, D), finite, B at least 2.
+        item_vectors: (V, D), finite; row 0 is left out.
+
+    Returns:
+        The three figures. A correlation or cosine is 1 where nothing differs, and vectors of length zero have
+        cosine 0 to all others.
+
+    Example:
+        >>> items = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> opposite = likeness(np.array([[1.0, 0.0], [0.0, 1.0]]), items)
+        >>> {name: round(value, 3) for name, value in opposite.items()}
+        {'score_correlation': -1.0, 'user_cosine': 0.0, 'user_rank': 1.0}
+    """
+    users = user_vectors.astype(np.float64)
+    items = item_vectors[1 + sample_rows(len(item_vectors) - 1, _MAX_ITEMS)].astype(np.float64)
+    items -= items.mean(axis=0)
+    item_covariance = items.T @ items / len(items)  # (D, D)
+    centred = users - users.mean(axis=0)
+    covariance = centred.T @ centred / len(users)
+    spread = np.trace(covariance)
+    lengths = np.linalg.norm(users, axis=1, keepdims=True)
+    units = users / np.where(lengths > 0, lengths, 1.0)
+    return {
+        "score_correlation": _mean_over_pairs(users, item_covariance),
+        "user_cosine": _mean_over_pairs(units, np.eye(units.shape[1])),
+        "user_rank": float(spread**2 / np.sum(covariance**2)) if spread > 0 else 0.0,
+    }
+
+
+def popular_share(lists: np.ndarray, item_count: np.ndarray, seen: Seen | None = None) -> float:
+    """The share of the recommendations that a popularity recommender would have made too: 1 if they are all its own.
+
+    For every user these are the N most popular of the items that the user has not seen.
+
+    Args:
+        lists: (B, N) the items recommended to each user; 0 where there was none.
+        item_count: (V,) how often each item occurs; of equal ones, the lower id goes first, as in `top_n`.
+        seen: What each of the B users has seen, and was not recommended.
+
+    Example:
+        >>> counts = np.array([0, 9, 8, 7, 1])
+        >>> popular_share(np.array([[1, 2], [3, 4]]), counts)  # the two most popular are 1 and 2
+        0.5
+        >>> popular_share(np.array([[1, 2], [3, 4]]), counts, seen=(np.array([0, 0, 2]), np.array([1, 2])))
+        1.0
+    """
+    vocabulary_size = len(item_count)
+    rank = np.empty(vocabulary_size, np.int64)  # 0 is the most popular; padding comes last
+    rank[np.lexsort((np.arange(vocabulary_size), -item_count, np.arange(vocabulary_size) == 0))] = np.arange(
+        vocabulary_size
+    )
+    place = rank[lists]  # (B, N): among all items; less those before it that the user has seen: among the others
+    if seen is not None:
+        rows, items = seen_pairs(seen, 0, len(lists))
+        before = np.unique(rows[items > 0] * vocabulary_size + rank[items[items > 0]])  # in order of row, then rank
+        first = np.arange(len(lists))[:, None] * vocabulary_size
+        place = place - (np.searchsorted(before, first + place) - np.searchsorted(before, first))
+    recommended = lists > 0
+    return float((place < lists.shape[1])[recommended].mean()) if recommended.any() else 0.0
+
+
+def coverage(lists: np.ndarray, vocabulary_size: int) -> float:
+    """The different items in ``lists`` (B, N), as a share of all items or, if fewer, of the places in the lists."""
+    recommended = lists[lists > 0]
+    return len(np.unique(recommended)) / max(1, min(len(recommended), vocabulary_size - 1))
+
+
+def full_cross_entropy(
+    user_vectors: np.ndarray, item_vectors: np.ndarray, targets: np.ndarray, temperature: float, block_size: int = 1024
+) -> float:
+    """The mean of ``-log p(target)`` in nats, with p the softmax of ``u.i / temperature`` over all items but padding.
+
+    It is what sampled softmax with the logQ correction estimates, whatever its sampler. One who knows nothing has
+    log(V - 1).
+
+    Args:
+        user_vectors: (B, D).
+        item_vectors: (V, D).
+        targets: (B,) ids 1..V-1.
+        temperature: Divides the inner products.
+        block_size: Users at a time; the largest array held is (block_size, V).
+
+    Example:
+        >>> users, items = np.zeros((1, 2)), np.zeros((5, 2))  # which tell nothing: log 4
+        >>> round(full_cross_entropy(users, items, np.array([3]), temperature=0.1), 4)
+        1.3863
+    """
+    total = 0.0
+    for start in range(0, len(targets), block_size):
+        users, ids = user_vectors[start : start + block_size], targets[start : start + block_size]
+        logits = (users / temperature) @ item_vectors[1:].T
+        logits -= logits[np.arange(len(ids)), ids - 1][:, None]  # the target's becomes 0
+        highest = logits.max(axis=1, keepdims=True)
+        logits -= highest
+        sums = np.exp(logits, out=logits).sum(axis=1, dtype=np.float64)
+        total += float(highest.sum(dtype=np.float64) + np.log(sums).sum())
+    return total / len(targets)
+
+
+def highest_temperature(num_choices: int) -> float:
+    """The temperature above which vectors of length one can't make half of what there is to make of the loss.
+
+    The logits of two choices differ by at most 2 / T. So a softmax over n choices gives none of them more than
+    1 / (1 + (n - 1) exp(-2 / T)), and no vectors bring the loss below log(1 + (n - 1) exp(-2 / T)), while knowing
+    nothing costs log n. The former is half of the latter at T = 2 / log(1 + sqrt(n)).
+
+    Args:
+        num_choices: n: all items in the softmax loss, 2 in a pairwise one.
+
+    Example:
+        >>> [round(highest_temperature(n), 2) for n in (2, 1000, 1_000_000)]
+        [2.27, 0.57, 0.29]
+    """
+    return 2 / math.log(1 + math.sqrt(num_choices))
+
+
+def lowest_loss(temperature: float, num_choices: int) -> float:
+    """The bound in `highest_temperature`: what vectors of length one can bring the loss down to, in nats."""
+    return math.log1p((num_choices - 1) * math.exp(-2 / temperature))
+
+
+def sample_rows(length: int, size: int) -> np.ndarray:
+    """``size`` of the numbers below ``length``, or all if there are fewer, in random order; always the same."""
+    return np.random.default_rng(0).permutation(length)[:size]
+
+
+def _mean_over_pairs(users: np.ndarray, metric: np.ndarray) -> float:
+    """The mean of u M v over pairs of different users, divided by the mean of u M u over users."""
+    count, total = len(users), users.sum(axis=0)
+    own = float(np.sum((users @ metric) * users))
+    if own <= 0:
+        return 1.0
+    return (float(total @ metric @ total) - own) / ((count - 1) * own)
