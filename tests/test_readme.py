@@ -23,9 +23,9 @@ def test_the_code_runs(tmp_path, monkeypatch, capsys):
 
 def test_what_it_names_exists():
     import deepmatch_ext
-    from deepmatch_ext import data, optimizers, samplers
+    from deepmatch_ext import data, evaluation, optimizers, samplers
 
     for name in re.findall(r"`([A-Z]\w+)`", README):
-        homes = (deepmatch_ext, data, optimizers, samplers, deepmatch_ext.utils)
+        homes = (deepmatch_ext, data, evaluation, optimizers, samplers, deepmatch_ext.utils)
         deepctrs = ("SparseFeat", "VarLenSparseFeat", "DenseFeat")
         assert name in deepctrs or any(hasattr(home, name) for home in homes), name
