@@ -6,6 +6,7 @@ before it reaches the table. B examples, T positions, N valid positions in the b
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -89,12 +90,20 @@ def _weighted_sum(
         indices=tf.stack([row, index], axis=1), values=weights, dense_shape=size
     )
 
+    # TensorFlow 2.15 divides by the number of rows, and kills the process, where there is nothing to multiply.
+    has_values = tf.size(index) > 0
+
     @tf.custom_gradient
     def product(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
-            return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=upstream)
+            def transposed_product() -> tf.Tensor:
+                transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
+                return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=upstream)
 
-        return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=rows), gradient
+            return tf.cond(has_values, transposed_product, lambda: tf.zeros_like(rows))
+
+        nothing = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[1]])
+        multiply = functools.partial(tf.raw_ops.SparseMatrixMatMul, a=matrix, b=rows)
+        return tf.cond(has_values, multiply, lambda: tf.zeros(nothing)), gradient
 
     return product(rows)
