@@ -327,6 +327,14 @@ def test_counts_of_a_split():
             part = {3: "validation and test"}.get(len(rows) // 2, "test" if rows is split.test else "validation")
             report = find_leaks(split, item_count=counts + X.item_counts(rows))
             assert found(report, "leak") == {("held_out_in_counts", part, "train"): (len(rows), len(rows))}
+    # Without validation's input, its events are neither train's nor held out; all of test's are found all the same.
+    inputs = {"train": windows(X, split.train_targets(), 3), "test": windows(X, split.test, 3)}
+    report = find_leaks(inputs, X, item_count=X.item_counts(split.train) + X.item_counts(split.test))
+    assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (3, 3)}
+    # Not if the counts are of nothing that train can mean: two of item 1, of which user 1's first can be one.
+    report = find_leaks(inputs, X, item_count=[0, 2, 0, 0, 0, 1])
+    assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (1, 3)}
+    assert report.serious[0].text == "1 of 3 events of test, at least, is counted in `item_count`."
     # One event too many is test's, who else's; one too many of each item leaves room for both parts.
     report = find_leaks(split, item_count=X.item_counts(split.train) + [0, 1, 0, 0, 0, 0])
     assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (1, 3)}
@@ -344,6 +352,9 @@ def test_rows_of_train_after_the_users_test_rows():
     report = find_leaks(split)
     assert found(report, "leak") == {("held_out_in_history", "test", "train"): (2, 3)}
     assert report.serious[0].example == "Row 1: user 1, item 2."
+    # Counts of all rows up to the last of train's: rows 1 and 5 are no less held out.
+    report = find_leaks(split, item_count=X.item_counts([0, 1, 2, 3, 5, 6, 7, 8, 9, 10]))
+    assert found(report, "leak")["held_out_in_counts", "test", "train"] == (2, 3)
     inputs = {name: windows(X, getattr(split, name), 4) for name in ("train", "validation", "test")}
     assert found(find_leaks(inputs, X), "leak") == {("held_out_in_history", "test", "train"): (2, 3)}
     # With histories of one item: row 2 has row 1 in it, row 6 has row 5.

@@ -787,10 +787,12 @@ def _counts(case: _Case, item_count: Any) -> Iterator[Leak]:
 
     held = {name: count(part.items) for name, part in case.parts.items() if name != "train" and len(part.items)}
     every = np.sum([*held.values(), np.zeros_like(counts)], axis=0)
-    # What counting train can mean: its targets, all its rows or those with a history, all events not held out.
+    # What counting train can mean: its targets, or those with a history, or with the events before them, or all events
+    # that are not held out.
     bases = [count(train.items)]
     if x is not None:
         bases.append(np.maximum(count(x.items) - every, 0))
+        bases.append(count(x.items[_before_or_in_train(case)]))
         if train.history is None:
             bases.append(count(train.items[x.position[train.rows] > 0]))
     if any((counts == base).all() for base in bases):
@@ -811,10 +813,24 @@ def _counts(case: _Case, item_count: Any) -> Iterator[Leak]:
     include = [k for k, total in enumerate(totals) if (above >= total).all() and total.any()]
     if explain:
         k = min(explain, key=lambda k: totals[k].sum())
-        yield _counts_leak("possible" if x is None else "leak", choices[k], counts, most, above, totals[k])
+        severity = "possible" if x is None else "leak"
+        yield _counts_leak(severity, choices[k], counts, most, above, totals[k])
     elif include:
         k = max(include, key=lambda k: totals[k].sum())
         yield _counts_leak("possible", choices[k], counts, most, totals[k], totals[k])
+
+
+def _before_or_in_train(case: _Case) -> np.ndarray:
+    """The rows of the interactions, (n,), that are not held out, and a user's first or up to the last of train's."""
+    x, events, train = case.interactions, case.events, case.parts["train"]
+    assert x is not None
+    last = np.full(x.user_vocabulary_size, -1)
+    np.maximum.at(last, train.users[train.known], events.source[train.events[train.known]])
+    rows = (np.arange(len(x)) <= last[x.users]) | (x.position == 0)
+    for part in case.parts.values():
+        if part is not train:
+            rows[events.source[part.events[part.known]]] = False
+    return rows
 
 
 def _counts_leak(
@@ -823,7 +839,8 @@ def _counts_leak(
     part, item = " and ".join(names), int(taken.argmax())
     remedy = "Count train alone, as interactions.item_counts(split.train) does."
     if severity == "leak":
-        text = f"events of {part} {{are}} counted in `item_count`."
+        least = "" if (taken == total).all() else ", at least,"
+        text = f"events of {part}{least} {{are}} counted in `item_count`."
     else:
         text = f"events of {part} may be counted in `item_count`, which is above the counts of train."
         remedy += " It is no leak if the counts were raised otherwise, or have events of train that are no targets."
