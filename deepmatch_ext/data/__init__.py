@@ -1,8 +1,9 @@
-"""From raw events to a model's input: id maps, interactions, splits, windows, and data to try them on."""
+"""From raw events to a model's input: id maps, interactions, splits and their leaks, windows, data to try them on."""
 
 from deepmatch_ext.data.files import Dataset, read_dataset
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.leaks import Leak, LeakReport, find_leaks
 from deepmatch_ext.data.pipeline import parquet_dataset, tfrecord_dataset, window_dataset, write_tfrecords
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
 from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions
@@ -12,8 +13,11 @@ __all__ = [
     "Dataset",
     "IdMap",
     "Interactions",
+    "Leak",
+    "LeakReport",
     "Split",
     "SyntheticData",
+    "find_leaks",
     "leave_last_out",
     "parquet_dataset",
     "read_dataset",

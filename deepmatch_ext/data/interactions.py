@@ -65,7 +65,7 @@ class Interactions:
         if (users[1:] < users[:-1]).any():
             raise problem("`users`", "be sorted", "a smaller id after a larger one", "Interactions.from_frame() sorts.")
         if self.times is not None:
-            times = _times("`times`", self.times)
+            times = time_values("`times`", self.times)
             if (same_user & (times[1:] < times[:-1])).any():
                 remedy = "Interactions.from_frame() sorts."
                 raise problem("`times`", "be sorted within each user", "an earlier time after a later one", remedy)
@@ -116,7 +116,7 @@ class Interactions:
             raise problem("`frame`", "have at least one row", "an empty frame")
         users, user_ids = _encoded(frame, user, user_ids)
         items, item_ids = _encoded(frame, item, item_ids)
-        times = None if time is None else _times(f"column {time!r}", frame[time])
+        times = None if time is None else time_values(f"column {time!r}", frame[time])
         # Both sorts are stable: events of one user at one time keep the frame's order.
         rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
         return cls(
@@ -164,7 +164,7 @@ class Interactions:
         bounds = bounds.astype(np.int64)
         users = np.repeat(np.arange(1, len(bounds), dtype=np.int32), bounds[1:] - bounds[:-1])
         if times is not None:
-            times = _times("`times`", times)
+            times = time_values("`times`", times)
             if times.shape != items.shape:
                 raise problem("`times`", f"have one value an item, {len(items)}", f"shape {times.shape}")
             rows = np.lexsort((times, users))
@@ -270,7 +270,8 @@ def _ids(what: str, values: Any, largest: int) -> np.ndarray:
     return array.astype(np.int32, copy=False)
 
 
-def _times(what: str, values: Any) -> np.ndarray:
+def time_values(what: str, values: Any) -> np.ndarray:
+    """``values`` as an array of numbers or of datetime64 (in UTC), (n,), none missing."""
     series = pd.Series(values, copy=False)
     if isinstance(series.dtype, pd.DatetimeTZDtype):
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)

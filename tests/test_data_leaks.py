@@ -1,0 +1,763 @@
+"""Leaks: what is planted is found, to the number; our own splits and windows have none."""
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepmatch_ext.data import (
+    Interactions,
+    Split,
+    find_leaks,
+    leave_last_out,
+    read_dataset,
+    split_by_time,
+    synthetic_interactions,
+    windows,
+)
+
+# Three users, five items, all times different. Rows 0-4, 5-8 and 9-11.
+FRAME = pd.DataFrame(
+    [(1, 1, 10), (1, 2, 20), (1, 3, 30), (1, 4, 40), (1, 5, 50)]
+    + [(2, 3, 15), (2, 2, 25), (2, 5, 35), (2, 1, 45)]
+    + [(3, 2, 5), (3, 4, 18), (3, 1, 28)],
+    columns=["user_id", "item_id", "timestamp"],
+)
+X = Interactions.from_frame(FRAME)
+
+
+def deepmatch_inputs(frame, max_len=6, until=lambda place, number: place, tests=1):
+    """Train and test as DeepMatch's examples make them; ``until`` says how much of a user's list a history is of."""
+    rows = {"train": [], "test": []}
+    for user, own in frame.sort_values("timestamp").groupby("user_id"):
+        items, times = own["item_id"].tolist(), own["timestamp"].tolist()
+        for place in range(1, len(items)):
+            history = items[: until(place, len(items))][::-1][:max_len]
+            part = "test" if place >= len(items) - tests else "train"
+            rows[part].append(
+                (user, items[place], history + [0] * (max_len - len(history)), len(history), times[place])
+            )
+    return {
+        part: dict(
+            zip(
+                ["user_id", "item_id", "hist_item_id", "hist_len", "time"],
+                map(np.array, zip(*of, strict=True)),
+                strict=True,
+            )
+        )
+        for part, of in rows.items()
+    }
+
+
+def found(report, *severities):
+    """{(kind, part, seen_in): (count, total)} of the findings of some severities."""
+    return {
+        (leak.kind, leak.part, leak.seen_in): (leak.count, leak.total)
+        for leak in report.leaks
+        if not severities or leak.severity in severities
+    }
+
+
+MODES = {
+    "interactions": {"interactions": X},
+    "interactions and time": {"interactions": X, "time": "time"},
+    "time": {"time": "time"},
+    "inputs alone": {},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_right_pipeline_has_none(mode):
+    report = find_leaks(deepmatch_inputs(FRAME), item_count=[0, 0, 2, 1, 2, 1], **MODES[mode])
+    # The first test target is of 28 (user 3). Train targets of 30, 40 and 35 are later, 20, 25 and 18 are not.
+    later = {} if mode == "inputs alone" else {("later_in_train", "test", "train"): (3, 6)}
+    assert found(report) == later
+    assert report.serious == ()
+    assert [leak.severity for leak in report.leaks] == ["note"] * len(later)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_histories_one_too_long(mode):
+    inputs = deepmatch_inputs(FRAME, until=lambda place, number: place + 1)
+    sure = "leak" if "interactions" in mode else "possible"
+    report = find_leaks(inputs, **MODES[mode])
+    # All 6 train rows and all 3 test rows have their own target.
+    assert found(report, "leak", "possible") == {
+        ("target_in_history", "train", "train"): (6, 6),
+        ("target_in_history", "test", "test"): (3, 3),
+    }
+    assert {leak.severity for leak in report.leaks} - {"note"} == {sure}
+    assert "Row 0: user 1, item 2." in str(report)
+    # One history alone.
+    right = deepmatch_inputs(FRAME)
+    right["test"]["hist_item_id"][1] = inputs["test"]["hist_item_id"][1]
+    right["test"]["hist_len"] += 1
+    assert found(find_leaks(right, **MODES[mode]), sure) == {("target_in_history", "test", "test"): (1, 3)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_histories_of_all_that_a_user_ever_did(mode):
+    report = find_leaks(deepmatch_inputs(FRAME, until=lambda place, number: number), **MODES[mode])
+    expected = {("held_out_in_history", "test", "train"): (3, 3)}
+    if mode != "inputs alone":
+        # In all 6 train rows there is the test item at least; after a test target there is nothing.
+        expected |= {
+            ("future_in_history", "train", "train"): (6, 6),
+            ("target_in_history", "train", "train"): (6, 6),
+            ("target_in_history", "test", "test"): (3, 3),
+        }
+    else:
+        # Only the test targets are the most recent.
+        expected |= {("target_in_history", "test", "test"): (3, 3)}
+    assert found(report, "leak" if "interactions" in mode else "possible") == expected
+    assert found(report, "leak", "possible") == expected
+
+
+def test_one_item_of_the_future():
+    inputs = deepmatch_inputs(FRAME)
+    # User 1, target 3 (row 1 of train): the history 2, 1 becomes 2, 4, 1, and 4 was had at 40.
+    inputs["train"]["hist_item_id"][1] = [2, 4, 1, 0, 0, 0]
+    inputs["train"]["hist_len"][1] = 3
+    for options in ({"interactions": X}, {"interactions": X, "time": "time"}, {"time": "time"}):
+        report = find_leaks(inputs, **options)
+        assert found(report, "leak", "possible") == {("future_in_history", "train", "train"): (1, 6)}
+        assert "Row 1: user 1, item 3, with item 4 in its history." in report.leaks[0].example
+        assert report.leaks[0].severity == ("leak" if "interactions" in options else "possible")
+
+
+def test_a_repeat_is_no_leak_and_one_too_many_is():
+    # Item 1 at 10, 30 and 50.
+    x = Interactions.from_frame(FRAME[:5].assign(item_id=[1, 2, 1, 3, 1]))
+    inputs = deepmatch_inputs(FRAME[:5].assign(item_id=[1, 2, 1, 3, 1]))
+    assert inputs["test"]["hist_item_id"].tolist() == [[3, 1, 2, 1, 0, 0]]
+    for options in ({"interactions": x}, {"interactions": x, "time": "time"}):
+        assert found(find_leaks(inputs, **options), "leak", "possible") == {}
+    # With a third 1, the test target itself is in there.
+    inputs["test"] |= {"hist_item_id": np.array([[1, 3, 1, 2, 1, 0]]), "hist_len": np.array([5])}
+    for options in ({"interactions": x}, {"interactions": x, "time": "time"}):
+        assert found(find_leaks(inputs, **options), "leak", "possible") == {
+            ("target_in_history", "test", "test"): (1, 1)
+        }
+    # In a history of train, before 3 (at 40), the third one is of the future; and it is the test target.
+    inputs = deepmatch_inputs(FRAME[:5].assign(item_id=[1, 2, 1, 3, 1]))
+    assert inputs["train"]["item_id"].tolist() == [2, 1, 3]
+    inputs["train"]["hist_item_id"][2] = [1, 1, 2, 1, 0, 0]
+    inputs["train"]["hist_len"][2] = 4
+    assert found(find_leaks(inputs, x, time="time"), "leak", "possible") == {
+        ("future_in_history", "train", "train"): (1, 3),
+        ("held_out_in_history", "test", "train"): (1, 1),
+    }
+
+
+def one_user(*items):
+    """Events of user 1 at 0, 1, 2, ..."""
+    return Interactions.from_sequences([0, len(items)], list(items), np.arange(len(items)))
+
+
+def inputs_of(x, train, test):
+    """Inputs with times; each part is a list of (row of the target, history)."""
+    return {
+        part: {
+            "user_id": x.users[[row for row, _ in of]],
+            "item_id": x.items[[row for row, _ in of]],
+            "time": x.times[[row for row, _ in of]],
+            "hist_item_id": padded([history for _, history in of], 3),
+        }
+        for part, of in {"train": train, "test": test}.items()
+    }
+
+
+def padded(histories, width):
+    return np.array([[*history, *[0] * (width - len(history))] for history in histories], int).reshape(-1, width)
+
+
+HELD = ("held_out_in_history", "test", "train")
+
+
+def test_which_of_several_events_a_history_has():
+    # Item 5 is had at 1, which is a test target, and at 3, in train. At 2 only the first can be in a history.
+    x = one_user(9, 5, 8, 5)
+    inputs = inputs_of(x, train=[(2, [5]), (3, [8])], test=[(1, [9])])
+    assert found(find_leaks(inputs, x, time="time"), "leak", "possible") == {HELD: (1, 1)}
+    # Both 5s are of the future at 1: the one at 2 is train's, so that of test need not be in there.
+    x = one_user(9, 8, 5, 5)
+    inputs = inputs_of(x, train=[(1, [5]), (2, [9])], test=[(3, [9])])
+    assert found(find_leaks(inputs, x, time="time"), "leak", "possible") == {
+        ("future_in_history", "train", "train"): (1, 2)
+    }
+    # With two 5s it is.
+    inputs["train"]["hist_item_id"][0] = [5, 5, 0]
+    assert found(find_leaks(inputs, x, time="time"), "leak", "possible") == {
+        ("future_in_history", "train", "train"): (1, 2),
+        HELD: (1, 1),
+    }
+    # Test has the 5s at 3 and 4, train's histories two 5s, of which the one at 1 explains one.
+    x = one_user(9, 5, 8, 5, 5)
+    inputs = inputs_of(x, train=[(2, [5, 5])], test=[(3, [9]), (4, [9])])
+    assert found(find_leaks(inputs, x, time="time"), "leak", "possible") == {
+        ("future_in_history", "train", "train"): (1, 1),
+        HELD: (1, 2),
+    }
+    # Test has the 5 at 3 and an unknown item, train's history two 5s: they can be those at 1 and 4.
+    x = one_user(4, 5, 3, 5, 5)
+    inputs = inputs_of(x, train=[(2, [5, 5])], test=[(3, [4]), (4, [4])])
+    inputs["test"]["item_id"][1] = 0
+    assert found(find_leaks(inputs, x, time="time"), "leak", "possible") == {
+        ("future_in_history", "train", "train"): (1, 1)
+    }
+    # A target of test that is one of train as well, with an earlier 5 in its history.
+    x = one_user(5, 8, 5)
+    inputs = inputs_of(x, train=[(2, [5])], test=[(2, [5])])
+    assert found(find_leaks(inputs, x, time="time"), "leak", "possible") == {
+        ("duplicate_target", "test", "train"): (1, 1)
+    }
+
+
+def test_without_times_a_target_had_twice_is_nobodys_witness():
+    # Both 5s and both 4s look alike; at the last 5 there would be a held-out 4 before train's first 5.
+    x = one_user(4, 5, 4, 5)
+    split = leave_last_out(x)
+    inputs = {name: windows(x, getattr(split, name), 1) for name in ("train", "validation", "test")}
+    assert inputs["train"]["hist_item_id"].tolist() == [[0], [4]]
+    assert find_leaks(inputs, x).serious == ()
+    # User 1's target 1 is of 20, before its repeat of 70; the first test target that has a certain time is of 40.
+    frame = pd.DataFrame(
+        [(1, 2, 10), (1, 1, 20), (1, 3, 25), (1, 1, 70), (2, 2, 5), (2, 1, 7), (2, 3, 40)],
+        columns=["user_id", "item_id", "timestamp"],
+    )
+    assert found(find_leaks(deepmatch_inputs(frame), Interactions.from_frame(frame))) == {}
+
+
+def test_without_times_a_repeat_is_possible_only():
+    inputs = deepmatch_inputs(FRAME[:5].assign(item_id=[1, 2, 1, 3, 1]))
+    report = find_leaks(inputs)
+    assert found(report, "leak") == {}
+    assert found(report, "possible") == {
+        ("duplicate_target", "test", "train"): (1, 1),  # 1, at 30 and at 50
+        ("held_out_in_history", "test", "train"): (1, 1),
+    }
+    assert str(report).count("It is no leak if the user had the item") == 2
+    # The times tell one 1 from the other; that the 1 at 10 is none of them, only interactions would.
+    report = find_leaks(inputs, time="time")
+    assert found(report, "leak") == {}
+    assert found(report, "possible") == {
+        ("future_in_history", "train", "train"): (1, 3),  # before 2, at 20
+        ("target_in_history", "train", "train"): (1, 3),  # before 1 itself, at 30
+        ("held_out_in_history", "test", "train"): (1, 1),  # there, too
+    }
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_test_rows_among_the_train_rows(mode):
+    inputs = deepmatch_inputs(FRAME)
+    both = {name: np.concatenate([inputs["train"][name], inputs["test"][name][1:]]) for name in inputs["train"]}
+    sure = "possible" if mode == "inputs alone" else "leak"
+    report = find_leaks({"train": both, "test": inputs["test"]}, **MODES[mode])
+    assert found(report, sure) == {("duplicate_target", "test", "train"): (2, 3)}
+    assert found(report, "leak", "possible") == found(report, sure)
+    assert report.leaks[0].example == "Row 1: user 2, item 1."
+    # Between validation and test, too.
+    report = find_leaks({**inputs, "validation": inputs["test"]}, **MODES[mode])
+    assert found(report, "leak", "possible") == {("duplicate_target", "test", "validation"): (3, 3)}
+
+
+def test_an_event_that_the_source_has_twice():
+    frame = pd.DataFrame([(1, 1, 10), (1, 2, 20), (1, 3, 30), (1, 3, 30)], columns=["user_id", "item_id", "timestamp"])
+    x = Interactions.from_frame(frame)
+    split = Split(x, train=[0, 1, 2], validation=[], test=[3])
+    inputs = {name: windows(x, rows, 3) for name, rows in {"train": split.train, "test": split.test}.items()}
+    timed = {name: {**inputs[name], "time": x.times[getattr(split, name)]} for name in inputs}
+    for report in (find_leaks(split), find_leaks(timed, x, time="time")):
+        assert found(report, "leak") == {}
+        assert found(report, "possible") == {("duplicate_target", "test", "train"): (1, 1)}
+        # It has the other one, of the same moment, in its history.
+        assert found(report, "note") == {("same_moment", "test", "test"): (1, 1)}
+    # Two events, two targets: by user and item alone nothing is wrong. With one more target, something is.
+    assert found(find_leaks(inputs, x), "leak", "possible") == {}
+    inputs["train"] = windows(x, [1, 2, 2], 3)
+    assert found(find_leaks(inputs, x), "leak", "possible") == {("duplicate_target", "test", "train"): (1, 1)}
+
+
+COUNTS = {  # by item id: 6 train targets, and 3 first events of users beside them; test has 5, 1 and 1
+    "train": ([0, 0, 2, 1, 2, 1], None, None),
+    "train with first events": ([0, 1, 3, 2, 2, 1], None, None),
+    "train and padding": ([9, 0, 2, 1, 2, 1], None, None),
+    "less than train": ([0, 0, 1, 1, 0, 0], None, None),
+    "train and test": ([0, 2, 2, 1, 2, 2], "leak", "leak"),
+    "everything": ([0, 3, 3, 2, 2, 2], "leak", "possible"),
+    "smoothed": ([1, 2, 4, 3, 3, 2], None, "possible"),
+    "everything, smoothed": ([1, 4, 4, 3, 3, 3], "possible", "possible"),
+    "train and one of test": ([0, 0, 2, 1, 2, 2], "leak", "possible"),
+    "other items": ([0, 0, 9, 9, 9, 1], None, None),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("alone", [False, True])
+def test_counts(name, alone):
+    counts, with_interactions, without = COUNTS[name]
+    report = find_leaks(deepmatch_inputs(FRAME), None if alone else X, item_count=counts)
+    severity = without if alone else with_interactions
+    # All of test, but for one case. "smoothed" has room for all of test, too, where the first events are not known.
+    number = 1 if name == "train and one of test" else 3
+    assert found(report, "leak", "possible") == (
+        {("held_out_in_counts", "test", "train"): (number, 3)} if severity else {}
+    )
+    assert {leak.severity for leak in report.leaks} - {"note"} == ({severity} if severity else set())
+    assert not any("item_count" in what for what in report.unchecked)
+
+
+def test_padding_is_not_counted():
+    # An unknown item is user 2's test target: id 0. The other two test targets, 5 and 1, are counted.
+    report = find_leaks(changed(item_id=[5, 0, 1]), item_count=[7, 1, 2, 1, 2, 2])
+    assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (2, 2)}
+
+
+def test_counts_of_a_split():
+    split = leave_last_out(X)
+    for counts in (X.item_counts(split.train), X.item_counts(split.train_targets())):
+        assert find_leaks(split, item_count=counts).serious == ()
+        for rows in (split.validation, split.test, np.concatenate([split.validation, split.test])):
+            part = {3: "validation and test"}.get(len(rows) // 2, "test" if rows is split.test else "validation")
+            report = find_leaks(split, item_count=counts + X.item_counts(rows))
+            assert found(report, "leak") == {("held_out_in_counts", part, "train"): (len(rows), len(rows))}
+    # Without validation's input, its events are neither train's nor held out; all of test's are found all the same.
+    inputs = {"train": windows(X, split.train_targets(), 3), "test": windows(X, split.test, 3)}
+    report = find_leaks(inputs, X, item_count=X.item_counts(split.train) + X.item_counts(split.test))
+    assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (3, 3)}
+    # Not if the counts are of nothing that train can mean: two of item 1, of which user 1's first can be one.
+    report = find_leaks(inputs, X, item_count=[0, 2, 0, 0, 0, 1])
+    assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (1, 3)}
+    assert report.serious[0].text == "1 of 3 events of test, at least, is counted in `item_count`."
+    # One event too many is test's, who else's; one too many of each item leaves room for both parts.
+    report = find_leaks(split, item_count=X.item_counts(split.train) + [0, 1, 0, 0, 0, 0])
+    assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (1, 3)}
+    report = find_leaks(split, item_count=X.item_counts() + 1)
+    assert found(report, "leak", "possible") == {("held_out_in_counts", "validation and test", "train"): (6, 6)}
+    assert report.serious == ()
+    leak = find_leaks(split, item_count=X.item_counts()).serious[0]
+    # Item 1 is user 1's first, and the test target of users 2 and 3.
+    assert leak.example == "Item 1: 3 counted, 1 of them in train."
+
+
+def test_rows_of_train_after_the_users_test_rows():
+    # User 1 tests on rows 1 and 4, of which 1 is before train rows 2 and 3; user 2 on row 5, before rows 6 to 8.
+    split = Split(X, train=[0, 2, 3, 6, 7, 8, 9, 10], validation=[11], test=[1, 4, 5])
+    report = find_leaks(split)
+    assert found(report, "leak") == {("held_out_in_history", "test", "train"): (2, 3)}
+    assert report.serious[0].example == "Row 1: user 1, item 2."
+    # Counts of all rows up to the last of train's: rows 1 and 5 are no less held out.
+    report = find_leaks(split, item_count=X.item_counts([0, 1, 2, 3, 5, 6, 7, 8, 9, 10]))
+    assert found(report, "leak")["held_out_in_counts", "test", "train"] == (2, 3)
+    inputs = {name: windows(X, getattr(split, name), 4) for name in ("train", "validation", "test")}
+    assert found(find_leaks(inputs, X), "leak") == {("held_out_in_history", "test", "train"): (2, 3)}
+    # With histories of one item: row 2 has row 1 in it, row 6 has row 5.
+    inputs = {name: windows(X, getattr(split, name), 1) for name in inputs}
+    assert found(find_leaks(inputs, X), "leak") == {("held_out_in_history", "test", "train"): (2, 3)}
+    # Row 7 has only row 6, so without row 6 in train nobody has row 5.
+    inputs["train"] = windows(X, [0, 2, 3, 7, 8], 1)
+    assert found(find_leaks(inputs, X), "leak") == {("held_out_in_history", "test", "train"): (1, 3)}
+
+
+def test_ids_that_train_does_not_know():
+    frame = pd.concat([FRAME, pd.DataFrame({"user_id": [1, 9, 9], "item_id": [6, 6, 7], "timestamp": [60, 61, 62]})])
+    x = Interactions.from_frame(frame)
+    split = split_by_time(x, 36, 46)
+    # Before 36: users 1 to 3 and items 1 to 5. Test: user 1 with 5 and 6, user 4 (raw 9) with 6 and 7.
+    assert x.user_ids.decode([4]).tolist() == [9]
+    expected = {("new_items", "test", "train"): (2, 3), ("new_users", "test", "train"): (1, 2)}
+    assert found(find_leaks(split)) == expected
+    inputs = {name: windows(x, getattr(split, name), 4) for name in ("train", "validation", "test")}
+    assert found(find_leaks(inputs, x)) == expected
+    report = find_leaks(inputs)
+    assert found(report) == expected
+    assert "3 of 4 targets of test" in report.leaks[0].remedy
+    # An item that only a history has is known; an id 0 is no id.
+    inputs["train"]["hist_item_id"][3, 0], inputs["train"]["hist_len"][3] = 7, 1
+    inputs["test"]["item_id"][1] = 0
+    inputs["test"]["user_id"][2:] = 0
+    report = find_leaks(inputs)
+    assert found(report, "note") == {("new_items", "test", "train"): (1, 3)}
+    assert any("3 of 4 rows of test" in what for what in report.unchecked)
+
+
+def test_an_item_that_the_user_never_had():
+    inputs = deepmatch_inputs(FRAME)
+    inputs["test"]["hist_item_id"][2] = [4, 3, 0, 0, 0, 0]  # user 3 never had 3
+    assert found(find_leaks(inputs, X), "leak", "possible") == {("strange_item_in_history", "test", "test"): (1, 3)}
+    assert found(find_leaks(inputs, time="time"), "leak", "possible") == {}
+    # Nor user 1 an item that nobody had, though 1 x 6 + 9 is 2 x 6 + 3, and user 2 had 3.
+    inputs["test"]["hist_item_id"][0, 0] = 9
+    assert found(find_leaks(inputs, X), "leak", "possible") == {("strange_item_in_history", "test", "test"): (2, 3)}
+
+
+# Ties in time and repeats of items are likely; so are users with too few events to be held out.
+events = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 6)), min_size=3, max_size=40)
+
+
+def interactions_of(rows, timed):
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    return Interactions.from_frame(frame, time="timestamp" if timed else None)
+
+
+def check_that_a_good_split_is_clean(split, max_len, min_history, order, random):
+    x = split.interactions
+    counts = [x.item_counts(split.train), x.item_counts(split.train_targets(min_history))]
+    for count in counts:
+        assert find_leaks(split, item_count=count).serious == ()
+    inputs, timed = {}, {}
+    for name in ("train", "validation", "test"):
+        rows = split.train_targets(min_history) if name == "train" else getattr(split, name).copy()
+        rows = np.array(random.sample(rows.tolist(), len(rows)), int)
+        inputs[name] = windows(x, rows, max_len, order=order)
+        timed[name] = {**inputs[name], "time": np.zeros(len(rows)) if x.times is None else x.times[rows]}
+    for count in counts:
+        assert find_leaks(inputs, x, item_count=count, order=order).serious == ()
+        if x.times is not None:
+            assert find_leaks(timed, x, item_count=count, time="time", order=order).serious == ()
+    # With the wrong order, histories are looked at item by item, to the same end.
+    other = {"recent_first": "oldest_first", "oldest_first": "recent_first"}[order]
+    assert find_leaks(inputs, x, order=other).serious == ()
+    assert find_leaks(inputs, order=order).serious == ()
+    if x.times is not None:
+        twice = pd.DataFrame([x.users, x.items, x.times]).T.duplicated().any()
+        if not twice:
+            assert find_leaks(timed, time="time", order=order).serious == ()
+
+
+arguments = (st.integers(1, 8), st.integers(0, 2), st.sampled_from(["recent_first", "oldest_first"]))
+
+
+@settings(max_examples=150)
+@given(events, st.booleans(), *arguments, st.randoms(use_true_random=False))
+def test_leave_last_out_is_clean(rows, timed, max_len, min_history, order, random):
+    x = interactions_of(rows, timed)
+    if np.diff(x.indptr).max() < 3:
+        return
+    check_that_a_good_split_is_clean(leave_last_out(x), max_len, min_history, order, random)
+
+
+@settings(max_examples=150)
+@given(events, st.integers(1, 5), st.integers(1, 5), *arguments, st.randoms(use_true_random=False))
+def test_split_by_time_is_clean(rows, start, more, max_len, min_history, order, random):
+    x = interactions_of(rows, timed=True)
+    if x.times.min() >= start or x.times.max() < start + more:
+        return
+    split = split_by_time(x, start, start + more)
+    check_that_a_good_split_is_clean(split, max_len, min_history, order, random)
+    assert not any(leak.kind == "later_in_train" for leak in find_leaks(split).leaks)
+
+
+def random_parts(data, number):
+    """Three lists of row numbers that share none; some rows are in no part."""
+    part = np.array(data.draw(st.lists(st.integers(0, 3), min_size=number, max_size=number)))
+    return {name: np.flatnonzero(part == k) for k, name in enumerate(["train", "validation", "test"])}
+
+
+@settings(max_examples=200)
+@given(events, st.booleans(), st.data())
+def test_any_split_against_a_slow_loop(rows, timed, data):
+    x = interactions_of(rows, timed)
+    parts = random_parts(data, len(x))
+    expected = {}
+    for source, held in [("train", "validation"), ("train", "test"), ("validation", "test")]:
+        hits = [row for row in parts[held] if any(x.users[r] == x.users[row] and r > row for r in parts[source])]
+        expected["held_out_in_history", held, source] = (len(hits), len(parts[held]))
+        if timed:
+            alike = [(x.users[row], x.items[row], x.times[row]) for row in parts[source]]
+            hits = [row for row in parts[held] if (x.users[row], x.items[row], x.times[row]) in alike]
+            expected["duplicate_target", held, source] = (len(hits), len(parts[held]))
+    known = set(x.items[[r for r in range(len(x)) if any(x.users[r] == x.users[t] and r <= t for t in parts["train"])]])
+    for held in ("validation", "test"):
+        new, every = set(x.items[parts[held]]) - known, set(x.items[parts[held]])
+        expected["new_items", held, "train"] = (len(new), len(every))
+        new, every = set(x.users[parts[held]]) - set(x.users[parts["train"]]), set(x.users[parts[held]])
+        expected["new_users", held, "train"] = (len(new), len(every))
+        if timed and len(parts[held]):
+            later = [row for row in parts["train"] if x.times[row] > min(x.times[parts[held]])]
+            expected["later_in_train", held, "train"] = (len(later), len(parts["train"]))
+            tied = [
+                row
+                for row in parts[held]
+                if any(x.users[r] == x.users[row] and x.times[r] == x.times[row] for r in range(row))
+            ]
+            expected["same_moment", held, held] = (len(tied), len(parts[held]))
+    assert found(find_leaks(Split(x, **parts))) == {key: of for key, of in expected.items() if of[0]}
+
+
+@settings(max_examples=200)
+@given(events, st.data(), st.sampled_from([1, 5, 2**18]))
+def test_any_histories_against_a_slow_loop(rows, data, block):
+    x = interactions_of(rows, timed=True)
+    inputs, expected = {}, {}
+    for name, part in random_parts(data, len(x)).items():
+        lists = [data.draw(st.lists(st.integers(1, int(x.items.max())), max_size=5)) for _ in part]
+        number = Counter()
+        for row, history in zip(part, lists, strict=True):
+            kinds = set()
+            for item, times_in in Counter(history).items():
+                own = [r for r in range(len(x)) if x.users[r] == x.users[row] and x.items[r] == item and r != row]
+                until = [r for r in own if x.times[r] <= x.times[row]]
+                before = [r for r in own if x.times[r] < x.times[row]]
+                if not own and item != x.items[row]:
+                    kinds.add("strange_item_in_history")
+                elif times_in > len(until):
+                    kinds.add("target_in_history" if item == x.items[row] else "future_in_history")
+                elif times_in > len(before) and name != "train":
+                    kinds.add("same_moment")
+            number.update(kinds)
+        expected |= {(kind, name, name): (count, len(part)) for kind, count in number.items()}
+        columns = {"user_id": x.users[part], "item_id": x.items[part], "time": x.times[part]}
+        inputs[name] = {**columns, "hist_item_id": padded(lists, 5)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(find_leaks.__globals__, "_BLOCK_VALUES", block)
+        report = found(find_leaks(inputs, x, time="time"))
+    assert {key: of for key, of in report.items() if key[1] == key[2]} == expected
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=3, max_size=30), st.data())
+def test_held_out_items_in_any_histories_against_a_slow_loop(rows, data):
+    # Each user has an item once: then a held-out item in a history is the held-out event.
+    taken = Counter()
+    events = []
+    for user, moment in rows:
+        taken[user] += 1
+        events.append((user, taken[user], moment))
+    x = interactions_of(events, timed=True)
+    inputs, expected = {}, {}
+    parts = random_parts(data, len(x))
+    for name, part in parts.items():
+        lists = [data.draw(st.lists(st.integers(1, int(x.items.max())), max_size=4)) for _ in part]
+        columns = {"user_id": x.users[part], "item_id": x.items[part], "time": x.times[part]}
+        inputs[name] = {**columns, "hist_item_id": padded(lists, 4)}
+    for source, held in [("train", "validation"), ("train", "test"), ("validation", "test")]:
+        had = {
+            (user, item)
+            for user, history in zip(inputs[source]["user_id"], inputs[source]["hist_item_id"], strict=True)
+            for item in history
+        }
+        hits = [row for row in parts[held] if (x.users[row], x.items[row]) in had]
+        if hits:
+            expected["held_out_in_history", held, source] = (len(hits), len(parts[held]))
+    for options in ({"interactions": x}, {"interactions": x, "time": "time"}, {"time": "time"}, {}):
+        report = find_leaks(inputs, **options)
+        sure = "leak" if "interactions" in options else "possible"
+        assert {key: of for key, of in found(report, sure).items() if key[0] == "held_out_in_history"} == expected
+        assert not any(leak.kind == "duplicate_target" for leak in report.leaks)
+
+
+def test_generated_data_with_a_leak_in_a_few_histories():
+    x = synthetic_interactions(num_users=300, num_items=100, mean_length=15, seed=2).interactions
+    split = leave_last_out(x)
+    parts = {"train": split.train_targets(), "validation": split.validation, "test": split.test}
+    inputs = {name: windows(x, rows, 20) for name, rows in parts.items()}
+    assert find_leaks(inputs, x, item_count=x.item_counts(split.train)).serious == ()
+    rng = np.random.default_rng(3)
+    rows = rng.choice(len(parts["train"]), 40, replace=False)
+    # The test item of the row's user takes the place of the most recent item.
+    test_item = np.zeros(x.user_vocabulary_size, int)
+    test_item[inputs["test"]["user_id"]] = inputs["test"]["item_id"]
+    users = inputs["train"]["user_id"][rows]
+    inputs["train"]["hist_item_id"][rows, 0] = test_item[users]
+    report = find_leaks(inputs, x)
+    assert found(report, "leak") == {
+        ("future_in_history", "train", "train"): (40, len(parts["train"])),
+        ("held_out_in_history", "test", "train"): (len(set(users)), 300),
+    }
+
+
+def test_it_reads_as_sentences():
+    inputs = deepmatch_inputs(FRAME, until=lambda place, number: place + 1)
+    text = str(find_leaks(inputs, X))
+    assert text.splitlines() == [
+        "leak: 6 of 6 rows of train have their own target in their history. Row 0: user 1, item 2. "
+        "Cut each history strictly before its target.",
+        "leak: 3 of 3 rows of test have their own target in their history. Row 0: user 1, item 5. "
+        "Cut each history strictly before its target.",
+        "note: 3 of 6 targets of train are later than the first target of test, of 28. Row 1: user 1, item 3, of 30. "
+        "So training knows other users' futures. Leave-last-out does by nature; split_by_time() splits as a live "
+        "system would.",
+        "not checked: the sampler's counts; give `item_count`.",
+    ]
+    clean = find_leaks(deepmatch_inputs(FRAME), item_count=np.zeros(6))
+    assert str(clean) == (
+        "No leak found.\nnot checked: what was later, in histories and across users; give `interactions` or `time`."
+    )
+    untimed = Interactions.from_frame(FRAME, time=None)
+    assert find_leaks(leave_last_out(untimed), item_count=np.zeros(6)).unchecked == (
+        "what was later across users, as the interactions have no times.",
+    )
+    assert find_leaks(deepmatch_inputs(FRAME), untimed, item_count=np.zeros(6)).unchecked == (
+        "what was later across users, as the interactions have no times.",
+    )
+    repeated = FRAME.assign(item_id=1)
+    report = find_leaks(deepmatch_inputs(repeated), Interactions.from_frame(repeated), item_count=np.zeros(2))
+    assert report.unchecked == (
+        "when 6 of 6 targets of train were, had more than once; give `time`.",
+        "when 3 of 3 targets of test were, had more than once; give `time`.",
+    )
+
+
+def test_any_shape_type_and_name_and_nothing_is_changed():
+    inputs = deepmatch_inputs(FRAME, until=lambda place, number: number)
+    expected = find_leaks(inputs, X, time="time", item_count=[0, 3, 3, 2, 2, 2])
+    other = {}
+    for part, columns in inputs.items():
+        other[part] = {
+            "reader": columns["user_id"].tolist(),
+            "book": columns["item_id"][:, None].astype(np.uint64),
+            "hist_book": columns["hist_item_id"].astype(np.uint64),
+            "hist_len": columns["hist_len"][:, None].astype(np.float32),
+            "when": columns["time"][:, None].astype(float),
+            "name": ["of no", "interest"],
+        }
+        for column in (*columns.values(), *other[part].values()):
+            if isinstance(column, np.ndarray):
+                column.setflags(write=False)
+    counts = np.array([0.0, 3, 3, 2, 2, 2])
+    report = find_leaks(other, X, user="reader", item="book", time="when", item_count=counts)
+    assert report == expected
+    assert counts.tolist() == [0, 3, 3, 2, 2, 2]
+    assert find_leaks(inputs, X, time="time", item_count=[0, 3, 3, 2, 2, 2]) == expected
+    # The names of the interactions, and datetimes with and without a zone.
+    dated = FRAME.assign(timestamp=pd.to_datetime(FRAME["timestamp"], unit="s"))
+    x = Interactions.from_frame(
+        dated.rename(columns={"user_id": "reader", "item_id": "book"}), user="reader", item="book"
+    )
+    for part in other:
+        other[part]["when"] = pd.Series(pd.to_datetime(inputs[part]["time"], unit="s", utc=True)).dt.tz_convert(
+            "Asia/Tokyo"
+        )
+    assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
+
+
+def test_ids_as_large_as_they_come():
+    largest = np.array([2**31 - 1], np.uint64)
+    train = {"user_id": largest, "item_id": largest - 1, "hist_item_id": [[2**31 - 3, 0]], "time": [1.0]}
+    test = {"user_id": largest, "item_id": largest, "hist_item_id": [[2**31 - 1, 2**31 - 2]], "time": [2.0]}
+    other = {"user_id": largest - 1, "item_id": largest, "hist_item_id": [[2**31 - 2, 0]], "time": [3.0]}
+    both = {name: np.concatenate([test[name], other[name]]) for name in test}
+    for options in ({}, {"time": "time"}):
+        assert found(find_leaks({"train": train, "test": both}, **options)) == {
+            ("target_in_history", "test", "test"): (1, 2),
+            ("new_items", "test", "train"): (1, 1),
+            ("new_users", "test", "train"): (1, 2),
+        }
+
+
+def test_the_order_of_histories_is_told():
+    inputs = deepmatch_inputs(FRAME, until=lambda place, number: place + 1)
+    for columns in inputs.values():
+        for row, length in enumerate(columns["hist_len"]):
+            columns["hist_item_id"][row, :length] = columns["hist_item_id"][row, :length][::-1].copy()
+    assert found(find_leaks(inputs, order="oldest_first")) == {
+        ("target_in_history", "train", "train"): (6, 6),
+        ("target_in_history", "test", "test"): (3, 3),
+    }
+    assert found(find_leaks(inputs)) == {}
+
+
+def test_empty_parts():
+    inputs = deepmatch_inputs(FRAME)
+    none = {name: column[:0] for name, column in inputs["test"].items()}
+    for options in MODES.values():
+        assert found(find_leaks({"train": inputs["train"], "test": none}, item_count=np.zeros(6), **options)) == {}
+        assert found(find_leaks({"train": none, "test": none}, item_count=np.zeros(6), **options)) == {}
+    assert found(find_leaks(Split(X, train=[], validation=[], test=[]), item_count=np.zeros(6))) == {}
+
+
+def changed(part="test", **columns):
+    inputs = deepmatch_inputs(FRAME)
+    return {**inputs, part: {**inputs[part], **columns}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "message"),
+    [
+        (FRAME, {}, "`parts` must be a Split, or inputs by the names 'train' and .*; got DataFrame"),
+        ({"train": {}}, {}, "`parts` must be a Split, or inputs by the names.*; got 'train'"),
+        ({"train": {}, "dev": {}}, {}, "`parts` must be .*; got 'train', 'dev'"),
+        ({"train": FRAME, "test": FRAME}, {}, r"`parts`\['train'\] must be a dictionary of arrays; got DataFrame"),
+        (leave_last_out(X), {"interactions": X}, "`interactions` must be left out beside a Split.*; got Interactions"),
+        (leave_last_out(X), {"time": "time"}, "`time` must be left out beside a Split"),
+        (changed(), {"interactions": FRAME}, "`interactions` must be Interactions; got DataFrame"),
+        (changed(), {"order": "newest"}, "`order` must be one of 'recent_first', 'oldest_first'"),
+        (changed(), {"item": "movie_id"}, "column 'movie_id' of train must be in the input; got the columns 'user_id'"),
+        (changed(), {"time": "when"}, "column 'when' of train must be in the input"),
+        (
+            changed(item_id=[1, 2]),
+            {},
+            r"column 'item_id' of test must be \(3,\), a value in each row; got shape \(2,\)",
+        ),
+        (changed(user_id=[[1, 2]]), {}, r"column 'user_id' of test must be \(B,\).*; got shape \(1, 2\)"),
+        (changed(user_id=["a", "b", "c"]), {}, "column 'user_id' of test must be integer ids; got dtype <U1. IdMap"),
+        (changed(item_id=[1, -2, 1]), {}, r"column 'item_id' of test must be ids in 0\.\.2147483647; got -2"),
+        (changed(item_id=[1, 2**31, 1]), {}, "column 'item_id' of test must be ids in .*; got 2147483648"),
+        (changed(hist_item_id=[1, 2, 3]), {}, r"column 'hist_item_id' of test must be \(3, T\).*; got shape \(3,\)"),
+        (changed(hist_item_id=np.zeros((3, 0), int)), {}, r"column 'hist_item_id' of test must be \(3, T\)"),
+        (changed(hist_item_id=np.zeros((3, 2))), {}, "column 'hist_item_id' of test must be integer ids; got dtype fl"),
+        (changed(hist_item_id=np.full((3, 2), -1)), {}, "column 'hist_item_id' of test must be ids in .*; got -1"),
+        (
+            changed(hist_len=[4, 2, 2]),
+            {},
+            "column 'hist_item_id' of test must be 0 from 'hist_len' on; got 5, 2, 3, 0, 0 and 1 more with length 2 in",
+        ),
+        (changed(time=[1, 2, np.nan]), {"time": "time"}, "column 'time' of test must have no missing value"),
+        (changed(time=[1, 2]), {"time": "time"}, r"column 'time' of test must be \(3,\)"),
+        (
+            changed(time=pd.date_range("2024-01-01", periods=3)),
+            {"time": "time"},
+            "the times must be all numbers or all datetimes; got datetime64",
+        ),
+        (
+            changed(time=pd.date_range("2024-01-01", periods=3)),
+            {"time": "time", "interactions": X},
+            "the times must be all numbers or all datetimes; got datetime64",
+        ),
+        (
+            changed(),
+            {"time": "time", "interactions": Interactions.from_frame(FRAME, time=None)},
+            "`interactions` must have times where `time` is given; got times=None",
+        ),
+        (
+            changed(item_id=[4, 4, 1]),
+            {"interactions": X},
+            "the targets of test must be events of the interactions; got 1 of 3 that are not, the first in row 1: "
+            "user 2, item 4. Give rows of true events",
+        ),
+        (changed(item_id=[4, 400, 1]), {"interactions": X}, "the targets of test must be events"),
+        (changed(time=[50, 45, 27]), {"interactions": X, "time": "time"}, "1 of 3 that are not, the first in row 2"),
+        (changed(), {"item_count": np.ones((6, 1))}, r"`item_count` must be a count for each item id, \(6,\); got flo"),
+        (changed(), {"item_count": np.ones(5)}, r"`item_count` must be a count for each item id, \(6,\)"),
+        (
+            changed(),
+            {"item_count": np.ones(6) / 2},
+            "`item_count` must be whole numbers of at least 0; got 0.5, .*power",
+        ),
+        (changed(), {"item_count": -np.ones(6)}, "`item_count` must be whole numbers of at least 0; got -1.0"),
+        (changed(), {"item_count": np.full(6, np.nan)}, "`item_count` must be whole numbers of at least 0; got nan"),
+    ],
+)
+def test_refusals(parts, options, message):
+    with pytest.raises(ValueError, match=message):
+        find_leaks(parts, **options)
+
+
+def test_a_million_histories_take_seconds():
+    folder = os.environ.get("DEEPMATCH_EXT_DATA")
+    if not folder or not (Path(folder) / "ml-1m").is_dir():
+        pytest.skip("needs the folder of MovieLens 1M in DEEPMATCH_EXT_DATA")
+    x = read_dataset(Path(folder) / "ml-1m").interactions
+    split = leave_last_out(x)
+    parts = {"train": split.train_targets(), "validation": split.validation, "test": split.test}
+    inputs = {name: windows(x, rows, 50) for name, rows in parts.items()}
+    start = time.perf_counter()
+    assert find_leaks(inputs, x, item_count=x.item_counts(split.train)).serious == ()
+    assert time.perf_counter() - start < 5
