@@ -232,6 +232,21 @@ def test_an_input_that_holds_the_target(events):
     assert "100.0% of the targets looked at are ranked first among 300 items" in looking.warned["ranking_too_good"]
 
 
+def test_a_training_loss_too_low_to_be_true(events, model, monkeypatch):
+    def texts(loss):
+        return go_through(model, watch_of(events, alone=True, patience=10_000), learn, loss=loss)
+
+    (text,) = texts(0.04)
+    assert "the training loss is 0.04: the target is told from the candidates with a probability of 96.1%" in text
+    assert texts(0.06) == []
+    layer = model.get_layer("loss")
+    monkeypatch.setattr(layer.sampler, "num_sampled", 19)  # against a few candidates it means little
+    assert texts(0.04) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(layer, "loss", "bpr", raising=False)  # and nothing for a pairwise loss
+    assert texts(0.04) == []
+
+
 def test_without_learning_no_table_changes_and_the_ranking_is_chance(events):
     looking = watch_of(events)
     fit(model_of(events, learning_rate=0.0), looking, events.train)
@@ -240,6 +255,13 @@ def test_without_learning_no_table_changes_and_the_ranking_is_chance(events):
     assert text in looking.warned["never_updated:table_item"]
     assert "knowing nothing costs 5.70" in looking.warned["no_better_than_chance"]  # log 300
     assert looking.history["rows_changed"] == [0]
+
+
+def test_a_table_has_thirty_steps_to_change(events, model):
+    """Mixed precision skips its first steps, while it looks for a loss scale that doesn't overflow."""
+    looking = watch_of(events, alone=True, patience=10_000)
+    texts = go_through(model, looking, lambda model: None, lambda model: None, steps=20)
+    assert [text[:15] for text in texts] == ["After epoch 2, "]
 
 
 def test_a_table_of_which_one_row_changes_is_trained(events, model):
