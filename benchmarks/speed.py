@@ -270,6 +270,10 @@ def machine():
     return f"{os.cpu_count()} cores,{''.join(models[:1]).partition(':')[2]}, {memory:.0f} GiB, {platform.platform()}"
 
 
+def numbers(text):
+    return [int(float(each)) for each in text.split(",")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", type=Path, default=Path(tempfile.gettempdir(), "deepmatch_ext_benchmarks"))
@@ -278,11 +282,12 @@ def main():
     parser.add_argument("--steps", type=int, default=320, help="at batch 256; a fifth at 4096; fewer for deepmatch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--time-limit", type=float, default=600, help="of one run, in seconds")
+    parser.add_argument("--vocabularies", type=numbers, default=[10**4, 10**5, 10**6, 10**7], help="such as 1e4,1e6")
+    parser.add_argument("--batches", type=numbers, default=[256, 4096], help="such as 256")
     parser.add_argument("--quick", action="store_true", help="one round of 24 steps, V = 10^4 and 10^5, batch 256")
     args = parser.parse_args()
-    vocabularies, batches = (10**4, 10**5, 10**6, 10**7), (256, 4096)
     if args.quick:
-        vocabularies, batches, args.steps, args.rounds = (10**4, 10**5), (256,), 24, 1
+        args.vocabularies, args.batches, args.steps, args.rounds = [10**4, 10**5], [256], 24, 1
     names = [name for name in CONFIGURATIONS if name.startswith(tuple(args.only.split(",")))]
     if not names:
         parser.error(f"--only must hold beginnings of {list(CONFIGURATIONS)}, got {args.only!r}")
@@ -294,13 +299,13 @@ def main():
         make_environment(args.envs, environment, ENVIRONMENTS[environment] + library)
     results = {"machine": machine(), "rounds": args.rounds, "load before": round(os.getloadavg()[0], 2)}
     results |= {"rates": measured_rates(), "runs": []}
-    sizes = [(vocabulary, batch) for vocabulary in vocabularies for batch in batches]
+    sizes = [(vocabulary, batch) for vocabulary in args.vocabularies for batch in args.batches]
     for number in range(args.rounds):
         for name, size in [(name, size) for size in sizes for name in names if is_run(name, *size)]:
             results["runs"].append({"round": number, **run(args, name, *size)})
         write(results, args.out)
     if "ours" in names:
-        results["profile"] = run(args, "ours", min(10**6, max(vocabularies)), 256, "--profile")
+        results["profile"] = run(args, "ours", min(10**6, max(args.vocabularies)), 256, "--profile")
         write(results, args.out)
     print((args.out / "table.md").read_text())
 
