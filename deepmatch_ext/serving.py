@@ -211,9 +211,11 @@ class _Recommender:
         self._scales = None if scales is None else tf.Variable(scales, trainable=False)
         self._tables = {name: _table(known) for name, known in id_maps.items()}
         self._vocabularies = [layer._vocabulary for layer in model.layers if _has_vocabulary(layer)]
+        self.id_dtype: tf.DType = tf.int64
+        self.no_item: int | str = 0
         self._places, self._ids = None, None
-        self.id_dtype, self.no_item = (tf.int64, 0) if ids is None else _no_item(ids)
         if ids is not None:
+            self.id_dtype, self.no_item = _no_item(ids)
             same = [name for name, known in id_maps.items() if known == ids]
             self._places = self._tables[same[0]] if same else _table(ids)
             self._ids = tf.Variable([self.no_item, *ids.values], dtype=self.id_dtype, trainable=False)

@@ -168,7 +168,7 @@ class Export:
                     first, expected = lengths.setdefault(length, (name, len(value)))
                     if len(value) != expected:
                         raise ValueError(f"{name} must be as long as {first}, {expected}; got {len(value)}")
-                    row[length] = [max([len(ids), *row.get(length, [])])]
+                    row[length] = [min([len(ids), *row.get(length, [])])]
                 if (weights := about["weights"]) is not None:
                     if weights not in user or len(checked_list(weights, user[weights])) != len(value):
                         raise ValueError(f"user must have {weights!r}, as long as {name}, {len(value)}")
@@ -322,8 +322,8 @@ class Service:
                 continue
             try:
                 export = await asyncio.to_thread(Export, path)
-            except Exception:
-                log.exception("Version %s can't be served; version %s stays", path.name, self.export.version)
+            except Exception as error:
+                log.error("Version %s stays: %s", self.export.version, " ".join(str(error).split()))
                 self.metrics.loads.labels("failed").inc()
                 refused = path
                 continue

@@ -252,7 +252,7 @@ def test_inputs_of_every_kind(tmp_path):
     }
     x = {
         "hist_item": np.array([[4, 2, 9, 7, 0, 0]]),
-        "hist_len": np.array([4]),
+        "hist_len": np.array([3]),  # the shorter of the two that share it
         "genre": np.array([[1, 2, 3]]),
         "tags": np.array([["new", "red", "0"]]),
         "tags_len": np.array([2]),
@@ -338,7 +338,8 @@ def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_
 
         # A request of which half has come when the signal does is answered, and a new one is not taken.
         body = json.dumps({"user": {"hist_item": [3]}}).encode()
-        head = f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        lines = ["POST /recommend HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
         with socket.create_connection(("127.0.0.1", port), timeout=60) as half:
             half.sendall(head + body[:5])
             time.sleep(0.3)  # for the server to read it
@@ -357,7 +358,7 @@ def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_
         assert answer.startswith(b"HTTP/1.1 200")
         assert json.loads(answer.split(b"\r\n\r\n")[1])["version"] == 1
         assert process.wait(60) in (0, -signal.SIGTERM), log.read_text()
-    assert log.read_text().count("Traceback") == 1  # of the version that could not be loaded
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "rubbish", "another format"])
