@@ -241,7 +241,7 @@ def checked_number(name: str, about: Mapping[str, Any], value: Any) -> float:
     limits = tf.as_dtype(about["dtype"])
     if limits.is_integer:
         return checked_int(name, value, limits.min, limits.max)
-    if type(value) not in (int, float) or not abs(value) <= limits.max:  # NaN is not
+    if type(value) not in (int, float) or not abs(value) <= float(limits.max):  # NaN is not
         raise ValueError(f"{name} must hold numbers that {about['dtype']} holds; got {reprlib.repr(value)}")
     return value
 
