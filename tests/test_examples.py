@@ -393,7 +393,7 @@ def test_the_order_of_lists_is_judged_over_all_events(two_stage):
 
 
 def test_a_lesson_is_the_item_taken_and_others_that_were_retrieved(two_stage):
-    """Event 0's item is third in its list, which ends in padding; event 1's was not retrieved, so it teaches nothing."""
+    # Event 0's item is third in its list, which ends in padding; event 1's was not retrieved, so it teaches nothing.
     ids = np.array([[4, 5, 6, 7, 0], [1, 2, 3, 4, 5]])
     x = {"item_id": np.array([6, 9]), "user": np.array([70, 71])}
     lists = two_stage.Lists(x, {"item_id": ids, "score": ids / 10})

@@ -23,7 +23,7 @@ from deepmatch_ext._checks import problem
 from deepmatch_ext._version import __version__
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
-from deepmatch_ext.evaluation.metrics import format_table, ranking_metrics, target_ranks
+from deepmatch_ext.evaluation.metrics import ranking_metrics, target_ranks
 from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs, top_n
 
 _MAX_POINTS = 2000  # items on the map: more would hide each other
@@ -59,7 +59,7 @@ figure svg.plot { display: block; width: 100%; height: auto; }
 .tables { overflow-x: auto; margin: 1rem 0 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--grid); text-align: right; }
-th:first-child, td:first-child, .words td { text-align: left; overflow-wrap: anywhere; }
+th:first-child, td:first-child, .words td, .words th { text-align: left; overflow-wrap: anywhere; }
 summary { cursor: pointer; margin: .5rem 0; }
 """
 
@@ -251,7 +251,7 @@ def _training_pictures(epochs: Mapping[str, np.ndarray]) -> list[_Picture]:
             else:
                 metrics = {(f"{n} = {name.removeprefix('val_')}" if n == same else n): v for n, v in metrics.items()}
     if losses:
-        pictures.append(_epochs_picture("Training loss", "loss (nats where it is a softmax)", losses, ring=False))
+        pictures.append(_epochs_picture("Training loss", "loss (nats)", losses, ring=False))
     if metrics:
         pictures.append(_epochs_picture("Validation", "metric, mean over users", metrics, ring=True))
     return pictures
@@ -272,11 +272,10 @@ def _epochs_picture(title: str, ylabel: str, curves: Mapping[str, np.ndarray], r
     return _Picture(title, figure, _line_key(curves), caption)
 
 
-def _recalls(
-    ranks: Mapping[str, np.ndarray], num_items: int, groups: Any
-) -> tuple[list[int], dict[str, list[float]]]:
+def _recalls(ranks: Mapping[str, np.ndarray], num_items: int, groups: Any) -> tuple[list[int], dict[str, list[float]]]:
     longest = min(_LONGEST_LIST, num_items)
-    lengths = sorted({round(n) for n in np.geomspace(1, longest, 40)})
+    lengths = {round(n) for n in np.geomspace(1, longest, 40)}
+    lengths = sorted(lengths.union(n for n in (10, 20, 50, 100, 200, 500) if n < longest))
     recalls = {}
     for who, of_targets in ranks.items():
         metrics = ranking_metrics(of_targets, lengths, groups=groups)
@@ -389,7 +388,9 @@ def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """The vectors (n, D) along their two principal axes, (n, 2), and the share of the variance along each."""
     centred = vectors - vectors.mean(axis=0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    directions = directions * np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)])[:, None]
+    directions = (
+        directions * np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)])[:, None]
+    )
     points = np.zeros((len(vectors), 2))
     points[:, : min(2, len(directions))] = centred @ directions[:2].T
     total = float((singular**2).sum()) or 1.0
@@ -443,8 +444,8 @@ def _inline_svg(figure: Any, number: int, title: str) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
     heads = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
     lines = ["<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    body = "\n".join(lines)
-    return f'<div class="tables"><table class="{kind}"><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    table = f"<thead><tr>{heads}</tr></thead>\n<tbody>{' '.join(lines)}</tbody>"
+    return f'<div class="tables"><table class="{kind}">{table}</table></div>'
 
 
 def _details(summary: str, content: str) -> str:
@@ -533,5 +534,7 @@ def _check_groups(item_groups: Any, vocabulary_size: int) -> np.ndarray | None:
         return None
     groups = np.asarray(item_groups, dtype=object)
     if groups.shape != (vocabulary_size,):
-        raise problem("`item_groups`", f"have shape ({vocabulary_size},), an entry for each id", f"shape {groups.shape}")
+        raise problem(
+            "`item_groups`", f"have shape ({vocabulary_size},), an entry for each id", f"shape {groups.shape}"
+        )
     return np.array(["" if group is None or group != group else str(group) for group in groups])
