@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         seeds = check_arguments(args)
+        args.seed = seeds[0]  # of the generated data
         dataset = read(args)
         split = data.leave_last_out(dataset.interactions)
         early, lessons = early_and_lessons(split, args.ranker_events)
@@ -228,7 +229,7 @@ def train_first(
         validation["item_id"],
         seen=data.seen_before(events, split.validation),
         ns=[10],
-        patience=4,
+        patience=8,  # it is what both stages are compared with: it must not stop too early
         restore_best_weights=True,
     )
     model = build_first(columns, seed)
@@ -434,8 +435,9 @@ def list_metrics(lists: Lists, scores: np.ndarray) -> dict[str, float]:
     taken = lists.taken
     bar = np.where(taken, scores, -np.inf).max(axis=1, keepdims=True)
     ranks = np.count_nonzero((scores >= bar) & ~taken & (lists.ids > 0), axis=1)
-    missed = scores.shape[1]
-    return evaluation.ranking_metrics(np.where(taken.any(axis=1), ranks, missed), [10, missed])
+    missed = max(10, scores.shape[1])
+    ranks = np.where(taken.any(axis=1), ranks, missed)
+    return evaluation.ranking_metrics(ranks, [10, scores.shape[1]])
 
 
 if __name__ == "__main__":
