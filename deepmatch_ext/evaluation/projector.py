@@ -42,10 +42,8 @@ def write_projector(
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> write_projector(folder, np.eye(3), {"title": ["", "Dune", "Heat"], "genre": ["", "SF", "Crime"]})
-        >>> print(Path(folder, "metadata.tsv").read_text(encoding="utf-8"), end="")
-        title	genre	item_id
-        Dune	SF	1
-        Heat	Crime	2
+        >>> [line.split("\\t") for line in Path(folder, "metadata.tsv").read_text(encoding="utf-8").splitlines()]
+        [['title', 'genre', 'item_id'], ['Dune', 'SF', '1'], ['Heat', 'Crime', '2']]
     """
     vectors = np.asarray(item_vectors)
     if vectors.ndim != 2 or len(vectors) < 2 or vectors.shape[1] == 0 or vectors.dtype.kind not in "iuf":

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._version import __version__
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
 from deepmatch_ext.evaluation.metrics import ranking_metrics, target_ranks
@@ -471,8 +470,8 @@ def _text(value: Any) -> str:
 
 def _versions() -> dict[str, str]:
     """Of what is loaded; nothing is imported for it."""
-    versions = {"deepmatch_ext": __version__, "Python": platform.python_version()}
-    for module in ("tensorflow", "keras", "tf_keras", "deepctr", "numpy", "pandas", "matplotlib"):
+    versions = {"Python": platform.python_version()}
+    for module in ("deepmatch_ext", "tensorflow", "keras", "tf_keras", "deepctr", "numpy", "pandas", "matplotlib"):
         version = getattr(sys.modules.get(module), "__version__", None)
         if version is not None:
             versions[module] = str(version)
