@@ -273,8 +273,8 @@ def _epochs_picture(title: str, ylabel: str, curves: Mapping[str, np.ndarray], r
 
 def _recalls(ranks: Mapping[str, np.ndarray], num_items: int, groups: Any) -> tuple[list[int], dict[str, list[float]]]:
     longest = min(_LONGEST_LIST, num_items)
-    lengths = {round(n) for n in np.geomspace(1, longest, 40)}
-    lengths = sorted(lengths.union(n for n in (10, 20, 50, 100, 200, 500) if n < longest))
+    even = {round(float(n)) for n in np.geomspace(1, longest, 40)}
+    lengths = sorted(even.union(n for n in (10, 20, 50, 100, 200, 500) if n < longest))
     recalls = {}
     for who, of_targets in ranks.items():
         metrics = ranking_metrics(of_targets, lengths, groups=groups)
