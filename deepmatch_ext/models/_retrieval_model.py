@@ -121,7 +121,7 @@ class RetrievalModel(keras.Model):
         """
         leave_jit_off(self)
         set_first_epoch(self, None)  # of a run before this one
-        x, y, rows = self._checked(x, y)
+        x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
         if isinstance(validation_data, Mapping):
             validation_data = (validation_data,)
@@ -302,7 +302,7 @@ class RetrievalModel(keras.Model):
             model.get_layer(name).trainable = False
         return model
 
-    def _checked(self, x: Any, y: Any) -> tuple[Any, Any, int | None]:
+    def _checked(self, x: Any, y: Any, in_processes: bool = False) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
 
         The rows are None where ``x`` is not made of arrays.
@@ -316,6 +316,8 @@ class RetrievalModel(keras.Model):
         if isinstance(x, Generator):
             return checked_batches(x, self._checked_batch), y, None
         if isinstance(x, keras.utils.Sequence):
+            if in_processes or getattr(x, "use_multiprocessing", False):  # into which no model goes
+                return x, y, None
             return CheckedSequence(x, self._checked_batch), y, None
         if not isinstance(x, Mapping):
             return x, y, None
