@@ -86,9 +86,11 @@ def _weighted_sum(
     In the compressed row format: seven times as fast as ``tf.sparse.sparse_dense_matmul`` forward, five backward.
     """
     size = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]])
-    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=tf.stack([row, index], axis=1), values=weights, dense_shape=size
-    )
+
+    def matrix() -> tf.Tensor:
+        # Made twice, which TensorFlow sees and does once: a gradient that had captured it could not be exported.
+        places = tf.stack([row, index], axis=1)
+        return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=size)
 
     # TensorFlow 2.15 divides by the number of rows, and kills the process, where there is nothing to multiply.
     has_values = tf.size(index) > 0
@@ -97,13 +99,13 @@ def _weighted_sum(
     def product(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             def transposed_product() -> tf.Tensor:
-                transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
+                transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix(), conjugate=False, type=tf.float32)
                 return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=upstream)
 
             return tf.cond(has_values, transposed_product, lambda: tf.zeros_like(rows))
 
         nothing = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[1]])
-        multiply = functools.partial(tf.raw_ops.SparseMatrixMatMul, a=matrix, b=rows)
+        multiply = functools.partial(tf.raw_ops.SparseMatrixMatMul, a=matrix(), b=rows)
         return tf.cond(has_values, multiply, lambda: tf.zeros(nothing)), gradient
 
     return product(rows)

@@ -19,17 +19,23 @@ class TrainingPlace(keras.callbacks.Callback):
     in a run that nothing has disturbed.
 
     Args:
-        seed: Decides the order of an epoch's rows, with the number of the epoch's first step.
+        seed: Decides the order of the rows, with the number of the step that begins a pass over them.
         steps_made: Gives the number of steps that the weights have seen.
         steps_per_epoch: Of this run; None where nobody knows.
+        steps_per_pass: Steps that see each row once; an epoch, unless it was given another length.
         initial_epoch: The run's first epoch, if it is not a run that goes on.
     """
 
     def __init__(
-        self, seed: int, steps_made: Callable[[], int], steps_per_epoch: int | None, initial_epoch: int = 0
+        self,
+        seed: int,
+        steps_made: Callable[[], int],
+        steps_per_epoch: int | None,
+        steps_per_pass: int = 1,
+        initial_epoch: int = 0,
     ) -> None:
         super().__init__()
-        self._seed, self._steps_made = seed, steps_made
+        self._seed, self._steps_made, self._steps_per_pass = seed, steps_made, steps_per_pass
         self._steps_per_epoch, self._initial_epoch = steps_per_epoch, initial_epoch
         self._at_first = steps_made()
         self._backups: list[Any] = []
@@ -46,21 +52,19 @@ class TrainingPlace(keras.callbacks.Callback):
         return [*callbacks, self]
 
     def on_train_begin(self, logs: Any = None) -> None:
-        epochs, rest = divmod(self._steps_made() - self._at_first, self._steps_per_epoch or 1)
         if self._steps_per_epoch is None:
             return
+        epochs, rest = divmod(self._steps_made() - self._at_first, self._steps_per_epoch)
         self._orders_from(self._at_first + epochs * self._steps_per_epoch)
         if self._backups and epochs > 0 and not rest:
             set_first_epoch(self.model, self._initial_epoch + epochs)
 
     def _orders_from(self, steps: int) -> None:
-        self._first, self._epochs = steps + 1, itertools.count()
+        self._first, self._passes = steps + 1, itertools.count()
 
-    def order(self, rows: int) -> np.ndarray:
-        """The order of the next epoch's rows, (rows,).
+    def next_draw(self) -> np.random.Generator:
+        """What decides the order of the next pass over the rows.
 
         tf.data calls it on a thread of its own, beside the step that counts; so the steps are not read here.
         """
-        assert self._steps_per_epoch is not None
-        first = self._first + next(self._epochs) * self._steps_per_epoch
-        return np.random.default_rng([self._seed, first]).permutation(rows)
+        return np.random.default_rng([self._seed, self._first + next(self._passes) * self._steps_per_pass])

@@ -130,15 +130,20 @@ class RetrievalModel(keras.Model):
             validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
-        # What needs the arrays themselves is left to Keras.
-        if rows is not None and not kwargs.get("steps_per_epoch") and isinstance(shuffle, bool):
+        if rows is not None:
+            if shuffle not in (True, False, "batch"):
+                raise problem("`shuffle`", "be True, False or 'batch'", repr(shuffle))
             examples = _with_weights(x, y, sample_weight)
             if validation_split and validation_data is None:
                 rows, examples, held_out = _split_off(examples, rows, validation_split)
                 held_out_size = kwargs.pop("validation_batch_size", None) or size
                 validation_data = batches(held_out, len(held_out[1]), held_out_size)
-            place = self._training_place(-(-rows // size), kwargs)
-            x = batches(examples, rows, size, functools.partial(place.order, rows) if shuffle else None)
+            passes = -(-rows // size)
+            place = self._training_place(kwargs.get("steps_per_epoch") or passes, kwargs, passes)
+            order = functools.partial(_epoch_order, place, rows, size, shuffle == "batch") if shuffle else None
+            x = batches(examples, rows, size, order)
+            if kwargs.get("steps_per_epoch"):
+                x = x.repeat()  # epochs may then end anywhere in the data
             y = batch_size = sample_weight = None
             validation_split = 0.0
         else:
@@ -168,7 +173,7 @@ class RetrievalModel(keras.Model):
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
             return super().evaluate(x, y, batch_size, **kwargs)
         x, y, rows = self._checked(x, y)
-        if rows is not None and kwargs.get("steps") is None:
+        if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, size)
             y = batch_size = None
@@ -178,7 +183,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, None)
-        if rows is not None and kwargs.get("steps") is None:
+        if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x, batch_size = batches((x, y), rows, size), None
         return super().predict(x, batch_size, **kwargs)
@@ -244,14 +249,12 @@ class RetrievalModel(keras.Model):
         held_out = _with_weights(x, y, sample_weight)
         return held_out if rows is None else batches(held_out, rows, batch_size)
 
-    def _training_place(self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any]) -> TrainingPlace:
-        step = self.get_layer("candidates").step
-        return TrainingPlace(
-            self._builder_config.value["arguments"]["seed"],
-            lambda: int(raw_variable(step)),
-            steps_per_epoch,
-            fit_arguments.get("initial_epoch", 0),
-        )
+    def _training_place(
+        self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1
+    ) -> TrainingPlace:
+        seed, step = self._builder_config.value["arguments"]["seed"], self.get_layer("candidates").step
+        initial_epoch = fit_arguments.get("initial_epoch", 0)
+        return TrainingPlace(seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
 
     def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
         """Keras's ``save``. The file is written under another name first, so that a former one stays whole until then.
@@ -377,6 +380,19 @@ class RetrievalModel(keras.Model):
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
         return self.get_layer(layer_name("hash", column.embedding_name))(items) == 0
+
+
+def _epoch_order(place: TrainingPlace, rows: int, batch_size: int, whole_batches: bool) -> np.ndarray:
+    """The order of the rows in their next pass, (rows,).
+
+    ``whole_batches`` stay as they are, in another order, and what is left over stays at the end.
+    """
+    draw = place.next_draw()
+    if not whole_batches:
+        return draw.permutation(rows)
+    number = rows // batch_size
+    starts = draw.permutation(number)[:, np.newaxis] * batch_size
+    return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
 
 
 def _number_of_batches(x: Any) -> int | None:
