@@ -6,7 +6,6 @@ before it reaches the table. B examples, T positions, N valid positions in the b
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import tensorflow as tf
@@ -88,7 +87,7 @@ def _weighted_sum(
     size = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]])
 
     def matrix() -> tf.Tensor:
-        # Made twice, which TensorFlow sees and does once: a gradient that had captured it could not be exported.
+        # Made where it is used: a SavedModel holds none that a gradient captures or that is handed to a branch.
         places = tf.stack([row, index], axis=1)
         return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=size)
 
@@ -105,7 +104,10 @@ def _weighted_sum(
             return tf.cond(has_values, transposed_product, lambda: tf.zeros_like(rows))
 
         nothing = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[1]])
-        multiply = functools.partial(tf.raw_ops.SparseMatrixMatMul, a=matrix(), b=rows)
+
+        def multiply() -> tf.Tensor:
+            return tf.raw_ops.SparseMatrixMatMul(a=matrix(), b=rows)
+
         return tf.cond(has_values, multiply, lambda: tf.zeros(nothing)), gradient
 
     return product(rows)
