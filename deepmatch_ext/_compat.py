@@ -119,6 +119,24 @@ def deserialize(value: Any) -> Any:
     return _saving.deserialize_keras_object(value)
 
 
+def compilation_here(config: dict[str, Any]) -> dict[str, Any]:
+    """A compilation that any Keras saved, for this one: without what the others alone write and that says nothing."""
+    config = {name: value for name, value in config.items() if value is not None}
+    if isinstance(config.get("optimizer"), dict):
+        settings = config["optimizer"].get("config", {})
+        said = {name: value for name, value in settings.items() if value is not None}
+        if KERAS_3:
+            said = {name: value for name, value in said.items() if name not in ("jit_compile", "is_legacy_optimizer")}
+        # Keras 2.15 has its optimizers in a module of their own.
+        module = config["optimizer"].get("module")
+        module = "keras.optimizers" if module == "keras.optimizers.experimental" else module
+        config["optimizer"] = {**config["optimizer"], "config": said, "module": module}
+    loss = config.get("loss")
+    if isinstance(loss, dict) and loss.get("config") == "sampledsoftmaxloss":  # Keras 2.15 leaves the package out
+        config["loss"] = {**loss, "config": "deepmatch_ext>sampledsoftmaxloss"}
+    return config
+
+
 def rename(model: Any, name: str) -> None:
     """Gives a model another name."""
     setattr(model, "name" if KERAS_3 else "_name", name)

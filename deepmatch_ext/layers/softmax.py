@@ -68,10 +68,10 @@ class CandidateSampler(keras.layers.Layer):
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
         ids = tf.concat([positives, candidates], axis=0)
         log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(positives))
-        checks = []
-        if self.sampler.awaits_counts:  # one rebuilt from its config; a uniform draw in their place would say nothing
+        checks: list[Any] = []
+        if self.sampler.awaits_counts:  # rebuilt from its config
             message = (
-                f"{self.name}: the sampler's counts are missing. They come with the saved weights: load these first."
+                f"{self.name}: the sampler's counts must be there, which come with saved weights; load these first"
             )
             checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(log_counts)), [message]))
         with tf.control_dependencies(_present(ids, log_counts, *checks)):

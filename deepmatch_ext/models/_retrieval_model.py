@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
+    compilation_here,
     deserialize,
     global_policy_name,
     keras,
@@ -304,6 +305,10 @@ class RetrievalModel(keras.Model):
         for name in config["frozen"]:
             model.get_layer(name).trainable = False
         return model
+
+    def compile_from_config(self, config: Any) -> None:
+        """Keras's ``compile_from_config``, for a file that any Keras has written."""
+        super().compile_from_config(compilation_here(config))
 
     def _checked(self, x: Any, y: Any, in_processes: bool = False) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
