@@ -1,5 +1,6 @@
 """The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns."""
 
+from deepmatch_ext import _compat as _compat  # first, since it says what is missing where the rest would stumble
 from deepmatch_ext import data, evaluation, layers, losses, models, optimizers, retrieval, samplers, serving, utils
 from deepmatch_ext._version import __version__
 from deepmatch_ext.layers import custom_objects

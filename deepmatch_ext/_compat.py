@@ -1,18 +1,51 @@
-"""The only file that tells Keras 2 (Keras 2.x and tf-keras) from Keras 3."""
+"""The only file that tells Keras 2 (Keras 2.x and tf-keras) from Keras 3, and that refuses what neither runs on."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import tensorflow as tf
+MIN_PYTHON, MIN_TENSORFLOW = (3, 10), (2, 15)
 
-keras = tf.keras
-KERAS_3: bool = hasattr(keras, "Operation")
+if sys.version_info < MIN_PYTHON:
+    raise ImportError(
+        f"deepmatch_ext needs Python 3.10 or newer; this is Python {sys.version.split()[0]}. Make a virtual "
+        "environment with a newer one."
+    )
 
-_imported = importlib.import_module("tensorflow.keras")
+
+def _no_tf_keras() -> ImportError | None:
+    """The error to raise where TF_USE_LEGACY_KERAS asks for a package that isn't there."""
+    asked = os.environ.get("TF_USE_LEGACY_KERAS") in ("true", "True", "1")  # as TensorFlow reads it
+    if not asked or importlib.util.find_spec("tf_keras") is not None:
+        return None
+    return ImportError(
+        "TF_USE_LEGACY_KERAS is set, but tf-keras is not installed. Install it in your TensorFlow's version, "
+        "`pip install tf-keras`; or unset the variable before TensorFlow is imported, for the Keras that comes with it."
+    )
+
+
+try:
+    import tensorflow as tf
+
+    if tuple(int(part) for part in tf.__version__.split(".")[:2]) < MIN_TENSORFLOW:
+        raise ImportError(
+            f"deepmatch_ext needs TensorFlow 2.15 or newer; this is TensorFlow {tf.__version__}. Upgrade it: "
+            "`pip install --upgrade tensorflow`."
+        )
+
+    keras = tf.keras
+    KERAS_3: bool = hasattr(keras, "Operation")
+    _imported = importlib.import_module("tensorflow.keras")
+except (ImportError, AttributeError) as error:  # TensorFlow's own say neither what is asked for nor by what
+    raise _no_tf_keras() or error from error
+
 if _imported.layers.Layer is not keras.layers.Layer:
     raise ImportError(
         "TensorFlow is in a mixed state: `tf.keras` and `tensorflow.keras` are two different Keras versions. "
@@ -86,6 +119,24 @@ def deserialize(value: Any) -> Any:
     return _saving.deserialize_keras_object(value)
 
 
+def compilation_here(config: dict[str, Any]) -> dict[str, Any]:
+    """A compilation that any Keras saved, for this one: without what the others alone write and that says nothing."""
+    config = {name: value for name, value in config.items() if value is not None}
+    if isinstance(config.get("optimizer"), dict):
+        settings = config["optimizer"].get("config", {})
+        said = {name: value for name, value in settings.items() if value is not None}
+        if KERAS_3:
+            said = {name: value for name, value in said.items() if name not in ("jit_compile", "is_legacy_optimizer")}
+        # Keras 2.15 has its optimizers in a module of their own.
+        module = config["optimizer"].get("module")
+        module = "keras.optimizers" if module == "keras.optimizers.experimental" else module
+        config["optimizer"] = {**config["optimizer"], "config": said, "module": module}
+    loss = config.get("loss")
+    if isinstance(loss, dict) and loss.get("config") == "sampledsoftmaxloss":  # Keras 2.15 leaves the package out
+        config["loss"] = {**loss, "config": "deepmatch_ext>sampledsoftmaxloss"}
+    return config
+
+
 def rename(model: Any, name: str) -> None:
     """Gives a model another name."""
     setattr(model, "name" if KERAS_3 else "_name", name)
@@ -147,3 +198,25 @@ def apply_dense(optimizer_class: Any, optimizer: Any, grads_and_vars: list[tuple
 def uses_weight_decay(optimizer: Any, variable: Any) -> bool:
     """Whether weight decay is on for ``variable``."""
     return bool(optimizer.weight_decay) and bool(optimizer._use_weight_decay(variable))
+
+
+def set_first_epoch(model: Any, epoch: int | None) -> None:
+    """Lets Keras 3's ``fit`` begin with ``epoch``; None: with what it is told.
+
+    Its BackupAndRestore writes the epoch into a file beside the weights', so a process may be killed between the two.
+    It also leaves the epoch on the model, where the next call of ``fit`` finds it. tf-keras has it in one checkpoint.
+    """
+    if KERAS_3:
+        model._initial_epoch = epoch
+
+
+def drop_torn_backup(backup: Any) -> None:
+    """Removes Keras 3's file of a BackupAndRestore's epoch if a process was killed while it wrote it."""
+    path = getattr(backup, "_training_metadata_path", "")
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        try:
+            json.loads(text)
+        except ValueError:
+            os.unlink(path)

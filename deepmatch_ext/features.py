@@ -222,7 +222,8 @@ def table_columns(columns: Iterable[Column]) -> dict[str, list[SparseColumn]]:
     """embedding_name -> the columns that look ids up in that table.
 
     Raises:
-        ValueError: Two columns name one table and differ in its size, in how ids become rows, or in ``trainable``.
+        ValueError: Two columns name one table and differ in its size, in how ids become rows, in ``trainable``, or in
+            the initializers that they give.
     """
     tables: dict[str, list[SparseColumn]] = {}
     for column in columns:
@@ -239,8 +240,24 @@ def table_columns(columns: Iterable[Column]) -> dict[str, list[SparseColumn]]:
                     f"{getattr(sharing[0], attribute)!r} and {getattr(sparse, attribute)!r}",
                     "Give one of them an `embedding_name` of its own, or make them equal.",
                 )
+        _check_initializers(sharing, sparse)
         sharing.append(sparse)
     return tables
+
+
+def _check_initializers(sharing: list[SparseColumn], column: SparseColumn) -> None:
+    """Refuses a second initializer of one table: one of them would be left out without a word."""
+    if column.embeddings_initializer is None:
+        return
+    for other in sharing:
+        given = [other.embeddings_initializer, column.embeddings_initializer]
+        if given[0] is not None and serialize(given[0]) != serialize(given[1]):
+            raise problem(
+                f"Columns {other.name!r} and {column.name!r}, which share the table {column.embedding_name!r},",
+                "have the same `embeddings_initializer`, or only one of them any",
+                " and ".join(type(each).__name__ for each in given),
+                "Give it to one of them alone.",
+            )
 
 
 def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = ()) -> int:
@@ -263,38 +280,76 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
         for name, (shape, dtype) in input_shapes(column).items():
             values = _input_array(name, x, shape, dtype)
             rows[name] = len(values)
-            if isinstance(column, SequenceColumn) and name == column.length_name:
-                _check_range(name, values, 0, column.maxlen, f"lengths in 0..{column.maxlen}, the history's `maxlen`")
-                continue
-            if values.dtype.kind == "f" and np.isnan(values).any():
-                raise problem(f"Input {name!r}", "hold no NaN", f"{int(np.isnan(values).sum())} of them")
-            if values.dtype.kind == "f" and np.isinf(values).any():
-                raise problem(f"Input {name!r}", "hold no infinity", f"{int(np.isinf(values).sum())} of them")
-            if not isinstance(column, DenseColumn) and name == column.name:
-                sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
-                _check_ids(sparse, values, name in targets)
+            if values.dtype.kind == "f" or isinstance(column, DenseColumn):
+                _check_numbers(name, values, is_id=id_column(column, name) is not None)
+            limits = integer_limits(column, name, name in targets)
+            if limits is not None and values.dtype.kind != "O":
+                _check_range(name, values, *limits)
+            padding = padding_key(column, name)
+            if name in targets and padding is not None and (found := _count(values, padding)):
+                raise problem(f"Input {name!r}", NO_PADDING, f"{found} of it")
     if len(set(rows.values())) > 1:
         raise problem("The inputs", "have one number of rows", f"{rows}")
     return next(iter(rows.values()), 0)
 
 
-def _check_ids(column: SparseColumn, values: np.ndarray, is_target: bool) -> None:
-    if values.dtype.kind == "f" and (values != np.floor(values)).any():
-        raise problem(f"Input {column.name!r}", "hold whole numbers, since they are ids", "fractions among them")
-    if not column.use_hash:
-        first, last = int(is_target), column.vocabulary_size - 1
+# Its square, and that of a layer's sum of such, still fit in float32: no gradient becomes NaN.
+LARGEST_NUMBER = 1e15
+
+NO_PADDING = "hold no padding, 0, since it is what is to be predicted"
+
+
+def id_column(column: Column, name: str) -> SparseColumn | None:
+    """The column of the ids in input ``name`` of ``column``; None if it holds lengths, weights or numbers."""
+    if isinstance(column, DenseColumn) or name != column.name:
+        return None
+    return column.sparsefeat if isinstance(column, SequenceColumn) else column
+
+
+def integer_limits(column: Column, name: str, is_target: bool) -> tuple[int, int, str] | None:
+    """The least and largest value of an input of ids or lengths, and the rule in words; None for other inputs."""
+    if isinstance(column, SequenceColumn) and name == column.length_name:
+        return 0, column.maxlen, f"lengths in 0..{column.maxlen}, the history's `maxlen`"
+    sparse = id_column(column, name)
+    if sparse is None or sparse.dtype == "string":
+        return None
+    if not sparse.use_hash:
+        first, last = int(is_target), sparse.vocabulary_size - 1
         rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
-        _check_range(column.name, values, first, last, rule + (" and 0 is padding" if is_target else ""))
-        return
-    if values.dtype.kind in "iu":
-        limits = np.iinfo(column.dtype)
-        rule = f"ids that its dtype holds, {column.dtype}; give the column dtype='int64'"
-        _check_range(column.name, values, int(limits.min), int(limits.max), rule)
-    padding = int((values == ("0" if column.dtype == "string" else 0)).sum()) if is_target else 0
-    if padding:
-        raise problem(
-            f"Input {column.name!r}", "hold no padding, 0, since it is what is to be predicted", f"{padding} of it"
-        )
+        return first, last, rule + (" and 0 is padding" if is_target else "")
+    if not sparse.dtype.startswith(("int", "uint")):
+        return None
+    limits = np.iinfo(sparse.dtype)
+    return int(limits.min), int(limits.max), f"ids that its dtype holds, {sparse.dtype}; give the column dtype='int64'"
+
+
+def padding_key(column: Column, name: str) -> Any:
+    """What stands for padding in an input of ids that are hashed; None for other inputs."""
+    sparse = id_column(column, name)
+    if sparse is None or not sparse.use_hash:
+        return None
+    return "0" if sparse.dtype == "string" else 0
+
+
+def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
+    if np.isnan(values).any():
+        raise problem(f"Input {name!r}", "hold no NaN", f"{int(np.isnan(values).sum())} of them")
+    if np.isinf(values).any():
+        raise problem(f"Input {name!r}", "hold no infinity", f"{int(np.isinf(values).sum())} of them")
+    if is_id and (values != np.floor(values)).any():
+        raise problem(f"Input {name!r}", "hold whole numbers, since they are ids", "fractions among them")
+    if not is_id and values.size and max(-float(values.min()), float(values.max())) > LARGEST_NUMBER:
+        got = f"{values.flat[np.argmax(np.abs(values))]:g}"
+        remedy = "Scale the column, or take its logarithm."
+        raise problem(f"Input {name!r}", f"hold numbers of at most {LARGEST_NUMBER:g} in size", got, remedy)
+
+
+def _count(values: np.ndarray, key: Any) -> int:
+    """How many of the values are ``key``; strings may come as bytes."""
+    if isinstance(key, int) or values.dtype.kind == "U":
+        return int((values == key).sum())
+    found = values == key.encode()
+    return int((found if values.dtype.kind == "S" else found | (values == key)).sum())
 
 
 def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:

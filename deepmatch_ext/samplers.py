@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, one_of, positive_int, problem
+from deepmatch_ext._checks import number_between, positive_int, problem
 
 State = Mapping[str, Any]
 
@@ -30,10 +30,18 @@ SAVED = "saved with the weights"
 DEFAULT_MEMORY = 2**17
 
 
+# name -> class, of all samplers that there are.
+_SAMPLERS: dict[str, type[Sampler]] = {}
+
+
 class Sampler:
     """What every sampler can do. ``V`` is the vocabulary's size, padding included.
 
+    A sampler of your own is a subclass with a `name` of its own, which a saved model finds it by: so its module is to
+    be imported before the model is loaded. What its ``__init__`` takes it gives in `get_config`.
+
     Attributes:
+        name: What a config calls the sampler.
         num_sampled: S, the candidates of a step that are drawn; None where the batch or the vocabulary decides.
         in_batch: The batch's positives are candidates, too.
         num_hard: How many of the candidates, those with the highest logits, each example keeps; None: all.
@@ -43,6 +51,20 @@ class Sampler:
     num_sampled: int | None = None
     in_batch: bool = False
     num_hard: int | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            return
+        other = _SAMPLERS.get(cls.name)
+        if other is not None and not _is_same(other, cls):
+            raise problem(f"`name` of the sampler {cls.__name__}", f"not be that of {other.__name__}", repr(cls.name))
+        _SAMPLERS[cls.name] = cls
+
+    @property
+    def awaits_counts(self) -> bool:
+        """Whether counts are still to come with saved weights; until then the sampler can't correct for them."""
+        return False
 
     def check(self, vocabulary_size: int) -> None:
         """Refuses settings that don't fit the vocabulary."""
@@ -72,7 +94,15 @@ class Sampler:
         return []
 
     def get_config(self) -> dict[str, Any]:
-        """The settings as plain data; `make_sampler` takes them back, without the counts, which are state."""
+        """The settings as plain data; `make_sampler` takes them back, without the counts, which are state.
+
+        Raises:
+            ValueError: A subclass takes other arguments than ``num_sampled`` and doesn't give them here.
+        """
+        others = set(inspect.signature(type(self)).parameters) - {"num_sampled"}
+        if type(self).get_config is Sampler.get_config and others:
+            remedy = f"It takes {', '.join(sorted(others))}, which a saved model has to hold."
+            raise problem(f"The sampler {type(self).__name__}", "have a `get_config` of its own", "none", remedy)
         return {"sampler": self.name, "num_sampled": self.num_sampled}
 
 
@@ -158,13 +188,17 @@ class FrequencySampler(Sampler):
         if not math.isfinite(self.distortion):
             raise problem("`distortion`", "be a finite number", distortion)
 
+    @property
+    def awaits_counts(self) -> bool:
+        return self.item_count is None
+
     def check(self, vocabulary_size: int) -> None:
         super().check(vocabulary_size)
         _check_counts_fit(self.item_count, vocabulary_size)
 
     def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
         log_q = _log_q(self.item_count, vocabulary_size, self.distortion)
-        probability = np.exp(log_q[1:])
+        probability = np.ones(vocabulary_size - 1) if self.awaits_counts else np.exp(log_q[1:])
         threshold, alias = alias_table(probability / probability.sum())
         return {
             "threshold": np.concatenate([[1], threshold]).astype("float32"),
@@ -206,6 +240,10 @@ class InBatchSampler(Sampler):
 
     def __init__(self, item_count: Any = None, memory: int = DEFAULT_MEMORY) -> None:
         self.shares = _shares(item_count, memory)
+
+    @property
+    def awaits_counts(self) -> bool:
+        return self.shares.awaits_counts
 
     def check(self, vocabulary_size: int) -> None:
         self.shares.check(vocabulary_size)
@@ -297,6 +335,10 @@ class QueueSampler(Sampler):
         self.num_sampled: int = positive_int("`num_sampled`", num_sampled)
         self.shares = _shares(item_count, memory)
 
+    @property
+    def awaits_counts(self) -> bool:
+        return self.shares.awaits_counts
+
     def check(self, vocabulary_size: int) -> None:
         self.shares.check(vocabulary_size)  # a queue may be longer than the vocabulary
 
@@ -347,6 +389,10 @@ class MixedSampler(Sampler):
         self.in_batch = in_batch == 1
         drawn = [sampler.num_sampled for sampler in self.samplers if not sampler.in_batch]
         self.num_sampled = None if None in drawn else sum(n for n in drawn if n is not None)
+
+    @property
+    def awaits_counts(self) -> bool:
+        return any(sampler.awaits_counts for sampler in self.samplers)
 
     def check(self, vocabulary_size: int) -> None:
         for sampler in self.samplers:
@@ -408,6 +454,10 @@ class HardNegatives(Sampler):
         if self.num_sampled is not None and not self.in_batch and self.num_hard > self.num_sampled:
             raise problem("`num_hard`", f"be at most {self.num_sampled}, the sampler's candidates", num_hard)
 
+    @property
+    def awaits_counts(self) -> bool:
+        return self.sampler.awaits_counts
+
     def check(self, vocabulary_size: int) -> None:
         self.sampler.check(vocabulary_size)
 
@@ -457,6 +507,10 @@ class CountedShares:
     def __init__(self, item_count: Any) -> None:
         self.item_count = _checked_counts(item_count)
 
+    @property
+    def awaits_counts(self) -> bool:
+        return self.item_count is None
+
     def check(self, vocabulary_size: int) -> None:
         _check_counts_fit(self.item_count, vocabulary_size)
 
@@ -479,6 +533,8 @@ class RecentShares:
     State: ``recent`` (memory,), the positives; ``recent_place`` (), where the next one goes; ``count`` (V,), how often
     each item is among them.
     """
+
+    awaits_counts = False
 
     def __init__(self, memory: int, uniform_share: float) -> None:
         self.memory = positive_int("`memory`", memory)
@@ -546,20 +602,9 @@ def _stream(seed: tf.Tensor, k: int) -> tf.Tensor:
     return seed + tf.constant([0, k * 2**40], tf.int64)
 
 
-_SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.name: sampler
-    for sampler in (
-        UniformSampler,
-        LogUniformSampler,
-        FrequencySampler,
-        AdaptiveSampler,
-        InBatchSampler,
-        QueueSampler,
-        MixedSampler,
-        HardNegatives,
-        FullSampler,
-    )
-}
+def _is_same(one: type[Sampler] | None, other: type[Sampler]) -> bool:
+    """Whether two classes are the same one; a notebook defines its classes anew at every run of a cell."""
+    return one is not None and (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 _DEEPMATCH_SETTINGS = ("num_sampled", "item_name", "item_count", "distortion")
@@ -572,6 +617,10 @@ def make_sampler(spec: Any) -> Sampler:
         ValueError: The sampler's name is unknown, or something it needs is missing.
     """
     if isinstance(spec, Sampler):
+        if not _is_same(_SAMPLERS.get(getattr(spec, "name", "")), type(spec)):
+            got = repr(getattr(spec, "name", None))
+            remedy = "A saved model finds its sampler by this name."
+            raise problem(f"The sampler {type(spec).__name__}", "have a `name` of its own", got, remedy)
         return spec
     if hasattr(spec, "_asdict"):
         spec = spec._asdict()
@@ -579,7 +628,10 @@ def make_sampler(spec: Any) -> Sampler:
         raise problem(
             "`sampler_config`", "be a sampler or a NegativeSampler", repr(spec), "For example UniformSampler(100)."
         )
-    name = one_of("The sampler's name", spec["sampler"], _SAMPLERS)
+    if spec["sampler"] not in _SAMPLERS:
+        rule, remedy = f"be one of {', '.join(map(repr, _SAMPLERS))}", "A sampler of your own: import its module first."
+        raise problem("The sampler's name", rule, repr(spec["sampler"]), remedy)
+    name = spec["sampler"]
     takes = inspect.signature(_SAMPLERS[name]).parameters
     settings = {
         key: value
@@ -663,12 +715,13 @@ def _check_counts_fit(item_count: np.ndarray | None, vocabulary_size: int) -> No
 
 
 def _log_q(item_count: np.ndarray | None, vocabulary_size: int, distortion: float) -> np.ndarray:
-    """(V,) float64, log of each item's share. Uniform without counts: a saved state is about to replace it.
+    """(V,) float64, log of each item's share; NaN without counts: a saved state is to replace it.
 
     Padding has no share; it is given the least of the others', so that nothing is infinite.
     """
-    counts = np.ones(vocabulary_size) if item_count is None else np.maximum(item_count, 1.0)
-    log_weights = distortion * np.log(counts[1:])
+    if item_count is None:
+        return np.full(vocabulary_size, np.nan)
+    log_weights = distortion * np.log(np.maximum(item_count, 1.0)[1:])
     log_weights -= log_weights.max()  # of shares as far apart as float64 can't hold, the largest still sum to 1
     log_q = log_weights - np.log(np.exp(log_weights).sum())
     return np.concatenate([[log_q.min()], log_q])

@@ -28,6 +28,10 @@ hypothesis.settings.load_profile("default")
 VOCABULARY, DIM, MAX_LEN = 30, 8, 6
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "faults: starts processes and kills them; takes half a minute")
+
+
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     doctest_namespace.update(np=np, tf=tf)

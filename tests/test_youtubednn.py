@@ -23,6 +23,7 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._compat import rename
 from deepmatch_ext.layers import custom_objects
+from deepmatch_ext.models._retrieval_model import _epoch_order
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import (
     AdaptiveSampler,
@@ -662,9 +663,10 @@ def test_the_order_of_an_epoch_follows_from_seed_and_steps_however_threads_run()
     model, x = small_model(), small_input(64)
     model.compile("adam", sampledsoftmaxloss)
     model.fit(x, batch_size=16, epochs=2, verbose=0)  # 8 steps
-    order = model._epoch_order(64, 16, whole_batches=False)
+    place = model._training_place(4, {}, 4)
     for first_step in (9, 13, 17):
-        np.testing.assert_array_equal(order(), np.random.default_rng([1024, first_step]).permutation(64))
+        order = _epoch_order(place, 64, 16, whole_batches=False)
+        np.testing.assert_array_equal(order, np.random.default_rng([1024, first_step]).permutation(64))
 
 
 def test_labels_and_weights_of_another_length_are_refused():
@@ -693,5 +695,5 @@ def test_bad_datasets_are_refused_too():
     with pytest.raises(ValueError, match=r"The dataset's elements must have 'item'; got only"):
         model.fit(tf.data.Dataset.from_tensor_slices(user_part(x)).batch(8), verbose=0)
     x["hist_item"][5, 0] = 99
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"table_item: ids must lie in 0..29"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Input .{1,3}hist_item.{1,3} must hold ids in 0..29"):
         model.fit(tf.data.Dataset.from_tensor_slices(x).batch(8), verbose=0)

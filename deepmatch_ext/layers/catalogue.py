@@ -19,9 +19,13 @@ class ItemCatalogue(keras.layers.Layer):
     Args:
         features: name -> (shape of one item's values, their type): what the catalogue holds.
         vocabulary_size: V.
-        values: name -> array (V, ...), the values by item id. None: zeros, until saved weights replace them.
+        values: name -> array (V, ...), the values by item id. None: they are to come with saved weights.
 
     Input: item ids (n,) or (n, 1). Output: a list, in the order of ``features``, of (n, ...).
+
+    Raises:
+        tf.errors.InvalidArgumentError: The layer was rebuilt from its config, and the weights, which hold the values,
+            were not loaded.
     """
 
     def __init__(self, features: Any, vocabulary_size: int, values: Any = None, **kwargs: Any) -> None:
@@ -29,14 +33,15 @@ class ItemCatalogue(keras.layers.Layer):
         super().__init__(**kwargs)
         self.features = {name: (tuple(shape), str(dtype)) for name, (shape, dtype) in features.items()}
         self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2)
-        self._initial = values
+        self._initial, self._awaits_values = values, values is None
         self.supports_jit = False
 
     def build(self, input_shape: Any = None) -> None:
         self._values: list[Any] = []
         for name, (shape, dtype) in self.features.items():
             shape = (self.vocabulary_size, *shape)
-            values = np.zeros(shape, dtype) if self._initial is None else np.asarray(self._initial[name], dtype)
+            values = np.full(shape, _absent(dtype), dtype) if self._initial is None else self._initial[name]
+            values = np.asarray(values, dtype)
             if values.shape != shape:
                 raise problem(f"The values of {name!r}", f"have shape {shape}", f"{values.shape}")
             self._values.append(add_state(self, f"feature_{len(self._values)}", values))
@@ -45,6 +50,17 @@ class ItemCatalogue(keras.layers.Layer):
 
     def call(self, ids: tf.Tensor) -> list[tf.Tensor]:
         ids = tf.cast(tf.reshape(ids, [-1]), tf.int64)
+        checks = []
+        if self._awaits_values:
+            first = raw_variable(self._values[0])
+            value = tf.reshape(tf.nn.embedding_lookup(first, tf.zeros([1], tf.int64)), [-1])[0]
+            is_there = tf.math.is_finite(value) if value.dtype.is_floating else value != _absent(value.dtype.name)
+            message = f"{self.name}: the items' features must be there, which come with saved weights; load these first"
+            checks.append(tf.debugging.Assert(is_there, [message]))
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            return self._rows(ids)
+
+    def _rows(self, ids: tf.Tensor) -> list[tf.Tensor]:
         return [tf.nn.embedding_lookup(raw_variable(values), ids) for values in self._values]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -53,6 +69,11 @@ class ItemCatalogue(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         features = {name: [list(shape), dtype] for name, (shape, dtype) in self.features.items()}
         return {**super().get_config(), "features": features, "vocabulary_size": self.vocabulary_size}
+
+
+def _absent(dtype: str) -> Any:
+    """What stands in the place of values that are to come with saved weights."""
+    return np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
 
 
 @register

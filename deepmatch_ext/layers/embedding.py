@@ -26,6 +26,8 @@ class EmbeddingTable(keras.layers.Layer):
         embeddings_initializer: A Keras initializer or its name. None: normal with deviation 0.05, drawn from ``seed``
             block by block, so that a large table never takes twice its memory, as Keras's initializers do.
         seed: For that default.
+        check_ids: False leaves the check of the ids out. On a GPU a look-up out of range then reads zeros without a
+            word, and on a CPU it fails without the table's name.
         l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the different rows of each look-up to the loss. (Over the whole
             table, as Keras's regularisers do it, every step would read and update every row.)
 
@@ -46,9 +48,11 @@ class EmbeddingTable(keras.layers.Layer):
         embeddings_initializer: Any = None,
         l2_reg: float = 0.0,
         seed: int = 1024,
+        check_ids: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.check_ids = bool(check_ids)
         self.vocabulary_size = positive_int("`vocabulary_size`", vocabulary_size)
         self.embedding_dim = positive_int("`embedding_dim`", embedding_dim)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
@@ -77,16 +81,20 @@ class EmbeddingTable(keras.layers.Layer):
         if ids.dtype not in (tf.int32, tf.int64):  # DeepCTR's columns may have any dtype
             ids = tf.cast(ids, tf.int64)
         table = raw_variable(self.embeddings)
-        in_range = tf.reduce_all((ids >= 0) & (ids < self.vocabulary_size))
-        # On a GPU a look-up out of range reads zeros without a word, on a CPU it fails without the table's name.
-        rule = f"{self.name}: ids must lie in 0..{self.vocabulary_size - 1}; got ids from, to"
-        check = tf.debugging.Assert(in_range, [rule, tf.reduce_min(ids), tf.reduce_max(ids)])
-        with tf.control_dependencies([] if check is None else [check]):
+        with tf.control_dependencies(self._checks(ids)):
             rows = tf.nn.embedding_lookup(table, ids)
         if self.l2_reg:
             different, _ = tf.unique(tf.reshape(ids, [-1]))
             self.add_loss(self.l2_reg * tf.reduce_sum(tf.square(tf.nn.embedding_lookup(table, different))))
         return tf.cast(rows, compute_dtype(self))
+
+    def _checks(self, ids: tf.Tensor) -> list[Any]:
+        if not self.check_ids:
+            return []
+        in_range = tf.reduce_all((ids >= 0) & (ids < self.vocabulary_size))
+        rule = f"{self.name}: ids must lie in 0..{self.vocabulary_size - 1}; got ids from, to"
+        check = tf.debugging.Assert(in_range, [rule, tf.reduce_min(ids), tf.reduce_max(ids)])
+        return [] if check is None else [check]
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (*input_shape, self.embedding_dim)
@@ -99,6 +107,7 @@ class EmbeddingTable(keras.layers.Layer):
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
             "l2_reg": self.l2_reg,
             "seed": self.seed,
+            "check_ids": self.check_ids,
         }
 
 

@@ -91,9 +91,11 @@ def _weighted_sum(
     nothing = tf.zeros([1], tf.int64)
     row, index, weights = tf.cond(has_values, lambda: (row, index, weights), lambda: (nothing, nothing, tf.zeros([1])))
     size = tf.maximum(tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]]), 1)
-    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=tf.stack([row, index], axis=1), values=weights, dense_shape=size
-    )
+
+    def matrix() -> tf.Tensor:
+        # Made where it is used: a SavedModel can't hold one that a gradient captures.
+        places = tf.stack([row, index], axis=1)
+        return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=size)
 
     def not_empty(dense: tf.Tensor, least: tf.Tensor) -> tf.Tensor:
         zeros = tf.stack([least, tf.shape(dense, out_type=tf.int64)[1]])
@@ -102,11 +104,11 @@ def _weighted_sum(
     @tf.custom_gradient
     def product(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
+            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix(), conjugate=False, type=tf.float32)
             grad = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=not_empty(upstream, size[0]))
             return grad[: tf.shape(rows)[0]]
 
-        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=not_empty(rows, size[1]))
+        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix(), b=not_empty(rows, size[1]))
         return pooled[:num_rows], gradient
 
     return product(rows)

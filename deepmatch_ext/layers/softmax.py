@@ -44,6 +44,8 @@ class CandidateSampler(keras.layers.Layer):
 
     Raises:
         ValueError: The sampler's settings don't fit the vocabulary.
+        tf.errors.InvalidArgumentError: The layer was rebuilt from its config, and the weights, which hold the sampler's
+            counts, were not loaded.
     """
 
     def __init__(self, sampler_config: Any, vocabulary_size: int, seed: int = 1024, **kwargs: Any) -> None:
@@ -66,9 +68,15 @@ class CandidateSampler(keras.layers.Layer):
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
         ids = tf.concat([positives, candidates], axis=0)
         log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(positives))
-        with tf.control_dependencies(_present(ids, log_counts)):
+        checks: list[Any] = []
+        if self.sampler.awaits_counts:  # rebuilt from its config
+            message = (
+                f"{self.name}: the sampler's counts must be there, which come with saved weights; load these first"
+            )
+            checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(log_counts)), [message]))
+        with tf.control_dependencies(_present(ids, log_counts, *checks)):
             learnt = self.sampler.update(state, positives[: tf.where(_is_on(training), tf.size(positives), 0)])
-        with tf.control_dependencies(_present(*learnt)):
+        with tf.control_dependencies(_present(*learnt, *checks)):
             return tf.identity(ids), tf.identity(log_counts)
 
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:

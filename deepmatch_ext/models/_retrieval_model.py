@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
+    compilation_here,
     deserialize,
     global_policy_name,
     keras,
@@ -20,10 +21,15 @@ from deepmatch_ext._compat import (
     register,
     rename,
     serialize,
+    set_first_epoch,
     set_global_policy,
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext.models._checking import CheckedSequence, check_batch, check_types, checked_batches
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
+from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
+from deepmatch_ext.models._resuming import TrainingPlace
+from deepmatch_ext.models._towers import layer_name
 from deepmatch_ext.samplers import Sampler
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
@@ -115,7 +121,8 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
         """
         leave_jit_off(self)
-        x, y, rows = self._checked(x, y)
+        set_first_epoch(self, None)  # of a run before this one
+        x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
         if isinstance(validation_data, Mapping):
             validation_data = (validation_data,)
@@ -132,12 +139,18 @@ class RetrievalModel(keras.Model):
                 rows, examples, held_out = _split_off(examples, rows, validation_split)
                 held_out_size = kwargs.pop("validation_batch_size", None) or size
                 validation_data = batches(held_out, len(held_out[1]), held_out_size)
-            order = self._epoch_order(rows, size, shuffle == "batch") if shuffle else None
+            passes = -(-rows // size)
+            place = self._training_place(kwargs.get("steps_per_epoch") or passes, kwargs, passes)
+            order = functools.partial(_epoch_order, place, rows, size, shuffle == "batch") if shuffle else None
             x = batches(examples, rows, size, order)
             if kwargs.get("steps_per_epoch"):
                 x = x.repeat()  # epochs may then end anywhere in the data
             y = batch_size = sample_weight = None
             validation_split = 0.0
+        else:
+            _check_weights(sample_weight)
+            place = self._training_place(kwargs.get("steps_per_epoch") or _number_of_batches(x), kwargs)
+        callbacks = place.among(callbacks)
         if isinstance(x, tf.data.Dataset):
             shuffle = False  # Keras 3 warns of its own default
         return super().fit(
@@ -158,6 +171,8 @@ class RetrievalModel(keras.Model):
     def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
+        if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
+            return super().evaluate(x, y, batch_size, **kwargs)
         x, y, rows = self._checked(x, y)
         if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
@@ -235,36 +250,50 @@ class RetrievalModel(keras.Model):
         held_out = _with_weights(x, y, sample_weight)
         return held_out if rows is None else batches(held_out, rows, batch_size)
 
-    def _epoch_order(self, rows: int, batch_size: int, whole_batches: bool) -> Callable[[], np.ndarray]:
-        """Draws the order of an epoch's rows, from the seed and the number of the epoch's first step.
+    def _training_place(
+        self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1
+    ) -> TrainingPlace:
+        seed, step = self._builder_config.value["arguments"]["seed"], self.get_layer("candidates").step
+        initial_epoch = fit_arguments.get("initial_epoch", 0)
+        return TrainingPlace(seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
 
-        ``whole_batches`` stay as they are, in another order, and what is left over stays at the end.
+    def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
+        """Keras's ``save``. The file is written under another name first, so that a former one stays whole until then.
 
-        The steps are read once, here: tf.data draws an order on a thread of its own, beside the step that counts.
+        ``tf.keras.models.load_model(filepath)`` reads it, with ``safe_mode`` on and no `custom_objects`.
         """
-        seed = self._builder_config.value["arguments"]["seed"]
-        first, steps = int(raw_variable(self.get_layer("candidates").step)) + 1, -(-rows // batch_size)
-        epochs = itertools.count()
+        with whole_file(filepath, overwrite) as path:
+            super().save(path, overwrite, *args, **kwargs)
 
-        def order() -> np.ndarray:
-            draw = np.random.default_rng([seed, first + next(epochs) * steps])
-            if not whole_batches:
-                return draw.permutation(rows)
-            number = rows // batch_size
-            starts = draw.permutation(number)[:, np.newaxis] * batch_size
-            return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
+    def save_weights(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
+        """Keras's ``save_weights``, written as in `save`, with a description that `load_weights` checks."""
+        if args or kwargs:  # TensorFlow's checkpoints and Keras 3's shards, of several files each
+            super().save_weights(filepath, overwrite, *args, **kwargs)
+            return
+        with whole_file(filepath, overwrite) as path:
+            super().save_weights(path, overwrite)
+            if path != filepath:
+                describe_weights(path, self)
 
-        return order
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keras's ``load_weights``.
+
+        Raises:
+            ValueError: The weights are another model's, or of a format that this version does not know.
+            OSError: The file is damaged, or there is none.
+        """
+        if not args and not kwargs.get("skip_mismatch") and not kwargs.get("by_name"):
+            check_weights_file(filepath, self)
+        return super().load_weights(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         frozen = [layer.name for layer in self.layers if not layer.trainable]
         plain = {key: _to_plain(value) for key, value in self._builder_config.value.items()}
-        return {"name": self.name, "frozen": frozen, **plain}
+        return {"format": FORMAT, "name": self.name, "frozen": frozen, **plain}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Any:
-        if config["builder"] not in BUILDERS:
-            raise problem("The saved model's builder", f"be one of {sorted(BUILDERS)}", config["builder"])
+        check_config(config, BUILDERS)
         policy = global_policy_name()
         set_global_policy(config["dtype_policy"])
         try:
@@ -277,7 +306,11 @@ class RetrievalModel(keras.Model):
             model.get_layer(name).trainable = False
         return model
 
-    def _checked(self, x: Any, y: Any) -> tuple[Any, Any, int | None]:
+    def compile_from_config(self, config: Any) -> None:
+        """Keras's ``compile_from_config``, for a file that any Keras has written."""
+        super().compile_from_config(compilation_here(config))
+
+    def _checked(self, x: Any, y: Any, in_processes: bool = False) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
 
         The rows are None where ``x`` is not made of arrays.
@@ -288,11 +321,23 @@ class RetrievalModel(keras.Model):
             x = {tensor.name: values for tensor, values in zip(self.inputs, x, strict=True)}
         if x is None:
             raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
+        if isinstance(x, Generator):
+            return checked_batches(x, self._checked_batch), y, None
+        if isinstance(x, keras.utils.Sequence):
+            if in_processes or getattr(x, "use_multiprocessing", False):  # into which no model goes
+                return x, y, None
+            return CheckedSequence(x, self._checked_batch), y, None
         if not isinstance(x, Mapping):
             return x, y, None
-        towers = self._towers
-        target = towers.item_columns[0]
-        rows = check_model_input([*towers.user_columns, target], x, [target.name])
+        target = self._towers.item_columns[0]
+        assert isinstance(target, SparseColumn)
+        rows = check_model_input(self._training_columns, x, [target.name])
+        if target.vocabulary_path is not None:
+            items = np.asarray(x[target.name])
+            unknown = items[np.asarray(self._is_unknown(tf.constant(items)))]
+            if unknown.size:
+                got = f"{unknown.size} others, such as {unknown.flat[0]!r}"
+                raise problem(f"Input {target.name!r}", f"hold keys of {target.vocabulary_path!r}", got)
         if not rows:
             raise problem("The model's input", "have at least one row", "none")
         if y is not None and np.shape(y)[:1] != (rows,):
@@ -301,26 +346,66 @@ class RetrievalModel(keras.Model):
         x = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.inputs}
         return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
 
+    @property
+    def _training_columns(self) -> list[Column]:
+        return [*self._towers.user_columns, self._towers.item_columns[0]]
+
+    def _checked_batch(self, element: Any) -> tuple[Any, ...]:
+        """A batch of arrays as a generator gives it: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
+        x, y, weights = [*element, None, None][:3] if isinstance(element, tuple) else (element, None, None)
+        x, y, _ = self._checked(x, y)
+        return _with_weights(x, y, weights)
+
     def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """The dataset with its inputs in one rank, and with labels if it has none."""
+        """The dataset with its inputs in one rank and checked, and with labels if it has none."""
         spec = dataset.element_spec
         features = spec[0] if isinstance(spec, tuple) else spec
         if not isinstance(features, Mapping):
             return dataset
-        inputs = {tensor.name: tensor.shape[1:] for tensor in self.inputs}
-        for name, shape in inputs.items():
-            if name not in features:
-                raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(features)}")
-            if features[name].shape.rank is not None and features[name].shape.rank < len(shape):
-                got = f"{name!r} of shape {features[name].shape}"
-                raise problem("The dataset", "be batched", got, "Call `.batch(batch_size)` on it.")
+        columns, target = self._training_columns, self._towers.item_columns[0]
+        assert isinstance(target, SparseColumn)
+        check_types(columns, features)
+        shapes = {tensor.name: tensor.shape[1:] for tensor in self.inputs}
 
         def complete(*element: Any) -> tuple[Any, ...]:
-            reshaped = {name: tf.reshape(element[0][name], [-1, *shape]) for name, shape in inputs.items()}
-            rows = tf.shape(next(iter(reshaped.values())))[0]
-            return (reshaped, *(element[1:] or (tf.zeros([rows, 1]),)))
+            reshaped = {name: tf.reshape(element[0][name], [-1, *shape]) for name, shape in shapes.items()}
+            batch = check_batch(columns, reshaped, [target.name])
+            if target.vocabulary_path is not None:
+                is_known = ~tf.reduce_any(self._is_unknown(batch[target.name]))
+                rule = f"Input {target.name!r} must hold keys of {target.vocabulary_path!r}"
+                with tf.control_dependencies([tf.debugging.Assert(is_known, [rule])]):
+                    batch[target.name] = tf.identity(batch[target.name])
+            rows = tf.shape(batch[target.name])[0]
+            return (batch, *(element[1:] or (tf.zeros([rows, 1]),)))
 
         return dataset.map(complete)
+
+    def _is_unknown(self, items: tf.Tensor) -> tf.Tensor:
+        """Which items their column's file of keys doesn't know: they would be trained as padding."""
+        column = self._towers.item_columns[0]
+        assert isinstance(column, SparseColumn)
+        return self.get_layer(layer_name("hash", column.embedding_name))(items) == 0
+
+
+def _epoch_order(place: TrainingPlace, rows: int, batch_size: int, whole_batches: bool) -> np.ndarray:
+    """The order of the rows in their next pass, (rows,).
+
+    ``whole_batches`` stay as they are, in another order, and what is left over stays at the end.
+    """
+    draw = place.next_draw()
+    if not whole_batches:
+        return draw.permutation(rows)
+    number = rows // batch_size
+    starts = draw.permutation(number)[:, np.newaxis] * batch_size
+    return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
+
+
+def _number_of_batches(x: Any) -> int | None:
+    """Of a dataset or a Sequence; None where nobody knows."""
+    if isinstance(x, tf.data.Dataset):
+        number = int(x.cardinality())
+        return number if number > 0 else None
+    return len(x) if isinstance(x, keras.utils.Sequence) else None
 
 
 def _split_off(examples: tuple[Any, ...], rows: int, share: float) -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:
@@ -338,10 +423,20 @@ def _split_off(examples: tuple[Any, ...], rows: int, share: float) -> tuple[int,
 def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
     if sample_weight is None:
         return (x, y)
-    weights = np.asarray(sample_weight)
+    weights = _check_weights(sample_weight)
     if isinstance(x, Mapping) and weights.shape[:1] != y.shape[:1]:
         raise problem("`sample_weight`", f"have a row for each of the {len(y)} examples", f"shape {weights.shape}")
     return (x, y, weights)
+
+
+def _check_weights(sample_weight: Any) -> Any:
+    """The weights as an array, if they are numbers."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    if weights.dtype.kind not in "iufb" or not np.isfinite(weights).all():
+        raise problem("`sample_weight`", "hold finite numbers", f"{weights.dtype}, some NaN or infinite")
+    return weights
 
 
 def _array(values: Any, tensor: Any) -> Any:

@@ -45,7 +45,7 @@ def layer_name(*parts: Any) -> str:
 class Tables:
     """The embedding tables of a model, one for each ``embedding_name``, and the way from a column's input to rows."""
 
-    def __init__(self, columns: Iterable[Column], l2_reg: float, seed: int) -> None:
+    def __init__(self, columns: Iterable[Column], l2_reg: float, seed: int, check_ids: bool) -> None:
         columns = list(columns)
         self._has_padding = {
             column.sparsefeat.embedding_name for column in columns if isinstance(column, SequenceColumn)
@@ -61,6 +61,7 @@ class Tables:
                 l2_reg=l2_reg,
                 seed=derived_seed(seed, "table", name),
                 trainable=sharing[0].trainable,
+                check_ids=check_ids,
                 name=layer_name("table", name),
             )
 

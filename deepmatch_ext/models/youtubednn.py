@@ -45,6 +45,7 @@ def YoutubeDNN(
     item_id_dropout: float = 0.1,
     history_dropout: float = 0.0,
     exclude_features: Sequence[str] = (),
+    check_ids: bool = True,
 ) -> RetrievalModel:
     """A two-tower model: pooled history and user features through dense layers, items from their table or features.
 
@@ -85,6 +86,9 @@ def YoutubeDNN(
         history_dropout: The share of a history's items that are left out while training, in [0, 1).
         exclude_features: Names of user columns that are not read, such as the user id, where one list of columns
             serves a ranker, too.
+        check_ids: Whether every look-up checks that its ids are in their table. ``fit``, ``evaluate``, ``predict`` and
+            `user_vectors` check what they are given in any case; without this, a loop of your own, or an encoder that
+            is called by itself, reads zeros for an id out of range on a GPU.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,
@@ -139,7 +143,7 @@ def YoutubeDNN(
     inputs = build_inputs([*user_columns, *item_columns])
     user_input = [inputs[name] for name in input_names(user_columns)]
     item_input = [inputs[name] for name in input_names(item_columns)]
-    tables = Tables([*user_columns, *item_columns], l2_reg_embedding, seed)
+    tables = Tables([*user_columns, *item_columns], l2_reg_embedding, seed, bool(check_ids))
     tables.keep_padding(item.embedding_name)
     unit_length = L2Normalization(name="unit_length")
     dense_settings = (dnn_activation, output_activation, dnn_use_bn, l2_reg_dnn, dropout, seed)
@@ -191,6 +195,7 @@ def YoutubeDNN(
         "item_dnn_hidden_units": item_units,
         "item_id_dropout": item_id_dropout,
         "history_dropout": history_dropout,
+        "check_ids": bool(check_ids),
     }
     towers = Towers(
         user_input, user_emb, item_input, item_emb, unit_length(encode(item_id)), user_columns, item_columns

@@ -1,0 +1,161 @@
+"""Kills training at random moments and looks at what is left: python benchmarks/faults.py
+
+A run trains with ``BackupAndRestore`` and saves its model after every epoch. It is killed (SIGKILL) again and again,
+started again each time, and let through in the end. Afterwards:
+
+    lost        the files of the model that could not be read after a kill; none may be
+    resumed     the runs whose weights ended equal, bit for bit, to those of a run that nothing disturbed; all must
+    in a save   the kills that fell into the writing of a file, seen by the unfinished file that they left
+
+Options: ``--kills N`` (20), ``--runs N`` (5) that they are spread over, ``--seed N``, ``--rows N``, ``--items N``.
+``TF_USE_LEGACY_KERAS=1`` does it with tf-keras.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+EPOCHS, BATCH_SIZE, DIM, MAX_LEN = 12, 256, 16, 10
+
+
+def train(folder: Path, rows: int, items: int) -> None:
+    """One process of a run: goes on where the one before it was killed."""
+    from unittest import mock
+
+    import tensorflow as tf
+
+    with mock.patch("threading.Thread.start"):
+        from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+
+    from deepmatch_ext import YoutubeDNN
+    from deepmatch_ext.optimizers import LazyAdam
+    from deepmatch_ext.utils import sampledsoftmaxloss
+
+    rng = np.random.default_rng(0)
+    x = {
+        "hist_item": rng.integers(1, items, (rows, MAX_LEN)).astype("int32"),
+        "hist_len": rng.integers(1, MAX_LEN + 1, rows).astype("int32"),
+        "item": rng.integers(1, items, rows).astype("int32"),
+    }
+    history = SparseFeat("hist_item", items, DIM, embedding_name="item")
+    user = [VarLenSparseFeat(history, MAX_LEN, "recency+last", "hist_len")]
+    model = YoutubeDNN(user, [SparseFeat("item", items, DIM)], history_dropout=0.2)
+    model.compile(LazyAdam(1e-2), sampledsoftmaxloss)
+    callbacks = [
+        tf.keras.callbacks.BackupAndRestore(str(folder / "backup")),
+        tf.keras.callbacks.ModelCheckpoint(str(folder / "model.keras")),
+    ]
+    print("training", flush=True)
+    model.fit(x, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+    np.savez(folder / "unfinished.npz", *model.get_weights())
+    os.replace(folder / "unfinished.npz", folder / "final.npz")
+    print("done", flush=True)
+
+
+class Run:
+    """A run in a folder of its own, one process after another."""
+
+    def __init__(self, folder: Path, rows: int, items: int) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self._command = [sys.executable, __file__, "--child", str(folder), "--rows", str(rows), "--items", str(items)]
+
+    def start(self) -> subprocess.Popen[str]:
+        """A process that has come as far as its training."""
+        with open(self.folder / "errors.txt", "a") as errors:
+            process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "training":
+            process.wait()
+            raise RuntimeError(f"the process ended early:\n{(self.folder / 'errors.txt').read_text()[-3000:]}")
+        return process
+
+    def finish(self) -> float:
+        """Lets a process through to the end; gives the seconds of its training."""
+        process = self.start()
+        begun = time.perf_counter()
+        if process.wait() != 0:
+            raise RuntimeError(f"the run failed:\n{(self.folder / 'errors.txt').read_text()[-3000:]}")
+        return time.perf_counter() - begun
+
+    def weights(self) -> list[np.ndarray]:
+        with np.load(self.folder / "final.npz") as arrays:
+            return [arrays[f"arr_{k}"] for k in range(len(arrays))]
+
+
+def unfinished_files(folder: Path) -> set[Path]:
+    """What a kill in the midst of writing leaves: ours has .tmp in its name, TensorFlow's _temp."""
+    return {path for path in folder.rglob("*") if ".tmp." in path.name or "_temp" in path.name}
+
+
+def is_readable(path: Path) -> bool:
+    import tensorflow as tf
+
+    import deepmatch_ext  # noqa: F401
+
+    try:
+        return bool(np.isfinite(tf.keras.models.load_model(path).item_vectors()).all())
+    except Exception as error:  # whatever it is, the file is lost
+        print(f"{path}: {error}")
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child is not None:
+        train(arguments.child, arguments.rows, arguments.items)
+        return
+
+    chance = random.Random(arguments.seed)
+    killed = in_save = lost = readable = resumed = 0
+    with tempfile.TemporaryDirectory() as work:
+        undisturbed = Run(Path(work) / "undisturbed", arguments.rows, arguments.items)
+        seconds = undisturbed.finish()
+        print(f"undisturbed: {EPOCHS} epochs in {seconds:.1f} s")
+        for number in range(arguments.runs):
+            run = Run(Path(work) / f"run{number}", arguments.rows, arguments.items)
+            kills = arguments.kills // arguments.runs + (number < arguments.kills % arguments.runs)
+            for _ in range(kills):
+                before = unfinished_files(run.folder)
+                process = run.start()
+                # So that the kills of one run fall all over it.
+                time.sleep(chance.uniform(0, 1.5 * seconds / (kills + 1)))
+                process.send_signal(signal.SIGKILL)
+                if process.wait() != -signal.SIGKILL:
+                    break  # it had ended
+                killed += 1
+                in_save += bool(unfinished_files(run.folder) - before)
+                model = run.folder / "model.keras"
+                if model.exists():
+                    whole = is_readable(model)
+                    readable, lost = readable + whole, lost + (not whole)
+            if not (run.folder / "final.npz").exists():
+                run.finish()
+            same = all(np.array_equal(a, b) for a, b in zip(run.weights(), undisturbed.weights(), strict=True))
+            resumed += same
+            print(f"run {number}: {kills} kills, weights {'equal' if same else 'DIFFERENT'}", flush=True)
+    print(f"kills {killed}, in a save {in_save}; files read {readable}, lost {lost}")
+    print(f"runs {arguments.runs}, resumed to equal weights {resumed}")
+    if lost or resumed < arguments.runs:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Checks of what `fit` is fed with other than arrays: a batch at a time, as it comes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext._compat import keras
+from deepmatch_ext.features import LARGEST_NUMBER, Column, id_column, input_shapes, integer_limits, padding_key
+
+
+def check_types(columns: Iterable[Column], spec: Mapping[str, tf.TensorSpec]) -> None:
+    """Refuses a dataset whose elements can't be what the columns say, before anything runs.
+
+    Raises:
+        ValueError: An input is missing, is not batched, or has another kind of values.
+    """
+    for column in columns:
+        for name, (shape, dtype) in input_shapes(column).items():
+            if name not in spec:
+                raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(spec)}")
+            given = spec[name]
+            if given.shape.rank is not None and given.shape.rank < len(shape):
+                raise problem(
+                    "The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(batch_size)` on it."
+                )
+            wanted = tf.as_dtype(dtype)
+            is_wrong = (wanted == tf.string) != (given.dtype == tf.string)
+            if is_wrong or (wanted.is_integer and not (given.dtype.is_integer or given.dtype.is_bool)):
+                got = f"{given.dtype.name}"
+                raise problem(f"The dataset's {name!r}", f"be of dtype {dtype}", got, "Convert it with `tf.cast`.")
+
+
+def check_batch(
+    columns: Iterable[Column], batch: Mapping[str, tf.Tensor], targets: Collection[str] = ()
+) -> dict[str, tf.Tensor]:
+    """The batch, with checks on the tensors that refuse what `check_model_input` refuses in arrays.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When the batch comes by, with the input's name and the rule.
+    """
+    checked = dict(batch)
+    for column in columns:
+        for name in input_shapes(column):
+            values = checked[name]
+            rules: list[tuple[tf.Tensor, str]] = []
+            limits, padding = integer_limits(column, name, name in targets), padding_key(column, name)
+            if values.dtype.is_floating:
+                rules.append((tf.math.is_finite(values), "no NaN and no infinity"))
+                if id_column(column, name) is None:
+                    rules.append((tf.abs(values) <= LARGEST_NUMBER, f"numbers of at most {LARGEST_NUMBER:g} in size"))
+                else:
+                    rules.append((values == tf.floor(values), "whole numbers, since they are ids"))
+            if limits is not None:
+                wide = tf.cast(values, tf.int64)
+                rules.append(((wide >= limits[0]) & (wide <= limits[1]), limits[2]))
+            if name in targets and padding is not None:
+                rules.append((values != tf.cast(padding, values.dtype), "no padding, 0, since it is to be predicted"))
+            with tf.control_dependencies(_assertions(name, rules)):
+                checked[name] = tf.identity(values)
+    return checked
+
+
+def _assertions(name: str, rules: list[tuple[tf.Tensor, str]]) -> list[Any]:
+    each = [tf.debugging.Assert(tf.reduce_all(fits), [f"Input {name!r} must hold {rule}"]) for fits, rule in rules]
+    return [assertion for assertion in each if assertion is not None]
+
+
+def checked_batches(batches: Iterable[Any], check: Callable[[Any], Any]) -> Generator[Any, None, None]:
+    """A generator's batches, each after its check."""
+    for batch in batches:
+        yield check(batch)
+
+
+class CheckedSequence(keras.utils.Sequence):
+    """A Keras ``Sequence`` (Keras 3: ``PyDataset``), each batch after its check."""
+
+    def __init__(self, sequence: Any, check: Callable[[Any], Any]) -> None:
+        names = ("workers", "use_multiprocessing", "max_queue_size")
+        super().__init__(**{name: getattr(sequence, name) for name in names if hasattr(sequence, name)})
+        self._sequence, self._check = sequence, check
+
+    def __len__(self) -> int:
+        return len(self._sequence)
+
+    def __getitem__(self, place: int) -> Any:
+        return self._check(self._sequence[place])
+
+    def on_epoch_begin(self) -> None:
+        getattr(self._sequence, "on_epoch_begin", lambda: None)()
+
+    def on_epoch_end(self) -> None:
+        getattr(self._sequence, "on_epoch_end", lambda: None)()

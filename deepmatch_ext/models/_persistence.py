@@ -1,0 +1,129 @@
+"""Files of models: written whole or not at all, and told apart when they are read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext._version import __version__
+
+# Of the config in a model's file and of the description in a file of weights. A higher number is for what this version
+# would read wrongly; an argument that is new in a builder needs none, since an older version refuses it by its name.
+FORMAT = 1
+
+_SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5")
+_DESCRIPTION = "deepmatch_ext"
+
+
+def check_config(config: Mapping[str, Any], builders: Mapping[str, Callable[..., Any]]) -> None:
+    """Refuses a saved config that this version can't rebuild a model from.
+
+    Raises:
+        ValueError: Its format is newer, or it names a builder or an argument that this version has not.
+    """
+    _check_format("The saved model", config.get("format", FORMAT))  # the first files did not say it
+    if config["builder"] not in builders:
+        raise problem("The saved model's builder", f"be one of {sorted(builders)}", repr(config["builder"]), _NEWER)
+    unknown = set(config["arguments"]) - set(inspect.signature(builders[config["builder"]]).parameters)
+    if unknown:
+        known = f"be arguments of {config['builder']} in deepmatch_ext {__version__}"
+        raise problem("The saved model's settings", known, f"also {sorted(unknown)}", _NEWER)
+
+
+@contextmanager
+def whole_file(filepath: Any, overwrite: bool = True) -> Iterator[Any]:
+    """A name to write to in the place of ``filepath``, which is replaced when all is written and else left as it was.
+
+    A process that is killed while it writes leaves a file that ends in ``.tmp`` and the suffix. Folders, remote paths,
+    and what Keras is to ask about first, are left to Keras.
+    """
+    path = os.fspath(filepath) if isinstance(filepath, str | os.PathLike) else ""
+    suffix = next((suffix for suffix in _SUFFIXES if path.endswith(suffix)), "")
+    if not suffix or "://" in path or os.path.isdir(path) or (os.path.exists(path) and not overwrite):
+        yield filepath
+        return
+    path = os.path.realpath(path)  # a link stays one
+    unfinished = f"{path.removesuffix(suffix)}.{os.getpid()}-{threading.get_ident()}.tmp{suffix}"
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+
+
+def describe_weights(filepath: Any, model: Any) -> None:
+    """Writes into a ``.weights.h5`` file which weights it holds."""
+    if not _is_weights_file(filepath):
+        return
+    import h5py  # comes with Keras
+
+    text = json.dumps({"format": FORMAT, "weights": _weights_of(model)})
+    with h5py.File(filepath, "a") as file:
+        file.create_dataset(_DESCRIPTION, data=np.frombuffer(text.encode(), np.uint8))
+
+
+def check_weights_file(filepath: Any, model: Any) -> None:
+    """Refuses a ``.weights.h5`` file that is damaged or another model's. A file without a description is left to Keras.
+
+    Raises:
+        FileNotFoundError, OSError: There is no such file, or it is damaged.
+        ValueError: The file is of a newer format, or its weights are not the model's.
+    """
+    if not _is_weights_file(filepath) or "://" in str(filepath):
+        return
+    if not os.path.isfile(filepath):
+        raise FileNotFoundError(f"There is no file of weights {str(filepath)!r}.")
+    import h5py
+
+    try:
+        with h5py.File(filepath, "r") as file:
+            text = bytes(file[_DESCRIPTION][()]).decode() if _DESCRIPTION in file else None
+    except OSError as error:
+        # Of the kind that Keras's BackupAndRestore turns to its former file for.
+        what = f"{str(filepath)!r} must be a whole file of weights; it is damaged or of another kind"
+        raise OSError(f"{what}: {error} Save the weights again, or take an older file.") from error
+    if text is None:
+        return
+    description = json.loads(text)
+    of = f"The weights in {str(filepath)!r}"
+    _check_format(of, description["format"])
+    theirs, ours = description["weights"], json.loads(json.dumps(_weights_of(model)))
+    if theirs == ours:
+        return
+    remedy = "Build the model with the columns, units, sampler and items that it was saved with."
+    if set(theirs) != set(ours):
+        missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+        raise problem(of, "be this model's", f"none for the layers {missing}, and some for {unknown}", remedy)
+    layer = next(name for name in ours if theirs[name] != ours[name])
+    raise problem(f"{of} for layer {layer!r}", f"be {ours[layer]}", f"{theirs[layer]}", remedy)
+
+
+_NEWER = f"The file may come from a newer version than {__version__}: upgrade deepmatch_ext."
+
+
+def _check_format(what: str, number: Any) -> None:
+    if not isinstance(number, int) or number > FORMAT:
+        rule = f"have a format of at most {FORMAT}, which deepmatch_ext {__version__} reads"
+        raise problem(what, rule, number, "Upgrade deepmatch_ext to read it.")
+
+
+def _is_weights_file(filepath: Any) -> bool:
+    return isinstance(filepath, str | os.PathLike) and os.fspath(filepath).endswith(".weights.h5")
+
+
+def _weights_of(model: Any) -> dict[str, dict[str, list[int]]]:
+    """layer -> weight -> shape, the same in every Keras."""
+    return {
+        layer.name: {weight.name.split(":")[0].split("/")[-1]: list(weight.shape) for weight in layer.weights}
+        for layer in model.layers
+        if layer.weights
+    }

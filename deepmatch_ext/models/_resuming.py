@@ -1,0 +1,70 @@
+"""What `fit` has to know of a run that goes on where an earlier process stopped."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._compat import drop_torn_backup, keras, set_first_epoch
+
+
+class TrainingPlace(keras.callbacks.Callback):
+    """Where a run stands after callbacks such as ``BackupAndRestore`` have put its weights back.
+
+    The weights count the training steps. So they tell which epoch is to come, and which order its rows have: both as
+    in a run that nothing has disturbed.
+
+    Args:
+        seed: Decides the order of the rows, with the number of the step that begins a pass over them.
+        steps_made: Gives the number of steps that the weights have seen.
+        steps_per_epoch: Of this run; None where nobody knows.
+        steps_per_pass: Steps that see each row once; an epoch, unless it was given another length.
+        initial_epoch: The run's first epoch, if it is not a run that goes on.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        steps_made: Callable[[], int],
+        steps_per_epoch: int | None,
+        steps_per_pass: int = 1,
+        initial_epoch: int = 0,
+    ) -> None:
+        super().__init__()
+        self._seed, self._steps_made, self._steps_per_pass = seed, steps_made, steps_per_pass
+        self._steps_per_epoch, self._initial_epoch = steps_per_epoch, initial_epoch
+        self._at_first = steps_made()
+        self._backups: list[Any] = []
+        self._orders_from(self._at_first)
+
+    def among(self, callbacks: Any) -> Any:
+        """The callbacks of a call of ``fit``, with this one behind those that restore weights."""
+        if isinstance(callbacks, keras.callbacks.CallbackList):  # the caller's, and complete
+            return callbacks
+        callbacks = [] if callbacks is None else tf.nest.flatten(callbacks)
+        self._backups = [each for each in callbacks if isinstance(each, keras.callbacks.BackupAndRestore)]
+        for backup in self._backups:
+            drop_torn_backup(backup)
+        return [*callbacks, self]
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self._steps_per_epoch is None:
+            return
+        epochs, rest = divmod(self._steps_made() - self._at_first, self._steps_per_epoch)
+        self._orders_from(self._at_first + epochs * self._steps_per_epoch)
+        if self._backups and epochs > 0 and not rest:
+            set_first_epoch(self.model, self._initial_epoch + epochs)
+
+    def _orders_from(self, steps: int) -> None:
+        self._first, self._passes = steps + 1, itertools.count()
+
+    def next_draw(self) -> np.random.Generator:
+        """What decides the order of the next pass over the rows.
+
+        tf.data calls it on a thread of its own, beside the step that counts; so the steps are not read here.
+        """
+        return np.random.default_rng([self._seed, self._first + next(self._passes) * self._steps_per_pass])

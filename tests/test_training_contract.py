@@ -1,0 +1,357 @@
+"""What Keras promises of `fit` holds for these models too: weights, ways to feed it, callbacks, loops of one's own."""
+
+import contextlib
+import importlib.util
+import multiprocessing
+import re
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_part
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.utils import sampledsoftmaxloss
+
+
+def compiled(optimizer=None, **arguments):
+    model = small_model(dnn_dropout=0.2, sampler_config=None, **arguments)
+    model.compile(optimizer or LazyAdam(0.01), sampledsoftmaxloss)
+    return model
+
+
+def assert_equal_weights(one, other, atol=0.0):
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol, rtol=0)
+
+
+def own_loop(model, x, weights, batch_size=32, epochs=1, optimizer=None):
+    """Training by hand, with the definition of the loss: the weighted sum over the batch's number of examples."""
+    optimizer = optimizer or LazyAdam(0.01)
+
+    @tf.function
+    def step(batch, weight):
+        with tf.GradientTape() as tape:
+            losses = model(batch, training=True)
+            loss = tf.reduce_sum(losses[:, 0] * weight) / tf.cast(tf.shape(losses)[0], tf.float32)
+            loss += tf.add_n(model.losses) if model.losses else 0.0
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    two_dimensional = {name: values.reshape(len(values), -1) for name, values in x.items()}
+    pairs = tf.data.Dataset.from_tensor_slices((two_dimensional, weights.astype("float32"))).batch(batch_size)
+    for _ in range(epochs):
+        for batch, weight in pairs:
+            step(batch, weight)
+
+
+WEIGHTS = np.linspace(0, 2, 96)
+
+
+def test_sample_weights_weigh_the_loss_and_a_loop_of_ones_own_trains_like_fit():
+    x = small_input(96)
+    ours, theirs = compiled(), compiled()
+    ours.fit(x, sample_weight=WEIGHTS, batch_size=32, epochs=2, shuffle=False, verbose=0)
+    own_loop(theirs, x, WEIGHTS, epochs=2)
+    assert_equal_weights(ours, theirs, atol=1e-6)
+
+
+def test_examples_of_weight_zero_teach_nothing():
+    """All that differs between the two runs is the history of the rows whose weight is 0."""
+    x, weights = small_input(64), np.tile([1.0, 0.0], 32)
+    other = {**x, "hist_item": x["hist_item"].copy()}
+    other["hist_item"][1::2, 0] = 7
+    models = []
+    for arrays in (x, other):
+        models.append(small_model(dnn_dropout=0.0))
+        models[-1].compile(tf.keras.optimizers.SGD(0.5), sampledsoftmaxloss)
+        models[-1].fit(arrays, sample_weight=weights, batch_size=16, shuffle=False, verbose=0)
+    assert_equal_weights(*models, atol=1e-7)
+
+
+def test_class_weights_are_the_sample_weights_of_the_labels():
+    x, labels = small_input(96), np.arange(96) % 2
+    ours, theirs = compiled(), compiled()
+    ours.fit(x, labels, class_weight={0: 0.5, 1: 2.0}, batch_size=32, epochs=2, verbose=0)
+    theirs.fit(x, sample_weight=np.where(labels == 1, 2.0, 0.5), batch_size=32, epochs=2, verbose=0)
+    assert_equal_weights(ours, theirs, atol=1e-6)
+
+
+def batch_of(x, start, size=32):
+    return {name: values[start : start + size] for name, values in x.items()}
+
+
+class Batches(tf.keras.utils.Sequence):
+    def __init__(self, x, **options):
+        super().__init__(**options)
+        self.x = x
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, place):
+        return (batch_of(self.x, 32 * place),)
+
+
+def ways_to_feed(x):
+    yield "arrays", x, {"batch_size": 32}
+    yield "dataset", tf.data.Dataset.from_tensor_slices(x).batch(32), {}
+    yield "generator of x", (batch_of(x, start) for _ in range(2) for start in (0, 32, 64)), {"steps_per_epoch": 3}
+    pairs = ((batch_of(x, start), np.ones(32)) for _ in range(2) for start in (0, 32, 64))
+    yield "generator of pairs", pairs, {"steps_per_epoch": 3}
+    yield "sequence", Batches(x), {}
+
+
+def test_every_way_to_feed_it_trains_alike():
+    x = small_input(96)
+    expected = None
+    for name, data, options in ways_to_feed(x):
+        model = compiled()
+        model.fit(data, epochs=2, shuffle=False, verbose=0, **options)
+        expected = expected or model
+        for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+BAD = [
+    ("item", 0, r"Input 'item' must hold ids in 1..29.* 0 is padding"),
+    ("item", VOCABULARY, r"Input 'item' must hold ids in 1..29"),
+    ("hist_item", -1, r"Input 'hist_item' must hold ids in 0..29"),
+    ("hist_len", 7, r"Input 'hist_len' must hold lengths in 0..6, the history's `maxlen`"),
+    ("hist_len", -1, r"Input 'hist_len' must hold lengths in 0..6"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD)
+def test_what_is_refused_in_arrays_is_refused_at_its_batch_elsewhere(name, value, message):
+    good = small_input(96)
+    x = {**good, name: good[name].copy()}
+    x[name][70] = value
+    for data, options in [(data, options) for kind, data, options in ways_to_feed(x) if kind != "arrays"]:
+        model = compiled()
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as refusal:
+            model.fit(data, shuffle=False, verbose=0, **options)
+        assert re.search(message, str(refusal.value).replace("\\'", "'"))  # TensorFlow writes \' in its asserts
+        # The two batches before it were good ones.
+        assert int(model.get_layer("candidates").step.numpy()) <= 2
+        assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_a_dataset_of_another_type_is_refused_before_anything_runs():
+    model, x = compiled(), small_input(32)
+    for name, values, message in [
+        ("item", x["item"] + 0.5, r"The dataset's 'item' must be of dtype int32; got float64"),
+        ("hist_item", x["hist_item"].astype(str), r"The dataset's 'hist_item' must be of dtype int32; got string"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.fit(tf.data.Dataset.from_tensor_slices({**x, name: values}).batch(8), verbose=0)
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    model, x = compiled(), small_input(32)
+    weights = np.ones(32)
+    weights[5] = np.nan
+    for options in ({}, {"steps_per_epoch": 1}):
+        with pytest.raises(ValueError, match=r"`sample_weight` must hold finite numbers"):
+            model.fit(x, sample_weight=weights, verbose=0, **options)
+
+
+def test_unknown_keys_are_refused_as_targets(tmp_path):
+    (tmp_path / "keys.csv").write_text("1,red\n2,green\n")
+    hashed = {"use_hash": True, "vocabulary_path": str(tmp_path / "keys.csv"), "dtype": "string"}
+    history = VarLenSparseFeat(SparseFeat("h", 3, DIM, embedding_name="i", **hashed), 2, "mean", "n")
+    model = YoutubeDNN([history], [SparseFeat("i", 3, DIM, **hashed)], num_sampled=2)
+    model.compile("adam", sampledsoftmaxloss)
+    x = {"h": np.array([["red", "blue"]] * 4), "n": np.full(4, 2), "i": np.array(["red", "green", "red", "green"])}
+    model.fit(x, verbose=0)  # in a history it is unknown and no more
+    x["i"][2] = "blue"
+    with pytest.raises(ValueError, match=r"Input 'i' must hold keys of '.*keys.csv'; got 1 others, such as .*blue"):
+        model.fit(x, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Input .{1,3}i.{1,3} must hold keys of .*keys.csv"):
+        model.fit(tf.data.Dataset.from_tensor_slices(x).batch(4), verbose=0)
+
+
+def test_two_initializers_for_one_table_are_refused():
+    zeros, ones = tf.keras.initializers.Zeros(), tf.keras.initializers.Ones()
+    YoutubeDNN([history_column(embeddings_initializer=ones)], [item_column(embeddings_initializer=ones)])
+    with pytest.raises(ValueError, match=r"'hist_item' and 'item', which share the table 'item', must have the same"):
+        YoutubeDNN([history_column(embeddings_initializer=zeros)], [item_column(embeddings_initializer=ones)])
+
+
+def test_the_check_of_ids_in_the_graph_can_be_left_out(tmp_path):
+    checked, unchecked = small_model(), small_model(check_ids=False)
+    unchecked.compile("adam", sampledsoftmaxloss)
+    unchecked.fit(small_input(32), verbose=0)
+    unchecked.save(tmp_path / "model.keras")
+    tables = [
+        model.get_layer("table_item") for model in (checked, tf.keras.models.load_model(tmp_path / "model.keras"))
+    ]
+    assert [table.check_ids for table in tables] == [True, False]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"table_item: ids must lie in 0\.\.29; got ids from, to"):
+        tables[0](tf.constant([VOCABULARY]))
+    with contextlib.suppress(tf.errors.InvalidArgumentError):  # TensorFlow's own, on a CPU
+        tables[1](tf.constant([VOCABULARY]))
+    with pytest.raises(ValueError, match=r"Input 'item' must hold ids in 1\.\.29"):  # on the way in all the same
+        unchecked.fit({**small_input(32), "item": np.full(32, VOCABULARY)}, verbose=0)
+
+
+class Stop(tf.keras.callbacks.Callback):
+    """What a fault does: ends the process's `fit` in the midst of an epoch."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def interrupted(folder, steps, x, feed=lambda x: (x, {"batch_size": 32}), change=lambda: None):
+    """A run of 4 epochs of 3 steps that stops after some steps and goes on in a model made anew."""
+    backup = lambda: tf.keras.callbacks.BackupAndRestore(str(folder))  # noqa: E731
+    data, options = feed(x)
+    with pytest.raises(KeyboardInterrupt):
+        compiled().fit(data, epochs=4, verbose=0, callbacks=[backup(), Stop(steps)], **options)
+    change()
+    model = compiled()
+    data, options = feed(x)
+    history = model.fit(data, epochs=4, verbose=0, callbacks=[backup()], **options)
+    return model, history
+
+
+@pytest.mark.parametrize("steps", [2, 5, 7])
+def test_a_run_that_stops_goes_on_with_backup_and_restore_as_if_nothing_had_been(steps, tmp_path):
+    x = small_input(96)
+    undisturbed = compiled()
+    undisturbed.fit(x, batch_size=32, epochs=4, verbose=0)
+    model, history = interrupted(tmp_path / "backup", steps, x)
+    assert_equal_weights(model, undisturbed)
+    assert len(history.epoch) == 4 - steps // 3
+    # Keras 3 keeps the restored epoch on the model: another call of `fit` would begin there.
+    assert len(model.fit(x, epochs=1, verbose=0).epoch) == 1
+
+
+@pytest.mark.skipif(not KERAS_3, reason="tf-keras has the epoch and the weights in one checkpoint")
+@pytest.mark.parametrize("metadata", ['{"epoch": 1, "batch": 0}', '{"epo', None])
+def test_a_backup_whose_epoch_was_not_written_goes_on_where_its_weights_are(metadata, tmp_path):
+    """Killed after the weights of two epochs were written, and before or while the number of the epoch was."""
+
+    def change():
+        path = tmp_path / "backup" / "training_metadata.json"
+        path.unlink() if metadata is None else path.write_text(metadata)
+
+    x = small_input(96)
+    undisturbed = compiled()
+    undisturbed.fit(x, batch_size=32, epochs=4, verbose=0)
+    model, history = interrupted(tmp_path / "backup", 7, x, change=change)
+    assert_equal_weights(model, undisturbed)
+    assert history.epoch == [2, 3]
+
+
+def test_callbacks_save_stop_early_and_log(tmp_path):
+    x, held_out = small_input(96), small_input(32, seed=9)
+    model = compiled()
+    callbacks = [
+        tf.keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"), monitor="val_loss", save_best_only=True),
+        tf.keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.weights.h5"), save_weights_only=True),
+        tf.keras.callbacks.EarlyStopping(monitor="val_loss", mode="max", patience=1, restore_best_weights=True),
+    ]
+    has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+    if has_tensorboard:
+        callbacks.append(tf.keras.callbacks.TensorBoard(str(tmp_path / "logs"), histogram_freq=1, write_graph=False))
+    history = model.fit(x, validation_data=held_out, batch_size=32, epochs=6, verbose=0, callbacks=callbacks)
+    epochs = len(history.epoch)
+    assert sorted(path.name for path in tmp_path.glob("*.weights.h5")) == [f"{k + 1}.weights.h5" for k in range(epochs)]
+    best = tf.keras.models.load_model(tmp_path / "best.keras")
+    assert best.evaluate(held_out, verbose=0) == pytest.approx(min(history.history["val_loss"]), rel=1e-5)
+    if epochs < 6:  # stopped: the loss fell, and "max" takes the first epoch for the best
+        first = compiled()
+        first.load_weights(tmp_path / "1.weights.h5")
+        assert_equal_weights(model, first)
+    assert bool(list((tmp_path / "logs").rglob("events*"))) == has_tensorboard
+
+
+def test_a_model_can_be_read_in_its_summary_and_plot(capsys, tmp_path):
+    model = small_model()
+    model.summary(line_length=120)
+    text = capsys.readouterr().out
+    for name in ("hist_item", "hist_len", "table_item", "user_dense_1", "user_emb", "candidates", "loss"):
+        assert name in text
+    try:
+        tf.keras.utils.plot_model(model, str(tmp_path / "model.png"))
+    except (ImportError, OSError) as error:  # tf-keras prints what it misses instead
+        pytest.skip(f"plot_model can't draw here: {error}")
+
+
+def test_models_in_one_process_leave_each_other_alone():
+    x = small_input(96)
+    alone = compiled()
+    alone.fit(x, batch_size=32, epochs=2, verbose=0)
+    first, second = compiled(), compiled(seed=5)
+    for _ in range(2):
+        first.fit(x, batch_size=32, verbose=0)
+        second.fit(x, batch_size=32, verbose=0)
+    assert_equal_weights(first, alone)
+    assert np.abs(first.item_vectors() - second.item_vectors()).max() > 0.01
+
+
+def test_threads_predict_at_once(trained):
+    model, x = trained
+    users, items = model.user_vectors(x), model.item_vectors()
+    fresh, wrong = small_model(), []
+    fresh.set_weights(model.get_weights())  # nothing is traced yet: the threads race for it
+
+    def predict():
+        for _ in range(5):
+            if not np.array_equal(fresh.user_vectors(x), users) or not np.array_equal(fresh.item_vectors(), items):
+                wrong.append(threading.get_ident())
+
+    threads = [threading.Thread(target=predict) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not wrong
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def vectors_of(path, x, results):
+    import tensorflow as tf
+
+    import deepmatch_ext  # noqa: F401
+
+    results.put(tf.keras.models.load_model(path).user_vectors(x))
+
+
+def test_a_spawned_worker_loads_and_predicts(trained, tmp_path):
+    model, x = trained
+    model.save(tmp_path / "model.keras")
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    worker = context.Process(target=vectors_of, args=(str(tmp_path / "model.keras"), user_part(x), results))
+    worker.start()
+    vectors = results.get(timeout=120)
+    worker.join(60)
+    np.testing.assert_array_equal(vectors, model.user_vectors(x))
+
+
+def test_forked_workers_feed_a_fit():
+    """Keras's workers that make batches; they are forked from a process in which TensorFlow runs."""
+    x = small_input(96)
+    options = {"workers": 2, "use_multiprocessing": True}
+    model, expected = compiled(), compiled()
+    sequence = LabelledBatches(x, **(options if KERAS_3 else {}))
+    model.fit(sequence, epochs=2, shuffle=False, verbose=0, **({} if KERAS_3 else options))
+    expected.fit(x, batch_size=32, epochs=2, shuffle=False, verbose=0)
+    assert_equal_weights(model, expected)
+
+
+class LabelledBatches(Batches):
+    def __getitem__(self, place):
+        return batch_of(self.x, 32 * place), np.zeros((32, 1), "float32")
