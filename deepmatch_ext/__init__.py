@@ -1,8 +1,9 @@
 """The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns."""
 
-from deepmatch_ext import data, evaluation, layers, losses, models, optimizers, retrieval, samplers, utils
+from typing import Any
+
+from deepmatch_ext import data, evaluation, inputs, layers, losses, models, optimizers, retrieval, samplers, utils
 from deepmatch_ext._version import __version__
-from deepmatch_ext.layers import custom_objects
 from deepmatch_ext.models import YoutubeDNN
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "custom_objects",
     "data",
     "evaluation",
+    "inputs",
     "layers",
     "losses",
     "models",
@@ -19,3 +21,9 @@ __all__ = [
     "samplers",
     "utils",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "custom_objects":  # made when it is asked for
+        return layers.custom_objects
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
 from deepmatch_ext._compat import deserialize, keras, serialize
@@ -96,7 +97,7 @@ def _read_column(what: str, column: Any) -> Column:
         return _read_sparse(column)
     if hasattr(column, "dimension"):
         dimension = positive_int(f"`dimension` of column {column.name!r}", column.dimension)
-        return DenseColumn(column.name, dimension, column.dtype, column.transform_fn)
+        return DenseColumn(column.name, dimension, _dtype_name(column), column.transform_fn)
     raise problem(f"Every element of `{what}`", "be a SparseFeat, VarLenSparseFeat or DenseFeat", column)
 
 
@@ -112,7 +113,7 @@ def _read_sparse(column: Any) -> SparseColumn:
         embedding_dim=positive_int(f"`embedding_dim` {of}", dim),
         use_hash=bool(column.use_hash),
         vocabulary_path=column.vocabulary_path,
-        dtype=column.dtype,
+        dtype=_dtype_name(column),
         embeddings_initializer=_given_initializer(column.embeddings_initializer),
         embedding_name=column.embedding_name or column.name,
         trainable=bool(column.trainable),
@@ -122,6 +123,14 @@ def _read_sparse(column: Any) -> SparseColumn:
     if read.vocabulary_path and not read.use_hash:
         raise problem(f"`use_hash` {of}", "be True where `vocabulary_path` is given, as in DeepCTR", read.use_hash)
     return read
+
+
+def _dtype_name(column: Any) -> str:
+    """A column's dtype as a name; it may come as ``tf.int32`` or NumPy's type, too."""
+    try:
+        return str(tf.as_dtype(column.dtype).name)
+    except TypeError:
+        raise problem(f"`dtype` of column {column.name!r}", "be a TensorFlow dtype", column.dtype) from None
 
 
 def _given_initializer(initializer: Any) -> Any:
@@ -286,7 +295,7 @@ def _check_ids(column: SparseColumn, values: np.ndarray, is_target: bool) -> Non
         rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
         _check_range(column.name, values, first, last, rule + (" and 0 is padding" if is_target else ""))
         return
-    if values.dtype.kind in "iu":
+    if values.dtype.kind in "iu" and tf.as_dtype(column.dtype).is_integer:
         limits = np.iinfo(column.dtype)
         rule = f"ids that its dtype holds, {column.dtype}; give the column dtype='int64'"
         _check_range(column.name, values, int(limits.min), int(limits.max), rule)

@@ -233,6 +233,8 @@ class SampledSoftmaxLayer(CandidateLoss):
         seed: int = 1024,
         **kwargs: Any,
     ) -> None:
+        if other := [name for name in ("loss", "gbce_t", "vocabulary_size") if name in kwargs]:
+            raise problem(f"`{other[0]}`", "be given to `CandidateLoss`, since this is the softmax", kwargs[other[0]])
         super().__init__(sampler_config, temperature, **kwargs)
         if sampler_config is not None and num_sampled is not None:
             raise problem("`num_sampled`", "be given in the sampler where there is one", num_sampled)

@@ -12,8 +12,11 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
+    KERAS_3,
     deserialize,
+    eager_is_on,
     global_policy_name,
+    input_name,
     keras,
     leave_jit_off,
     raw_variable,
@@ -23,6 +26,7 @@ from deepmatch_ext._compat import (
     set_global_policy,
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext.layers import own_objects
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
 from deepmatch_ext.samplers import Sampler
 
@@ -56,8 +60,10 @@ class RetrievalModel(keras.Model):
     """A training model from user and item inputs to the loss of each example, (B, 1).
 
     It is a functional Keras model: ``compile``, ``fit``, ``evaluate``, ``save`` and the rest are Keras's. It adds the
-    towers as attributes, checks NumPy inputs before anything runs, and `fit` and `evaluate` need no labels: the label
-    is the item id.
+    towers as attributes, checks NumPy inputs before anything runs, and `fit`, `evaluate`, `train_on_batch` and
+    `test_on_batch` need no labels: the label is the item id.
+
+    On tf-keras it also works after ``tf.compat.v1.disable_eager_execution()``, in Keras's own graph mode.
 
     Attributes:
         user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
@@ -109,7 +115,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
 
         With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
-        and a run that stops and goes on sees what an undisturbed one sees.
+        and a run that stops and goes on sees what an undisturbed one sees. (Without eager mode the order is Keras's.)
 
         Raises:
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
@@ -125,7 +131,8 @@ class RetrievalModel(keras.Model):
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
         # What needs the arrays themselves is left to Keras.
-        if rows is not None and not kwargs.get("steps_per_epoch") and isinstance(shuffle, bool):
+        by_us = rows is not None and not kwargs.get("steps_per_epoch") and isinstance(shuffle, bool)
+        if by_us and eager_is_on():
             examples = _with_weights(x, y, sample_weight)
             if validation_split and validation_data is None:
                 rows, examples, held_out = _split_off(examples, rows, validation_split)
@@ -156,7 +163,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, y)
-        if rows is not None and kwargs.get("steps") is None:
+        if rows is not None and kwargs.get("steps") is None and eager_is_on():
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, size)
             y = batch_size = None
@@ -166,10 +173,32 @@ class RetrievalModel(keras.Model):
         """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, None)
-        if rows is not None and kwargs.get("steps") is None:
+        if rows is not None and kwargs.get("steps") is None and eager_is_on():
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x, batch_size = batches((x, y), rows, size), None
         return super().predict(x, batch_size, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
+        leave_jit_off(self)
+        x, y, _ = self._checked(x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
+        leave_jit_off(self)
+        x, y, _ = self._checked(x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
+    def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> Any:
+        """Keras's ``save_weights``. Any name that ends in ``.h5`` will do.
+
+        Keras 3 wants ``.weights.h5``; for another name it writes the older format, which its `load_weights` reads.
+        """
+        name = str(filepath)
+        if KERAS_3 and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
+            return self.save(filepath, overwrite=overwrite, include_optimizer=False)
+        return super().save_weights(filepath, overwrite=overwrite, **kwargs)
 
     def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
@@ -182,7 +211,7 @@ class RetrievalModel(keras.Model):
             ValueError: An array can't be what its column says.
         """
         rows = self.check_user_input(x)
-        arrays = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.user_input}
+        arrays = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.user_input}
         return self._user_encoder.value(arrays, rows, positive_int("`batch_size`", batch_size))
 
     def check_user_input(self, x: Mapping[str, Any]) -> int:
@@ -230,7 +259,7 @@ class RetrievalModel(keras.Model):
     def _validation_batches(self, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int) -> Any:
         x, y, rows = self._checked(x, y)
         held_out = _with_weights(x, y, sample_weight)
-        return held_out if rows is None else batches(held_out, rows, batch_size)
+        return held_out if rows is None or not eager_is_on() else batches(held_out, rows, batch_size)
 
     def _epoch_order(self, rows: int, batch_size: int) -> Callable[[], np.ndarray]:
         """Draws the order of an epoch's rows, from the seed and the number of the epoch's first step.
@@ -275,7 +304,7 @@ class RetrievalModel(keras.Model):
         if isinstance(x, tf.data.Dataset):
             return self._checked_dataset(x), y, None
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
-            x = {tensor.name: values for tensor, values in zip(self.inputs, x, strict=True)}
+            x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
         if x is None:
             raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
         if not isinstance(x, Mapping):
@@ -288,7 +317,7 @@ class RetrievalModel(keras.Model):
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
-        x = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.inputs}
+        x = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.inputs}
         return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
 
     def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -297,7 +326,7 @@ class RetrievalModel(keras.Model):
         features = spec[0] if isinstance(spec, tuple) else spec
         if not isinstance(features, Mapping):
             return dataset
-        inputs = {tensor.name: tensor.shape[1:] for tensor in self.inputs}
+        inputs = {input_name(tensor): tensor.shape[1:] for tensor in self.inputs}
         for name, shape in inputs.items():
             if name not in features:
                 raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(features)}")
@@ -337,7 +366,11 @@ def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
 def _array(values: Any, tensor: Any) -> Any:
     array = np.asarray(values)
     array = array.reshape(len(array), *tensor.shape[1:])
-    return tf.constant(array) if array.dtype.kind in "OUST" else array  # Keras 3 refuses NumPy strings
+    # Keras 3 refuses NumPy strings.
+    return tf.constant(array) if array.dtype.kind in "OUST" and eager_is_on() else array
+
+
+own_objects["RetrievalModel"] = RetrievalModel
 
 
 @dataclass(frozen=True)
@@ -360,6 +393,7 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if callable(value):
+        value = value() if isinstance(value, type) else value  # a layer's class stands for its defaults
         if getattr(value, "__name__", "") == "<lambda>":
             raise problem(
                 "An activation", "have a name if the model is to be saved", "a lambda", "Use a registered def."

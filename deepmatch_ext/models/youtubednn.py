@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, number_between, positive_int, positive_number, problem
+from deepmatch_ext._compat import require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, ItemCatalogue, KnownItems, L2Normalization
 from deepmatch_ext.layers.softmax import default_sampler
@@ -61,12 +62,14 @@ def YoutubeDNN(
         user_dnn_hidden_units: Units of the user tower's dense layers. The last is the vectors' size and must be the
             items', D. None: one layer, (D,), which does well everywhere; with a million events or more, (4 D, 2 D, D)
             and no dropout do better. An empty list: no dense layer.
-        dnn_activation: Activation between the dense layers: a name, or a registered function.
+        dnn_activation: Activation between the dense layers: a name, ``"dice"`` (`deepmatch_ext.layers.Dice`), or a
+            registered function; or a Keras layer such as PReLU, as a class or an instance, of which every place gets a
+            copy with its own weights.
         dnn_use_bn: Batch normalization before each activation.
         l2_reg_dnn: L2 of the dense kernels.
         l2_reg_embedding: L2 of the embedding rows that a step looks up.
         dnn_dropout: Share of what each dense layer reads that is dropped while training, in [0, 1).
-        output_activation: Activation of the last dense layer.
+        output_activation: Activation of the last dense layer, given as `dnn_activation` is.
         temperature: Divides the inner products in the loss, above 0.
         sampler_config: Where negatives come from: a sampler of `deepmatch_ext.samplers` or DeepMatch's
             ``NegativeSampler``. None: `AdaptiveSampler`, which learns the items' frequencies.
@@ -106,6 +109,7 @@ def YoutubeDNN(
         >>> model.item_vectors().shape
         (50, 8)
     """
+    require_eager_on_keras_3("YoutubeDNN")
     user_columns = _without(read_columns("user_feature_columns", user_feature_columns), exclude_features)
     item_columns = read_columns("item_feature_columns", item_feature_columns)
     item, described_by = _item_column(item_columns), item_columns[1:]
@@ -230,6 +234,8 @@ def _item_encoder(
     values = None
     if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
         arrays = read_catalogue(described_by, item_features, item.vocabulary_size)
+        if any(getattr(getattr(column, "sparsefeat", column), "use_hash", False) for column in described_by):
+            require_eager("A hashed column that describes the item")
         # Keras 3 takes no NumPy strings.
         tensors = {name: tf.constant(a) if a.dtype.kind in "OUS" else a for name, a in arrays.items()}
         values = {name: np.asarray(rows) for name, rows in row_ids(described_by, tensors, tables).items()}
@@ -255,7 +261,8 @@ def _without(columns: list[Column], names: Sequence[str]) -> list[Column]:
 
 def _units(what: str, units: Any) -> tuple[int, ...]:
     if not isinstance(units, list | tuple):
-        raise problem(what, "be a list of integers", units)
+        older = "DeepMatch's older versions had `num_sampled` in this place; give it by its name."
+        raise problem(what, "be a list of integers", units, older if isinstance(units, int) else "")
     return tuple(positive_int(f"Every element of {what}", each) for each in units)
 
 
