@@ -14,7 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
-from deepmatch_ext._compat import deserialize, keras, serialize
+from deepmatch_ext._compat import keras
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _dtype_name(column: Any) -> str:
     try:
         return str(tf.as_dtype(column.dtype).name)
     except TypeError:
-        raise problem(f"`dtype` of column {column.name!r}", "be a TensorFlow dtype", column.dtype) from None
+        raise problem(f"`dtype` of column {column.name!r}", "be a TensorFlow dtype", repr(column.dtype)) from None
 
 
 def _given_initializer(initializer: Any) -> Any:
@@ -153,7 +153,7 @@ def column_config(column: Column) -> dict[str, Any]:
     else:
         plain = asdict(column)
     if plain.get("embeddings_initializer") is not None:
-        plain["embeddings_initializer"] = serialize(plain["embeddings_initializer"])
+        plain["embeddings_initializer"] = keras.initializers.serialize(plain["embeddings_initializer"])
     transform = plain.get("transform_fn")
     if transform is not None:
         registered = keras.utils.get_registered_name(transform)
@@ -176,7 +176,7 @@ def _column_from_config(config: Mapping[str, Any]) -> Column:
         return SequenceColumn(sparsefeat=sparse, **plain)
     if config["kind"] == "SparseColumn":
         if plain["embeddings_initializer"] is not None:
-            plain["embeddings_initializer"] = deserialize(plain["embeddings_initializer"])
+            plain["embeddings_initializer"] = keras.initializers.deserialize(plain["embeddings_initializer"])
         return SparseColumn(**plain)
     if plain["transform_fn"] is not None:
         name = plain["transform_fn"]

@@ -156,7 +156,7 @@ class HashIds(keras.layers.Layer):
             return tf.strings.to_hash_bucket_fast(keys, self.num_buckets)
         buckets = tf.strings.to_hash_bucket_fast(keys, self.num_buckets - 1) + 1
         padding = "0" if is_text else tf.strings.as_string(tf.zeros([], inputs.dtype))
-        return tf.where(keys == padding, tf.zeros_like(buckets), buckets)
+        return tf.where(tf.equal(keys, padding), tf.zeros_like(buckets), buckets)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -392,8 +392,11 @@ def _to_plain(value: Any) -> Any:
         return value.get_config()
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, type):  # a layer's class stands for its defaults
+        value = value()
+    if isinstance(value, keras.layers.Layer):
+        return {"keras_layer": keras.layers.serialize(value)}
     if callable(value):
-        value = value() if isinstance(value, type) else value  # a layer's class stands for its defaults
         if getattr(value, "__name__", "") == "<lambda>":
             raise problem(
                 "An activation", "have a name if the model is to be saved", "a lambda", "Use a registered def."
@@ -403,6 +406,8 @@ def _to_plain(value: Any) -> Any:
 
 
 def _from_plain(value: Any) -> Any:
+    if isinstance(value, Mapping) and "keras_layer" in value:
+        return keras.layers.deserialize(value["keras_layer"])
     if isinstance(value, Mapping) and "keras_object" in value:
         return deserialize(value["keras_object"])
     return value
