@@ -130,16 +130,18 @@ class RetrievalModel(keras.Model):
             validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
-        # What needs the arrays themselves is left to Keras.
-        by_us = rows is not None and not kwargs.get("steps_per_epoch") and isinstance(shuffle, bool)
-        if by_us and eager_is_on():
+        if rows is not None:
+            if shuffle not in (True, False, "batch"):
+                raise problem("`shuffle`", "be True, False or 'batch'", repr(shuffle))
             examples = _with_weights(x, y, sample_weight)
             if validation_split and validation_data is None:
                 rows, examples, held_out = _split_off(examples, rows, validation_split)
                 held_out_size = kwargs.pop("validation_batch_size", None) or size
                 validation_data = batches(held_out, len(held_out[1]), held_out_size)
-            order = self._epoch_order(rows, size) if shuffle else None
+            order = self._epoch_order(rows, size, shuffle == "batch") if shuffle else None
             x = batches(examples, rows, size, order)
+            if kwargs.get("steps_per_epoch"):
+                x = x.repeat()  # epochs may then end anywhere in the data
             y = batch_size = sample_weight = None
             validation_split = 0.0
         if isinstance(x, tf.data.Dataset):
@@ -163,7 +165,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, y)
-        if rows is not None and kwargs.get("steps") is None and eager_is_on():
+        if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, size)
             y = batch_size = None
@@ -173,7 +175,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, None)
-        if rows is not None and kwargs.get("steps") is None and eager_is_on():
+        if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x, batch_size = batches((x, y), rows, size), None
         return super().predict(x, batch_size, **kwargs)
@@ -259,10 +261,12 @@ class RetrievalModel(keras.Model):
     def _validation_batches(self, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int) -> Any:
         x, y, rows = self._checked(x, y)
         held_out = _with_weights(x, y, sample_weight)
-        return held_out if rows is None or not eager_is_on() else batches(held_out, rows, batch_size)
+        return held_out if rows is None else batches(held_out, rows, batch_size)
 
-    def _epoch_order(self, rows: int, batch_size: int) -> Callable[[], np.ndarray]:
+    def _epoch_order(self, rows: int, batch_size: int, whole_batches: bool) -> Callable[[], np.ndarray]:
         """Draws the order of an epoch's rows, from the seed and the number of the epoch's first step.
+
+        ``whole_batches`` stay as they are, in another order, and what is left over stays at the end.
 
         The steps are read once, here: tf.data draws an order on a thread of its own, beside the step that counts.
         """
@@ -271,7 +275,12 @@ class RetrievalModel(keras.Model):
         epochs = itertools.count()
 
         def order() -> np.ndarray:
-            return np.random.default_rng([seed, first + next(epochs) * steps]).permutation(rows)
+            draw = np.random.default_rng([seed, first + next(epochs) * steps])
+            if not whole_batches:
+                return draw.permutation(rows)
+            number = rows // batch_size
+            starts = draw.permutation(number)[:, np.newaxis] * batch_size
+            return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
 
         return order
 
@@ -299,7 +308,7 @@ class RetrievalModel(keras.Model):
     def _checked(self, x: Any, y: Any) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
 
-        The rows are None where ``x`` is not made of arrays.
+        The rows are None where ``x`` is not made of arrays, and without eager mode, where Keras has to feed them itself.
         """
         if isinstance(x, tf.data.Dataset):
             return self._checked_dataset(x), y, None
@@ -318,7 +327,8 @@ class RetrievalModel(keras.Model):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
         x = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.inputs}
-        return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
+        y = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
+        return x, y, rows if eager_is_on() else None
 
     def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """The dataset with its inputs in one rank, and with labels if it has none."""
