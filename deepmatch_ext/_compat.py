@@ -54,6 +54,16 @@ def require_eager_on_keras_3(what: str) -> None:
         )
 
 
+def check_optimizer(model: Any) -> None:
+    """Refuses an optimizer that Keras 2's graph mode can't use, before it fails without saying why."""
+    if not KERAS_3 and not eager_is_on() and model.optimizer and not hasattr(model.optimizer, "get_updates"):
+        name = type(model.optimizer).__name__
+        raise RuntimeError(
+            f"tf.keras.optimizers.{name} does not work after `tf.compat.v1.disable_eager_execution()`. Leave that line "
+            f"out; or compile with the optimizer's name, or with tf.keras.optimizers.legacy.{name}."
+        )
+
+
 def input_name(tensor: Any) -> str:
     """The name of a Keras input. Without eager mode inputs are placeholders, whose names end in ``:0``."""
     return str(tensor.name if KERAS_3 else tensor._keras_history.layer.name)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
     KERAS_3,
+    check_optimizer,
     deserialize,
     eager_is_on,
     global_policy_name,
@@ -121,6 +122,7 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
         """
         leave_jit_off(self)
+        check_optimizer(self)
         x, y, rows = self._checked(x, y)
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
         if isinstance(validation_data, Mapping):
@@ -183,6 +185,7 @@ class RetrievalModel(keras.Model):
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
+        check_optimizer(self)
         x, y, _ = self._checked(x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
