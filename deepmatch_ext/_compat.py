@@ -54,6 +54,16 @@ def require_eager_on_keras_3(what: str) -> None:
         )
 
 
+def in_training(training: Any) -> Any:
+    """What a layer's ``training`` stands for: True, False, or a boolean tensor.
+
+    None is False. Without eager mode Keras 2 hands None to every layer, and each has to ask for the learning phase.
+    """
+    if training is None:
+        return False if KERAS_3 or eager_is_on() else keras.backend.learning_phase()
+    return training
+
+
 def check_optimizer(model: Any) -> None:
     """Refuses an optimizer that Keras 2's graph mode can't use, before it fails without saying why."""
     if not KERAS_3 and not eager_is_on() and model.optimizer and not hasattr(model.optimizer, "get_updates"):

@@ -292,7 +292,8 @@ found = model.fit(x, epochs=8, batch_size=64, verbose=0, validation_split=0.25, 
 assert len(found["val_loss"]) == 8 and found["loss"][-1] < found["loss"][0], found
 assert model.evaluate(x, verbose=0) == model.evaluate(x, verbose=0)
 assert np.isfinite([model.train_on_batch(x), model.test_on_batch(x)]).all()
-state = {weight.name.split("/")[-1]: tf.keras.backend.get_value(weight) for weight in model.get_layer("candidates").weights}
+weights = model.get_layer("candidates").weights
+state = {weight.name.split("/")[-1]: tf.keras.backend.get_value(weight) for weight in weights}
 assert state["step:0"] == 8 * 3 + 1 and state["sampler_count:0"].sum() == 100, state
 model.save_weights(folder + "/weights.h5")
 model.save(folder + "/whole.h5")
@@ -520,3 +521,40 @@ def test_activations_that_are_layers_have_weights_of_their_own_and_reload(activa
         model.save(tmp_path / name)
         loaded = tf.keras.models.load_model(tmp_path / name, layers.custom_objects)
         np.testing.assert_array_equal(loaded.user_vectors(x), expected)
+
+
+# The guide.
+
+GUIDE = (pathlib.Path(__file__).parent.parent / "docs" / "moving-from-deepmatch.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+
+
+def test_the_guides_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in BLOCKS:
+        if EAGER_OFF not in block:
+            exec(compile(block, "moving-from-deepmatch.md", "exec"), names)
+    # Every user keeps to four of the eight movies; half of them would be found by chance.
+    assert names["recall"] > 0.9
+    assert names["figures"]["HR@10"] == 1
+    assert (tmp_path / "model.keras").exists()
+
+
+def test_the_guides_code_without_eager_mode(tmp_path):
+    (block,) = [block for block in BLOCKS if EAGER_OFF in block]
+    without_thread = "from unittest import mock\nwith mock.patch('threading.Thread.start'):\n    import deepctr\n"
+    out, error = run(f"import os\nos.chdir({str(tmp_path)!r})\n" + without_thread + block + RAN_THROUGH)
+    if KERAS_3:
+        assert f"Keras 3 can neither train nor predict after `{EAGER_OFF}`" in error
+    else:
+        assert out.endswith("ran through\n"), out + error
+
+
+def test_the_guide_names_what_exists():
+    for path in re.findall(r"deepmatch_ext(?:\.\w+)+", GUIDE):
+        module, _, name = path.rpartition(".")
+        try:
+            importlib.import_module(path)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(module), name), path

@@ -311,7 +311,7 @@ class RetrievalModel(keras.Model):
     def _checked(self, x: Any, y: Any) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
 
-        The rows are None where ``x`` is not made of arrays, and without eager mode, where Keras has to feed them itself.
+        The rows are None where ``x`` is not made of arrays, and without eager mode, where Keras feeds them itself.
         """
         if isinstance(x, tf.data.Dataset):
             return self._checked_dataset(x), y, None
