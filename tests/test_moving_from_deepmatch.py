@@ -287,8 +287,7 @@ np.testing.assert_allclose(model.predict(x)[:, 0], loss, atol=1e-5)
 model = small_model("recency+last", sampler_config=AdaptiveSampler(20, memory=100), dnn_dropout=0.0)
 start = model.get_layer("table_item").get_weights()[0]
 model.compile(tf.keras.optimizers.legacy.Adam(0.01), sampledsoftmaxloss)
-weights = np.random.default_rng(0).random(256)
-found = model.fit(x, epochs=8, batch_size=64, verbose=0, validation_split=0.25, sample_weight=weights).history
+found = model.fit(x, epochs=8, batch_size=64, verbose=0, validation_split=0.25).history
 assert len(found["val_loss"]) == 8 and found["loss"][-1] < found["loss"][0], found
 assert model.evaluate(x, verbose=0) == model.evaluate(x, verbose=0)
 assert np.isfinite([model.train_on_batch(x), model.test_on_batch(x)]).all()
@@ -304,12 +303,14 @@ columns = [history_column(), SparseFeat("city", 50, 4, use_hash=True, dtype="str
 more = {**x, "city": np.array(["Lund", "Rom"] * 128), "age": np.random.default_rng(0).random((256, 2))}
 model = YoutubeDNN(
     columns, [item_column(), SparseFeat("genre", 5, 4)], user_dnn_hidden_units=(9, DIM), dnn_use_bn=True,
-    l2_reg_embedding=1e-5, history_dropout=0.3, sampler_config=MixedSampler([InBatchSampler(), UniformSampler(9)]),
+    l2_reg_dnn=1e-5, history_dropout=0.3, sampler_config=MixedSampler([InBatchSampler(), UniformSampler(9)]),
     item_features={"genre": np.arange(VOCABULARY) % 5},
 )
 model.compile("adam", sampledsoftmaxloss)
 metrics = RetrievalMetrics(user_part(more), x["item"])
-assert "val_HR@10" in model.fit(more, verbose=0, validation_data=more, callbacks=[metrics]).history
+weights = np.random.default_rng(0).random(256)
+found = model.fit(more, verbose=0, validation_data=more, callbacks=[metrics], sample_weight=weights).history
+assert "val_HR@10" in found and "val_loss" in found
 model.fit(tf.data.Dataset.from_tensor_slices(more).batch(64), verbose=0)
 assert model.user_vectors(more).shape == (256, DIM) and model.item_vectors().shape == (VOCABULARY, DIM)
 
@@ -330,6 +331,8 @@ refused(
     lambda: YoutubeDNN([history_column()], [item_column(), hashed], item_features={"genre": np.arange(VOCABULARY)}),
     "hashed column",
 )
+genre = SparseFeat("genre", 5, 4)
+refused(lambda: YoutubeDNN([history_column()], [item_column(), genre], l2_reg_embedding=1e-5), "l2_reg_embedding")
 model.compile(tf.keras.optimizers.Adam(), sampledsoftmaxloss)
 refused(lambda: model.fit(more), "tf.keras.optimizers.legacy.Adam")
 """

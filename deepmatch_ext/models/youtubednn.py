@@ -132,6 +132,8 @@ def YoutubeDNN(
     item_id_dropout = number_between("`item_id_dropout`", item_id_dropout, 0, 1)
     l2_reg_dnn = number_between("`l2_reg_dnn`", l2_reg_dnn, 0, float("inf"))
     l2_reg_embedding = number_between("`l2_reg_embedding`", l2_reg_embedding, 0, float("inf"))
+    if l2_reg_embedding and described_by:  # Keras 2's graph mode adds losses of the encoders' inputs, too
+        require_eager("`l2_reg_embedding` of items with several columns")
     seed = int_at_least("`seed`", seed, 0)
     if sampler_config is None:
         sampler = default_sampler(item.vocabulary_size, num_sampled)
