@@ -132,8 +132,8 @@ def YoutubeDNN(
     item_id_dropout = number_between("`item_id_dropout`", item_id_dropout, 0, 1)
     l2_reg_dnn = number_between("`l2_reg_dnn`", l2_reg_dnn, 0, float("inf"))
     l2_reg_embedding = number_between("`l2_reg_embedding`", l2_reg_embedding, 0, float("inf"))
-    if l2_reg_embedding and described_by:  # Keras 2's graph mode adds losses of the encoders' inputs, too
-        require_eager("`l2_reg_embedding` of items with several columns")
+    if described_by:  # in Keras 2's graph mode the training would want the item encoder's inputs, too
+        require_eager("An item of several columns")
     seed = int_at_least("`seed`", seed, 0)
     if sampler_config is None:
         sampler = default_sampler(item.vocabulary_size, num_sampled)
@@ -236,8 +236,6 @@ def _item_encoder(
     values = None
     if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
         arrays = read_catalogue(described_by, item_features, item.vocabulary_size)
-        if any(getattr(getattr(column, "sparsefeat", column), "use_hash", False) for column in described_by):
-            require_eager("A hashed column that describes the item")
         # Keras 3 takes no NumPy strings.
         tensors = {name: tf.constant(a) if a.dtype.kind in "OUS" else a for name, a in arrays.items()}
         values = {name: np.asarray(rows) for name, rows in row_ids(described_by, tensors, tables).items()}
