@@ -1,9 +1,22 @@
 """The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns."""
 
+from typing import Any
+
 from deepmatch_ext import _compat as _compat  # first, since it says what is missing where the rest would stumble
-from deepmatch_ext import data, evaluation, layers, losses, models, optimizers, retrieval, samplers, serving, utils
+from deepmatch_ext import (
+    data,
+    evaluation,
+    inputs,
+    layers,
+    losses,
+    models,
+    optimizers,
+    retrieval,
+    samplers,
+    serving,
+    utils,
+)
 from deepmatch_ext._version import __version__
-from deepmatch_ext.layers import custom_objects
 from deepmatch_ext.models import YoutubeDNN
 
 __all__ = [
@@ -12,6 +25,7 @@ __all__ = [
     "custom_objects",
     "data",
     "evaluation",
+    "inputs",
     "layers",
     "losses",
     "models",
@@ -21,3 +35,9 @@ __all__ = [
     "serving",
     "utils",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "custom_objects":  # made when it is asked for
+        return layers.custom_objects
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

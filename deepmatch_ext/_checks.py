@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -17,6 +17,19 @@ def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
     """
     text = f"{what} must {rule}; got {got if isinstance(got, str) else repr(got)}."
     return ValueError(f"{text} {remedy}".rstrip())
+
+
+def missing_name(module: str, name: str, left_behind: Mapping[str, str]) -> Exception:
+    """What a module's ``__getattr__`` raises for a name that it has not.
+
+    Args:
+        module: The module's ``__name__``.
+        name: What was asked for.
+        left_behind: DeepMatch's names that were not carried over, and what to do instead, a whole sentence.
+    """
+    if name in left_behind:
+        return ImportError(f"DeepMatch's {name} is not carried over into {module}. {left_behind[name]}", name=module)
+    return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 def positive_int(what: str, value: Any, remedy: str = "") -> int:

@@ -63,6 +63,55 @@ T = TypeVar("T")
 register: Callable[[T], T] = _saving.register_keras_serializable("deepmatch_ext")
 
 
+def eager_is_on() -> bool:
+    """Whether eager mode is on (outside of functions), as it is unless the program has switched it off."""
+    return bool(tf.compat.v1.executing_eagerly_outside_functions())
+
+
+def require_eager(what: str) -> None:
+    """Refuses ``what`` where eager mode has been switched off."""
+    if not eager_is_on():
+        raise RuntimeError(
+            f"{what} needs eager mode. Leave out `tf.compat.v1.disable_eager_execution()`; deepmatch_ext, unlike "
+            "DeepMatch, does not need it."
+        )
+
+
+def require_eager_on_keras_3(what: str) -> None:
+    """Refuses ``what`` on Keras 3 without eager mode, where Keras builds models but can neither fit nor predict."""
+    if KERAS_3 and not eager_is_on():
+        raise RuntimeError(
+            f"{what}: Keras 3 can neither train nor predict after `tf.compat.v1.disable_eager_execution()`. Leave that "
+            "line out; deepmatch_ext, unlike DeepMatch, does not need it. Or install tf-keras and set "
+            "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported: it works either way."
+        )
+
+
+def in_training(training: Any) -> Any:
+    """What a layer's ``training`` stands for: True, False, or a boolean tensor.
+
+    None is False. Without eager mode Keras 2 hands None to every layer, and each has to ask for the learning phase.
+    """
+    if training is None:
+        return False if KERAS_3 or eager_is_on() else keras.backend.learning_phase()
+    return training
+
+
+def check_optimizer(model: Any) -> None:
+    """Refuses an optimizer that Keras 2's graph mode can't use, before it fails without saying why."""
+    if not KERAS_3 and not eager_is_on() and model.optimizer and not hasattr(model.optimizer, "get_updates"):
+        name = type(model.optimizer).__name__
+        raise RuntimeError(
+            f"tf.keras.optimizers.{name} does not work after `tf.compat.v1.disable_eager_execution()`. Leave that line "
+            f"out; or compile with the optimizer's name, or with tf.keras.optimizers.legacy.{name}."
+        )
+
+
+def input_name(tensor: Any) -> str:
+    """The name of a Keras input. Without eager mode inputs are placeholders, whose names end in ``:0``."""
+    return str(tensor.name if KERAS_3 else tensor._keras_history.layer.name)
+
+
 def add_table(layer: Any, name: str, shape: tuple[int, ...], initializer: Any, trainable: bool) -> Any:
     """A float32 weight that is looked up by row, never cast as a whole by a mixed-precision policy."""
     weight = layer.add_weight(
@@ -116,7 +165,13 @@ def serialize(value: Any) -> Any:
 
 def deserialize(value: Any) -> Any:
     """The reverse of `serialize`."""
-    return _saving.deserialize_keras_object(value)
+    try:
+        return _saving.deserialize_keras_object(value)
+    except ValueError:
+        # tf-keras reads .h5 files by older rules, which don't know the form that functions are written in.
+        if KERAS_3 or value["class_name"] != "function":
+            raise
+        return keras.activations.get(value["config"])
 
 
 def compilation_here(config: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +202,7 @@ def leave_jit_off(model: Any) -> None:
 
     A tower of dense layers alone could be compiled, but it is less than a tenth of a step.
     """
-    if not KERAS_3 and model.jit_compile:
+    if not KERAS_3 and getattr(model, "jit_compile", False):  # without eager mode there is none
         warnings.warn(
             f"{model.name}: jit_compile=True is left off, since XLA can't compile look-ups by row. The dense layers "
             "beside them are less than a tenth of a step.",

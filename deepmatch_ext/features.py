@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
-from deepmatch_ext._compat import deserialize, keras, serialize
+from deepmatch_ext._compat import keras, serialize
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _read_column(what: str, column: Any) -> Column:
         return _read_sparse(column)
     if hasattr(column, "dimension"):
         dimension = positive_int(f"`dimension` of column {column.name!r}", column.dimension)
-        return DenseColumn(column.name, dimension, column.dtype, column.transform_fn)
+        return DenseColumn(column.name, dimension, _dtype_name(column), column.transform_fn)
     raise problem(f"Every element of `{what}`", "be a SparseFeat, VarLenSparseFeat or DenseFeat", column)
 
 
@@ -112,7 +113,7 @@ def _read_sparse(column: Any) -> SparseColumn:
         embedding_dim=positive_int(f"`embedding_dim` {of}", dim),
         use_hash=bool(column.use_hash),
         vocabulary_path=column.vocabulary_path,
-        dtype=column.dtype,
+        dtype=_dtype_name(column),
         embeddings_initializer=_given_initializer(column.embeddings_initializer),
         embedding_name=column.embedding_name or column.name,
         trainable=bool(column.trainable),
@@ -122,6 +123,14 @@ def _read_sparse(column: Any) -> SparseColumn:
     if read.vocabulary_path and not read.use_hash:
         raise problem(f"`use_hash` {of}", "be True where `vocabulary_path` is given, as in DeepCTR", read.use_hash)
     return read
+
+
+def _dtype_name(column: Any) -> str:
+    """A column's dtype as a name; it may come as ``tf.int32`` or NumPy's type, too."""
+    try:
+        return str(tf.as_dtype(column.dtype).name)
+    except TypeError:
+        raise problem(f"`dtype` of column {column.name!r}", "be a TensorFlow dtype", repr(column.dtype)) from None
 
 
 def _given_initializer(initializer: Any) -> Any:
@@ -144,7 +153,7 @@ def column_config(column: Column) -> dict[str, Any]:
     else:
         plain = asdict(column)
     if plain.get("embeddings_initializer") is not None:
-        plain["embeddings_initializer"] = serialize(plain["embeddings_initializer"])
+        plain["embeddings_initializer"] = keras.initializers.serialize(plain["embeddings_initializer"])
     transform = plain.get("transform_fn")
     if transform is not None:
         registered = keras.utils.get_registered_name(transform)
@@ -167,7 +176,7 @@ def _column_from_config(config: Mapping[str, Any]) -> Column:
         return SequenceColumn(sparsefeat=sparse, **plain)
     if config["kind"] == "SparseColumn":
         if plain["embeddings_initializer"] is not None:
-            plain["embeddings_initializer"] = deserialize(plain["embeddings_initializer"])
+            plain["embeddings_initializer"] = keras.initializers.deserialize(plain["embeddings_initializer"])
         return SparseColumn(**plain)
     if plain["transform_fn"] is not None:
         name = plain["transform_fn"]

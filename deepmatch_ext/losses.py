@@ -47,7 +47,8 @@ def candidate_logits(
     """
     positive = tf.reduce_sum(user_emb * positive_emb, axis=1) / temperature - positive_log_counts
     candidates = tf.matmul(user_emb, candidate_emb, transpose_b=True) / temperature - candidate_log_counts[tf.newaxis]
-    is_hit = positive_ids[:, tf.newaxis] == candidate_ids[tf.newaxis]
+    # Without eager mode `==` would compare Python objects.
+    is_hit = tf.equal(positive_ids[:, tf.newaxis], candidate_ids[tf.newaxis])
     return positive[:, tf.newaxis], tf.where(is_hit, tf.constant(_MASKED, candidates.dtype), candidates)
 
 

@@ -22,6 +22,7 @@ from deepmatch_ext._compat import (
     keras,
     raw_variable,
     register,
+    require_eager,
     slot_index,
     uses_weight_decay,
 )
@@ -199,8 +200,9 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
 def _take_clipping(class_name: str, arguments: dict[str, Any]) -> tuple[str, float] | None:
     """Takes the clipping out of an optimizer's arguments, since Keras clips before it sums repeated rows.
 
-    Refuses what can't work on rows alone.
+    Refuses what can't work on rows alone, and Keras's graph mode, which has optimizers of its own.
     """
+    require_eager(class_name)
     for name, reason in _REFUSED.items():
         if arguments.pop(name, None):
             raise problem(f"`{name}`", f"be left out of {class_name}", True, f"Reason: {reason}.")

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "_checks": set(),
     "_compat": set(),
     "features": KERAS,
+    "inputs": CHECKS,
     "samplers": CHECKS,
     "losses": KERAS,
     "optimizers": KERAS,

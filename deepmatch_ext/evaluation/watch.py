@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import int_at_least, positive_int, problem
-from deepmatch_ext._compat import is_table, keras, raw_variable
+from deepmatch_ext._compat import is_table, keras, raw_variable, require_eager
 from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
 from deepmatch_ext.evaluation.collapse import (
     coverage,
@@ -133,6 +133,7 @@ class TrainingWatch(keras.callbacks.Callback):
         patience: int = 500,
         batch_size: int = 4096,
     ) -> None:
+        require_eager(type(self).__name__)
         super().__init__()
         arrays = {name: np.asarray(values) for name, values in user_input.items()}
         lengths = {name: len(values) for name, values in arrays.items()}

@@ -1,8 +1,16 @@
-"""The layers; all are registered, so Keras loads models that have them without being told."""
+"""The layers; all are registered, so Keras loads models that have them without being told.
 
+``custom_objects`` is for code written against DeepCTR and DeepMatch, which pass it to `load_model`; loading works
+without. It also holds DeepCTR's own, if DeepCTR has been imported before.
+"""
+
+import sys
 from typing import Any
 
+from deepmatch_ext._checks import missing_name
+from deepmatch_ext.layers.activation import Dice
 from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
+from deepmatch_ext.layers.core import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
 from deepmatch_ext.layers.history import HistoryDropout
@@ -12,29 +20,71 @@ from deepmatch_ext.layers.pooling import PaddingMask, SequenceMaskPooling, Seque
 from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
 
-# For code written against DeepCTR, which passes `custom_objects` to `load_model`; loading works without.
-custom_objects: dict[str, Any] = {
-    "CandidateLoss": CandidateLoss,
-    "CandidateSampler": CandidateSampler,
-    "EmbeddingTable": EmbeddingTable,
-    "HashIds": HashIds,
-    "HistoryDropout": HistoryDropout,
-    "ItemCatalogue": ItemCatalogue,
-    "JaggedIds": JaggedIds,
-    "JaggedPooling": JaggedPooling,
-    "KnownItems": KnownItems,
-    "L2Normalization": L2Normalization,
-    "PaddingMask": PaddingMask,
-    "RepeatableDropout": RepeatableDropout,
-    "SampledSoftmaxLayer": SampledSoftmaxLayer,
-    "SequenceMaskPooling": SequenceMaskPooling,
-    "SequenceWeighting": SequenceWeighting,
+_LAYERS: tuple[Any, ...] = (
+    CandidateLoss,
+    CandidateSampler,
+    Dice,
+    EmbeddingIndex,
+    EmbeddingTable,
+    HashIds,
+    HistoryDropout,
+    ItemCatalogue,
+    JaggedIds,
+    JaggedPooling,
+    KnownItems,
+    L2Normalization,
+    PaddingMask,
+    PoolingLayer,
+    RepeatableDropout,
+    RowsOf,
+    SampledSoftmaxLayer,
+    SequenceMaskPooling,
+    SequenceWeighting,
+)
+
+# `models` adds its own: Keras 3 finds the class of a model in an .h5 file nowhere else.
+own_objects: dict[str, Any] = {
+    **{layer.__name__: layer for layer in _LAYERS},
     "sampledsoftmaxloss": sampledsoftmaxloss,
 }
+
+_OF_OTHER_MODELS = "It belongs to models other than YoutubeDNN; keep `deepmatch.layers` for them."
+
+_LEFT_BEHIND = {
+    **dict.fromkeys(
+        (
+            "AttentionSequencePoolingLayer",
+            "CapsuleLayer",
+            "ConcatAttention",
+            "DotAttention",
+            "DynamicMultiRNN",
+            "LabelAwareAttention",
+            "MaskUserEmbedding",
+            "SelfAttention",
+            "SelfMultiHeadAttention",
+            "SoftmaxWeightedSum",
+            "UserAttention",
+        ),
+        _OF_OTHER_MODELS,
+    ),
+    "InBatchSoftmaxLayer": "Take `SampledSoftmaxLayer` with the sampler `deepmatch_ext.samplers.InBatchSampler`.",
+    "Similarity": "Take `tf.keras.layers.Dot(axes=-1, normalize=True)`.",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "custom_objects":
+        # DeepCTR is not imported for it: its import starts a thread that asks a package index.
+        deepctr_layers = sys.modules.get("deepctr.layers")
+        return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects}
+    raise missing_name(__name__, name, _LEFT_BEHIND)
+
 
 __all__ = [
     "CandidateLoss",
     "CandidateSampler",
+    "Dice",
+    "EmbeddingIndex",
     "EmbeddingTable",
     "HashIds",
     "HistoryDropout",
@@ -44,7 +94,9 @@ __all__ = [
     "KnownItems",
     "L2Normalization",
     "PaddingMask",
+    "PoolingLayer",
     "RepeatableDropout",
+    "RowsOf",
     "SampledSoftmaxLayer",
     "SequenceMaskPooling",
     "SequenceWeighting",

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, problem
-from deepmatch_ext._compat import add_state, keras, raw_variable, register
+from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.layers.dropout import DroppingLayer
 
 
@@ -105,15 +105,23 @@ class KnownItems(DroppingLayer):
     def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
         ids, positives = inputs if isinstance(inputs, list | tuple) else (inputs, None)
         ids, is_trained = tf.cast(tf.reshape(ids, [-1]), tf.int64), raw_variable(self._is_trained)
-        if training is None or training is False:
-            known = tf.nn.embedding_lookup(is_trained, ids) > 0
-            return tf.where(known, ids, tf.zeros_like(ids))
+        training = in_training(training)
+        if training is False:
+            return tf.where(self._is_known(ids), ids, tf.zeros_like(ids))
         if positives is not None:
             positives = tf.cast(tf.reshape(positives, [-1]), tf.int64)
+            if training is not True:
+                positives = positives[: tf.where(tf.cast(training, tf.bool), tf.size(positives), 0)]
             marked = is_trained.scatter_update(tf.IndexedSlices(tf.ones_like(positives, tf.int32), positives))
             with tf.control_dependencies([] if marked is None else [marked]):
                 ids = tf.identity(ids)
-        return tf.where(self._kept(tf.shape(ids), training), ids, tf.zeros_like(ids))
+        kept = self._kept(tf.shape(ids), training)
+        if training is not True:
+            kept = tf.where(tf.cast(training, tf.bool), kept, self._is_known(ids))
+        return tf.where(kept, ids, tf.zeros_like(ids))
+
+    def _is_known(self, ids: tf.Tensor) -> tf.Tensor:
+        return tf.nn.embedding_lookup(raw_variable(self._is_trained), ids) > 0
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (None,)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between
-from deepmatch_ext._compat import add_state, keras, raw_variable, register
+from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
 
 
 class DroppingLayer(keras.layers.Layer):
@@ -50,7 +50,8 @@ class RepeatableDropout(DroppingLayer):
     """
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        if training is None or training is False:
+        training = in_training(training)
+        if training is False:
             return inputs
         kept = self._kept(tf.shape(inputs), training)
         share = tf.where(tf.cast(training, tf.bool), 1 - self.rate, 1.0)

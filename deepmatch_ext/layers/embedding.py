@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, positive_int, problem
-from deepmatch_ext._compat import add_table, compute_dtype, keras, raw_variable, register
+from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 
 _DEFAULT_STDDEV = 0.05
 _BLOCK_ROWS = 2**16
@@ -64,18 +65,28 @@ class EmbeddingTable(keras.layers.Layer):
             self,
             "embeddings",
             (self.vocabulary_size, self.embedding_dim),
-            self.embeddings_initializer or "zeros",
+            self.embeddings_initializer or ("zeros" if eager_is_on() else self._normal),
             self.trainable,
         )
-        if self.embeddings_initializer is None:
+        if self.embeddings_initializer is None and eager_is_on():
             with tf.init_scope():
-                if not tf.executing_eagerly():
-                    raise RuntimeError(
-                        f"{self.name}: without eager mode `embeddings_initializer` must be given. Give one, or leave "
-                        "out `tf.compat.v1.disable_eager_execution()`, which this package does not need."
-                    )
-                _fill_normal(raw_variable(self.embeddings), self.seed)
+                self._fill_normal(raw_variable(self.embeddings))
         self.built = True
+
+    def _normal_blocks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Row numbers and values, block by block."""
+        for start in range(0, self.vocabulary_size, _BLOCK_ROWS):
+            stop = min(start + _BLOCK_ROWS, self.vocabulary_size)
+            shape = [stop - start, self.embedding_dim]
+            yield tf.range(start, stop), tf.random.stateless_normal(shape, [self.seed, start], stddev=_DEFAULT_STDDEV)
+
+    def _fill_normal(self, table: tf.Variable) -> None:
+        for rows, values in self._normal_blocks():
+            table.scatter_update(tf.IndexedSlices(values, rows))
+
+    def _normal(self, shape: Any, dtype: Any = None, **_: Any) -> tf.Tensor:
+        """The same values at once, as an initializer: without eager mode nothing can be written before a session is."""
+        return tf.concat([values for _, values in self._normal_blocks()], axis=0)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         if ids.dtype not in (tf.int32, tf.int64):  # DeepCTR's columns may have any dtype
@@ -111,25 +122,18 @@ class EmbeddingTable(keras.layers.Layer):
         }
 
 
-def _fill_normal(table: tf.Variable, seed: int) -> None:
-    """Fills a table in place."""
-    rows, dim = table.shape
-    for start in range(0, rows, _BLOCK_ROWS):
-        block = tf.range(start, min(start + _BLOCK_ROWS, rows))
-        values = tf.random.stateless_normal([len(block), dim], [seed, start], stddev=_DEFAULT_STDDEV)
-        table.scatter_update(tf.IndexedSlices(values, block))
-
-
 @register
 class HashIds(keras.layers.Layer):
-    """Integers or strings to ids, into the same buckets as DeepCTR's ``Hash``.
+    """Integers, floats or strings to ids, into the same buckets as DeepCTR's ``Hash``.
+
+    What is hashed is the value as text, so the integer 3 and the float 3.0, "3.000000", fall in different buckets.
 
     Args:
         num_buckets: V.
         mask_zero: Keep bucket 0 for the value 0 (or the string "0"), which is padding; all else falls in 1..V-1.
         vocabulary_path: A text file of ``id,key`` lines. Keys are looked up there, and unknown ones become 0.
 
-    Input: integers or strings of any shape. Output: int64 ids of that shape.
+    Input: numbers or strings of any shape. Output: int64 ids of that shape.
 
     Example:
         >>> HashIds(100, mask_zero=True)(tf.constant([["0", "Lund"]])).numpy()
@@ -140,6 +144,7 @@ class HashIds(keras.layers.Layer):
         self, num_buckets: int, mask_zero: bool = False, vocabulary_path: str | None = None, **kwargs: Any
     ) -> None:
         kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        kwargs.setdefault("autocast", False)  # Keras 3 would make integers of floats
         super().__init__(**kwargs)
         self.num_buckets = positive_int("`num_buckets`", num_buckets)
         self.mask_zero = bool(mask_zero)
@@ -152,13 +157,15 @@ class HashIds(keras.layers.Layer):
             self._vocabulary = tf.lookup.StaticHashTable(lines, default_value=0)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        keys = inputs if inputs.dtype == tf.string else tf.strings.as_string(inputs)
+        is_text = inputs.dtype == tf.string
+        keys = inputs if is_text else tf.strings.as_string(inputs)
         if self.vocabulary_path is not None:
             return self._vocabulary.lookup(keys)
         if not self.mask_zero:
             return tf.strings.to_hash_bucket_fast(keys, self.num_buckets)
         buckets = tf.strings.to_hash_bucket_fast(keys, self.num_buckets - 1) + 1
-        return tf.where(keys == "0", tf.zeros_like(buckets), buckets)
+        padding = "0" if is_text else tf.strings.as_string(tf.zeros([], inputs.dtype))
+        return tf.where(tf.equal(keys, padding), tf.zeros_like(buckets), buckets)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

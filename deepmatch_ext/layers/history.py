@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import register
+from deepmatch_ext._compat import in_training, register
 from deepmatch_ext.layers.dropout import DroppingLayer
 from deepmatch_ext.layers.pooling import valid_positions
 
@@ -45,7 +45,8 @@ class HistoryDropout(DroppingLayer):
 
     def call(self, inputs: Any, training: Any = None) -> list[tf.Tensor]:
         inputs = list(inputs)
-        if training is None or training is False:
+        training = in_training(training)
+        if training is False:
             return [tf.identity(tensor) for tensor in inputs]
         histories = inputs[self.has_lengths :]
         first = histories[0]

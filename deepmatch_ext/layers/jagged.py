@@ -66,7 +66,7 @@ class JaggedPooling(PoolingLayer):
             largest = tf.math.unsorted_segment_max(tf.gather(rows, index), row, num_rows)
             return tf.where(largest > largest.dtype.min, largest, 0.0)  # an empty history has no largest
         if self.mode == "last":
-            first = tf.where(position == 0)[:, 0]
+            first = tf.where(tf.equal(position, 0))[:, 0]
             row, index = tf.gather(row, first), tf.gather(index, first)
             return _weighted_sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
         weights = position_weights(position, self.recency_decay)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, positive_number, problem
-from deepmatch_ext._compat import add_state, keras, raw_variable, register
+from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.losses import bpr, candidate_logits, gbce, hardest, softmax_with_candidates
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
 
@@ -241,6 +241,8 @@ class SampledSoftmaxLayer(CandidateLoss):
         seed: int = 1024,
         **kwargs: Any,
     ) -> None:
+        if other := [name for name in ("loss", "gbce_t", "vocabulary_size") if name in kwargs]:
+            raise problem(f"`{other[0]}`", "be given to `CandidateLoss`, since this is the softmax", kwargs[other[0]])
         super().__init__(sampler_config, temperature, **kwargs)
         if sampler_config is not None and num_sampled is not None:
             raise problem("`num_sampled`", "be given in the sampler where there is one", num_sampled)
@@ -291,7 +293,7 @@ def _sampler_for(sampler_config: Any, vocabulary_size: int) -> Sampler:
 
 
 def _is_on(training: Any) -> tf.Tensor:
-    return tf.cast(bool(training) if training is None else training, tf.bool)
+    return tf.cast(in_training(training), tf.bool)
 
 
 def _present(*operations: Any) -> list[Any]:

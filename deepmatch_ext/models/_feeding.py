@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._compat import keras
+from deepmatch_ext._compat import eager_is_on, input_name, keras
 
 DEFAULT_BATCH_SIZE = 32  # as in Keras
 
@@ -53,9 +53,9 @@ class Encoder:
     """A tower as a function from named arrays to vectors, computed in blocks."""
 
     def __init__(self, inputs: list[Any], output: Any) -> None:
-        model = keras.Model(inputs, output)
+        self._model = model = keras.Model(inputs, output)
         self._dim = output.shape[-1]
-        self._specs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
+        self._specs = {input_name(tensor): tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
         names = list(self._specs)
 
         @tf.function(input_signature=[self._specs])
@@ -66,6 +66,8 @@ class Encoder:
 
     def __call__(self, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:
         """Vectors (rows, D) float32 of ``arrays``, name -> array of ``rows`` rows."""
+        if not eager_is_on():
+            return np.asarray(self._model.predict(dict(arrays), batch_size), np.float32)
         out = np.empty((rows, self._dim), np.float32)
         for start in range(0, rows, batch_size):
             stop = min(start + batch_size, rows)

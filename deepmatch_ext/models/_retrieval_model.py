@@ -12,9 +12,13 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
+    KERAS_3,
+    check_optimizer,
     compilation_here,
     deserialize,
+    eager_is_on,
     global_policy_name,
+    input_name,
     keras,
     leave_jit_off,
     raw_variable,
@@ -25,6 +29,7 @@ from deepmatch_ext._compat import (
     set_global_policy,
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext.layers import own_objects
 from deepmatch_ext.models._checking import CheckedSequence, check_batch, check_types, checked_batches
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
 from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
@@ -62,8 +67,10 @@ class RetrievalModel(keras.Model):
     """A training model from user and item inputs to the loss of each example, (B, 1).
 
     It is a functional Keras model: ``compile``, ``fit``, ``evaluate``, ``save`` and the rest are Keras's. It adds the
-    towers as attributes, checks NumPy inputs before anything runs, and `fit` and `evaluate` need no labels: the label
-    is the item id.
+    towers as attributes, checks NumPy inputs before anything runs, and `fit`, `evaluate`, `train_on_batch` and
+    `test_on_batch` need no labels: the label is the item id.
+
+    On tf-keras it also works after ``tf.compat.v1.disable_eager_execution()``, in Keras's own graph mode.
 
     Attributes:
         user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
@@ -115,12 +122,13 @@ class RetrievalModel(keras.Model):
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
 
         With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
-        and a run that stops and goes on sees what an undisturbed one sees.
+        and a run that stops and goes on sees what an undisturbed one sees. (Without eager mode the order is Keras's.)
 
         Raises:
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
         """
         leave_jit_off(self)
+        check_optimizer(self)
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
@@ -149,8 +157,10 @@ class RetrievalModel(keras.Model):
             validation_split = 0.0
         else:
             _check_weights(sample_weight)
-            place = self._training_place(kwargs.get("steps_per_epoch") or _number_of_batches(x), kwargs)
-        callbacks = place.among(callbacks)
+            if eager_is_on():
+                place = self._training_place(kwargs.get("steps_per_epoch") or _number_of_batches(x), kwargs)
+        if eager_is_on():
+            callbacks = place.among(callbacks)
         if isinstance(x, tf.data.Dataset):
             shuffle = False  # Keras 3 warns of its own default
         return super().fit(
@@ -189,6 +199,19 @@ class RetrievalModel(keras.Model):
             x, batch_size = batches((x, y), rows, size), None
         return super().predict(x, batch_size, **kwargs)
 
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
+        leave_jit_off(self)
+        check_optimizer(self)
+        x, y, _ = self._checked(x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
+        leave_jit_off(self)
+        x, y, _ = self._checked(x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
     def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
 
@@ -200,7 +223,7 @@ class RetrievalModel(keras.Model):
             ValueError: An array can't be what its column says.
         """
         rows = self.check_user_input(x)
-        arrays = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.user_input}
+        arrays = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.user_input}
         return self._user_encoder.value(arrays, rows, positive_int("`batch_size`", batch_size))
 
     def check_user_input(self, x: Mapping[str, Any]) -> int:
@@ -266,7 +289,15 @@ class RetrievalModel(keras.Model):
             super().save(path, overwrite, *args, **kwargs)
 
     def save_weights(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
-        """Keras's ``save_weights``, written as in `save`, with a description that `load_weights` checks."""
+        """Keras's ``save_weights``, written as in `save`, with a description that `load_weights` checks.
+
+        Any name that ends in ``.h5`` will do. Keras 3 wants ``.weights.h5``; for another name it writes the older
+        format, which its ``load_weights`` reads.
+        """
+        name = str(filepath)
+        if KERAS_3 and not args and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
+            self.save(filepath, overwrite, include_optimizer=False)
+            return
         if args or kwargs:  # TensorFlow's checkpoints and Keras 3's shards, of several files each
             super().save_weights(filepath, overwrite, *args, **kwargs)
             return
@@ -313,12 +344,12 @@ class RetrievalModel(keras.Model):
     def _checked(self, x: Any, y: Any, in_processes: bool = False) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
 
-        The rows are None where ``x`` is not made of arrays.
+        The rows are None where ``x`` is not made of arrays, and without eager mode, where Keras feeds them itself.
         """
         if isinstance(x, tf.data.Dataset):
             return self._checked_dataset(x), y, None
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
-            x = {tensor.name: values for tensor, values in zip(self.inputs, x, strict=True)}
+            x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
         if x is None:
             raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
         if isinstance(x, Generator):
@@ -332,7 +363,7 @@ class RetrievalModel(keras.Model):
         target = self._towers.item_columns[0]
         assert isinstance(target, SparseColumn)
         rows = check_model_input(self._training_columns, x, [target.name])
-        if target.vocabulary_path is not None:
+        if target.vocabulary_path is not None and eager_is_on():
             items = np.asarray(x[target.name])
             unknown = items[np.asarray(self._is_unknown(tf.constant(items)))]
             if unknown.size:
@@ -343,8 +374,9 @@ class RetrievalModel(keras.Model):
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
-        x = {tensor.name: _array(x[tensor.name], tensor) for tensor in self.inputs}
-        return x, np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1)), rows
+        x = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.inputs}
+        y = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
+        return x, y, rows if eager_is_on() else None
 
     @property
     def _training_columns(self) -> list[Column]:
@@ -365,7 +397,7 @@ class RetrievalModel(keras.Model):
         columns, target = self._training_columns, self._towers.item_columns[0]
         assert isinstance(target, SparseColumn)
         check_types(columns, features)
-        shapes = {tensor.name: tensor.shape[1:] for tensor in self.inputs}
+        shapes = {input_name(tensor): tensor.shape[1:] for tensor in self.inputs}
 
         def complete(*element: Any) -> tuple[Any, ...]:
             reshaped = {name: tf.reshape(element[0][name], [-1, *shape]) for name, shape in shapes.items()}
@@ -442,7 +474,11 @@ def _check_weights(sample_weight: Any) -> Any:
 def _array(values: Any, tensor: Any) -> Any:
     array = np.asarray(values)
     array = array.reshape(len(array), *tensor.shape[1:])
-    return tf.constant(array) if array.dtype.kind in "OUST" else array  # Keras 3 refuses NumPy strings
+    # Keras 3 refuses NumPy strings.
+    return tf.constant(array) if array.dtype.kind in "OUST" and eager_is_on() else array
+
+
+own_objects["RetrievalModel"] = RetrievalModel
 
 
 @dataclass(frozen=True)
@@ -464,6 +500,10 @@ def _to_plain(value: Any) -> Any:
         return value.get_config()
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, type):  # a layer's class stands for its defaults
+        value = value()
+    if isinstance(value, keras.layers.Layer):
+        return {"keras_layer": keras.layers.serialize(value)}
     if callable(value):
         if getattr(value, "__name__", "") == "<lambda>":
             raise problem(
@@ -474,6 +514,8 @@ def _to_plain(value: Any) -> Any:
 
 
 def _from_plain(value: Any) -> Any:
+    if isinstance(value, Mapping) and "keras_layer" in value:
+        return keras.layers.deserialize(value["keras_layer"])
     if isinstance(value, Mapping) and "keras_object" in value:
         return deserialize(value["keras_object"])
     return value

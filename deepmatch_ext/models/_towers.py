@@ -27,6 +27,7 @@ from deepmatch_ext.layers import (
     SequenceMaskPooling,
     SequenceWeighting,
 )
+from deepmatch_ext.layers.activation import activation_layer
 from deepmatch_ext.layers.pooling import combiner_poolings
 
 
@@ -215,7 +216,7 @@ class Tower:
         hidden = dense(hidden)
         if self._use_bn:
             hidden = self._layer(keras.layers.BatchNormalization, side, "bn", place)(hidden)
-        return self._layer(keras.layers.Activation, side, "activation", place, activation=activation)(hidden)
+        return self._layer(activation_layer, side, "activation", place, activation=activation)(hidden)
 
 
 _SEEDED = ("dropout", "dense")

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, number_between, positive_int, positive_number, problem
+from deepmatch_ext._compat import require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, ItemCatalogue, KnownItems, L2Normalization
 from deepmatch_ext.layers.softmax import default_sampler
@@ -62,12 +63,14 @@ def YoutubeDNN(
         user_dnn_hidden_units: Units of the user tower's dense layers. The last is the vectors' size and must be the
             items', D. None: one layer, (D,), which does well everywhere; with a million events or more, (4 D, 2 D, D)
             and no dropout do better. An empty list: no dense layer.
-        dnn_activation: Activation between the dense layers: a name, or a registered function.
+        dnn_activation: Activation between the dense layers: a name, ``"dice"`` (`deepmatch_ext.layers.Dice`), or a
+            registered function; or a Keras layer such as PReLU, as a class or an instance, of which every place gets a
+            copy with its own weights.
         dnn_use_bn: Batch normalization before each activation.
         l2_reg_dnn: L2 of the dense kernels.
         l2_reg_embedding: L2 of the embedding rows that a step looks up.
         dnn_dropout: Share of what each dense layer reads that is dropped while training, in [0, 1).
-        output_activation: Activation of the last dense layer.
+        output_activation: Activation of the last dense layer, given as `dnn_activation` is.
         temperature: Divides the inner products in the loss, above 0.
         sampler_config: Where negatives come from: a sampler of `deepmatch_ext.samplers` or DeepMatch's
             ``NegativeSampler``. None: `AdaptiveSampler`, which learns the items' frequencies.
@@ -110,6 +113,7 @@ def YoutubeDNN(
         >>> model.item_vectors().shape
         (50, 8)
     """
+    require_eager_on_keras_3("YoutubeDNN")
     user_columns = _without(read_columns("user_feature_columns", user_feature_columns), exclude_features)
     item_columns = read_columns("item_feature_columns", item_feature_columns)
     item, described_by = _item_column(item_columns), item_columns[1:]
@@ -132,6 +136,8 @@ def YoutubeDNN(
     item_id_dropout = number_between("`item_id_dropout`", item_id_dropout, 0, 1)
     l2_reg_dnn = number_between("`l2_reg_dnn`", l2_reg_dnn, 0, float("inf"))
     l2_reg_embedding = number_between("`l2_reg_embedding`", l2_reg_embedding, 0, float("inf"))
+    if described_by:  # in Keras 2's graph mode the training would want the item encoder's inputs, too
+        require_eager("An item of several columns")
     seed = int_at_least("`seed`", seed, 0)
     if sampler_config is None:
         sampler = default_sampler(item.vocabulary_size, num_sampled)
@@ -260,7 +266,8 @@ def _without(columns: list[Column], names: Sequence[str]) -> list[Column]:
 
 def _units(what: str, units: Any) -> tuple[int, ...]:
     if not isinstance(units, list | tuple):
-        raise problem(what, "be a list of integers", units)
+        older = "DeepMatch's older versions had `num_sampled` in this place; give it by its name."
+        raise problem(what, "be a list of integers", units, older if isinstance(units, int) else "")
     return tuple(positive_int(f"Every element of {what}", each) for each in units)
 
 

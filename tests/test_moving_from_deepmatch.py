@@ -1,0 +1,556 @@
+"""Programs written for DeepMatch run here when the package's name in their imports is changed, and nothing else.
+
+The programs below are DeepMatch's in everything but the data: they run on DeepMatch 0.3.2 itself, too.
+"""
+
+import importlib
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_vectors
+from deepctr.feature_column import DenseFeat, SparseFeat
+from deepctr.layers.utils import Hash
+
+import deepmatch_ext
+from deepmatch_ext import YoutubeDNN, layers, utils
+from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext.layers import Dice, EmbeddingIndex, HashIds, PoolingLayer, SampledSoftmaxLayer
+from deepmatch_ext.samplers import AdaptiveSampler, UniformSampler
+from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
+
+EAGER_OFF = "tf.compat.v1.disable_eager_execution()"
+
+# Without DeepCTR's thread, and with the data of the example in small: users who keep to one genre.
+PREPARATION = """
+import sys
+from unittest import mock
+
+with mock.patch("threading.Thread.start"):
+    import deepctr
+import numpy as np
+import pandas as pd
+
+
+def ratings(users=60, movies_of_a_genre=12, genres=3, each=8):
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(users):
+        genre = user % genres
+        movies = rng.permutation(movies_of_a_genre)[:each] + genre * movies_of_a_genre
+        rows += [(f"u{user}", f"m{m}", f"g{genre}", "FM"[user % 2], 5, place) for place, m in enumerate(movies)]
+    return pd.DataFrame(rows, columns=["user_id", "movie_id", "genres", "gender", "rating", "timestamp"])
+
+
+def encoded(values):
+    codes, names = pd.factorize(values)
+    return codes + 1, len(names) + 1
+
+
+def gen_data_set(data, seq_max_len=50, negsample=0):
+    train, test = [], []
+    for user, one in data.sort_values("timestamp").groupby("user_id"):
+        movies, genres = one["movie_id"].tolist(), one["genres"].tolist()
+        for place in range(1, len(movies)):
+            length = min(place, seq_max_len)
+            before = slice(place - length, place)
+            row = (user, movies[place], 1, movies[before][::-1], length, genres[before][::-1], genres[place], 5)
+            (test if place == len(movies) - 1 else train).append(row)
+    return train, test
+
+
+def padded(lists, length):
+    return np.array([(each + [0] * length)[:length] for each in lists])
+
+
+def gen_model_input(rows, user_profile, seq_max_len):
+    user, movie, label, history, length, genres, genre, _ = map(list, zip(*rows))
+    x = {
+        "user_id": np.array(user), "movie_id": np.array(movie), "genres": np.array(genre),
+        "hist_movie_id": padded(history, seq_max_len), "hist_genres": padded(genres, seq_max_len),
+        "hist_len": np.array(length), "gender": user_profile.loc[user]["gender"].values,
+    }
+    return x, np.array(label)
+"""
+
+EXAMPLE = """
+from collections import Counter
+
+import tensorflow as tf
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat, get_feature_names
+from deepmatch.models import *
+from deepmatch.utils import NegativeSampler, recall_N, sampledsoftmaxloss
+from tensorflow.keras import backend as K
+from tensorflow.keras.models import Model
+
+data = ratings()
+SEQ_LEN, embedding_dim = 6, 8
+feature_max_idx = {}
+for feature in ["movie_id", "user_id", "gender", "genres"]:
+    data[feature], feature_max_idx[feature] = encoded(data[feature])
+    feature_max_idx[feature] = np.int64(feature_max_idx[feature])  # as scikit-learn's encoder leads to
+user_profile = data[["user_id", "gender"]].drop_duplicates("user_id").set_index("user_id")
+item_profile = data[["movie_id"]].drop_duplicates("movie_id")
+train_set, test_set = gen_data_set(data, SEQ_LEN, 0)
+train_model_input, train_label = gen_model_input(train_set, user_profile, SEQ_LEN)
+test_model_input, test_label = gen_model_input(test_set, user_profile, SEQ_LEN)
+
+user_feature_columns = [
+    SparseFeat("user_id", feature_max_idx["user_id"], 16),
+    SparseFeat("gender", feature_max_idx["gender"], 16),
+    VarLenSparseFeat(SparseFeat("hist_movie_id", feature_max_idx["movie_id"], embedding_dim,
+                                embedding_name="movie_id"), SEQ_LEN, "mean", "hist_len"),
+    VarLenSparseFeat(SparseFeat("hist_genres", feature_max_idx["genres"], embedding_dim,
+                                embedding_name="genres"), SEQ_LEN, "mean", "hist_len"),
+]
+item_feature_columns = [SparseFeat("movie_id", feature_max_idx["movie_id"], embedding_dim)]
+train_counter = Counter(train_model_input["movie_id"])
+item_count = [train_counter.get(i, 0) for i in range(item_feature_columns[0].vocabulary_size)]
+sampler_config = NegativeSampler("frequency", num_sampled=10, item_name="movie_id", item_count=item_count)
+
+if tf.__version__ >= "2.0.0":
+    tf.compat.v1.disable_eager_execution()
+else:
+    K.set_learning_phase(True)
+
+model = YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, embedding_dim),
+                   sampler_config=sampler_config)
+model.compile(optimizer="adam", loss=sampledsoftmaxloss)
+history = model.fit(train_model_input, train_label, batch_size=32, epochs=40, verbose=0, validation_split=0.0)
+assert history.history["loss"][-1] < history.history["loss"][0]
+
+all_item_model_input = {"movie_id": item_profile["movie_id"].values}
+user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
+item_embedding_model = Model(model.item_input, model.item_embedding)
+user_embs = user_embedding_model.predict(test_model_input, batch_size=2 ** 12)
+item_embs = item_embedding_model.predict(all_item_model_input, batch_size=2 ** 12)
+assert user_embs.shape == (60, 8) and item_embs.shape == (36, 8)
+assert set(get_feature_names(user_feature_columns)) <= set(train_model_input)
+
+test_true_label = {line[0]: [line[1]] for line in test_set}
+best = np.argsort(-user_embs @ item_embs.T, axis=1)[:, :12]
+recall = [recall_N(test_true_label[user], item_profile["movie_id"].values[best[row]], N=12)
+          for row, user in enumerate(test_model_input["user_id"])]
+assert np.mean(recall) > 0.8, np.mean(recall)  # 12 of 36 by chance: .33
+print("ran through")
+"""
+
+# The shapes of DeepMatch's own tests, and a model that is built of its parts.
+PARTS = """
+from collections import Counter
+
+import tensorflow as tf
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat, build_input_features
+from deepctr.layers import DNN
+from deepctr.layers.utils import NoMask, combined_dnn_input
+from deepmatch.inputs import create_embedding_matrix, input_from_feature_columns
+from deepmatch.layers import custom_objects
+from deepmatch.layers.core import EmbeddingIndex, PoolingLayer, SampledSoftmaxLayer
+from deepmatch.models import YoutubeDNN
+from deepmatch.utils import NegativeSampler, get_item_embedding, l2_normalize, sampledsoftmaxloss
+from tensorflow.keras.models import Model, load_model, save_model
+
+tf.compat.v1.disable_eager_execution()
+x = {
+    "user": np.array([0, 1, 2, 1]), "gender": np.array([0, 1, 0, 1]), "item": np.array([1, 2, 3, 1]),
+    "hist_item": np.array([[1, 2, 3, 0], [1, 2, 3, 0], [1, 2, 0, 0], [3, 0, 0, 0]]),
+    "hist_len": np.array([3, 3, 2, 1]),
+}
+y = np.ones(4)
+user_feature_columns = [
+    SparseFeat("user", 3), SparseFeat("gender", 2, dtype=tf.int32),
+    VarLenSparseFeat(SparseFeat("hist_item", vocabulary_size=4, embedding_dim=4, embedding_name="item"), maxlen=4,
+                     length_name="hist_len"),
+]
+item_feature_columns = [SparseFeat("item", 4, embedding_dim=4)]
+item_count = [Counter(x["item"]).get(i, 0) for i in range(4)]
+folder = sys.argv[1]
+
+
+def check_model(name, model, whole_file=True):
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit(x, y, batch_size=10, epochs=2, validation_split=0.5, verbose=0)
+    users, items = (Model(inputs=model.user_input, outputs=model.user_embedding),
+                    Model(inputs=model.item_input, outputs=model.item_embedding))
+    before = users.predict(x, batch_size=2 ** 12), items.predict(x, batch_size=2 ** 12)
+    np.testing.assert_allclose(np.linalg.norm(np.concatenate(before), axis=1), 1, rtol=1e-5)
+    weights = f"{folder}/{name}{'_' if whole_file else '.'}weights.h5"  # Keras 3 wants the latter of its own models
+    model.save_weights(weights)
+    model.set_weights([np.zeros_like(each) for each in model.get_weights()])
+    model.load_weights(weights)
+    np.testing.assert_array_equal(users.predict(x, batch_size=2 ** 12), before[0])
+    if whole_file:
+        save_model(model, f"{folder}/{name}.h5")
+        loaded = load_model(f"{folder}/{name}.h5", custom_objects)
+        for old, new in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+        loaded.compile("adam", sampledsoftmaxloss)  # Keras 3 does not restore an optimizer from such a file
+        loaded.fit(x, y, verbose=0)
+    print(name, flush=True)
+
+
+for sampler in ["inbatch", "uniform", "frequency", "adaptive"]:
+    config = NegativeSampler(sampler, num_sampled=2, item_name="item", item_count=item_count, distortion=1.0)
+    check_model(sampler, YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, 4),
+                                    dnn_activation="dice", sampler_config=config))
+
+
+def own_model(loss_layer):
+    tables = create_embedding_matrix(user_feature_columns + item_feature_columns, 1e-6, seed=1)
+    user, item = build_input_features(user_feature_columns), build_input_features(item_feature_columns)
+    sparse, dense = input_from_feature_columns(user, user_feature_columns, 1e-6, seed=1, embedding_matrix_dict=tables)
+    user_emb = l2_normalize(DNN((16, 4), output_activation="linear", seed=1)(combined_dnn_input(sparse, dense)))
+    index = EmbeddingIndex(list(range(4)))(item["item"])
+    weights = l2_normalize(PoolingLayer()([NoMask()(tables["item"](index))]))
+    model = Model(list(user.values()) + list(item.values()), loss_layer([weights, user_emb, item["item"]]))
+    model.__setattr__("user_input", list(user.values()))
+    model.__setattr__("user_embedding", user_emb)
+    model.__setattr__("item_input", list(item.values()))
+    model.__setattr__("item_embedding", get_item_embedding(weights, item["item"]))
+    return model
+
+
+config = NegativeSampler("uniform", 2, "item")
+check_model("own", own_model(SampledSoftmaxLayer(config._asdict(), temperature=0.05)), whole_file=False)
+"""
+
+OLDER = """
+check_model("older", YoutubeDNN(user_feature_columns, item_feature_columns, num_sampled=2,
+                                user_dnn_hidden_units=(16, 4)))
+check_model("older own", own_model(SampledSoftmaxLayer(num_sampled=2)), whole_file=False)
+"""
+
+
+RAN_THROUGH = '\nprint("ran through")\n'
+
+
+def moved(program, eager=True):
+    """The program with the package's name changed, with the line that DeepMatch needs or without it."""
+    program = re.sub(r"\bdeepmatch\b", "deepmatch_ext", program)
+    assert EAGER_OFF in program
+    return (program.replace(EAGER_OFF, "pass") if eager else program) + RAN_THROUGH
+
+
+def run(program, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    return done.stdout, done.stderr[-3000:]
+
+
+EAGER_OR_NOT = pytest.mark.parametrize("eager", [True, False], ids=["eager", "eager off"])
+
+
+@EAGER_OR_NOT
+@pytest.mark.parametrize("program", [PREPARATION + EXAMPLE, PREPARATION + PARTS + OLDER], ids=["example", "parts"])
+def test_a_program_runs_when_the_name_is_changed(program, eager, tmp_path):
+    out, error = run(moved(program, eager), tmp_path)
+    if eager or not KERAS_3:
+        assert out.endswith("ran through\n"), out + error
+    else:
+        assert f"Keras 3 can neither train nor predict after `{EAGER_OFF}`" in error
+        assert "ran through" not in out
+
+
+GRAPH_MODE = """
+import sys
+from unittest import mock
+
+with mock.patch("threading.Thread.start"):
+    import deepctr
+import numpy as np
+import tensorflow as tf
+
+tf.compat.v1.disable_eager_execution()
+sys.path.insert(0, sys.argv[2])
+from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_part
+from deepctr.feature_column import DenseFeat, SparseFeat
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.samplers import AdaptiveSampler, FullSampler, InBatchSampler, MixedSampler, UniformSampler
+from deepmatch_ext.utils import sampledsoftmaxloss
+
+folder, x = sys.argv[1], small_input(256)
+
+# Full softmax, by hand.
+model = small_model("recency+last", sampler_config=FullSampler(), temperature=0.5)
+logits = model.user_vectors(x) @ model.item_vectors()[1:].T / 0.5
+loss = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(256), x["item"] - 1]
+np.testing.assert_allclose(model.predict(x)[:, 0], loss, atol=1e-5)
+
+# It learns, counts its steps and what goes by, and gives the same loss at every look.
+model = small_model("recency+last", sampler_config=AdaptiveSampler(20, memory=100), dnn_dropout=0.0)
+start = model.get_layer("table_item").get_weights()[0]
+model.compile(tf.keras.optimizers.legacy.Adam(0.01), sampledsoftmaxloss)
+found = model.fit(x, epochs=8, batch_size=64, verbose=0, validation_split=0.25).history
+assert len(found["val_loss"]) == 8 and found["loss"][-1] < found["loss"][0], found
+assert model.evaluate(x, verbose=0) == model.evaluate(x, verbose=0)
+assert np.isfinite([model.train_on_batch(x), model.test_on_batch(x)]).all()
+weights = model.get_layer("candidates").weights
+state = {weight.name.split("/")[-1]: tf.keras.backend.get_value(weight) for weight in weights}
+assert state["step:0"] == 8 * 3 + 1 and state["sampler_count:0"].sum() == 100, state
+model.save_weights(folder + "/weights.h5")
+model.save(folder + "/whole.h5")
+np.savez(folder + "/vectors.npz", start=start, users=model.user_vectors(x), items=model.item_vectors())
+
+# All kinds of columns and of input.
+columns = [history_column(), SparseFeat("city", 50, 4, use_hash=True, dtype="string"), DenseFeat("age", 2)]
+more = {**x, "city": np.array(["Lund", "Rom"] * 128), "age": np.random.default_rng(0).random((256, 2))}
+model = YoutubeDNN(
+    columns, [item_column()], user_dnn_hidden_units=(9, DIM), dnn_use_bn=True,
+    l2_reg_dnn=1e-5, history_dropout=0.3, sampler_config=MixedSampler([InBatchSampler(), UniformSampler(9)]),
+)
+model.compile("adam", sampledsoftmaxloss)
+metrics = RetrievalMetrics(user_part(more), x["item"])
+weights = np.random.default_rng(0).random(256)
+found = model.fit(more, verbose=0, validation_data=more, callbacks=[metrics], sample_weight=weights).history
+assert "val_HR@10" in found and "val_loss" in found
+model.fit(tf.data.Dataset.from_tensor_slices(more).batch(64), verbose=0)
+assert model.user_vectors(more).shape == (256, DIM) and model.item_vectors().shape == (VOCABULARY, DIM)
+
+
+def refused(call, *words):
+    try:
+        call()
+    except RuntimeError as error:
+        assert all(word in str(error) for word in ("tf.compat.v1.disable_eager_execution()", *words)), error
+    else:
+        raise AssertionError("not refused")
+
+
+refused(lambda: LazyAdam(1e-3), "LazyAdam")
+refused(lambda: TrainingWatch(user_part(x)), "TrainingWatch")
+refused(lambda: YoutubeDNN([history_column()], [item_column(), SparseFeat("genre", 5, 4)]), "item of several columns")
+model.compile(tf.keras.optimizers.Adam(), sampledsoftmaxloss)
+refused(lambda: model.fit(more), "tf.keras.optimizers.legacy.Adam")
+"""
+
+
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 needs eager mode")
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+def test_without_eager_mode_the_numbers_are_the_same(tmp_path):
+    """The loss is right, tables start as in eager mode, and files that are written there are read here."""
+    out, error = run(GRAPH_MODE + RAN_THROUGH, tmp_path, pathlib.Path(__file__).parent)
+    assert out.endswith("ran through\n"), out + error
+    x, saved = small_input(256), np.load(tmp_path / "vectors.npz")
+    model = small_model("recency+last", sampler_config=AdaptiveSampler(20, memory=100), dnn_dropout=0.0)
+    np.testing.assert_array_equal(model.get_layer("table_item").get_weights()[0], saved["start"])
+    model.load_weights(tmp_path / "weights.h5")
+    loaded = tf.keras.models.load_model(tmp_path / "whole.h5", compile=False)
+    for each in (model, loaded):
+        np.testing.assert_allclose(each.user_vectors(x), saved["users"], atol=1e-6)
+        np.testing.assert_allclose(each.item_vectors(), saved["items"], atol=1e-6)
+
+
+# The names of DeepMatch 0.3.2 that are there, and those that say what to do instead.
+CARRIED_OVER = {
+    "models": ["YoutubeDNN"],
+    "models.youtubednn": ["YoutubeDNN"],
+    "utils": ["NegativeSampler", "get_item_embedding", "l2_normalize", "recall_N", "sampledsoftmaxloss"],
+    "layers": ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer", "custom_objects"],
+    "layers.core": ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer"],
+    "inputs": [
+        *("SparseFeat", "VarLenSparseFeat", "create_embedding_matrix", "embedding_lookup", "get_dense_input"),
+        *("varlen_embedding_lookup", "get_varlen_pooling_list", "mergeDict", "input_from_feature_columns"),
+    ],
+}
+LEFT_BEHIND = {
+    "models": ["ComiRec", "DSSM", "FM", "MIND", "NCF", "SDM"],
+    "utils": ["check_version", "inner_product"],
+    "layers": [
+        *("InBatchSoftmaxLayer", "LabelAwareAttention", "CapsuleLayer", "MaskUserEmbedding", "DotAttention"),
+        *("ConcatAttention", "SoftmaxWeightedSum", "AttentionSequencePoolingLayer", "SelfAttention"),
+        *("SelfMultiHeadAttention", "UserAttention", "DynamicMultiRNN"),
+    ],
+}
+
+
+def flat(names):
+    return [(module, name) for module, each in names.items() for name in each]
+
+
+@pytest.mark.parametrize(("module", "name"), flat(CARRIED_OVER))
+def test_a_name_is_there(module, name):
+    exec(f"from deepmatch_ext.{module} import {name}", {})
+
+
+@pytest.mark.parametrize(("module", "name"), flat(LEFT_BEHIND))
+def test_a_name_that_is_not_there_says_so(module, name):
+    with pytest.raises(ImportError, match=f"DeepMatch's {name} is not carried over .*[Kk]eep|Take|asks no"):
+        exec(f"from deepmatch_ext.{module} import {name}", {})
+
+
+def test_other_names_are_missing_as_they_are_anywhere():
+    for module in ("models", "utils", "layers", "inputs"):
+        assert not hasattr(importlib.import_module(f"deepmatch_ext.{module}"), "Nothing")
+    with pytest.raises(ImportError, match="cannot import name"):
+        from deepmatch_ext.models import Nothing  # noqa: F401
+
+
+def test_custom_objects_hold_deepctrs_and_ours():
+    assert layers.custom_objects["Hash"] is Hash
+    assert layers.custom_objects["SampledSoftmaxLayer"] is SampledSoftmaxLayer
+    assert deepmatch_ext.custom_objects.keys() == layers.custom_objects.keys()
+
+
+def test_negative_sampler_of_every_kind_is_taken():
+    for name in ("inbatch", "uniform", "frequency", "adaptive"):
+        spec = NegativeSampler(name, 5, "item", item_count=list(range(VOCABULARY)), distortion=0.5)
+        model = small_model(sampler_config=spec)
+        assert model.get_layer("loss").sampler.name == name
+        assert spec._asdict()["item_name"] == "item"
+
+
+def test_num_sampled_in_its_old_place_is_named():
+    with pytest.raises(ValueError, match=r"`user_dnn_hidden_units` must be a list .*`num_sampled` in this place"):
+        YoutubeDNN([history_column()], [item_column()], 5)
+
+
+def test_columns_may_have_tensorflow_dtypes():
+    columns = [SparseFeat("user", 9, 4, dtype=tf.int64), DenseFeat("age", 1, tf.float32), history_column()]
+    model = YoutubeDNN(columns, [item_column(dtype=np.int32)], num_sampled=5)
+    assert [tensor.dtype for tensor in model.inputs] == ["int64", "float32", "int32", "int32", "int32"]
+    with pytest.raises(ValueError, match="`dtype` of column 'user' must be a TensorFlow dtype; got 'number'"):
+        YoutubeDNN([SparseFeat("user", 9, dtype="number")], [item_column()])
+
+
+# The parts, by hand.
+
+
+def test_l2_normalize_along_any_axis():
+    x = np.array([[3.0, 0.0], [4.0, 2.0]], "float32")
+    np.testing.assert_allclose(utils.l2_normalize(tf.constant(x)), [[1, 0], [4 / 20**0.5, 2 / 20**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(utils.l2_normalize(tf.constant(x), axis=0), [[0.6, 0], [0.8, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "pooled"), [("mean", [[2.0, 1.0]]), ("sum", [[4.0, 2.0]]), ("max", [[3.0, 2.0]])])
+def test_pooling_layer_pools_tensors_of_one_shape(mode, pooled):
+    layer = PoolingLayer.from_config(PoolingLayer(mode).get_config())
+    np.testing.assert_array_equal(layer([tf.constant([[1.0, 2.0]]), tf.constant([[3.0, 0.0]])]), pooled)
+    np.testing.assert_array_equal(layer([tf.constant([[1.0, 2.0]])]), [[1.0, 2.0]])
+
+
+def test_pooling_layer_hands_a_mask_on_if_it_is_asked_to():
+    mask = tf.constant([[True, False]])
+    assert PoolingLayer(supports_masking=True).compute_mask([None], [mask]) is mask
+    assert PoolingLayer().compute_mask([None], [mask]) is None
+
+
+def test_embedding_index_and_the_rows_of_a_table():
+    layer = EmbeddingIndex.from_config(EmbeddingIndex(range(3)).get_config())
+    np.testing.assert_array_equal(layer(tf.constant([[9]])), [0, 1, 2])
+    table = tf.constant([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(utils.get_item_embedding(table, tf.constant([[2], [0]])), [[3, 4], [0, 0]])
+
+
+@pytest.mark.parametrize("argument", [{"loss": "bpr"}, {"gbce_t": 0.5}, {"vocabulary_size": 9}])
+def test_sampled_softmax_layer_refuses_what_it_would_not_keep(argument):
+    with pytest.raises(ValueError, match="must be given to `CandidateLoss`"):
+        SampledSoftmaxLayer(UniformSampler(5), **argument)
+
+
+def test_batches_need_no_labels():
+    x = small_input()
+    model = small_model()
+    model.compile("sgd", sampledsoftmaxloss)
+    before = user_vectors(model, x)
+    loss = model.test_on_batch(x)
+    assert loss == pytest.approx(model.evaluate(x, batch_size=64, verbose=0), rel=1e-5)
+    assert model.train_on_batch(x, sample_weight=np.zeros(64)) == 0
+    np.testing.assert_array_equal(user_vectors(model, x), before)
+    assert model.train_on_batch(x, np.ones(64)) > 0
+    assert (user_vectors(model, x) != before).any()
+    with pytest.raises(ValueError, match="Input 'item' must hold ids"):
+        model.train_on_batch({**x, "item": x["item"] * 0})
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "string"])
+def test_hash_ids_are_deepctrs_buckets(dtype, mask_zero):
+    values = np.array([[0, 3, 117, -2, 0]])
+    ids = tf.constant(values.astype(str)) if dtype == "string" else tf.constant(values + 0, dtype)
+    if dtype.startswith("float"):
+        ids += [[0, 0, 0, 0, 0.5]]
+    expected = Hash(1000, mask_zero, dtype=None if dtype == "string" else dtype)(ids)
+    np.testing.assert_array_equal(HashIds(1000, mask_zero)(ids), expected)
+
+
+def test_dice_by_hand():
+    x = np.array([[1.0, -4.0], [3.0, 0.0]], "float32")
+    layer = Dice(epsilon=1e-9)
+    layer.build((None, 2))
+    alpha, mean, variance = [0.5, 0.0], [1.0, 2.0], [4.0, 1.0]
+    layer.set_weights([np.array(each) for each in (alpha, mean, variance)])
+    share = 1 / (1 + np.exp(-(x - mean) / np.sqrt(variance)))
+    np.testing.assert_allclose(layer(x, training=False), share * x + (1 - share) * alpha * x, rtol=1e-5)
+    share = 1 / (1 + np.exp(-(x - x.mean(axis=0)) / x.std(axis=0)))
+    np.testing.assert_allclose(layer(x, training=True), share * x + (1 - share) * alpha * x, rtol=1e-5)
+
+
+ACTIVATIONS = {
+    "dice": lambda: "dice",
+    "a class": lambda: tf.keras.layers.PReLU,
+    "an instance": lambda: tf.keras.layers.PReLU(alpha_initializer=tf.keras.initializers.Constant(0.3)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_that_are_layers_have_weights_of_their_own_and_reload(activation, tmp_path):
+    x = small_input()
+    given = ACTIVATIONS[activation]()
+    model = small_model(user_dnn_hidden_units=(16, 16, DIM), dnn_activation=given, output_activation=given)
+    model.compile("adam", sampledsoftmaxloss)
+    model.fit(x, epochs=2, verbose=0)
+    places = [model.get_layer(f"user_activation_{place}") for place in (1, 2, 3)]
+    assert [each.weights[0].shape for each in places] == [(16,), (16,), (DIM,)]
+    assert (np.asarray(places[0].get_weights()[0]) != np.asarray(places[1].get_weights()[0])).any()
+    if activation == "an instance":
+        assert np.allclose(places[0].get_weights()[0], 0.3, atol=0.1)
+    expected = model.user_vectors(x)
+    for name in ("model.keras", "model.h5"):
+        model.save(tmp_path / name)
+        loaded = tf.keras.models.load_model(tmp_path / name, layers.custom_objects)
+        np.testing.assert_array_equal(loaded.user_vectors(x), expected)
+
+
+# The guide.
+
+GUIDE = (pathlib.Path(__file__).parent.parent / "docs" / "moving-from-deepmatch.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+
+
+def test_the_guides_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in BLOCKS:
+        if EAGER_OFF not in block:
+            exec(compile(block, "moving-from-deepmatch.md", "exec"), names)
+    # Every user keeps to four of the eight movies; half of them would be found by chance.
+    assert names["recall"] > 0.9
+    assert names["figures"]["HR@10"] == 1
+    assert (tmp_path / "model.keras").exists()
+
+
+def test_the_guides_code_without_eager_mode(tmp_path):
+    (block,) = [block for block in BLOCKS if EAGER_OFF in block]
+    without_thread = "from unittest import mock\nwith mock.patch('threading.Thread.start'):\n    import deepctr\n"
+    out, error = run(f"import os\nos.chdir({str(tmp_path)!r})\n" + without_thread + block + RAN_THROUGH)
+    if KERAS_3:
+        assert f"Keras 3 can neither train nor predict after `{EAGER_OFF}`" in error
+    else:
+        assert out.endswith("ran through\n"), out + error
+
+
+def test_the_guide_names_what_exists():
+    for path in re.findall(r"deepmatch_ext(?:\.\w+)+", GUIDE):
+        module, _, name = path.rpartition(".")
+        try:
+            importlib.import_module(path)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(module), name), path
