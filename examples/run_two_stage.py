@@ -40,7 +40,7 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepctr.models import DIN, DeepFM
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_youtubednn import read, user_attributes
+from run_youtubednn import add_data_arguments, check_at_least_one, read, refused, user_attributes
 
 from deepmatch_ext import YoutubeDNN, data, evaluation
 from deepmatch_ext.optimizers import LazyAdam
@@ -88,10 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         early, lessons = early_and_lessons(split, args.ranker_events)
         attributes = user_attributes(dataset)
     except (OSError, ValueError) as error:
-        message = " ".join(str(error).split())
-        source = "" if args.data is None or args.data in message else f"{args.data}: "
-        print(f"run_two_stage.py: error: {source}{message}", file=sys.stderr)
-        return 2
+        return refused("run_two_stage.py", args, error)
     enable_deepctr()
     events = dataset.interactions
     print(f"{dataset.name}: {events.num_users} users, {events.num_items} items, {len(events)} events")
@@ -117,10 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="run_two_stage.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--data", metavar="PATH", help="a folder or file; without it, data are generated")
-    parser.add_argument("--user", metavar="COLUMN", help="the column of users in a CSV file")
-    parser.add_argument("--item", metavar="COLUMN", help="the column of items in a CSV file")
-    parser.add_argument("--time", metavar="COLUMN", help="the column of times in a CSV file")
+    add_data_arguments(parser)
     parser.add_argument("--users", metavar="N", type=int, default=1000, help="users to generate (default: %(default)s)")
     parser.add_argument("--seeds", default="1", help="one or several, as in 1,2,3 (default: %(default)s)")
     parser.add_argument("--rankers", default="DIN", help="DIN, DeepFM or DIN,DeepFM (default: %(default)s)")
@@ -134,9 +128,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def check_arguments(args: argparse.Namespace) -> list[int]:
     """The seeds; refuses, before a long run, what would fail later."""
-    for name in ("users", "retrieve", "ranker_events", "negatives", "epochs", "embedding_dim"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+    check_at_least_one(args, "users", "retrieve", "ranker_events", "negatives", "epochs", "embedding_dim")
     if args.negatives >= args.retrieve:
         raise ValueError(f"--negatives must be less than --retrieve, {args.retrieve}; got {args.negatives}")
     if not set(args.rankers.split(",")) <= {"DIN", "DeepFM"}:

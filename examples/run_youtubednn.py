@@ -49,10 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("no user has two events to train on, besides those for validation and test")
         attributes = user_attributes(dataset)
     except (OSError, ValueError) as error:
-        message = " ".join(str(error).split())
-        source = "" if args.data is None or args.data in message else f"{args.data}: "
-        print(f"run_youtubednn.py: error: {source}{message}", file=sys.stderr)
-        return 2
+        return refused("run_youtubednn.py", args, error)
 
     events = dataset.interactions
     side = ", ".join([*attributes, *events.side]) or "none"
@@ -81,10 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="run_youtubednn.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--data", metavar="PATH", help="a folder or file; without it, data are generated")
-    parser.add_argument("--user", metavar="COLUMN", help="the column of users in a CSV file")
-    parser.add_argument("--item", metavar="COLUMN", help="the column of items in a CSV file")
-    parser.add_argument("--time", metavar="COLUMN", help="the column of times in a CSV file")
+    add_data_arguments(parser)
     parser.add_argument("--users", metavar="N", type=int, default=2000, help="users to generate (default: %(default)s)")
     parser.add_argument("--epochs", metavar="N", type=int, default=30, help="at most (default: %(default)s)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=1024, help="(default: %(default)s)")
@@ -96,11 +90,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `read` reads."""
+    parser.add_argument("--data", metavar="PATH", help="a folder or file; without it, data are generated")
+    parser.add_argument("--user", metavar="COLUMN", help="the column of users in a CSV file")
+    parser.add_argument("--item", metavar="COLUMN", help="the column of items in a CSV file")
+    parser.add_argument("--time", metavar="COLUMN", help="the column of times in a CSV file")
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuses, before a long run, what would fail at its end."""
-    for name in ("users", "epochs", "batch_size", "embedding_dim"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+    check_at_least_one(args, "users", "epochs", "batch_size", "embedding_dim")
     if args.seed < 0:
         raise ValueError(f"--seed must be at least 0; got {args.seed}")
     files = {"plot": (".png", ".pdf", ".svg"), "report": (".html",), "save": (".keras",)}
@@ -110,6 +110,21 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must end in {' or '.join(suffixes)}; got {path!r}")
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise ValueError(f"--{name} must be in a folder that exists; got {path!r}")
+
+
+def check_at_least_one(args: argparse.Namespace, *names: str) -> None:
+    """Refuses numbers below 1."""
+    for name in names:
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+
+
+def refused(program: str, args: argparse.Namespace, error: Exception) -> int:
+    """Says in one line what can't be used; returns the exit status."""
+    message = " ".join(str(error).split())
+    source = "" if args.data is None or args.data in message else f"{args.data}: "
+    print(f"{program}: error: {source}{message}", file=sys.stderr)
+    return 2
 
 
 def read(args: argparse.Namespace) -> data.Dataset:

@@ -1,5 +1,8 @@
 """Windows: the history strictly before each target, against a slow loop."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import window_arguments
@@ -8,6 +11,8 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import (
     Interactions,
+    leave_last_out,
+    read_dataset,
     seen_before,
     seen_by_users,
     user_histories,
@@ -136,3 +141,13 @@ def test_refusals():
         seen_by_users(x, [-1])
     with pytest.raises(ValueError, match="columns of the input must not repeat a name; got 'hist_len' twice"):
         windows(one_user(3, name="len"), [1], 3)
+
+
+def test_windows_of_a_million_real_events():
+    folder = os.environ.get("DEEPMATCH_EXT_DATA")
+    if not folder or not (Path(folder) / "ml-1m").is_dir():
+        pytest.skip("needs the folder of MovieLens 1M in DEEPMATCH_EXT_DATA")
+    x = read_dataset(Path(folder) / "ml-1m").interactions
+    rows = leave_last_out(x).train_targets()
+    batch = windows(x, rows, 50)
+    assert batch["hist_item_id"].shape == (len(rows), 50)
