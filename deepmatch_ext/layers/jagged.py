@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._compat import keras, register
-from deepmatch_ext.layers.pooling import PoolingLayer, position_weights, valid_positions
+from deepmatch_ext.layers.pooling import HistoryPooling, position_weights, valid_positions
 
 
 @register
@@ -41,7 +41,7 @@ class JaggedIds(keras.layers.Layer):
 
 
 @register
-class JaggedPooling(PoolingLayer):
+class JaggedPooling(HistoryPooling):
     """`SequenceMaskPooling` on what `JaggedIds` gives: the same modes and numbers, without (B, T, D).
 
     Args:

@@ -14,7 +14,7 @@ _TINY = 1e-9
 _MASKED = -1e30
 
 
-class PoolingLayer(keras.layers.Layer):
+class HistoryPooling(keras.layers.Layer):
     """What the pooling layers share: arguments, and how the modes weigh and normalise."""
 
     def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
@@ -53,7 +53,7 @@ class PoolingLayer(keras.layers.Layer):
 
 
 @register
-class SequenceMaskPooling(PoolingLayer):
+class SequenceMaskPooling(HistoryPooling):
     """Pools the valid positions of a history into one vector.
 
     With e_t the embedding at position t, and w_t = (t + 1) ** -recency_decay, over the valid positions:

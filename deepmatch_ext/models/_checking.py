@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._compat import keras
-from deepmatch_ext.features import LARGEST_NUMBER, Column, id_column, input_shapes, integer_limits, padding_key
+from deepmatch_ext.features import (
+    LARGEST_NUMBER,
+    Column,
+    check_model_input,
+    id_column,
+    input_shapes,
+    integer_limits,
+    padding_key,
+)
 
 
 def check_types(columns: Iterable[Column], spec: Mapping[str, tf.TensorSpec]) -> None:
@@ -73,6 +83,32 @@ def checked_batches(batches: Iterable[Any], check: Callable[[Any], Any]) -> Gene
     """A generator's batches, each after its check."""
     for batch in batches:
         yield check(batch)
+
+
+@dataclass(frozen=True)
+class CheckInWorker:
+    """The check of a batch of arrays without TensorFlow, which can't be used in a forked process.
+
+    Args:
+        columns: All columns of the input.
+        target: The item's name.
+        inputs: name -> (shape of one row, NumPy type), as the model takes them.
+    """
+
+    columns: list[Column]
+    target: str
+    inputs: Mapping[str, tuple[tuple[int, ...], Any]]
+
+    def __call__(self, element: Any) -> Any:
+        x, *others = element if isinstance(element, tuple) else (element,)
+        if not isinstance(x, Mapping):
+            return element
+        rows = check_model_input(self.columns, x, [self.target])
+        taken = {}
+        for name, (shape, dtype) in self.inputs.items():
+            values = np.asarray(x[name]).reshape(rows, *shape)
+            taken[name] = values if values.dtype.kind in "OUST" else values.astype(dtype, copy=False)
+        return (taken, *(others or [np.zeros((rows, 1), "float32")]))
 
 
 class CheckedSequence(keras.utils.Sequence):

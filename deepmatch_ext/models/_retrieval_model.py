@@ -30,7 +30,7 @@ from deepmatch_ext._compat import (
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
 from deepmatch_ext.layers import own_objects
-from deepmatch_ext.models._checking import CheckedSequence, check_batch, check_types, checked_batches
+from deepmatch_ext.models._checking import CheckedSequence, CheckInWorker, check_batch, check_types, checked_batches
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
 from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
 from deepmatch_ext.models._resuming import TrainingPlace
@@ -355,9 +355,8 @@ class RetrievalModel(keras.Model):
         if isinstance(x, Generator):
             return checked_batches(x, self._checked_batch), y, None
         if isinstance(x, keras.utils.Sequence):
-            if in_processes or getattr(x, "use_multiprocessing", False):  # into which no model goes
-                return x, y, None
-            return CheckedSequence(x, self._checked_batch), y, None
+            in_processes = in_processes or getattr(x, "use_multiprocessing", False)
+            return CheckedSequence(x, self._check_in_worker() if in_processes else self._checked_batch), y, None
         if not isinstance(x, Mapping):
             return x, y, None
         target = self._towers.item_columns[0]
@@ -388,6 +387,13 @@ class RetrievalModel(keras.Model):
         x, y, _ = self._checked(x, y)
         return _with_weights(x, y, weights)
 
+    def _check_in_worker(self) -> CheckInWorker:
+        inputs = {
+            input_name(tensor): (tuple(tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype)
+            for tensor in self.inputs
+        }
+        return CheckInWorker(self._training_columns, self._towers.item_columns[0].name, inputs)
+
     def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """The dataset with its inputs in one rank and checked, and with labels if it has none."""
         spec = dataset.element_spec
@@ -398,10 +404,16 @@ class RetrievalModel(keras.Model):
         assert isinstance(target, SparseColumn)
         check_types(columns, features)
         shapes = {input_name(tensor): tensor.shape[1:] for tensor in self.inputs}
+        dtypes = {input_name(tensor): tf.as_dtype(tensor.dtype) for tensor in self.inputs}
 
         def complete(*element: Any) -> tuple[Any, ...]:
             reshaped = {name: tf.reshape(element[0][name], [-1, *shape]) for name, shape in shapes.items()}
             batch = check_batch(columns, reshaped, [target.name])
+            # Of another type, each would have Keras trace its functions anew.
+            batch = {
+                name: values if values.dtype == tf.string else tf.cast(values, dtypes[name])
+                for name, values in batch.items()
+            }
             if target.vocabulary_path is not None:
                 is_known = ~tf.reduce_any(self._is_unknown(batch[target.name]))
                 rule = f"Input {target.name!r} must hold keys of {target.vocabulary_path!r}"
@@ -472,10 +484,12 @@ def _check_weights(sample_weight: Any) -> Any:
 
 
 def _array(values: Any, tensor: Any) -> Any:
+    """Checked values in an input's rank and type; of another type, each would have Keras trace its functions anew."""
     array = np.asarray(values)
     array = array.reshape(len(array), *tensor.shape[1:])
-    # Keras 3 refuses NumPy strings.
-    return tf.constant(array) if array.dtype.kind in "OUST" and eager_is_on() else array
+    if array.dtype.kind not in "OUST":
+        return array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype, copy=False)
+    return tf.constant(array) if eager_is_on() else array  # Keras 3 refuses NumPy strings
 
 
 own_objects["RetrievalModel"] = RetrievalModel
