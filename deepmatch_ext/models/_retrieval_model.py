@@ -28,7 +28,7 @@ from deepmatch_ext._compat import (
     set_first_epoch,
     set_global_policy,
 )
-from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext.features import LARGEST_NUMBER, Column, SparseColumn, check_model_input, column_config
 from deepmatch_ext.layers import own_objects
 from deepmatch_ext.models._checking import CheckedSequence, CheckInWorker, check_batch, check_types, checked_batches
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
@@ -478,8 +478,12 @@ def _check_weights(sample_weight: Any) -> Any:
     if sample_weight is None:
         return None
     weights = np.asarray(sample_weight)
-    if weights.dtype.kind not in "iufb" or not np.isfinite(weights).all():
-        raise problem("`sample_weight`", "hold finite numbers", f"{weights.dtype}, some NaN or infinite")
+    rule = f"hold finite numbers of at most {LARGEST_NUMBER:g} in size"
+    if weights.dtype.kind not in "iufb":
+        raise problem("`sample_weight`", rule, f"{weights.dtype}")
+    wrong = weights[~(np.abs(weights.astype(float)) <= LARGEST_NUMBER)]
+    if wrong.size:
+        raise problem("`sample_weight`", rule, f"{wrong.size} others, such as {wrong.flat[0]}")
     return weights
 
 
