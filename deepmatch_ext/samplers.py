@@ -184,7 +184,10 @@ class FrequencySampler(Sampler):
     def __init__(self, num_sampled: int, item_count: Any, distortion: float = 1.0) -> None:
         self.num_sampled: int = positive_int("`num_sampled`", num_sampled)
         self.item_count = _checked_counts(item_count)
-        self.distortion = float(distortion)
+        try:
+            self.distortion = float(distortion)
+        except (TypeError, ValueError):
+            self.distortion = math.nan
         if not math.isfinite(self.distortion):
             raise problem("`distortion`", "be a finite number", distortion)
 

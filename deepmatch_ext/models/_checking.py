@@ -33,6 +33,8 @@ def check_types(columns: Iterable[Column], spec: Mapping[str, tf.TensorSpec]) ->
             if name not in spec:
                 raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(spec)}")
             given = spec[name]
+            if not isinstance(given, tf.TensorSpec):
+                raise problem(f"The dataset's {name!r}", "be a tensor", f"{given}")
             if given.shape.rank is not None and given.shape.rank < len(shape):
                 raise problem(
                     "The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(batch_size)` on it."
