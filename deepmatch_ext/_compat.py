@@ -259,10 +259,13 @@ def set_first_epoch(model: Any, epoch: int | None) -> None:
     """Lets Keras 3's ``fit`` begin with ``epoch``; None: with what it is told.
 
     Its BackupAndRestore writes the epoch into a file beside the weights', so a process may be killed between the two.
-    It also leaves the epoch on the model, where the next call of ``fit`` finds it. tf-keras has it in one checkpoint.
+    It also leaves the epoch on the model, where the next call of ``fit`` finds it. tf-keras has it in one checkpoint,
+    and leaves the model without an attribute that its next ``fit`` reads, or with a stopped run's.
     """
     if KERAS_3:
         model._initial_epoch = epoch
+    elif epoch is None:
+        model._training_state = None
 
 
 def drop_torn_backup(backup: Any) -> None:
