@@ -171,7 +171,7 @@ def test_counts_travel_with_the_weights_and_not_with_the_config(layer):
     config = layer.get_config()
     assert config["sampler_config"]["item_count"] == "saved with the weights"
     again = CandidateSampler.from_config(config)
-    again(tf.constant(POSITIVES))
+    again.build(POSITIVES.shape)
     again.set_weights(layer.get_weights())
     for ours, theirs in zip(layer(tf.constant(POSITIVES)), again(tf.constant(POSITIVES)), strict=True):
         np.testing.assert_array_equal(ours, theirs)

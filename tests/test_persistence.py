@@ -279,11 +279,11 @@ def test_a_sampler_of_ones_own_reloads_once_its_module_is_imported(tmp_path):
             return {**super().get_config(), "step": self.step}
 
     model, x = small_model(sampler_config=EveryOther(5, step=3)), small_input(32)
-    model.compile("adam", deepmatch_ext.utils.sampledsoftmaxloss)
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
     sampler = again.get_layer("candidates").sampler
     assert (type(sampler), sampler.step) == (EveryOther, 3)
+    again.compile("adam", deepmatch_ext.utils.sampledsoftmaxloss)
     again.fit(x, verbose=0)
     deepmatch_ext.samplers._SAMPLERS.pop("every_other")  # as in a process that has not imported it
     with pytest.raises(
