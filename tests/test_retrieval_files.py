@@ -22,8 +22,6 @@ from deepmatch_ext.retrieval import (
     FaissIndex,
     VectorIndex,
     read_vectors,
-    search_pgvector,
-    write_pgvector,
     write_vectors,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class FaissIndex(VectorIndex):
               It is made for vectors of one length: others, with "inner_product", are found less well.
             - ``"IVF4096,Flat"``: 4096 lists of items, of which a search reads a few. About sqrt(V) to 16 sqrt(V) lists.
             - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D has to be
-              a multiple of 16): scores are approximate, too.
+              a multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
         metric: "inner_product" or "cosine".
         effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; raised to ``n`` where it is
             less), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default 128
@@ -87,11 +88,11 @@ class FaissIndex(VectorIndex):
         self._effort = value if value is None else positive_int("`effort`", value)
 
     def _build(self, vectors: np.ndarray) -> None:
-        faiss = _faiss()
+        faiss, vectors = _faiss(), self._measured("`vectors`", vectors)
         families = ", ".join(repr(name) for name in ("Flat", "HNSW32", "IVF4096,Flat", "IVF4096,PQ16"))
         rule = f"be a factory string like {families}"
         try:
-            index = faiss.index_factory(self.dimension, self.factory, faiss.METRIC_INNER_PRODUCT)
+            index = self._made()
         except RuntimeError as error:
             raise problem("`factory`", rule, f"{self.factory!r}: {_reason(error)}") from None
         self._adopt(index)
@@ -106,6 +107,15 @@ class FaissIndex(VectorIndex):
             raise problem("`factory`", rule, f"{self.factory!r}: {_reason(error)}") from None
         index.add(vectors)
         self._set_rows(np.arange(len(vectors)))
+
+    def _made(self) -> Any:
+        """What the factory string stands for, still empty."""
+        faiss = _faiss()
+        compressed = re.fullmatch(r"HNSW(\d+)[_,]PQ(\d+)", self.factory)
+        if compressed:  # FAISS's own factory would compare these by distance, whatever it is told
+            neighbours, size = map(int, compressed.groups())
+            return faiss.IndexHNSWPQ(self.dimension, size, neighbours, 8, faiss.METRIC_INNER_PRODUCT)
+        return faiss.index_factory(self.dimension, self.factory, faiss.METRIC_INNER_PRODUCT)
 
     def _adopt(self, index: Any) -> None:
         faiss = _faiss()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from deepmatch_ext.retrieval.ids import Ids, listing
 
 # Products of entries within this stay far inside float32.
 _LARGEST = 1e15
+_ROWS_AT_ONCE = 65536
 
 
 class VectorIndex(ABC):
@@ -59,7 +61,7 @@ class VectorIndex(ABC):
         self.metric = one_of("`metric`", metric, METRICS)
         ids, vectors = check_items(ids, vectors)
         self._ids, self.dimension = Ids(ids), int(vectors.shape[1])
-        self._build(self._measured("`vectors`", vectors))
+        self._build(vectors)
 
     @property
     def ids(self) -> np.ndarray:
@@ -195,10 +197,10 @@ class VectorIndex(ABC):
             raise problem("`vectors`", f"have the index's dimension, {self.dimension}", f"shape {vectors.shape}")
         return ids, vectors
 
-    def _measured(self, what: str, vectors: np.ndarray) -> np.ndarray:
-        """Vectors whose inner products are the metric's scores."""
+    def _measured(self, what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
+        """Vectors whose inner products are the metric's scores. ``first`` is the number of their first row."""
         if self.metric == "cosine":
-            return unit_vectors(what, vectors)
+            return unit_vectors(what, vectors, first)
         if vectors.size and max(-vectors.min(), vectors.max()) > _LARGEST:
             raise problem(what, f"have no entry beyond {_LARGEST:g}", f"{np.abs(vectors).max():g}", "Scale them down.")
         return vectors
@@ -212,11 +214,11 @@ class VectorIndex(ABC):
         known = rows >= 0
         return np.concatenate([[0], np.cumsum(known)])[indptr], rows[known]
 
-    # What a kind of index has to do; vectors come measured, and rows are numbers of ids.
+    # What a kind of index has to do. Rows are numbers of ids, and vectors come measured but in `_build`.
 
     @abstractmethod
     def _build(self, vectors: np.ndarray) -> None:
-        """Takes the first vectors, without keeping the array."""
+        """Takes the first vectors, as they were given, without keeping the array, and measures them."""
 
     @abstractmethod
     def _append(self, vectors: np.ndarray) -> None:
@@ -282,7 +284,21 @@ class ExactIndex(VectorIndex):
         return True
 
     def _build(self, vectors: np.ndarray) -> None:
-        self._vectors = tf.constant(vectors)
+        blocks = range(0, len(vectors), _ROWS_AT_ONCE)
+        self._fill(len(vectors), (self._measured("`vectors`", vectors[k : k + _ROWS_AT_ONCE], k) for k in blocks))
+
+    def _fill(self, count: int, blocks: Iterable[np.ndarray]) -> None:
+        """Makes the tensor in the memory that it needs, and no more: tf.constant() would copy a copy."""
+        # TensorFlow takes memory as its own if it begins on a multiple of 64.
+        size = count * self.dimension
+        memory = np.empty(size + 16, np.float32)
+        start = -(memory.ctypes.data // 4) % 16
+        array = memory[start : start + size].reshape(count, self.dimension)
+        row = 0
+        for block in blocks:
+            array[row : row + len(block)] = block
+            row += len(block)
+        self._vectors = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
     def _append(self, vectors: np.ndarray) -> None:
         self._vectors = tf.concat([self._vectors, vectors], axis=0)
@@ -301,11 +317,12 @@ class ExactIndex(VectorIndex):
 
     def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
         items = self._vectors
-        blocks = (items[start : start + 65536].numpy() for start in range(0, len(self), 65536))
+        blocks = (items[k : k + _ROWS_AT_ONCE].numpy() for k in range(0, len(self), _ROWS_AT_ONCE))
         return {}, {"vectors.npy": lambda path: write_array(path, tuple(items.shape), np.float32, blocks)}
 
     def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
-        self._vectors = tf.constant(np.load(files["vectors.npy"], mmap_mode="r", allow_pickle=False))
+        held = np.load(files["vectors.npy"], mmap_mode="r", allow_pickle=False)
+        self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
 
 
 _VECTORS, _ROWS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
@@ -363,13 +380,12 @@ def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, excl
     return float((hits[counts > 0] / counts[counts > 0]).mean())
 
 
-def unit_vectors(what: str, vectors: np.ndarray) -> np.ndarray:
-    """New vectors of length one in the same directions."""
+def unit_vectors(what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
+    """New vectors of length one in the same directions. ``first`` is the number of their first row."""
     lengths = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))
     if not lengths.all():
-        first = tuple(np.argwhere(lengths == 0)[0].tolist())
-        where = f"row {', '.join(map(str, first))}"
-        raise problem(what, "have no vector of length zero, which has no cosine", f"one at {where}")
+        row = int(np.argwhere(lengths == 0)[0][0])
+        raise problem(what, "have no vector of length zero, which has no cosine", f"one at row {first + row}")
     return np.divide(vectors, lengths[..., None], dtype=np.float32, casting="same_kind")
 
 
