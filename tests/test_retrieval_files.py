@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pathlib
+import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
 
 import hypothesis.strategies as st
 import numpy as np
@@ -22,6 +27,8 @@ from deepmatch_ext.retrieval import (
     FaissIndex,
     VectorIndex,
     read_vectors,
+    search_pgvector,
+    write_pgvector,
     write_vectors,
 )
 
@@ -38,7 +45,7 @@ def make(kind, ids, vectors, **options):
 
 def answers(index):
     users = np.random.default_rng(5).normal(size=(7, index.dimension))
-    ids, scores = index.search(users, len(index), exclude=(np.arange(8), index.ids[:7]))
+    ids, scores = index.search(users, len(index), exclude=(np.arange(8), np.resize(index.ids, 7)))
     return [ids.tolist(), scores.tolist()]
 
 
@@ -258,7 +265,7 @@ def test_a_folder_can_be_moved(tmp_path):
 # Parquet.
 
 parquet = pytest.mark.skipif(
-    not __import__("importlib").util.find_spec("pyarrow"), reason="read_vectors and write_vectors need pyarrow"
+    not importlib.util.find_spec("pyarrow"), reason="read_vectors and write_vectors need pyarrow"
 )
 CHARACTERS = st.characters(codec="utf-8")
 
@@ -351,3 +358,142 @@ def test_without_pyarrow_the_command_is_named(tmp_path, monkeypatch):
     for call in (lambda: read_vectors(tmp_path / "x"), lambda: write_vectors(tmp_path / "x", [1], [[1.0]])):
         with pytest.raises(ImportError, match=r"needs pyarrow: pip install 'deepmatch_ext\[parquet\]'"):
             call()
+
+
+# PostgreSQL. The package pgserver brings the server's programs; run as root, its own start would make a system user.
+
+
+@pytest.fixture(scope="module")
+def connection():
+    pgserver = importlib.util.find_spec("pgserver")
+    if not pgserver or not importlib.util.find_spec("psycopg"):
+        pytest.skip("needs PostgreSQL with pgvector: pip install pgserver 'psycopg[binary]' (Linux, Python 3.11)")
+    import psycopg
+
+    programs = pathlib.Path(pgserver.origin).parent / "pginstall" / "bin"
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path has to be short
+    data, as_user = folder / "data", {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    run = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **as_user}
+    server = None
+    try:
+        try:
+            subprocess.run([programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust"], check=True, **run)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"PostgreSQL can't be started here: {error}")
+        options = ["-c", "listen_addresses=", "-c", "fsync=off"]
+        server = subprocess.Popen([programs / "postgres", "-D", data, "-k", folder, *options], **run)
+        for _ in range(300):
+            assert server.poll() is None, "PostgreSQL has ended"
+            try:
+                connection = psycopg.connect(host=str(folder), user="postgres", dbname="postgres")
+                break
+            except psycopg.OperationalError:
+                time.sleep(0.1)
+        else:
+            pytest.fail("PostgreSQL takes no connection")
+        with connection:
+            yield connection
+    finally:
+        if server is not None:
+            server.send_signal(signal.SIGINT)  # ends it at once, in order
+            server.wait(30)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+@pytest.mark.parametrize("strings", [True, False])
+def test_postgresql_finds_what_the_exact_index_finds(connection, metric, strings):
+    ids = [f"it's \\{k}\t日本" for k in range(5000)] if strings else np.arange(5000) * 2**50 - 2**60
+    vectors, users = vectors_of(5000, 8), vectors_of(6, 8, seed=1)
+    seen = np.arange(0, 70, 10), [ids[k] for k in np.random.default_rng(2).integers(0, 5000, 60)]
+    write_pgvector(connection, "items", ids, vectors, metric=metric)
+    index = ExactIndex(ids, vectors, metric=metric)
+    for exclude in (None, seen):
+        found_ids, found_scores = search_pgvector(connection, "items", users, 20, exclude=exclude)
+        ids_there, scores = index.search(users, 20, exclude=exclude)
+        assert found_ids.tolist() == ids_there.tolist()
+        assert found_scores == pytest.approx(scores, abs=1e-5)
+    # What other programs read from it is what was written.
+    text = connection.execute(
+        "SELECT vector::text FROM items WHERE id = %s", [ids[7].item() if not strings else ids[7]]
+    )
+    assert json.loads(text.fetchone()[0]) == pytest.approx(vectors[7].astype(np.float32).tolist(), rel=1e-6)
+
+
+def test_postgresql_with_an_index_and_few_items_left(connection):
+    connection.execute("CREATE SCHEMA IF NOT EXISTS shop")
+    vectors = vectors_of(500, 8)
+    write_pgvector(connection, "shop.items", range(500), vectors, metric="cosine", hnsw=True)
+    ids, _ = search_pgvector(connection, "shop.items", vectors[:5], 1)
+    assert ids[:, 0].tolist() == [0, 1, 2, 3, 4]
+    plan = "\n".join(row[0] for row in connection.execute("SELECT indexdef FROM pg_indexes WHERE schemaname = 'shop'"))
+    assert "USING hnsw (vector vector_cosine_ops)" in plan
+    # Another table takes its place, with fewer rows than are asked for.
+    write_pgvector(connection, "shop.items", ["a", "b"], [[1.0], [2.0]])
+    ids, scores = search_pgvector(connection, "shop.items", [[1.0], [1.0]], 3, exclude=([0, 1, 3], ["b", "a", "b"]))
+    assert ids.tolist() == [["a", "", ""], ["", "", ""]]
+    assert scores.tolist() == [[1.0] + [-np.inf] * 2, [-np.inf] * 3]
+    assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'shop'").fetchone()[0] == 1
+
+
+def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
+    from deepmatch_ext.retrieval import pgvector
+
+    connection.execute("DROP TABLE IF EXISTS plain; CREATE TABLE plain (id int)")
+    write_pgvector(connection, "kept", [1, 2], [[1.0, 0.0], [0.0, 1.0]], metric="cosine")
+    for call, message in [
+        (lambda: write_pgvector(connection, "plain", [1], [[1.0]]), r"table 'plain' must be one that write_pgvector"),
+        (lambda: search_pgvector(connection, "none", [[1.0]], 1), r"table 'none' must be .*; got no such table"),
+        (lambda: write_pgvector(connection, "kept", ["a\0"], [[1.0]]), r"no character NUL"),
+        (lambda: write_pgvector(connection, "kept", [2**63], [[1.0]]), r"fit in PostgreSQL's bigint"),
+        (lambda: write_pgvector(connection, "kept", [1, 1], [[1.0], [1.0]]), r"`ids` must be unique"),
+        (lambda: write_pgvector(connection, "kept", [1], [[0.0]], metric="cosine"), r"length zero"),
+        (lambda: search_pgvector(connection, "kept", [[1.0]], 1), r"must have the table's dimension, 2"),
+        (lambda: search_pgvector(connection, "kept", [[0.0, 0.0]], 1), r"length zero"),
+        (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, exclude=([0, 1], ["a"])), r"must be integers"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    # Broken off in the middle of the rows.
+    monkeypatch.setattr(pgvector, "_binary_rows", lambda *_: iter([b"PGCOPY"]))
+    with pytest.raises(Exception, match="COPY"):
+        write_pgvector(connection, "kept", [5], [[1.0]])
+    assert search_pgvector(connection, "kept", [[1.0, 0.1]], 2)[0].tolist() == [[1, 2]]
+
+
+def test_the_code_of_the_docs_runs(tmp_path, monkeypatch, request):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    pytest.importorskip("pyarrow", reason="write_vectors needs pyarrow")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL):
+        if "CONNECTION" in block:
+            continue  # in the next test
+        exec(compile(block, DOCS.name, "exec"), names)
+    assert names["same"].ids[0] == "sku-0"
+    assert names["items"].metric == "cosine"
+    assert not {"sku-1", "sku-2"} & set(names["ids"][0].tolist())
+    assert names["ids"].shape == (2, 10)
+
+
+def test_the_code_of_the_docs_on_postgresql_runs(connection):
+    [block] = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+        if "CONNECTION" in block
+    ]
+    connection.commit()
+    info = connection.info
+    names = {
+        "CONNECTION": f"host={info.host} user={info.user} dbname={info.dbname}",
+        "item_ids": np.array([f"sku-{k}" for k in range(100)]),
+        "item_vectors": vectors_of(100),
+        "user_vectors": vectors_of(3, seed=1),
+        "seen": ([0, 2, 2], ["sku-1", "sku-2"]),
+    }
+    exec(compile(block, DOCS.name, "exec"), names)
+    assert names["ids"].shape == (2, 10)

@@ -368,7 +368,7 @@ def clustered():
 
 @pytest.mark.parametrize(
     ("factory", "low", "high"),
-    [("HNSW8", 4, 200), ("IVF16,Flat", 1, 16), ("IVF16,PQ8", 1, 16), ("HNSW8,PQ8", 4, 200)],
+    [("HNSW8", 4, 200), ("IVF16,Flat", 1, 16), ("IVF16,PQ8x4", 1, 16), ("HNSW8,PQ8", 4, 200)],
 )
 def test_more_effort_finds_more(clustered, factory, low, high):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
@@ -380,8 +380,8 @@ def test_more_effort_finds_more(clustered, factory, low, high):
     index.effort = high
     much = recall(index, whole, users, 20)
     assert 0.05 < little < much
-    # At 8 bytes of 4 * 16 the scores are coarse; without compression these efforts look at nearly everything.
-    assert much > (0.5 if "PQ" in factory else 0.99)
+    # At 4 or 8 bytes of 4 * 16 the scores are coarse; without compression these efforts look at nearly everything.
+    assert much > (0.3 if "PQ" in factory else 0.99)
     scores = index.search(users, 20)[1]
     assert scores[:, 0] == pytest.approx(np.ones(200), abs=0.3)  # inner products, not distances
 
