@@ -40,10 +40,6 @@ def memory(name):
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def reset_peak():
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def generated(count, dim, isotropic, seed):
     rng, made = np.random.default_rng(seed), np.empty((count, dim), np.float32)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0][:RANK]
@@ -92,6 +88,25 @@ def ratio(times, one, other):
     return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
+def exact_memory(args, metric):
+    from deepmatch_ext.retrieval import ExactIndex
+
+    items = generated(args.items, args.dim, args.isotropic, seed=1)
+    users = generated(1000, args.dim, args.isotropic, seed=2)
+    size = items.nbytes / 2**20
+    ExactIndex(range(1000), items[:1000], metric=metric).search(users, N)  # what TensorFlow loads for any search
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    index = ExactIndex(np.arange(len(items)), items, metric=metric)
+    built = memory("VmHWM") - before
+    index.search(users, N)
+    searched = memory("VmHWM") - before
+    print(
+        f"memory, {metric}: vectors {size:.0f} MB; peak to build {built:.0f} MB, {built / size:.2f} times, "
+        f"and with searching {searched:.0f} MB, {searched / size:.2f} times"
+    )
+
+
 def exact(args):
     import faiss
     import tensorflow as tf
@@ -102,23 +117,8 @@ def exact(args):
     faiss.omp_set_num_threads(args.threads)
     items = generated(args.items, args.dim, args.isotropic, seed=1)
     users = generated(1000, args.dim, args.isotropic, seed=2)
-    size = items.nbytes / 2**20
-    ExactIndex(range(1000), items[:1000]).search(users, N)  # what TensorFlow loads for any search
-    ids = np.arange(len(items))
-    for metric in ("cosine", "inner_product"):
-        before = memory("VmRSS")
-        reset_peak()
-        index = ExactIndex(ids, items, metric=metric)
-        built = memory("VmHWM") - before
-        reset_peak()
-        found = index.search(users, N)[0]
-        searched, held = memory("VmHWM") - before, memory("VmRSS") - before
-        print(
-            f"memory, {metric}, vectors of {size:.0f} MB: peak to build {built:.0f} MB, {built / size:.2f} times; "
-            f"to search {searched:.0f} MB, {searched / size:.2f} times; held {held:.0f} MB"
-        )
-        if metric == "cosine":
-            del index
+    index = ExactIndex(np.arange(len(items)), items)
+    found = index.search(users, N)[0]
     flat = faiss.IndexFlatIP(args.dim)
     flat.add(items)
     same = np.mean([len(set(a) & set(b)) for a, b in zip(found, flat.search(users, N)[1], strict=True)]) / N
@@ -181,9 +181,10 @@ def main():
     parser.add_argument("--keep", help="a folder where the built graph is kept, and found the next time")
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    for part in (exact, hnsw):
-        if args.only in (None, part.__name__):
-            process = context.Process(target=part, args=(args,))
+    parts = {"exact": [(exact_memory, "inner_product"), (exact_memory, "cosine"), (exact,)], "hnsw": [(hnsw,)]}
+    for name, calls in parts.items():
+        for part, *more in calls if args.only in (None, name) else []:
+            process = context.Process(target=part, args=(args, *more))
             process.start()
             process.join()
             if process.exitcode:
