@@ -360,6 +360,13 @@ def test_without_pyarrow_the_command_is_named(tmp_path, monkeypatch):
             call()
 
 
+def test_without_psycopg_the_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for call in (lambda: write_pgvector(None, "x", [1], [[1.0]]), lambda: search_pgvector(None, "x", [[1.0]], 1)):
+        with pytest.raises(ImportError, match=r"needs psycopg: pip install 'deepmatch_ext\[pgvector\]'"):
+            call()
+
+
 # PostgreSQL. The package pgserver brings the server's programs; run as root, its own start would make a system user.
 
 

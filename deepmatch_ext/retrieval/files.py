@@ -229,7 +229,8 @@ def write_vectors(
         ValueError: Ids are repeated, vectors are not finite, lengths differ, or a column is named ``id`` or ``vector``.
 
     Example:
-        >>>         >>> path = Path(tempfile.mkdtemp()) / "items.parquet"
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "items.parquet"
         >>> write_vectors(path, ["tea", "milk"], np.eye(2), metadata={"price": [3.5, 1.2]})
         >>> found = read_vectors(path)
         >>> found.ids.tolist(), found.metric, found.metadata["price"].tolist()

@@ -106,7 +106,8 @@ class VectorIndex(ABC):
             rows, scores = self._search(vectors, n, seen)
         else:
             found = [self._search(np.ascontiguousarray(vectors[:, k]), n, seen) for k in range(vectors.shape[1])]
-            rows, scores = _best_of_several(*(np.concatenate(each, axis=1) for each in zip(*found, strict=True)), n)
+            several_rows, several_scores = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
+            rows, scores = _best_of_several(several_rows, several_scores, n)
         return self._ids.at(rows), scores
 
     def add(self, ids: Any, vectors: Any) -> None:

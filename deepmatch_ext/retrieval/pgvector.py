@@ -26,7 +26,8 @@ def write_pgvector(
     """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), by COPY.
 
     A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new. Other
-    columns belong in tables of yours that refer to the ids. pip install 'deepmatch_ext[pgvector]' for the connection.
+    columns belong in a table of yours beside it, and grants have to be given anew. The connection is psycopg's:
+    pip install 'deepmatch_ext[pgvector]'.
 
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
@@ -37,12 +38,12 @@ def write_pgvector(
         hnsw: Whether to build an HNSW index for the metric. Searches are fast then, and approximate.
 
     Raises:
+        ImportError: psycopg is not installed.
         ValueError: There is another table of this name, ids are repeated or are no 64-bit integers, strings have the
             character NUL, vectors are not finite or, with "cosine", one is of length zero.
         psycopg.Error: What the database refuses. The former table is as it was.
     """
-    from psycopg import sql
-
+    sql = _sql()
     operator_class = _OPERATORS[one_of("`metric`", metric, METRICS)][1]
     ids, vectors = check_items(ids, vectors)
     if metric == "cosine":
@@ -88,10 +89,10 @@ def search_pgvector(
         found, the rest of the row has score -inf, and 0 or "" for the id.
 
     Raises:
+        ImportError: psycopg is not installed.
         ValueError: The table is not one that `write_pgvector` wrote, or the arguments don't fit it.
     """
-    from psycopg import sql
-
+    sql = _sql()
     n = positive_int("`n`", n)
     vectors, _ = check_floats("`vectors`", ["(N, D)"], vectors)
     with connection.transaction(), connection.cursor(binary=True) as cursor:
@@ -100,9 +101,9 @@ def search_pgvector(
             raise problem("`vectors`", f"have the table's dimension, {about['dimension']}", f"shape {vectors.shape}")
         if about["metric"] == "cosine":
             vectors = unit_vectors("`vectors`", vectors)
-        indptr, seen = np.zeros(len(vectors) + 1, np.int64), []  # nothing is seen
-        if exclude is not None:
-            indptr, seen = _excluded(exclude, len(vectors), kind)
+        if exclude is None:
+            exclude = np.zeros(len(vectors) + 1, np.int64), np.empty(0, np.int64)
+        indptr, seen = _excluded(exclude, len(vectors), kind)
         operator, _, best = _OPERATORS[about["metric"]]
         query = sql.SQL(
             "SELECT id, {best} - (vector {operator} {user}::text::vector) FROM {table} "
@@ -160,9 +161,16 @@ def _binary_rows(keys: list[Any], vectors: np.ndarray) -> Any:
     yield struct.pack(">h", -1)
 
 
-def _identifier(table: str, last: str | None = None) -> Any:
-    from psycopg import sql
+def _sql() -> Any:
+    try:
+        from psycopg import sql
+    except ImportError as error:
+        raise ImportError("PostgreSQL needs psycopg: pip install 'deepmatch_ext[pgvector]'") from error
+    return sql
 
+
+def _identifier(table: str, last: str | None = None) -> Any:
+    sql = _sql()
     parts = table.split(".")
     return sql.Identifier(*parts[:-1], last or parts[-1])
 
