@@ -373,7 +373,12 @@ def clustered():
 def test_more_effort_finds_more(clustered, factory, low, high):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
     whole = ExactIndex(range(2000), clustered)
-    index = FaissIndex(range(2000), clustered, factory, effort=low)
+    try:
+        index = FaissIndex(range(2000), clustered, factory, effort=low)
+    except ValueError as error:
+        if "Newer versions of faiss-cpu can." not in str(error):
+            raise
+        pytest.skip(str(error))
     assert not index.is_exact
     users = clustered[:200]
     little = recall(index, whole, users, 20)

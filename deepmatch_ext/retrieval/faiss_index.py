@@ -29,14 +29,14 @@ class FaissIndex(VectorIndex):
         factory: What FAISS's ``index_factory`` makes of it, among these families:
 
             - ``"Flat"``: exact.
-            - ``"HNSW32"``: a graph of neighbours, 32 each: fast, at 1.3 times the memory and a long time to build.
+            - ``"HNSW32"``: a graph of neighbours, 32 each: fast, at some 270 bytes an item besides its vector, and long to build.
               It is made for vectors of one length: others, with "inner_product", are found less well.
             - ``"IVF4096,Flat"``: 4096 lists of items, of which a search reads a few. About sqrt(V) to 16 sqrt(V) lists.
             - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D has to be
               a multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
         metric: "inner_product" or "cosine".
-        effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; raised to ``n`` where it is
-            less), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default 128
+        effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as a
+            search asks for), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default 128
             candidates, or a 64th of the lists.
 
     Attributes:
@@ -114,7 +114,11 @@ class FaissIndex(VectorIndex):
         compressed = re.fullmatch(r"HNSW(\d+)[_,]PQ(\d+)", self.factory)
         if compressed:  # FAISS's own factory would compare these by distance, whatever it is told
             neighbours, size = map(int, compressed.groups())
-            return faiss.IndexHNSWPQ(self.dimension, size, neighbours, 8, faiss.METRIC_INNER_PRODUCT)
+            try:
+                return faiss.IndexHNSWPQ(self.dimension, size, neighbours, 8, faiss.METRIC_INNER_PRODUCT)
+            except TypeError:
+                got = f"{self.factory!r}, which FAISS {faiss.__version__} can't"
+                raise problem("`factory`", "be of inner products", got, "Newer versions of faiss-cpu can.") from None
         return faiss.index_factory(self.dimension, self.factory, faiss.METRIC_INNER_PRODUCT)
 
     def _adopt(self, index: Any) -> None:
@@ -144,10 +148,10 @@ class FaissIndex(VectorIndex):
         # Of n + s items, n are left whatever s items have been seen. Users with like numbers of them go together, so
         # that a few who have seen much don't make it slow for all.
         more = np.where(counts, 2 ** np.ceil(np.log2(np.maximum(counts, 1))), 0).astype(np.int64)
-        parameters = self._parameters()
         for extra in np.unique(more):
             group = np.flatnonzero(more == extra)
             k = min(n + int(extra), len(self))
+            parameters = self._parameters(k)
             for start in range(0, len(group), max(_BLOCK // k, 1)):
                 users = group[start : start + max(_BLOCK // k, 1)]
                 found_scores, found = self._index.search(np.ascontiguousarray(vectors[users]), k, params=parameters)
@@ -162,11 +166,11 @@ class FaissIndex(VectorIndex):
                 rows[users], scores[users] = best_first(found, found_scores, n)
         return rows, scores
 
-    def _parameters(self) -> Any:
+    def _parameters(self, k: int) -> Any:
         faiss = _faiss()
         options = {} if self._selector is None else {"sel": self._selector}
         if self._family == "HNSW":
-            return faiss.SearchParametersHNSW(efSearch=self.effort, **options)
+            return faiss.SearchParametersHNSW(efSearch=max(self.effort or 0, k), **options)
         if self._family == "IVF":
             return faiss.SearchParametersIVF(nprobe=self.effort, **options)
         return None
