@@ -29,15 +29,15 @@ class FaissIndex(VectorIndex):
         factory: What FAISS's ``index_factory`` makes of it, among these families:
 
             - ``"Flat"``: exact.
-            - ``"HNSW32"``: a graph of neighbours, 32 each: fast, at some 270 bytes an item besides its vector, and long to build.
-              It is made for vectors of one length: others, with "inner_product", are found less well.
+            - ``"HNSW32"``: a graph of neighbours, 32 each: fast, at some 270 bytes an item besides its vector, and
+              long to build. It is made for vectors of one length: others, with "inner_product", are found less well.
             - ``"IVF4096,Flat"``: 4096 lists of items, of which a search reads a few. About sqrt(V) to 16 sqrt(V) lists.
             - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D has to be
               a multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
         metric: "inner_product" or "cosine".
-        effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as a
-            search asks for), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default 128
-            candidates, or a 64th of the lists.
+        effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as it
+            returns), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default
+            128 candidates, or a 64th of the lists.
 
     Attributes:
         effort: As given; it may be set anew at any time. None where everything is looked at.
