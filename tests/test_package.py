@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "evaluation.watch": KERAS | {"retrieval", "evaluation"},
     "evaluation.callback": KERAS | {"retrieval", "evaluation"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
-    "serving": KERAS | {"_version", "data", "features", "layers", "models"},
+    "serving": KERAS | {"_version", "data", "features", "layers", "models", "retrieval"},
 }
 # The Keras-free parts that use TensorFlow.
 USE_TENSORFLOW = {"data.pipeline", "retrieval.exact", "retrieval.index"}

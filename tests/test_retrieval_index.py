@@ -304,7 +304,8 @@ def tensors(draw):
     numbers = st.integers(-2, 2)
     users = draw(hnp.arrays(np.float32, (rows, width), elements=numbers))
     items = draw(hnp.arrays(np.float32, (count, width), elements=numbers))
-    seen = draw(hnp.arrays(np.int64, (rows, draw(st.integers(0, 30))), elements=st.integers(-1, max(count - 1, 0))))
+    rows_or_not = st.integers(-3, count + 3) | st.sampled_from([2**31, 2**32, -(2**32)])
+    seen = draw(hnp.arrays(np.int64, (rows, draw(st.integers(0, 30))), elements=rows_or_not))
     return users, items, draw(st.integers(1, 80)), seen, draw(st.sampled_from([1, 64, 200, 10**6]))
 
 
@@ -320,12 +321,14 @@ def slow_best_rows(users, items, n, seen):
 
 @given(tensors())
 def test_best_rows_equals_a_full_sort_at_any_block_size(case):
-    users, items, n, seen, block_scores = case
-    rows, scores = best_rows(users, items, n, seen, block_scores=block_scores)
+    users, items, n, seen, block_numbers = case
+    rows, scores = best_rows(users, items, n, seen, block_numbers=block_numbers)
     assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items, n, seen)
-    rows, scores = best_rows(users, items, n, block_scores=block_scores)
+    # Integers with their scales, as an export keeps them; none seen.
+    scales = np.float32([1, 2, 0.5])[np.arange(len(items)) % 3]
+    rows, scores = best_rows(users, items.astype(np.int8), n, scales=scales, block_numbers=block_numbers)
     unseen = np.full((len(users), 1), -1)
-    assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items, n, unseen)
+    assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items * scales[:, None], n, unseen)
 
 
 def test_best_rows_works_in_a_graph_that_is_saved(tmp_path):
@@ -346,7 +349,7 @@ def test_best_rows_works_in_a_graph_that_is_saved(tmp_path):
             ]
         )
         def recommend(self, users, n, seen):
-            return best_rows(users, self.items, n, seen, block_scores=100)
+            return best_rows(users, self.items, n, seen, block_numbers=100)
 
     tf.saved_model.save(Module(), str(tmp_path / "module"))
     loaded = tf.saved_model.load(str(tmp_path / "module"))

@@ -97,15 +97,21 @@ def _largest(scores: np.ndarray, n: int) -> np.ndarray:
     return np.nonzero(chosen)[1].reshape(-1, n)
 
 
-# Scores held at once by `best_rows`: blocks this large amortise the start of each operation, and 32 MB is little beside
-# a catalogue that needs blocks.
-_BLOCK_SCORES = 2**23
+# Scores held at once by `best_rows`, and entries of item vectors that it has to make float32: blocks this large
+# amortise the start of each operation, and 32 MB is little beside a catalogue that needs blocks.
+_BLOCK_NUMBERS = 2**23
 # Neighbouring items whose largest score is looked at before their own.
 _GROUP = 16
 
 
 def best_rows(
-    users: Any, items: Any, n: Any, seen: Any = None, *, block_scores: int = _BLOCK_SCORES
+    users: Any,
+    items: Any,
+    n: Any,
+    seen: Any = None,
+    *,
+    scales: Any = None,
+    block_numbers: int = _BLOCK_NUMBERS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The rows of ``items`` with the ``n`` largest inner products for every user, best first: a function of tensors.
 
@@ -119,8 +125,10 @@ def best_rows(
         users: User vectors, (B, D), float32.
         items: Item vectors, (V, D), float32, or another number type that is cast block by block.
         n: How many rows to return, a scalar; more than V is allowed.
-        seen: The rows of ``items`` that each user must not get, (B, S) integers. Numbers below 0 are padding.
-        block_scores: About how many scores are held at once.
+        seen: The rows of ``items`` that each user must not get, (B, S) integers. What is no row is ignored, such as -1
+            for padding.
+        scales: What each item's scores are multiplied by, (V,) float32, for vectors kept as integers. None: nothing.
+        block_numbers: About how many scores are held at once, and of vectors that are cast, how many entries.
 
     Returns:
         ``(rows, scores)``: (B, n) int32 and (B, n) float32. Where fewer than ``n`` items are left for a user, the rest
@@ -134,15 +142,18 @@ def best_rows(
                [0, 1]], dtype=int32)
     """
     users, items, n = tf.cast(users, tf.float32), tf.convert_to_tensor(items), tf.cast(n, tf.int32)
-    seen = None if seen is None else tf.cast(seen, tf.int32)
+    seen = None if seen is None else tf.cast(seen, tf.int64)
     batch, count = tf.shape(users)[0], tf.shape(items)[0]
 
     def merge(start: tf.Tensor, stop: tf.Tensor, rows: tf.Tensor, scores: tf.Tensor, group: int) -> Any:
         """The best of rows start..stop and of ``(rows, scores)``, which are of lower rows."""
         block = tf.matmul(users, tf.cast(items[start:stop], tf.float32), transpose_b=True)
+        if scales is not None:
+            block *= scales[start:stop]
         if seen is not None:
-            inside = tf.where((seen >= start) & (seen < stop))
-            at = tf.stack([tf.cast(inside[:, 0], tf.int32), tf.gather_nd(seen, inside) - start], axis=1)
+            places = seen - tf.cast(start, tf.int64)
+            inside = tf.where((places >= 0) & (places < tf.cast(stop - start, tf.int64)))
+            at = tf.stack([inside[:, 0], tf.gather_nd(places, inside)], axis=1)
             block = tf.tensor_scatter_nd_update(block, at, tf.fill(tf.shape(at)[:1], -np.inf))
         best, best_scores = _best_columns(block, n, group)
         rows, scores = tf.concat([rows, best + start], axis=1), tf.concat([scores, best_scores], axis=1)
@@ -153,7 +164,8 @@ def best_rows(
     rows, scores = tf.fill([batch, n], -1), tf.fill([batch, n], np.float32(-np.inf))
     # Whole groups in the loop, the few items after them at the end.
     whole = count - count % _GROUP
-    block = _GROUP * tf.maximum(block_scores // (_GROUP * tf.maximum(batch, 1)), 1)
+    width = 1 if items.dtype == tf.float32 else tf.shape(items)[1]  # a block of float32 is no copy
+    block = _GROUP * tf.maximum(block_numbers // (_GROUP * tf.maximum(batch, width)), 1)
 
     def body(start: tf.Tensor, rows: tf.Tensor, scores: tf.Tensor) -> Any:
         stop = tf.minimum(start + block, whole)
