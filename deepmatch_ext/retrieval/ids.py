@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import listing, problem
 
 
 def raw_ids(what: str, values: Any) -> np.ndarray:
@@ -37,12 +37,6 @@ def require_unique(what: str, ids: np.ndarray, remedy: str = "Keep one vector fo
     index = _index(ids)
     if not index.is_unique:
         raise problem(what, "be unique", f"{listing(index[index.duplicated()].unique())} repeated", remedy)
-
-
-def listing(values: Any, most: int = 5) -> str:
-    """The first few of ``values`` and how many more there are, for an error message."""
-    shown = ", ".join(repr(value) for value in np.asarray(values[:most]).tolist())
-    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
 class Ids:

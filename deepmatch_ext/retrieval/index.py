@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import one_of, positive_int, problem
+from deepmatch_ext._checks import listing, one_of, positive_int, problem
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.exact import Seen, best_rows, check_floats, check_seen, seen_pairs
 from deepmatch_ext.retrieval.files import (
@@ -24,7 +24,7 @@ from deepmatch_ext.retrieval.files import (
     write_folder,
     write_ids,
 )
-from deepmatch_ext.retrieval.ids import Ids, listing
+from deepmatch_ext.retrieval.ids import Ids
 
 # Products of entries within this stay far inside float32.
 _LARGEST = 1e15

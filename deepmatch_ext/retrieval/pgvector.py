@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import one_of, positive_int, problem
+from deepmatch_ext._checks import listing, one_of, positive_int, problem
 from deepmatch_ext.retrieval.exact import Seen, check_floats, check_seen
 from deepmatch_ext.retrieval.files import METRICS, check_items
-from deepmatch_ext.retrieval.ids import listing, raw_ids
+from deepmatch_ext.retrieval.ids import raw_ids
 from deepmatch_ext.retrieval.index import unit_vectors
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
