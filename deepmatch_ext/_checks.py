@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 
 def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
     """The ValueError to raise: ``what`` must ``rule``; got ``got``. ``remedy``
@@ -30,6 +32,12 @@ def missing_name(module: str, name: str, left_behind: Mapping[str, str]) -> Exce
     if name in left_behind:
         return ImportError(f"DeepMatch's {name} is not carried over into {module}. {left_behind[name]}", name=module)
     return AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def listing(values: Any, most: int = 5) -> str:
+    """The first few of ``values`` and how many more there are, for an error message."""
+    shown = ", ".join(repr(value) for value in np.asarray(values[:most]).tolist())
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
 def positive_int(what: str, value: Any, remedy: str = "") -> int:
