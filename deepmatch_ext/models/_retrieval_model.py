@@ -283,7 +283,8 @@ class RetrievalModel(keras.Model):
     def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
         """Keras's ``save``. The file is written under another name first, so that a former one stays whole until then.
 
-        ``tf.keras.models.load_model(filepath)`` reads it, with ``safe_mode`` on and no `custom_objects`.
+        ``tf.keras.models.load_model(filepath)`` reads a ``.keras`` file, with ``safe_mode`` on and no `custom_objects`;
+        an ``.h5`` file wants ``deepmatch_ext.layers.custom_objects``.
         """
         with whole_file(filepath, overwrite) as path:
             super().save(path, overwrite, *args, **kwargs)
