@@ -7,7 +7,7 @@ started again each time, and let through in the end. Afterwards:
     resumed     the runs whose weights ended equal, bit for bit, to those of a run that nothing disturbed; all must
     in a save   the kills that fell into the writing of a file, seen by the unfinished file that they left
 
-Options: ``--kills N`` (20), ``--runs N`` (5) that they are spread over, ``--seed N``, ``--rows N``, ``--items N``.
+Options: ``--kills N`` (20), ``--runs N`` (5, or a few more) that they are spread over, ``--seed N``, ``--rows N``, ``--items N``.
 ``TF_USE_LEGACY_KERAS=1`` does it with tf-keras.
 """
 
@@ -129,31 +129,35 @@ def main() -> None:
         undisturbed = Run(Path(work) / "undisturbed", arguments.rows, arguments.items)
         seconds = undisturbed.finish()
         print(f"undisturbed: {EPOCHS} epochs in {seconds:.1f} s")
-        for number in range(arguments.runs):
+        number = 0
+        while killed < arguments.kills:  # a run may end before all of its kills
             run = Run(Path(work) / f"run{number}", arguments.rows, arguments.items)
-            kills = arguments.kills // arguments.runs + (number < arguments.kills % arguments.runs)
-            for _ in range(kills):
+            kills = min(-(-arguments.kills // arguments.runs), arguments.kills - killed)
+            done = 0
+            while done < kills and not (run.folder / "final.npz").exists():
                 before = unfinished_files(run.folder)
                 process = run.start()
                 # So that the kills of one run fall all over it.
                 time.sleep(chance.uniform(0, 1.5 * seconds / (kills + 1)))
                 process.send_signal(signal.SIGKILL)
                 if process.wait() != -signal.SIGKILL:
-                    break  # it had ended
-                killed += 1
+                    continue  # it had ended
+                done += 1
                 in_save += bool(unfinished_files(run.folder) - before)
                 model = run.folder / "model.keras"
                 if model.exists():
                     whole = is_readable(model)
                     readable, lost = readable + whole, lost + (not whole)
+            killed += done
             if not (run.folder / "final.npz").exists():
                 run.finish()
             same = all(np.array_equal(a, b) for a, b in zip(run.weights(), undisturbed.weights(), strict=True))
             resumed += same
-            print(f"run {number}: {kills} kills, weights {'equal' if same else 'DIFFERENT'}", flush=True)
+            number += 1
+            print(f"run {number}: {done} kills, weights {'equal' if same else 'DIFFERENT'}", flush=True)
     print(f"kills {killed}, in a save {in_save}; files read {readable}, lost {lost}")
-    print(f"runs {arguments.runs}, resumed to equal weights {resumed}")
-    if lost or resumed < arguments.runs:
+    print(f"runs {number}, resumed to equal weights {resumed}")
+    if lost or resumed < number:
         sys.exit(1)
 
 

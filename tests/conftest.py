@@ -22,7 +22,8 @@ from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.data import IdMap, Interactions
 from deepmatch_ext.utils import sampledsoftmaxloss
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "40"))
+hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
 hypothesis.settings.load_profile("default")
 
 VOCABULARY, DIM, MAX_LEN = 30, 8, 6
