@@ -7,8 +7,8 @@ started again each time, and let through in the end. Afterwards:
     resumed     the runs whose weights ended equal, bit for bit, to those of a run that nothing disturbed; all must
     in a save   the kills that fell into the writing of a file, seen by the unfinished file that they left
 
-Options: ``--kills N`` (20), ``--runs N`` (5, or a few more) that they are spread over, ``--seed N``, ``--rows N``, ``--items N``.
-``TF_USE_LEGACY_KERAS=1`` does it with tf-keras.
+Options: ``--kills N`` (20), ``--runs N`` (5, or a few more) that they are spread over, ``--seed N``, ``--rows N``,
+``--items N``. ``TF_USE_LEGACY_KERAS=1`` does it with tf-keras.
 """
 
 from __future__ import annotations
