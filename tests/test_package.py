@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "evaluation": CHECKS | {"retrieval", "evaluation"},
     "evaluation.watch": KERAS | {"retrieval", "evaluation"},
     "evaluation.callback": KERAS | {"retrieval", "evaluation"},
+    "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
 }
 
