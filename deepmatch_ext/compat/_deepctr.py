@@ -51,8 +51,8 @@ def _layer_classes(layers: ModuleType) -> Iterator[Any]:
 
 def _mend_layer(layer: Any) -> None:
     layer.add_weight = _add_weight
-    # Keras 3 does not run `call` of a layer that has its own `compute_output_shape`, so layers inside it would get their
-    # weights at the first batch only, and a model that was just built could not load any.
+    # Keras 3 does not run `call` of a layer that has its own `compute_output_shape`, so layers inside it would get
+    # their weights at the first batch only, and a model that was just built could not load any.
     layer.compute_output_spec = keras.Operation.compute_output_spec
     importlib.import_module("keras.saving").register_keras_serializable("deepctr")(layer)
 
@@ -69,7 +69,7 @@ def _add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _mend_configs(layers: ModuleType) -> None:
-    """Three layers leave an argument out of their config, or write its reciprocal: reloaded, they'd compute otherwise."""
+    """Three layers save an argument wrongly or not at all; reloaded, they would compute something else."""
     for layer, complete in {
         layers.InteractingLayer: lambda self: {"scaling": self.scaling},
         layers.CIN: lambda self: {"l2_reg": self.l2_reg},
@@ -93,7 +93,9 @@ def _mask_of_concat(self: Any, inputs: Any, mask: Any = None) -> Any:
         return None
     if self.axis in (-1, len(inputs[0].shape) - 1):
         return functools.reduce(keras.ops.logical_and, [one for one in masks if one is not None])
-    whole = [keras.ops.ones_like(x[..., 0], "bool") if one is None else one for x, one in zip(inputs, masks)]
+    whole = [
+        keras.ops.ones_like(x[..., 0], "bool") if one is None else one for x, one in zip(inputs, masks, strict=True)
+    ]
     return keras.ops.concatenate(whole, axis=self.axis)
 
 

@@ -93,7 +93,7 @@ def _run_gru(self: Any, inputs: Any) -> tf.Tensor:
 
 
 class _Auxiliary:
-    """DIEN's auxiliary loss, in the model by a layer. The builder multiplies it with ``alpha`` and adds it as a loss."""
+    """DIEN's auxiliary loss, in the model by a layer; the builder multiplies it with ``alpha`` and adds it."""
 
     __array_ufunc__ = None  # a NumPy number times this is ours to compute
     in_the_model = True

@@ -1,4 +1,4 @@
-"""What DeepCTR's builders make models of on Keras 3: a model that takes NumPy strings, a Lambda that saves without code."""
+"""For DeepCTR's builders on Keras 3: a model that takes NumPy strings, and a Lambda that saves without code."""
 
 from __future__ import annotations
 
