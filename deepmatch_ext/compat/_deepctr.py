@@ -60,9 +60,9 @@ def _mend_layer(layer: Any) -> None:
 def _add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
     """Keras's ``add_weight`` for a caller who gives the name first, as Keras 2 allowed, or a shape as one integer."""
     if args and isinstance(args[0], str):
-        kwargs["name"], *args = args
+        kwargs["name"], args = args[0], args[1:]
     if args:
-        kwargs["shape"], *args = args
+        kwargs["shape"], args = args[0], args[1:]
     shape = kwargs.get("shape", ())
     kwargs["shape"] = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
     return keras.layers.Layer.add_weight(self, *args, **kwargs)
@@ -130,7 +130,7 @@ def _embedding(input_dim: Any, output_dim: Any, **kwargs: Any) -> Any:
     return keras.layers.Embedding(int(input_dim), int(output_dim), **kwargs)
 
 
-def _mend_bst(bst: ModuleType, layers: ModuleType) -> None:
+def _mend_bst(bst: Any, layers: Any) -> None:
     """The builder asks symbolic tensors for ``get_shape()``, which Keras 3's don't have."""
     concat_func = bst.concat_func
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +10,7 @@ import tensorflow as tf
 from deepmatch_ext._compat import keras, register
 
 
-def mend(dien: ModuleType, layers: ModuleType) -> None:
+def mend(dien: Any, layers: Any) -> None:
     """Replaces what DIEN can't use on Keras 3."""
     layers.DynamicGRU.build = _build_gru
     layers.DynamicGRU.call = _run_gru
