@@ -1,6 +1,6 @@
 """Step time of deepmatch_ext's YoutubeDNN, in a whole ``fit`` from NumPy arrays; prints one JSON line.
 
-Usage: ours.py VOCABULARY BATCH DIM STEPS [--steps-per-execution K] [--optimizer lazy|adam] [--profile]
+Usage: ours.py VOCABULARY BATCH DIM STEPS [--items I] [--steps-per-execution K] [--optimizer lazy|adam] [--profile]
 On tf-keras with TF_USE_LEGACY_KERAS=1. ``--profile`` prints the operations that take most of 20 more steps, before.
 """
 
@@ -32,11 +32,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("vocabulary", "batch", "dim", "steps"):
         parser.add_argument(name, type=lambda text: int(float(text)))
+    parser.add_argument("--items", type=lambda text: int(float(text)), help="how many of the V occur in histories")
     parser.add_argument("--steps-per-execution", type=int, default=1)
     parser.add_argument("--optimizer", choices=["lazy", "adam"], default="lazy")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
-    x = synthetic_input(args.vocabulary, args.batch, args.steps)
+    x = synthetic_input(args.items or args.vocabulary, args.batch, args.steps)
+    if args.items:
+        for name in ("hist_item", "item"):
+            x[name] *= args.vocabulary // args.items  # spread over the whole table
 
     history = SparseFeat("hist_item", args.vocabulary, args.dim, embedding_name="item")
     model = YoutubeDNN(

@@ -18,6 +18,7 @@ import re
 import resource
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ WORKERS = {  # script -> the environment it runs in
 def read_job():
     """What to do: a JSON object with the settings, the limits, the seed, the held-out parts to rank, and paths."""
     return json.loads(sys.argv[1])
+
+
+def clock(job):
+    """The clock to train by: a function that gives seconds.
+
+    The processor's, all threads together, which other work on the machine changes little. Where nothing is ranked,
+    epochs are timed in turn, and there it is the wall clock.
+    """
+    return time.process_time if job["rank"] else time.perf_counter
 
 
 def figures(ranks):

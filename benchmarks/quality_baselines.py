@@ -7,14 +7,13 @@ the validation items too.
 """
 
 import os
-import time
 from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks: its own threads are busy
 
 import numpy as np
-from quality import Progress, print_result, read_job, save
+from quality import Progress, clock, print_result, read_job, save
 
 from deepmatch_ext import __version__, data, evaluation
 
@@ -28,12 +27,12 @@ def main():
     settings = {name: value for name, value in job["settings"].items() if name != "method"}
     if job["settings"]["method"] == "ALS":
         settings["random_state"] = job["seed"]
-    progress, ranks = Progress(**job["limits"]), {}
+    progress, ranks, now = Progress(**job["limits"]), {}, clock(job)
     for part in job["rank"]:
         known, rows = parts[part]
-        start = time.perf_counter()
+        start = now()
         score = fit(split.interactions, known, rows, **settings)
-        seconds = time.perf_counter() - start
+        seconds = now() - start
         ranks[part] = evaluation.target_ranks(
             score, split.interactions.items[rows], seen=data.seen_before(split.interactions, rows)
         )

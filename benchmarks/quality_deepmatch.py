@@ -5,7 +5,6 @@ deepmatch_ext are its input, and it hands back the vectors of the best epoch, wh
 """
 
 import os
-import time
 from importlib.metadata import version
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before TensorFlow is imported
@@ -16,7 +15,7 @@ import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from deepmatch.models import YoutubeDNN
 from deepmatch.utils import NegativeSampler, sampledsoftmaxloss
-from quality import Progress, print_result, read_job, save
+from quality import Progress, clock, print_result, read_job, save
 
 
 def main():
@@ -40,11 +39,11 @@ def main():
             return item_encoder.predict({"item_id": np.arange(item_size)}, batch_size=4096)
         return user_encoder.predict(inputs(part, model.user_input), batch_size=4096)
 
-    progress, seconds, best_weights = Progress(**job["limits"]), 0.0, None
+    progress, seconds, best_weights, now = Progress(**job["limits"]), 0.0, None, clock(job)
     while not progress.done:
-        start = time.perf_counter()
+        start = now()
         model.fit(inputs(train, model.inputs), labels, batch_size=job["settings"]["batch_size"], verbose=0)
-        seconds += time.perf_counter() - start
+        seconds += now() - start
         if progress.add(seconds, ranks(vectors(validation), vectors(), validation) if job["rank"] else None):
             best_weights = model.get_weights()
     if job["rank"]:

@@ -4,14 +4,13 @@ Usage: quality_ours.py JOB, as quality.py makes it; needs deepmatch_ext.
 """
 
 import os
-import time
 from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
-from quality import Progress, print_result, read_job, save
+from quality import Progress, clock, print_result, read_job, save
 
 from deepmatch_ext import YoutubeDNN, __version__, data, evaluation, optimizers
 from deepmatch_ext.samplers import make_sampler
@@ -29,7 +28,7 @@ def main():
     train = data.windows(split.interactions, split.train_targets(), max_len)
     tf.keras.utils.set_random_seed(job["seed"])
     model = build_model(split, settings, job["seed"])
-    watch = Watch(Progress(**job["limits"]), held_out["validation"], job["rank"])
+    watch = Watch(Progress(**job["limits"]), held_out["validation"], job["rank"], clock(job))
     model.fit(train, batch_size=settings["batch_size"], epochs=watch.progress.epochs, callbacks=[watch], verbose=0)
     seconds = watch.fit_seconds()
     if job["rank"]:
@@ -56,21 +55,21 @@ class HeldOut:
 class Watch(tf.keras.callbacks.Callback):
     """Ranks the validation items after each epoch, off the clock; keeps the best epoch's weights; stops."""
 
-    def __init__(self, progress, validation, rank):
+    def __init__(self, progress, validation, rank, now):
         super().__init__()
-        self.progress, self.validation, self.rank = progress, validation, rank
+        self.progress, self.validation, self.rank, self._now = progress, validation, rank, now
         self.best_weights = None
-        self._start, self._paused = time.perf_counter(), 0.0
+        self._start, self._paused = now(), 0.0
 
     def fit_seconds(self):
-        return time.perf_counter() - self._start - self._paused
+        return self._now() - self._start - self._paused
 
     def on_epoch_end(self, epoch, logs=None):
-        seconds, paused_at = self.fit_seconds(), time.perf_counter()
+        seconds, paused_at = self.fit_seconds(), self._now()
         if self.progress.add(seconds, self.validation.ranks(self.model) if self.rank else None):
             self.best_weights = self.model.get_weights()
         self.model.stop_training = self.progress.done
-        self._paused += time.perf_counter() - paused_at
+        self._paused += self._now() - paused_at
 
 
 def build_model(split, settings, seed):

@@ -117,7 +117,7 @@ def test_table(results):
         ]
         for names, runs in grouped(results, "test").items()
     ]
-    columns = ["set", "", *FIGURES, f"validation {MONITOR}", "best epoch/epochs", "s of training", "s an epoch"]
+    columns = ["set", "", *FIGURES, f"validation {MONITOR}", "best epoch/epochs", "CPU s", "CPU s an epoch"]
     return section("Test", [*columns, "peak MB", "settings"], rows)
 
 
@@ -132,8 +132,8 @@ def samplers_table(results):
         for names, runs in grouped(results, "samplers").items()
     ]
     rows.sort(key=lambda row: (SETS.index(row[0]), -float(row[5].split()[0])))
-    columns = ["set", "", *FIGURES, f"validation {MONITOR}", "best epoch/epochs", "s an epoch", "s allowed"]
-    lines = section("Samplers and losses at equal time, by validation", columns, rows)
+    columns = ["set", "", *FIGURES, f"validation {MONITOR}", "best epoch/epochs", "CPU s an epoch", "CPU s"]
+    lines = section("Samplers and losses at equal processor time, by validation", columns, rows)
     bases = {
         names[0]: ", ".join(f"{k} {v}" for k, v in leaves(runs[0]["settings"]).items() if k not in ("sampler", "loss"))
         for names, runs in grouped(results, "samplers").items()
@@ -183,7 +183,7 @@ def choose_table(results):
             "",
             *(f"validation {figure}" for figure in FIGURES),
             "best epoch/epochs",
-            "s of training",
+            "CPU s",
         ]
         lines += section(f"Tried: {name}, {set_name}", columns, rows)
         lines += ["", f"The same for all: {', '.join(f'{k} {v}' for k, v in common.items())}."]
@@ -204,7 +204,7 @@ def plots(results, out):
 
 
 def draw(found, out, name):
-    """A row for each set: recall of the test item against N, and validation against seconds of training."""
+    """A row for each set: recall of the test item against N, and validation against processor seconds of training."""
     from matplotlib import pyplot
 
     sets, names = list(dict.fromkeys(s for s, _ in found)), list(dict.fromkeys(n for _, n in found))
@@ -227,7 +227,9 @@ def draw(found, out, name):
             else:
                 quality.axhline(values[0], linestyle="--", linewidth=1, color=color, label=label)
         recall.set(title=set_name, xlabel="N", ylabel="recall of the test item at N, mean of the seeds")
-        quality.set(title=set_name, xlabel="seconds of training", ylabel=f"validation {MONITOR}", xscale="log")
+        quality.set(
+            title=set_name, xlabel="processor seconds of training", ylabel=f"validation {MONITOR}", xscale="log"
+        )
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     axes[0, 1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))

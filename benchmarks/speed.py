@@ -33,9 +33,11 @@ ENVIRONMENTS = {
     "deepmatch": ["tensorflow==2.21.0", "tf-keras==2.21.0", "deepctr==0.9.4", "deepmatch==0.3.2"],
     "torch": ["torch==2.13.0", "numpy"],
 }
+FEWER = "ours, 10^4 of the items"  # as many different rows a batch as at V = 10^4, spread over the table
 CONFIGURATIONS = {  # environment, script, further arguments, environment variables
     "ours": ("ours", "ours.py", [], {}),
     "ours, 8 steps an execution": ("ours", "ours.py", ["--steps-per-execution", "8"], {}),
+    FEWER: ("ours", "ours.py", ["--items", "1e4"], {}),
     "ours on tf-keras": ("ours", "ours.py", [], {"TF_USE_LEGACY_KERAS": "1"}),
     "deepmatch": ("deepmatch", "peer_deepmatch.py", [], {}),
     "torch, 1 thread": ("torch", "peer_torch.py", [], {"TORCH_THREADS": "1"}),
@@ -175,6 +177,8 @@ def run(args, name, vocabulary, batch, *further):
 def is_run(name, vocabulary, batch):
     if vocabulary > 10**6:
         return name in ("ours", "ours, 8 steps an execution")
+    if name == FEWER:
+        return vocabulary > 10**4
     return name != "deepmatch" or vocabulary < 10**6 or batch == 256  # most of a second a step, and more
 
 
@@ -207,7 +211,7 @@ def table(results):
     good = [r for r in results["runs"] if "error" not in r]
     facts = {name: results[name] for name in ("machine", "rounds", "load before")} | results["rates"]
     facts |= {r["configuration"]: ", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in good}
-    inputs = {(r["vocabulary"], r["batch"], r["steps"], r["input_crc32"]) for r in good}
+    inputs = {(r["vocabulary"], r["batch"], r["steps"], r["input_crc32"]) for r in good if r["configuration"] != FEWER}
     facts["same input for all"] = "yes" if len(inputs) == len({key[:3] for key in inputs}) else "NO"
     lines = [f"- {name}: {value}" for name, value in facts.items()]
     lines += ["", "| V | batch | | ms a step, median | min | max | examples/s | peak MB | over ours | over the floor |"]
@@ -221,7 +225,7 @@ def table(results):
             lines.append(
                 f"| {vocabulary:,} | {batch} | {name} | {median(runs):.2f} | {min(times):.2f} | {max(times):.2f} "
                 f"| {median(runs, 'examples_per_s'):,.0f} | {median(runs, 'peak_rss_mb'):,.0f} "
-                f"| {ratio} | {median(runs) / floor:.1f} |"
+                f"| {ratio} | {'' if name == FEWER else f'{median(runs) / floor:.1f}'} |"
             )
     profile = results.get("profile", {})
     if "profile" in profile:
@@ -266,6 +270,10 @@ def machine():
     return f"{os.cpu_count()} cores,{''.join(models[:1]).partition(':')[2]}, {memory:.0f} GiB, {platform.platform()}"
 
 
+def numbers(text):
+    return [int(float(each)) for each in text.split(",")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", type=Path, default=Path(tempfile.gettempdir(), "deepmatch_ext_benchmarks"))
@@ -274,11 +282,12 @@ def main():
     parser.add_argument("--steps", type=int, default=320, help="at batch 256; a fifth at 4096; fewer for deepmatch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--time-limit", type=float, default=600, help="of one run, in seconds")
+    parser.add_argument("--vocabularies", type=numbers, default=[10**4, 10**5, 10**6, 10**7], help="such as 1e4,1e6")
+    parser.add_argument("--batches", type=numbers, default=[256, 4096], help="such as 256")
     parser.add_argument("--quick", action="store_true", help="one round of 24 steps, V = 10^4 and 10^5, batch 256")
     args = parser.parse_args()
-    vocabularies, batches = (10**4, 10**5, 10**6, 10**7), (256, 4096)
     if args.quick:
-        vocabularies, batches, args.steps, args.rounds = (10**4, 10**5), (256,), 24, 1
+        args.vocabularies, args.batches, args.steps, args.rounds = [10**4, 10**5], [256], 24, 1
     names = [name for name in CONFIGURATIONS if name.startswith(tuple(args.only.split(",")))]
     if not names:
         parser.error(f"--only must hold beginnings of {list(CONFIGURATIONS)}, got {args.only!r}")
@@ -290,13 +299,13 @@ def main():
         make_environment(args.envs, environment, ENVIRONMENTS[environment] + library)
     results = {"machine": machine(), "rounds": args.rounds, "load before": round(os.getloadavg()[0], 2)}
     results |= {"rates": measured_rates(), "runs": []}
-    sizes = [(vocabulary, batch) for vocabulary in vocabularies for batch in batches]
+    sizes = [(vocabulary, batch) for vocabulary in args.vocabularies for batch in args.batches]
     for number in range(args.rounds):
         for name, size in [(name, size) for size in sizes for name in names if is_run(name, *size)]:
             results["runs"].append({"round": number, **run(args, name, *size)})
         write(results, args.out)
     if "ours" in names:
-        results["profile"] = run(args, "ours", min(10**6, max(vocabularies)), 256, "--profile")
+        results["profile"] = run(args, "ours", min(10**6, max(args.vocabularies)), 256, "--profile")
         write(results, args.out)
     print((args.out / "table.md").read_text())
 

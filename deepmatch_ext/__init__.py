@@ -1,6 +1,6 @@
 """The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns."""
 
-from deepmatch_ext import data, evaluation, layers, losses, models, optimizers, retrieval, samplers, utils
+from deepmatch_ext import data, evaluation, layers, losses, models, optimizers, retrieval, samplers, serving, utils
 from deepmatch_ext._version import __version__
 from deepmatch_ext.layers import custom_objects
 from deepmatch_ext.models import YoutubeDNN
@@ -17,5 +17,6 @@ __all__ = [
     "optimizers",
     "retrieval",
     "samplers",
+    "serving",
     "utils",
 ]

@@ -4,7 +4,7 @@ With no arguments it makes its own data. ``--data PATH`` takes a MovieLens folde
 files, or a CSV file of one event a line::
 
     python examples/run_youtubednn.py
-    python examples/run_youtubednn.py --data ml-1m --save model.keras
+    python examples/run_youtubednn.py --data ml-1m --save model.keras --report report.html
     python examples/run_youtubednn.py --data shop.csv --user customer --item sku --time bought_at
 """
 
@@ -49,10 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("no user has two events to train on, besides those for validation and test")
         attributes = user_attributes(dataset)
     except (OSError, ValueError) as error:
-        message = " ".join(str(error).split())
-        source = "" if args.data is None or args.data in message else f"{args.data}: "
-        print(f"run_youtubednn.py: error: {source}{message}", file=sys.stderr)
-        return 2
+        return refused("run_youtubednn.py", args, error)
 
     events = dataset.interactions
     side = ", ".join([*attributes, *events.side]) or "none"
@@ -71,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     show_recommendations(dataset, split.test[:3], user_vectors[:3], item_vectors)
     plot(args.plot, history, ranks)
+    if args.report is not None:
+        write_report(args, split, test, user_vectors, item_vectors, history, ranks, genre_names(dataset))
     if args.save is not None:
         save_and_reload(model, args.save, test, user_vectors, item_vectors)
     return 0
@@ -79,32 +78,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="run_youtubednn.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--data", metavar="PATH", help="a folder or file; without it, data are generated")
-    parser.add_argument("--user", metavar="COLUMN", help="the column of users in a CSV file")
-    parser.add_argument("--item", metavar="COLUMN", help="the column of items in a CSV file")
-    parser.add_argument("--time", metavar="COLUMN", help="the column of times in a CSV file")
+    add_data_arguments(parser)
     parser.add_argument("--users", metavar="N", type=int, default=2000, help="users to generate (default: %(default)s)")
     parser.add_argument("--epochs", metavar="N", type=int, default=30, help="at most (default: %(default)s)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=1024, help="(default: %(default)s)")
     parser.add_argument("--embedding-dim", metavar="N", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--plot", metavar="PATH", default="youtubednn.png", help="(default: %(default)s)")
+    parser.add_argument("--report", metavar="PATH", help="write figures and pictures to this .html file")
     parser.add_argument("--save", metavar="PATH", help="write the model to this .keras file")
     return parser.parse_args(argv)
 
 
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `read` reads."""
+    parser.add_argument("--data", metavar="PATH", help="a folder or file; without it, data are generated")
+    parser.add_argument("--user", metavar="COLUMN", help="the column of users in a CSV file")
+    parser.add_argument("--item", metavar="COLUMN", help="the column of items in a CSV file")
+    parser.add_argument("--time", metavar="COLUMN", help="the column of times in a CSV file")
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuses, before a long run, what would fail at its end."""
-    for name in ("users", "epochs", "batch_size", "embedding_dim"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+    check_at_least_one(args, "users", "epochs", "batch_size", "embedding_dim")
     if args.seed < 0:
         raise ValueError(f"--seed must be at least 0; got {args.seed}")
-    for name, path, suffixes in [("plot", args.plot, (".png", ".pdf", ".svg")), ("save", args.save, (".keras",))]:
+    files = {"plot": (".png", ".pdf", ".svg"), "report": (".html",), "save": (".keras",)}
+    for name, suffixes in files.items():
+        path = getattr(args, name)
         if path is not None and not path.endswith(suffixes):
             raise ValueError(f"--{name} must end in {' or '.join(suffixes)}; got {path!r}")
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise ValueError(f"--{name} must be in a folder that exists; got {path!r}")
+
+
+def check_at_least_one(args: argparse.Namespace, *names: str) -> None:
+    """Refuses numbers below 1."""
+    for name in names:
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+
+
+def refused(program: str, args: argparse.Namespace, error: Exception) -> int:
+    """Says in one line what can't be used; returns the exit status."""
+    message = " ".join(str(error).split())
+    source = "" if args.data is None or args.data in message else f"{args.data}: "
+    print(f"{program}: error: {source}{message}", file=sys.stderr)
+    return 2
 
 
 def read(args: argparse.Namespace) -> data.Dataset:
@@ -116,14 +136,19 @@ def read(args: argparse.Namespace) -> data.Dataset:
         dataset = data.Dataset("generated", made.interactions, users, items)
     else:
         dataset = data.read_dataset(args.data, args.user, args.item, args.time)
-    events = dataset.interactions
-    if dataset.items is None or "genres" not in dataset.items:
+    genres = genre_names(dataset)
+    if genres is None:
         return dataset
-    genres = dataset.items["genres"].reindex(events.item_ids.values).str.split("|").str[0]
-    if genres.isna().all():
-        return dataset
-    genre_ids = ids_of(genres)
+    events, genre_ids = dataset.interactions, ids_of(genres)
     return replace(dataset, interactions=replace(events, side={"genre": genre_ids[events.items]}))
+
+
+def genre_names(dataset: data.Dataset) -> pd.Series | None:
+    """The first genre of each item, in the order of item ids from 1; None where none is known."""
+    if dataset.items is None or "genres" not in dataset.items:
+        return None
+    genres = dataset.items["genres"].reindex(dataset.interactions.item_ids.values).str.split("|").str[0]
+    return None if genres.isna().all() else genres
 
 
 def user_attributes(dataset: data.Dataset) -> dict[str, np.ndarray]:
@@ -245,6 +270,38 @@ def plot(path: str, history: History, ranks: dict[str, np.ndarray]) -> None:
     right.legend()
     figure.savefig(path, dpi=120)
     print(f"\nPlot: {path}")
+
+
+def write_report(
+    args: argparse.Namespace,
+    split: data.Split,
+    test: dict[str, Any],
+    user_vectors: np.ndarray,
+    item_vectors: np.ndarray,
+    history: History,
+    ranks: dict[str, np.ndarray],
+    genres: pd.Series | None,
+) -> None:
+    """Writes the HTML report of what has been trained and measured, if matplotlib is installed."""
+    try:
+        evaluation.write_report(
+            args.report,
+            user_vectors,
+            item_vectors,
+            test["item_id"],
+            seen=data.seen_before(split.interactions, split.test),
+            history=history,
+            ranks={name: of_targets for name, of_targets in ranks.items() if name != "YoutubeDNN"},
+            item_count=split.interactions.item_counts(split.train),
+            item_groups=None if genres is None else [None, *genres],
+            settings=vars(args),
+            title=f"YoutubeDNN on {args.data or 'generated data'}",
+            name="YoutubeDNN",
+        )
+    except ImportError as error:
+        print(f"\nNo report: {error}")
+    else:
+        print(f"Report: {args.report}")
 
 
 def save_and_reload(

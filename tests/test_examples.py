@@ -15,16 +15,21 @@ import pytest
 
 from deepmatch_ext import data
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "run_youtubednn.py"
+FOLDER = pathlib.Path(__file__).parents[1] / "examples"
+SCRIPT = FOLDER / "run_youtubednn.py"
 DATA = os.environ.get("DEEPMATCH_EXT_DATA")
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("run_youtubednn", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPT)
 
 
 @pytest.fixture
@@ -92,8 +97,8 @@ def movielens_folder(tmp_path):
 
 
 def test_generated_data_by_default(run, tmp_path):
-    saved, plot = tmp_path / "model.keras", tmp_path / "curves.png"
-    status, printed, complaints = run("--users", 80, "--save", saved, "--plot", plot)
+    saved, plot, report = tmp_path / "model.keras", tmp_path / "curves.png", tmp_path / "report.html"
+    status, printed, complaints = run("--users", 80, "--save", saved, "--plot", plot, "--report", report)
     assert status == 0
     assert complaints == ""
     assert printed.startswith("generated: 80 users, 1200 items, ")
@@ -107,6 +112,11 @@ def test_generated_data_by_default(run, tmp_path):
         assert len(set(titles.split(" | "))) == 5
         assert all(re.fullmatch(r"[A-Z][a-z]+ \d+", title) for title in titles.split(" | "))
     assert is_plot(plot)
+    # The report has the same figures, and everything that it can show.
+    page = report.read_text(encoding="utf-8")
+    assert f"<td>YoutubeDNN</td><td>{figures(printed)['YoutubeDNN'][0]:.4f}</td>" in page
+    assert page.count("<figcaption>") == 6
+    assert "Comedy (" in page
     assert saved.is_file()
     assert "its vectors are equal" in printed
 
@@ -226,6 +236,7 @@ def test_data_that_cannot_be_used_get_one_line(run, tmp_path, kind):
         (["--epochs", 0], "--epochs"),
         (["--seed", -1], "--seed"),
         (["--save", "model.h5"], "model.h5"),
+        (["--report", "report.pdf"], "report.pdf"),
         (["--plot", "plot.txt"], "plot.txt"),
         (["--plot", "/no/such/folder/plot.png"], "/no/such/folder/plot.png"),
     ],
@@ -272,3 +283,168 @@ def test_one_epoch_of_movielens_100k(run):
     assert "943 users, 1682 items, 100000 events; side: user_age, user_gender, user_occupation, genre" in printed
     table = figures(printed)
     assert table["YoutubeDNN"][2] > table["popularity"][2]  # Recall@50, after a single epoch
+
+
+# Two stages.
+
+
+@pytest.fixture(scope="module")
+def two_stage():
+    return load(FOLDER / "run_two_stage.py")
+
+
+@pytest.fixture
+def run_two(two_stage, capsys):
+    """Runs the two stages with small settings; gives the exit status, what it printed, and what it complained of."""
+
+    def run_main(*arguments):
+        small = ["--epochs", 1, "--embedding-dim", 8, "--retrieve", 20, "--negatives", 5, "--ranker-events", 4]
+        status = two_stage.main(list(map(str, [*small, *arguments])))
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run_main
+
+
+def two_stage_table(printed):
+    rows = re.findall(r"^(first stage\S*(?: then \w+)?) +(\d\.\d{4}) +(\d\.\d{4}) +(\d\.\d{4})$", printed, re.M)
+    return {name: list(map(float, numbers)) for name, *numbers in rows}
+
+
+# DeepCTR's own layer, on Keras 3: DIN's query is an item id, which is never padding, so its mask is of no use.
+@pytest.mark.filterwarnings("ignore:Layer 'concat:UserWarning")
+def test_two_stages(run_two):
+    status, printed, complaints = run_two("--users", 60)
+    assert (status, complaints) == (0, "")
+    assert printed.startswith("generated: 60 users, 1200 items, ")
+    table = two_stage_table(printed)
+    assert list(table) == ["first stage", "first stage, then DIN"]
+    # The second stage orders what the first retrieved.
+    assert table["first stage"][2] == table["first stage, then DIN"][2] > 0
+    assert table["first stage"][:2] != table["first stage, then DIN"][:2]
+
+
+def test_the_ranker_s_lessons_come_between_what_the_first_stage_knows_and_validation(two_stage):
+    # User 1 had 1..9, user 2 had 10..13, user 3 had 14..16; the last is for the test, the one before for validation.
+    events = data.Interactions.from_sequences([0, 9, 13, 16], list(range(1, 17)))
+    split = data.leave_last_out(events)
+    early, lessons = two_stage.early_and_lessons(split, ranker_events=3)
+    # Of user 1's seven train events the last three; of user 2's two the last one, half of them; of user 3's one, none.
+    assert events.items[early].tolist() == [1, 2, 3, 4, 10, 14]
+    assert events.items[lessons].tolist() == [5, 6, 7, 11]
+
+
+def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monkeypatch):
+    """Which events each first stage is trained on, and which are counted for each list."""
+    trained, counted = [], []
+
+    class Model:
+        def __init__(self, vocabulary_size):
+            self.items = np.random.default_rng(len(trained)).normal(size=(vocabulary_size, 4)).astype("float32")
+
+        def fit(self, x, callbacks=(), **options):
+            trained.append(sorted(x["item_id"].tolist()))
+            for watch in callbacks:
+                watch.best_epoch = 0
+
+        def user_vectors(self, x):
+            return np.ones((len(x["item_id"]), 4), np.float32)
+
+        def item_vectors(self):
+            return self.items
+
+    class Stop(Exception):
+        pass
+
+    def stop(ranker, lessons, validation, *_):
+        raise Stop(lessons.x["item_id"].tolist(), validation.x["item_id"].tolist())
+
+    follows = two_stage.follows
+
+    def counting(ids, history, events, known):
+        counted.append(sorted(events.items[known].tolist()))
+        return follows(ids, history, events, known)
+
+    events = data.Interactions.from_sequences([0, 9, 13], list(range(1, 14)))
+    split = data.leave_last_out(events)
+    monkeypatch.setattr(two_stage, "build_first", lambda columns, seed: Model(events.item_vocabulary_size))
+    monkeypatch.setattr(two_stage, "build_ranker", lambda *_: None)
+    monkeypatch.setattr(two_stage, "train_ranker", stop)
+    monkeypatch.setattr(two_stage, "follows", counting)
+    early, lessons = two_stage.early_and_lessons(split, ranker_events=3)
+    args = two_stage.parse_arguments(["--retrieve", "5", "--embedding-dim", "4"])
+    with pytest.raises(Stop) as stopped:
+        two_stage.two_stages(split, early, lessons, {}, 1, args)
+    assert stopped.value.args == ([5, 6, 7, 11], [8, 12])
+    # Targets of the first stage that is judged (users' first events have no history), and of the one for the lessons.
+    assert trained == [[2, 3, 4, 5, 6, 7, 11], [2, 3, 4]]
+    # What is counted for the lessons, for validation and for the test.
+    everything = [1, 2, 3, 4, 5, 6, 7, 10, 11]
+    assert counted == [[1, 2, 3, 4, 10], everything, everything]
+
+
+def test_the_order_of_lists_is_judged_over_all_events(two_stage):
+    # Event 0 took the item 7, second by score; event 1 took 9, tied for the first place; event 2's was not retrieved.
+    ids = np.array([[5, 7, 8], [9, 4, 0], [1, 2, 3]])
+    lists = two_stage.Lists({"item_id": np.array([7, 9, 6])}, {"item_id": ids})
+    scores = np.array([[0.5, 0.4, 0.1], [0.3, 0.3, -np.inf], [3, 2, 1]])
+    figures = two_stage.list_metrics(lists, scores)
+    assert figures["HR@10"] == pytest.approx(2 / 3)
+    assert figures["Recall@3"] == pytest.approx(2 / 3)
+    assert figures["NDCG@10"] == pytest.approx(2 / np.log2(3) / 3)
+
+
+def test_a_lesson_is_the_item_taken_and_others_that_were_retrieved(two_stage):
+    # Event 0's item is third in its list, which ends in padding; event 1's was not retrieved, so it teaches nothing.
+    ids = np.array([[4, 5, 6, 7, 0], [1, 2, 3, 4, 5]])
+    x = {"item_id": np.array([6, 9]), "user": np.array([70, 71])}
+    lists = two_stage.Lists(x, {"item_id": ids, "score": ids / 10})
+    rows = []
+
+    class Ranker:
+        inputs = tuple(SimpleNamespace(name=name) for name in ("user", "item_id", "score"))
+
+        def compile(self, optimizer, loss):
+            self.loss = loss
+
+        def fit(self, x, labels, **options):
+            rows.append({name: values.tolist() for name, values in x.items()})
+            # Equal scores: log of the number of items in the lesson.
+            assert np.allclose(self.loss(labels[:, None], np.zeros((len(labels), 1), "float32")), np.log(3))
+            assert labels.tolist() == [1, 0, 0]
+            return SimpleNamespace(history={"loss": [0.0]})
+
+        def predict_on_batch(self, x):
+            return np.asarray(x["score"])[:, None]
+
+        def get_weights(self):
+            return len(rows)
+
+        def set_weights(self, weights):
+            self.weights = weights
+
+    ranker = Ranker()
+    best = two_stage.train_ranker(ranker, lists, lists, negatives=2, epochs=9, seed=0)
+    assert (best, ranker.weights) == (1, 1)  # no epoch was better, and two without progress were enough
+    assert len(rows) == 3
+    for row in rows:
+        assert row["user"] == [70] * 3
+        assert row["item_id"][0] == 6
+        assert set(row["item_id"][1:]) < {4, 5, 7}
+        assert len(set(row["item_id"])) == 3
+        assert row["score"] == [item / 10 for item in row["item_id"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--seeds", "1,x"], "--seeds"),
+        (["--negatives", 20, "--retrieve", 20], "--negatives"),
+        (["--epochs", 0], "--epochs"),
+        (["--data", "/no/such/folder"], "/no/such/folder"),
+    ],
+)
+def test_two_stages_refuse_what_cannot_be(run_two, arguments, named):
+    status, printed, complaints = run_two(*arguments)
+    assert (status, printed) == (2, "")
+    assert re.fullmatch(rf"run_two_stage\.py: error: .*{re.escape(named)}.*\n", complaints), complaints

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "evaluation.callback": KERAS | {"retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
+    "serving": KERAS | {"_version", "data", "features", "layers", "models"},
 }
 
 

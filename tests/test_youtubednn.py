@@ -597,12 +597,52 @@ def test_predict_gives_each_examples_loss():
     assert np.mean(losses) == pytest.approx(model.evaluate(x, batch_size=16, verbose=0), rel=1e-5)
 
 
-def test_what_needs_the_arrays_themselves_goes_through_keras():
+def items_of_steps(**fit):
+    """The target items of each training step; every item is one row's target, and rows are in the items' order."""
+    model, x = small_model(), {**small_input(VOCABULARY - 1), "item": np.arange(1, VOCABULARY)}
+    model.compile("adam", sampledsoftmaxloss, run_eagerly=True)
+    steps, train_step = [], model.train_step
+
+    def watched(data):
+        steps.append(data[0]["item"].numpy().ravel().tolist())
+        return train_step(data)
+
+    model.train_step = watched
+    model.fit(x, batch_size=4, verbose=0, **fit)
+    return steps
+
+
+def test_epochs_of_some_steps_go_on_where_the_last_one_stopped():
+    a_pass = -(-(VOCABULARY - 1) // 4)
+    steps = items_of_steps(steps_per_epoch=a_pass - 1, epochs=a_pass)  # a_pass - 1 passes in all
+    assert len(steps) == a_pass * (a_pass - 1)
+    for start in range(0, len(steps), a_pass):
+        assert sorted(np.concatenate(steps[start : start + a_pass])) == list(range(1, VOCABULARY))
+    assert steps[:a_pass] != steps[a_pass : 2 * a_pass]
+
+
+def test_whole_batches_are_shuffled_on_demand():
+    steps = items_of_steps(shuffle="batch", epochs=2)
+    items = list(range(1, VOCABULARY))
+    in_order = [items[start : start + 4] for start in range(0, len(items), 4)]
+    a_pass = len(in_order)
+    first, second = steps[:a_pass], steps[a_pass:]
+    assert sorted(first) == sorted(second) == in_order
+    assert in_order not in (first, second)
+    assert len({tuple(map(tuple, each)) for each in (first, second)}) == 2
+    assert first[-1] == second[-1] == in_order[-1]  # what is left over
+    with pytest.raises(ValueError, match=r"`shuffle` must be True, False or 'batch'; got 'rows'"):
+        items_of_steps(shuffle="rows")
+
+
+def test_evaluation_and_prediction_stop_after_so_many_steps():
     model, x = small_model(), small_input(64)
     model.compile("adam", sampledsoftmaxloss)
-    model.fit(x, batch_size=16, verbose=0)
-    model.fit(x, batch_size=16, steps_per_epoch=2, verbose=0)
-    assert int(model.get_layer("candidates").get_weights()[0]) == 4 + 2
+    part = {name: values[:32] for name, values in x.items()}
+    assert model.evaluate(x, batch_size=16, steps=2, verbose=0) == model.evaluate(part, batch_size=16, verbose=0)
+    np.testing.assert_array_equal(
+        model.predict(x, batch_size=16, steps=2, verbose=0), model.predict(part, batch_size=16, verbose=0)
+    )
 
 
 def test_inputs_of_either_rank_and_any_integer_type_can_follow_each_other():
@@ -622,7 +662,7 @@ def test_the_order_of_an_epoch_follows_from_seed_and_steps_however_threads_run()
     model, x = small_model(), small_input(64)
     model.compile("adam", sampledsoftmaxloss)
     model.fit(x, batch_size=16, epochs=2, verbose=0)  # 8 steps
-    order = model._epoch_order(64, 16)
+    order = model._epoch_order(64, 16, whole_batches=False)
     for first_step in (9, 13, 17):
         np.testing.assert_array_equal(order(), np.random.default_rng([1024, first_step]).permutation(64))
 

@@ -1,5 +1,5 @@
 """Evaluation: ranks of the targets over the whole catalogue, the metrics that follow, baselines to compare with,
-and a watch on the training."""
+a watch on the training, and a report in pictures."""
 
 from deepmatch_ext.evaluation.baselines import Markov, Popularity
 from deepmatch_ext.evaluation.callback import RetrievalMetrics
@@ -12,6 +12,8 @@ from deepmatch_ext.evaluation.metrics import (
     ranking_metrics,
     target_ranks,
 )
+from deepmatch_ext.evaluation.projector import write_projector
+from deepmatch_ext.evaluation.report import write_report
 from deepmatch_ext.evaluation.watch import CollapseWarning, TrainingWatch
 
 __all__ = [
@@ -28,4 +30,6 @@ __all__ = [
     "popular_share",
     "ranking_metrics",
     "target_ranks",
+    "write_projector",
+    "write_report",
 ]

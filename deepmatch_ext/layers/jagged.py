@@ -6,7 +6,6 @@ before it reaches the table. B examples, T positions, N valid positions in the b
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import tensorflow as tf
@@ -85,25 +84,29 @@ def _weighted_sum(
 
     In the compressed row format: seven times as fast as ``tf.sparse.sparse_dense_matmul`` forward, five backward.
     """
-    size = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]])
+    # TensorFlow 2.15 divides by the number of rows, and kills the process, where there is nothing to multiply, so there
+    # a zero is. Branches are around what goes in and not around the product: a sparse matrix that is handed to a branch
+    # can be saved in a SavedModel, but not loaded.
+    has_values = tf.size(index) > 0
+    nothing = tf.zeros([1], tf.int64)
+    row, index, weights = tf.cond(has_values, lambda: (row, index, weights), lambda: (nothing, nothing, tf.zeros([1])))
+    size = tf.maximum(tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]]), 1)
     matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
         indices=tf.stack([row, index], axis=1), values=weights, dense_shape=size
     )
 
-    # TensorFlow 2.15 divides by the number of rows, and kills the process, where there is nothing to multiply.
-    has_values = tf.size(index) > 0
+    def not_empty(dense: tf.Tensor, least: tf.Tensor) -> tf.Tensor:
+        zeros = tf.stack([least, tf.shape(dense, out_type=tf.int64)[1]])
+        return tf.cond(has_values, lambda: dense, lambda: tf.zeros(zeros))
 
     @tf.custom_gradient
     def product(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            def transposed_product() -> tf.Tensor:
-                transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
-                return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=upstream)
+            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
+            grad = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=not_empty(upstream, size[0]))
+            return grad[: tf.shape(rows)[0]]
 
-            return tf.cond(has_values, transposed_product, lambda: tf.zeros_like(rows))
-
-        nothing = tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[1]])
-        multiply = functools.partial(tf.raw_ops.SparseMatrixMatMul, a=matrix, b=rows)
-        return tf.cond(has_values, multiply, lambda: tf.zeros(nothing)), gradient
+        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=not_empty(rows, size[1]))
+        return pooled[:num_rows], gradient
 
     return product(rows)

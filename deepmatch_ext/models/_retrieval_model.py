@@ -124,15 +124,18 @@ class RetrievalModel(keras.Model):
             validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
-        # What needs the arrays themselves is left to Keras.
-        if rows is not None and not kwargs.get("steps_per_epoch") and isinstance(shuffle, bool):
+        if rows is not None:
+            if shuffle not in (True, False, "batch"):
+                raise problem("`shuffle`", "be True, False or 'batch'", repr(shuffle))
             examples = _with_weights(x, y, sample_weight)
             if validation_split and validation_data is None:
                 rows, examples, held_out = _split_off(examples, rows, validation_split)
                 held_out_size = kwargs.pop("validation_batch_size", None) or size
                 validation_data = batches(held_out, len(held_out[1]), held_out_size)
-            order = self._epoch_order(rows, size) if shuffle else None
+            order = self._epoch_order(rows, size, shuffle == "batch") if shuffle else None
             x = batches(examples, rows, size, order)
+            if kwargs.get("steps_per_epoch"):
+                x = x.repeat()  # epochs may then end anywhere in the data
             y = batch_size = sample_weight = None
             validation_split = 0.0
         if isinstance(x, tf.data.Dataset):
@@ -156,7 +159,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, y)
-        if rows is not None and kwargs.get("steps") is None:
+        if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, size)
             y = batch_size = None
@@ -166,7 +169,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, None)
-        if rows is not None and kwargs.get("steps") is None:
+        if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x, batch_size = batches((x, y), rows, size), None
         return super().predict(x, batch_size, **kwargs)
@@ -232,8 +235,10 @@ class RetrievalModel(keras.Model):
         held_out = _with_weights(x, y, sample_weight)
         return held_out if rows is None else batches(held_out, rows, batch_size)
 
-    def _epoch_order(self, rows: int, batch_size: int) -> Callable[[], np.ndarray]:
+    def _epoch_order(self, rows: int, batch_size: int, whole_batches: bool) -> Callable[[], np.ndarray]:
         """Draws the order of an epoch's rows, from the seed and the number of the epoch's first step.
+
+        ``whole_batches`` stay as they are, in another order, and what is left over stays at the end.
 
         The steps are read once, here: tf.data draws an order on a thread of its own, beside the step that counts.
         """
@@ -242,7 +247,12 @@ class RetrievalModel(keras.Model):
         epochs = itertools.count()
 
         def order() -> np.ndarray:
-            return np.random.default_rng([seed, first + next(epochs) * steps]).permutation(rows)
+            draw = np.random.default_rng([seed, first + next(epochs) * steps])
+            if not whole_batches:
+                return draw.permutation(rows)
+            number = rows // batch_size
+            starts = draw.permutation(number)[:, np.newaxis] * batch_size
+            return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
 
         return order
 

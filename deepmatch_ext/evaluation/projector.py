@@ -1,0 +1,87 @@
+"""Vectors for TensorBoard's projector: a map to turn and search, with names."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext.evaluation.report import write_whole
+
+
+def write_projector(
+    folder: str | os.PathLike[str],
+    item_vectors: Any,
+    labels: Mapping[str, Sequence[Any]] | Sequence[Any] | None = None,
+    *,
+    name: str = "items",
+) -> None:
+    """Writes what ``tensorboard --logdir FOLDER`` shows in its projector.
+
+    Three files: ``tensors.tsv``, ``metadata.tsv`` and ``projector_config.pbtxt``, the last of them written last. Older
+    ones of these names are replaced; each folder holds one set of vectors. Needs neither TensorBoard nor TensorFlow.
+    The projector itself draws at most 100,000 points.
+
+    Args:
+        folder: The log folder, made if it isn't there.
+        item_vectors: (V, D) one vector for each item id. Row 0, padding, is left out.
+        labels: What is known of each item, by item id: a list of V names, or column -> list of V. The item id is
+            the last column, unless it is given.
+        name: What the vectors are called.
+
+    Raises:
+        ValueError: The arrays don't fit each other.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> write_projector(folder, np.eye(3), {"title": ["", "Dune", "Heat"], "genre": ["", "SF", "Crime"]})
+        >>> [line.split("\\t") for line in Path(folder, "metadata.tsv").read_text(encoding="utf-8").splitlines()]
+        [['title', 'genre', 'item_id'], ['Dune', 'SF', '1'], ['Heat', 'Crime', '2']]
+    """
+    vectors = np.asarray(item_vectors)
+    if vectors.ndim != 2 or len(vectors) < 2 or vectors.shape[1] == 0 or vectors.dtype.kind not in "iuf":
+        got = f"{vectors.dtype} of shape {vectors.shape}"
+        raise problem("`item_vectors`", "be numbers of shape (V, D), V at least 2", got)
+    if not np.isfinite(vectors).all():
+        raise problem("`item_vectors`", "be finite", "NaN or infinity among them")
+    if labels is None:
+        labels = {}
+    elif not isinstance(labels, Mapping):
+        labels = {"name": labels}
+    columns = {str(column): list(values) for column, values in labels.items()}
+    for column, values in columns.items():
+        if len(values) != len(vectors):
+            rule = f"have {len(vectors)} entries, one for each item id and one for padding"
+            raise problem(f"the labels {column!r}", rule, f"{len(values)}")
+    columns.setdefault("item_id", list(range(len(vectors))))
+    # The projector takes the first line for a header only where there are several columns.
+    lines = ["\t".join(map(_cell, columns))] if len(columns) > 1 else []
+    lines += ["\t".join(map(_cell, row)) for row in zip(*(values[1:] for values in columns.values()), strict=True)]
+    numbers = io.StringIO()
+    np.savetxt(numbers, vectors[1:].astype(np.float32), fmt="%.9g", delimiter="\t")  # 9 digits make the same float32
+    config = [
+        "embeddings {",
+        f"  tensor_name: {json.dumps(str(name), ensure_ascii=False)}",
+        f"  tensor_shape: {len(vectors) - 1}",
+        f"  tensor_shape: {vectors.shape[1]}",
+        '  tensor_path: "tensors.tsv"',
+        '  metadata_path: "metadata.tsv"',
+        "}",
+    ]
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    write_whole(place / "tensors.tsv", numbers.getvalue())
+    write_whole(place / "metadata.tsv", "\n".join([*lines, ""]))
+    write_whole(place / "projector_config.pbtxt", "\n".join([*config, ""]))
+
+
+def _cell(value: Any) -> str:
+    """A value on one line and in one column; the projector wants no empty name."""
+    return " ".join(str(value).split()) or "-"

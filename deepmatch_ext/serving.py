@@ -1,0 +1,418 @@
+"""Export for serving: a SavedModel that recommends wherever TensorFlow runs, without this package and DeepCTR."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import int_at_least, no_duplicates, one_of, problem
+from deepmatch_ext._compat import keras
+from deepmatch_ext._version import __version__
+from deepmatch_ext.data import IdMap
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
+from deepmatch_ext.layers import HashIds
+from deepmatch_ext.models import RetrievalModel
+
+FORMAT = 1  # of the manifest
+MANIFEST = "manifest.json"
+VECTOR_DTYPES = ("float32", "float16", "int8")
+
+_NUMBERS_AT_ONCE = 2**24  # scores, and entries of item vectors, that a search holds as float32: 64 MB each
+
+
+def export_recommender(
+    model: RetrievalModel,
+    folder: str | os.PathLike[str],
+    *,
+    item_ids: Any = None,
+    item_vectors: Any = None,
+    id_maps: Mapping[str, IdMap] | None = None,
+    vector_dtype: str = "float32",
+    version: int | None = None,
+) -> Path:
+    """Writes a SavedModel that turns user features into vectors and recommendations, as a new version in ``folder``.
+
+    It has three signatures, and loads with ``tf.saved_model.load``, TensorFlow Serving and the like, where neither this
+    package nor DeepCTR is installed:
+
+    ==================== =================================== ===========================================
+    signature            reads                               gives
+    ==================== =================================== ===========================================
+    ``user_vector``      the user's features                 ``user_vector`` (B, D)
+    ``recommend``        these, and ``n`` ()                 ``item_ids`` (B, n), ``scores`` (B, n)
+    ``recommend_unseen`` these, ``n`` and ``seen`` (B, S)    the same, without the items in ``seen``
+    ==================== =================================== ===========================================
+
+    Features have the names, shapes and types of ``model.user_input``; in names, whatever is no ASCII letter, digit or
+    underscore becomes an underscore. ``n`` is an int32 from 1 to the number of items.
+    ``seen`` holds item ids as they come out, padded with anything that is no item's id. The best item comes first, and
+    of equal scores the one that comes first in the catalogue. A place that no item is left for has the score -inf, and
+    as its id the manifest's ``no_item``: ``""``, or 0, or where 0 is an item's id, the first of -1, -2, ... that is
+    none.
+
+    A version is a folder with a number for its name, as TensorFlow Serving wants it. It is written under another name
+    and renamed, so that whoever watches the folder finds it whole or not at all; a version that exists is never
+    touched. Beside the SavedModel lies ``manifest.json``: what a server has to know to check its requests.
+
+    Args:
+        model: What a builder such as `YoutubeDNN` returned.
+        folder: Where the versions are. Made if it is not there.
+        item_ids: The items' own ids, integers or strings, in the order of the model's: an `IdMap`, or an array whose
+            element ``k`` is item id ``k + 1``. None: the model's ids, 1..V-1.
+        item_vectors: With ``item_ids``: vectors (len(item_ids), D) in their order, in place of those of the whole
+            catalogue; for a hashed item column, or for the part of the catalogue that may be recommended.
+        id_maps: name of a user input -> `IdMap`: this input takes raw ids there, such as a history of the items' own
+            ids. Raw ids that the map does not know become 0.
+        vector_dtype: How the item vectors are kept: ``float32``, ``float16``, or ``int8`` (each vector's entries as
+            127ths of its largest). The table that histories are looked up in stays as it is.
+        version: The new version's number, 1 or more. None: one above the highest in ``folder``.
+
+    Returns:
+        The new version's folder.
+
+    Raises:
+        ValueError: An argument can't be used, or the version exists; nothing is written then.
+
+    Example:
+        >>> import tempfile
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 4, 8, embedding_name="item"), 5, "mean", "hist_len")
+        >>> model = YoutubeDNN([history], [SparseFeat("item", 4, 8)])
+        >>> names = IdMap(["tea", "milk", "bread"])
+        >>> path = export_recommender(model, tempfile.mkdtemp(), item_ids=names, id_maps={"hist_item": names})
+        >>> path.name
+        '1'
+        >>> served = tf.saved_model.load(str(path))  # in any process that has TensorFlow
+        >>> user = {"hist_item": tf.constant([["milk", "tea", "", "", ""]]), "hist_len": tf.constant([[2]])}
+        >>> recommend = served.signatures["recommend_unseen"]
+        >>> recommend(**user, n=tf.constant(1), seen=tf.constant([["milk", "tea"]]))["item_ids"].numpy()
+        array([[b'bread']], dtype=object)
+    """
+    if not isinstance(model, RetrievalModel):
+        raise problem("`model`", "be what a builder such as YoutubeDNN returns", type(model).__name__)
+    one_of("`vector_dtype`", vector_dtype, VECTOR_DTYPES)
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise problem("`folder`", "be a folder", f"the file {str(folder)!r}")
+    if version is not None:
+        version = int_at_least("`version`", version, 1)
+        if (folder / str(version)).exists():
+            raise problem(
+                "`version`",
+                "be new, since a version that exists is never changed",
+                f"{version}, which is in {str(folder)!r}",
+                "Leave it out for the next number.",
+            )
+    columns = model._towers.user_columns
+    id_maps = _checked_maps(columns, id_maps)
+    ids, vectors = _catalogue(model, item_ids, item_vectors)
+    no_duplicates(
+        "The user inputs, beside `n` and `seen`,",
+        ["n", "seen", *(_argument(tensor.name) for tensor in model.user_input)],
+    )
+
+    recommender = _Recommender(model, ids, _stored(vectors, vector_dtype), id_maps)
+    manifest = {
+        "format": FORMAT,
+        "written_by": {"deepmatch_ext": __version__, "tensorflow": tf.__version__},
+        "signatures": sorted(recommender.signatures),
+        "items": len(vectors),
+        "dim": vectors.shape[1],
+        "vector_dtype": vector_dtype,
+        "item_ids": recommender.id_dtype.name,
+        "no_item": recommender.no_item,
+        "inputs": _inputs(columns, id_maps),
+    }
+    return _write(recommender, manifest, folder, version)
+
+
+def top_rows(
+    user_vectors: tf.Tensor,
+    item_vectors: Any,
+    n: tf.Tensor,
+    *,
+    scales: Any = None,
+    seen: tf.Tensor | None = None,
+    numbers_at_once: int = _NUMBERS_AT_ONCE,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows of the ``n`` item vectors with the largest inner products, best first, by blocks of items.
+
+    Of equal scores the lower row comes first.
+
+    Args:
+        user_vectors: (B, D) float32.
+        item_vectors: (V, D), a tensor or variable of any number type, taken as float32 block by block.
+        n: () int32, 1..V.
+        scales: (V,) float32: what each item's scores are multiplied by. None: nothing.
+        seen: (B, S) int64: for each user, rows that are left out; what is no row is ignored. None: none.
+        numbers_at_once: Scores that are held at once, and entries of item vectors as float32; at least B and D.
+
+    Returns:
+        ``(rows, scores)``: (B, n) int64 and (B, n) float32; row -1 with score -inf where fewer than n are left.
+
+    Example:
+        >>> rows, _ = top_rows(tf.constant([[1.0, 0.0]]), tf.constant([[2.0, 9.0], [3.0, 0.0], [1.0, 5.0]]), 2)
+        >>> rows.numpy()
+        array([[1, 0]])
+    """
+    users, (total, width) = tf.shape(user_vectors)[0], tf.unstack(tf.shape(item_vectors))
+    n = tf.convert_to_tensor(n, tf.int32)
+    block = tf.clip_by_value(numbers_at_once // tf.maximum(users, width), 1, total)
+
+    def with_block(start: tf.Tensor, best: tf.Tensor, best_rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        stop = tf.minimum(start + block, total)
+        scores = tf.matmul(user_vectors, tf.cast(item_vectors[start:stop], tf.float32), transpose_b=True)
+        if scales is not None:
+            scores *= scales[start:stop]
+        if seen is not None:
+            scores = _left_out(scores, seen - tf.cast(start, tf.int64))
+        found, places = tf.math.top_k(scores, tf.minimum(n, stop - start))
+        # What was found before stands first, and of equals top_k takes the first.
+        rows = tf.concat([best_rows, tf.cast(start + places, tf.int64)], axis=1)
+        best, order = tf.math.top_k(tf.concat([best, found], axis=1), n)
+        return stop, best, tf.gather(rows, order, batch_dims=1)
+
+    nothing = tf.fill([users, n], -np.inf), tf.fill([users, n], tf.constant(-1, tf.int64))
+    shapes = tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None])
+    _, scores, rows = tf.while_loop(lambda start, *_: start < total, with_block, (0, *nothing), shapes)
+    return tf.where(tf.math.is_inf(scores), tf.constant(-1, tf.int64), rows), scores
+
+
+def _left_out(scores: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """``scores`` (B, b) with -inf at ``places`` (B, S), those outside 0..b-1 ignored."""
+    inside = tf.where((places >= 0) & (places < tf.shape(scores, out_type=tf.int64)[1]))
+    at = tf.stack([inside[:, 0], tf.gather_nd(places, inside)], axis=1)
+    return tf.tensor_scatter_nd_update(scores, at, tf.fill([tf.shape(at)[0]], -np.inf))
+
+
+class _Recommender:
+    """The functions behind the signatures."""
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        ids: IdMap | None,
+        stored: tuple[np.ndarray, np.ndarray | None],
+        id_maps: Mapping[str, IdMap],
+    ) -> None:
+        vectors, scales = stored
+        self._vectors = tf.Variable(vectors, trainable=False)
+        self._scales = None if scales is None else tf.Variable(scales, trainable=False)
+        self._tables = {name: _table(known) for name, known in id_maps.items()}
+        self._vocabularies = [layer._vocabulary for layer in model.layers if _has_vocabulary(layer)]
+        self.id_dtype: tf.DType = tf.int64
+        self.no_item: int | str = 0
+        self._places, self._ids = None, None
+        if ids is not None:
+            self.id_dtype, self.no_item = _no_item(ids)
+            same = [name for name, known in id_maps.items() if known == ids]
+            self._places = self._tables[same[0]] if same else _table(ids)
+            self._ids = tf.Variable([self.no_item, *ids.values], dtype=self.id_dtype, trainable=False)
+        self._user_input = list(model.user_input)
+        self._encoder = keras.Model(model.user_input, model.user_emb)
+
+        user = {spec.name: spec for spec in (_spec(tensor, id_maps) for tensor in self._user_input)}
+        n = {"n": tf.TensorSpec([], tf.int32, "n")}
+        seen = {"seen": tf.TensorSpec([None, None], self.id_dtype, "seen")}
+        self.signatures = {
+            "user_vector": tf.function(self._user_vector, autograph=False).get_concrete_function(**user),
+            "recommend": tf.function(self._recommend, autograph=False).get_concrete_function(**user, **n),
+            "recommend_unseen": tf.function(self._recommend, autograph=False).get_concrete_function(
+                **user, **n, **seen
+            ),
+        }
+
+    def trackable(self) -> tf.Module:
+        """What a SavedModel of the signatures has to hold: the variables and tables that they use, and no others."""
+        variables = {v.ref(): v for function in self.signatures.values() for v in function.graph.variables}
+        tables = [*self._tables.values(), *self._vocabularies, *([] if self._places is None else [self._places])]
+        module = tf.Module()
+        module.resources = [*variables.values(), *tables]
+        return module
+
+    def _user_vector(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"user_vector": self._vectors_of(inputs)}
+
+    def _recommend(self, n: tf.Tensor, seen: tf.Tensor | None = None, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        items = int(self._vectors.shape[0])
+        in_range = tf.debugging.Assert((n >= 1) & (n <= items), [f"`n` must be from 1 to {items}, the items; got", n])
+        users = tf.debugging.check_numerics(self._vectors_of(inputs), "A user's vector must be finite")
+        checks = [in_range]
+        if seen is not None:
+            message = "`seen` must have a row for each user"
+            checks.append(tf.debugging.assert_equal(tf.shape(seen)[0], tf.shape(users)[0], message))
+            seen = (seen if self._places is None else self._places.lookup(seen)) - 1
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            rows, scores = top_rows(users, self._vectors, n, scales=self._scales, seen=seen)
+        places = rows + 1  # 0 for no item
+        return {"item_ids": places if self._ids is None else tf.gather(self._ids, places), "scores": scores}
+
+    def _vectors_of(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        encoded = []
+        for tensor in self._user_input:
+            values = inputs[_argument(tensor.name)]
+            if tensor.name in self._tables:
+                values = tf.cast(self._tables[tensor.name].lookup(values), tensor.dtype)
+            encoded.append(values)
+        return tf.cast(self._encoder(encoded, training=False), tf.float32)
+
+
+def _has_vocabulary(layer: Any) -> bool:
+    return isinstance(layer, HashIds) and layer.vocabulary_path is not None
+
+
+def _spec(tensor: Any, id_maps: Mapping[str, IdMap]) -> tf.TensorSpec:
+    dtype = _no_item(id_maps[tensor.name])[0] if tensor.name in id_maps else tensor.dtype
+    return tf.TensorSpec(tensor.shape, dtype, _argument(tensor.name))
+
+
+def _argument(name: str) -> str:
+    """The name of an input as a signature can have it."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return plain if plain[0].isalpha() else f"arg_{plain}"
+
+
+def _table(ids: IdMap) -> tf.lookup.StaticHashTable:
+    """Raw ids to 1, 2, ..., unknown ones to 0."""
+    numbers = tf.range(1, len(ids) + 1, dtype=tf.int64)
+    known = tf.lookup.KeyValueTensorInitializer(tf.constant(ids.values, _no_item(ids)[0]), numbers)
+    return tf.lookup.StaticHashTable(known, default_value=0)
+
+
+def _no_item(ids: IdMap) -> tuple[tf.DType, Any]:
+    """The type of raw ids, and one of that type that is none of them."""
+    if ids.values.dtype.kind == "O":
+        return tf.string, ""
+    return tf.int64, next(value for value in itertools.count(0, -1) if value not in ids)
+
+
+def _refuse_empty(what: str, ids: IdMap) -> None:
+    if "" in ids:
+        raise problem(what, "hold no empty string, which stands for no item", "one")
+
+
+def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple[IdMap | None, np.ndarray]:
+    """The items' own ids, if there are any, and the items' vectors (N, D), padding left out."""
+    ids = item_ids if item_ids is None or isinstance(item_ids, IdMap) else IdMap(item_ids)
+    if ids is not None:
+        _refuse_empty("`item_ids`", ids)
+    if item_vectors is None:
+        vectors = model.item_vectors()[1:]
+        if ids is not None and len(ids) != len(vectors):
+            raise problem(
+                "`item_ids`",
+                f"have an id for each of the model's {len(vectors)} items",
+                f"{len(ids)}",
+                "For a part of the catalogue, give its `item_vectors`, too.",
+            )
+    else:
+        if ids is None:
+            raise problem("`item_vectors`", "come with `item_ids`, which say whose they are", "vectors alone")
+        vectors = np.asarray(item_vectors, np.float32)
+        expected = (len(ids), int(model.user_emb.shape[-1]))
+        if vectors.shape != expected:
+            raise problem("`item_vectors`", f"have shape {expected}, a row for each of `item_ids`", vectors.shape)
+    if not np.isfinite(vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise problem("The item vectors", "be finite", f"others in row {row}")
+    return ids, vectors
+
+
+def _stored(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The vectors as they are kept, and with int8, what each item's scores are to be multiplied by."""
+    if dtype == "int8":
+        largest = np.abs(vectors).max(axis=1)
+        scales = np.where(largest > 0, largest, 1) / np.float32(127)
+        return np.rint(vectors / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+    limit = float(np.finfo(dtype).max)
+    if vectors.size and np.abs(vectors).max() > limit:
+        raise problem("The item vectors", f"be within {dtype}, {limit:g}", f"{np.abs(vectors).max():g}")
+    return vectors.astype(dtype), None
+
+
+def _checked_maps(columns: Sequence[Column], id_maps: Mapping[str, IdMap] | None) -> dict[str, IdMap]:
+    if id_maps is None:
+        return {}
+    if not isinstance(id_maps, Mapping):
+        raise problem("`id_maps`", "be a dictionary, name of a user input -> IdMap", type(id_maps).__name__)
+    sparse = {
+        column.name: column.sparsefeat if isinstance(column, SequenceColumn) else column
+        for column in columns
+        if not isinstance(column, DenseColumn)
+    }
+    for name, known in id_maps.items():
+        what = f"`id_maps[{name!r}]`"
+        if name not in sparse or sparse[name].use_hash:
+            able = sorted(name for name, column in sparse.items() if not column.use_hash)
+            raise problem(what, f"be for a user input of ids that are not hashed, one of {able}", repr(name))
+        if not isinstance(known, IdMap):
+            raise problem(what, "be an IdMap", type(known).__name__)
+        _refuse_empty(what, known)
+        if known.vocabulary_size > sparse[name].vocabulary_size:
+            rule = f"have at most {sparse[name].vocabulary_size - 1} raw ids, as many as the column has room for"
+            raise problem(what, rule, f"{len(known)}")
+    return dict(id_maps)
+
+
+def _inputs(columns: Sequence[Column], id_maps: Mapping[str, IdMap]) -> dict[str, dict[str, Any]]:
+    """What each user input is, for whoever checks and fills it."""
+    inputs: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        for name, (shape, dtype) in input_shapes(column).items():
+            inputs[_argument(name)] = {"kind": "numbers", "shape": list(shape), "dtype": dtype}
+        if isinstance(column, DenseColumn):
+            continue
+        about = inputs[_argument(column.name)]
+        sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
+        about["kind"] = "id"
+        if column.name in id_maps:
+            raw_dtype, padding = _no_item(id_maps[column.name])
+            about["dtype"] = raw_dtype.name
+        else:
+            padding = "0" if sparse.dtype == "string" else 0
+            if not sparse.use_hash:
+                about["vocabulary_size"] = sparse.vocabulary_size
+        if isinstance(column, SequenceColumn):
+            about.update(kind="history", padding=padding, length=None, weights=None)
+            for kind, companion in [("length", column.length_name), ("weights", column.weight_name)]:
+                if companion is not None:
+                    about[kind] = _argument(companion)
+                    inputs[_argument(companion)]["kind"] = kind
+    return inputs
+
+
+def _write(recommender: _Recommender, manifest: Mapping[str, Any], folder: Path, version: int | None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{uuid.uuid4().hex}.unfinished"
+    try:
+        # Nothing is trained there, and gradients of our own can't be saved.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(recommender.trackable(), str(unfinished), recommender.signatures, options)
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        while True:
+            target = folder / str(_highest(folder) + 1 if version is None else version)
+            try:
+                unfinished.rename(target)
+                return target
+            except OSError:
+                if version is not None or not target.exists():
+                    raise
+                # Another export took the number between the look and the renaming.
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _highest(folder: Path) -> int:
+    return max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)

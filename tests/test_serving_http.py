@@ -1,0 +1,446 @@
+"""The server of the examples over a real socket: answers, refusals, metrics, a change of version, the end."""
+
+import asyncio
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import MAX_LEN, VOCABULARY, history_column, item_column, user_part
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext.data import IdMap
+from deepmatch_ext.retrieval import top_n
+from deepmatch_ext.serving import export_recommender
+
+for module in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(module, reason=f"{module} is not installed: pip install 'deepmatch_ext[serve]'")
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "serve.py"
+NAMES = IdMap([f"sku-{k}" for k in range(1, VOCABULARY)])
+
+
+@contextlib.contextmanager
+def serving(folder, *options, without):
+    """The port of a server in a process of its own, in which this package and DeepCTR can't be imported."""
+    for name in ("deepmatch_ext", "deepctr"):
+        (without / f"{name}.py").write_text("raise ImportError('not here')")
+    environment = {**os.environ, "PYTHONPATH": str(without), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(SCRIPT), str(folder), "--port", "0", "--poll-seconds", "0.1", *options]
+    log = without / "log.txt"
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
+        try:
+            until(lambda: "running on" in log.read_text() or process.poll() is not None, log)
+            yield int(re.search(r"running on http://127\.0\.0\.1:(\d+)", log.read_text())[1]), process, log
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def until(holds, log=None):
+    """Waits for what another process does; a minute is for a machine that is very busy."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, log and log.read_text()
+        time.sleep(0.02)
+
+
+def ask(port, method, path, body=None):
+    """Status, headers and text of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        text = body if body is None or isinstance(body, bytes) else json.dumps(body)
+        connection.request(method, path, text, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.headers, response.read().decode()
+    finally:
+        connection.close()
+
+
+def recommend(port, body):
+    status, _, text = ask(port, "POST", "/recommend", body)
+    return status, json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def plain(trained, tmp_path_factory):
+    """A server of the small model with original ids; two requests, or 30 items, are its most."""
+    model, _ = trained
+    folder = tmp_path_factory.mktemp("plain")
+    export_recommender(model, folder, item_ids=NAMES, id_maps={"hist_item": NAMES})
+    with serving(folder, "--max-n", "20", without=tmp_path_factory.mktemp("without")) as (port, _, _):
+        yield port
+
+
+def expected(model, x, n, seen=()):
+    exclude = (np.array([0, len(seen)]), np.array(seen, np.int64))
+    ids, scores = top_n(model.user_vectors(x), model.item_vectors(), n, exclude=exclude)
+    left = np.isfinite(scores[0])
+    return ids[0][left], scores[0][left]
+
+
+def row(x, k):
+    return {name: values[k : k + 1] for name, values in user_part(x).items()}
+
+
+def history(x, k):
+    return NAMES.decode(x["hist_item"][k, : x["hist_len"][k]]).tolist()
+
+
+def test_recommendations_are_the_model_s(trained, plain):
+    model, x = trained
+    for k in range(3):
+        had = history(x, k)
+        status, answer = recommend(plain, {"user": {"hist_item": had}, "n": 5, "seen": had})
+        ids, scores = expected(model, row(x, k), 5, NAMES.encode(had))
+        assert (status, answer["version"]) == (200, 1)
+        assert answer["ids"] == NAMES.decode(ids).tolist()
+        assert answer["scores"] == pytest.approx(scores.tolist(), abs=1e-6)
+
+
+def test_ten_without_being_asked_a_long_history_is_cut_and_unknown_ids_are_no_fault(trained, plain):
+    model, _ = trained
+    had = [f"sku-{k}" for k in range(1, MAX_LEN + 3)]  # most recent first: the last two are too old
+    had[1] = "withdrawn"
+    cut = {"hist_item": np.array([[1, 0, 3, 4, 5, 6]]), "hist_len": np.array([MAX_LEN])}
+    status, answer = recommend(plain, {"user": {"hist_item": had}, "seen": ["sku-9", "withdrawn"]})
+    assert status == 200
+    assert answer["ids"] == NAMES.decode(expected(model, cut, 10, [9])[0]).tolist()
+
+
+def test_users_nothing_is_known_of_and_users_who_have_seen_nearly_everything(plain):
+    status, answer = recommend(plain, {"user": {"hist_item": []}, "n": 3})
+    assert (status, len(answer["ids"])) == (200, 3)
+    status, answer = recommend(plain, {"user": {"hist_item": []}, "n": 3, "seen": NAMES.values[1:].tolist()})
+    assert (status, answer["ids"]) == (200, ["sku-1"])
+
+
+USER = {"hist_item": ["sku-1"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"{", 400, "the body must be JSON"),
+        (b"[" * 100_000, 400, ""),
+        (b"x" * 2**20 + b"x", 413, "the body must be at most 1048576 bytes"),
+        (b"\xff\xfe", 400, ""),
+        ([], 422, "the body"),
+        ({}, 422, "user: Field required"),
+        ({"user": 3}, 422, "user: Input should be a valid dictionary"),
+        ({"user": {}}, 422, "user must have 'hist_item'"),
+        ({"user": {**USER, "hist": []}}, 422, "user must not have 'hist'; the export reads ['hist_item']"),
+        ({"user": {**USER, "hist_len": 1}}, 422, "user must not have 'hist_len', which is counted here"),
+        ({"user": {"hist_item": "sku-1"}}, 422, "hist_item must be a list; got 'sku-1'"),
+        ({"user": {"hist_item": [1]}}, 422, "hist_item must hold strings; got 1"),
+        ({"user": {"hist_item": [["sku-1"]]}}, 422, "hist_item must hold strings; got ['sku-1']"),
+        ({"user": {"hist_item": ["\ud800"]}}, 422, "hist_item must hold strings; got '\\ud800'"),
+        ({"user": USER, "n": 0}, 422, "n: Input should be greater than or equal to 1"),
+        ({"user": USER, "n": 21}, 422, "n must be at most 20; got 21"),
+        ({"user": USER, "n": 2.5}, 422, "n: Input should be a valid integer"),
+        ({"user": USER, "n": True}, 422, "n: Input should be a valid integer"),
+        ({"user": USER, "seen": "sku-1"}, 422, "seen: Input should be a valid list"),
+        ({"user": USER, "seen": ["sku-1", 4]}, 422, "seen must hold strings; got 4"),
+        ({"user": USER, "top": 3}, 422, "top: Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_the_reason(plain, body, status, message):
+    got, answer = recommend(plain, body)
+    assert (got, answer["detail"][: len(message)]) == (status, message)
+    assert list(answer) == ["detail"]
+
+
+def test_other_types_paths_and_methods(plain):
+    connection = http.client.HTTPConnection("127.0.0.1", plain, timeout=60)
+    connection.request("POST", "/recommend", json.dumps({"user": USER}), {"Content-Type": "text/plain"})
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())) == (
+        415,
+        {"detail": "the content type must be application/json"},
+    )
+    connection.close()
+    assert ask(plain, "GET", "/")[0] == 404
+    assert ask(plain, "GET", "/recommend")[0] == 405
+
+
+def test_health(plain):
+    status, _, text = ask(plain, "GET", "/health")
+    assert (status, json.loads(text)) == (200, {"status": "ok", "version": 1, "items": VOCABULARY - 1})
+
+
+def test_metrics_count_what_happened(plain):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    def read():
+        status, headers, text = ask(plain, "GET", "/metrics")
+        assert (status, headers["content-type"].split(";")[0]) == (200, "text/plain")
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
+
+    before = read()
+    for body in [{"user": USER}, {"user": USER}, {"user": {}}]:
+        recommend(plain, body)
+    ask(plain, "GET", "/secret/of/a/kind")
+    after = read()
+
+    def grown(*key):
+        return after.get(key, 0) - before.get(key, 0)
+
+    assert grown("recommend_requests_total", "/recommend", "200") == 2
+    assert grown("recommend_requests_total", "/recommend", "422") == 1
+    assert grown("recommend_requests_total", "404", "other") == 1
+    assert grown("recommend_seconds_count") == grown("recommend_batch_size_sum") == 2
+    assert (after["recommend_version",], after["recommend_waiting",]) == (1, 0)
+
+
+def test_many_at_once_each_get_their_own(trained, plain):
+    model, x = trained
+    wrong, rows = [], list(range(120))
+
+    def client(mine):
+        for k in mine:
+            had, n = history(x, k), k % 7 + 1
+            status, answer = recommend(plain, {"user": {"hist_item": had}, "n": n, "seen": had[: k % 3]})
+            ids, _ = expected(model, row(x, k), n, NAMES.encode(had[: k % 3]) if k % 3 else [])
+            if (status, answer.get("ids")) != (200, NAMES.decode(ids).tolist()):
+                wrong.append((k, status, answer))
+
+    clients = [threading.Thread(target=client, args=(rows[start::8],)) for start in range(8)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert wrong == []
+
+
+def test_inputs_of_every_kind(tmp_path):
+    columns = [
+        history_column("mean"),
+        VarLenSparseFeat(SparseFeat("genre", 9, 4), 3, "mean", "hist_len"),
+        VarLenSparseFeat(
+            SparseFeat("tags", 20, 4, use_hash=True, dtype="string"), 3, "mean", "tags_len", "tags_weight"
+        ),
+        SparseFeat("city", 20, 4, use_hash=True, dtype="string"),
+        SparseFeat("job", 5, 4),
+        DenseFeat("age", 1),
+        DenseFeat("taste", 2),
+    ]
+    model = YoutubeDNN(columns, [item_column()])
+    export_recommender(model, tmp_path / "export")
+    user = {
+        "hist_item": [4, 2, 9, 7],
+        "genre": [1, 2, 3, 4],
+        "tags": ["new", "red"],
+        "tags_weight": [1, 0.5],
+        "city": "Malmö",
+        "job": 3,
+        "age": 31,
+        "taste": [0.5, -1],
+    }
+    x = {
+        "hist_item": np.array([[4, 2, 9, 7, 0, 0]]),
+        "hist_len": np.array([3]),  # the shorter of the two that share it
+        "genre": np.array([[1, 2, 3]]),
+        "tags": np.array([["new", "red", "0"]]),
+        "tags_len": np.array([2]),
+        "tags_weight": np.array([[[1.0], [0.5], [0.0]]]),
+        "city": np.array(["Malmö"]),
+        "job": np.array([3]),
+        "age": np.array([31.0]),
+        "taste": np.array([[0.5, -1.0]]),
+    }
+    refusals = {
+        "hist_item must hold integers from 0 to 29; got 30": {"hist_item": [30, 2, 3, 4]},
+        "genre must be as long as hist_item, 4; got 3": {"genre": [1, 2, 3]},
+        "user must have 'tags_weight', as long as tags, 2": {"tags_weight": [1]},
+        "tags_weight must hold numbers that float32 holds; got 'a'": {"tags_weight": ["a", 1]},
+        "job must hold integers from 0 to 4; got 5": {"job": 5},
+        "job must hold integers from 0 to 4; got True": {"job": True},
+        "city must hold strings; got None": {"city": None},
+        "age must hold numbers that float32 holds; got nan": {"age": float("nan")},
+        "age must hold numbers that float32 holds; got inf": {"age": float("inf")},
+        "age must hold numbers that float32 holds; got 100": {"age": 10**400},
+        "taste must hold 2 numbers; got 1": {"taste": 3},
+    }
+    (tmp_path / "without").mkdir()
+    with serving(tmp_path / "export", without=tmp_path / "without") as (port, _, _):
+        status, answer = recommend(port, {"user": user, "n": 29, "seen": [4, 2, -8]})
+        assert status == 200, answer
+        assert answer["ids"] == expected(model, x, 29, [4, 2])[0].tolist()
+        for message, change in refusals.items():
+            status, answer = recommend(port, {"user": {**user, **change}})
+            assert (status, answer["detail"][: len(message)]) == (422, message)
+        assert (
+            recommend(port, {"user": user, "n": 30})[1]["detail"] == "n must be at most 29, the number of items; got 30"
+        )
+        assert recommend(port, {"user": user, "seen": ["4"]})[0] == 422
+        assert recommend(port, {"user": user, "seen": [2**63]})[0] == 422
+
+
+def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_way(trained, tmp_path):
+    model, x = trained
+    folder, without = tmp_path / "export", tmp_path / "without"
+    without.mkdir()
+    numbered = {version: IdMap([f"v{version}-{k}" for k in range(1, VOCABULARY)]) for version in (1, 2)}
+    export_recommender(model, folder, item_ids=numbered[1])
+    answers, stop = [], threading.Event()
+
+    def client():
+        while not stop.is_set():
+            k = len(answers) % 50
+            answers.append(
+                (k, recommend(port, {"user": {"hist_item": x["hist_item"][k, : x["hist_len"][k]].tolist()}}))
+            )
+
+    def version():
+        return json.loads(ask(port, "GET", "/health")[2])["version"]
+
+    with serving(folder, without=without) as (port, process, log):
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        until(lambda: len(answers) > 50)
+        export_recommender(model, folder, item_ids=numbered[2])
+        until(lambda: version() == 2, log)
+        more = len(answers)
+        until(lambda: len(answers) > more + 50)
+        # A version that can't be loaded changes nothing.
+        broken = folder / "3"
+        shutil.copytree(folder / "2", folder / ".3")
+        (folder / ".3" / "saved_model.pb").write_bytes(b"rubbish")
+        (folder / ".3").rename(broken)
+        until(lambda: 'recommend_loads_total{result="failed"} 1.0' in ask(port, "GET", "/metrics")[2], log)
+        assert version() == 2
+        # And the highest version taken away is the one before it served again.
+        shutil.rmtree(broken)
+        shutil.rmtree(folder / "2")
+        until(lambda: version() == 1, log)
+        stop.set()
+        for thread in clients:
+            thread.join()
+        assert {answer.get("version") for _, (_, answer) in answers} == {1, 2}
+        for k, (status, answer) in answers:
+            assert status == 200, answer
+            assert answer["ids"] == numbered[answer["version"]].decode(expected(model, row(x, k), 10)[0]).tolist()
+
+        # A request of which half has come when the signal does is answered, and a new one is not taken.
+        body = json.dumps({"user": {"hist_item": [3]}}).encode()
+        lines = ["POST /recommend HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as half:
+            half.sendall(head + body[:5])
+            time.sleep(0.3)  # for the server to read it
+            process.send_signal(signal.SIGTERM)
+
+            def is_closed():
+                with socket.socket() as new:
+                    return new.connect_ex(("127.0.0.1", port)) != 0
+
+            until(is_closed, log)
+            assert process.poll() is None
+            half.sendall(body[5:])
+            answer = b""
+            while part := half.recv(65536):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert json.loads(answer.split(b"\r\n\r\n")[1])["version"] == 1
+        assert process.wait(60) in (0, -signal.SIGTERM), log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "rubbish", "another format"])
+def test_an_export_that_cannot_be_served_gets_one_line(tmp_path, kind, serve, capsys):
+    folder = tmp_path / "export"
+    if kind != "missing":
+        folder.mkdir()
+    if kind in ("rubbish", "another format"):
+        (folder / "4").mkdir()
+        (folder / "4" / "manifest.json").write_text({"rubbish": "{", "another format": '{"format": 99}'}[kind])
+    assert serve.main([str(folder)]) == 2
+    assert re.fullmatch(r"serve\.py: error: .*export.*\n", capsys.readouterr().err)
+
+
+# The service by itself, with an export that can be told what to do.
+
+
+@pytest.fixture(scope="module")
+def serve():
+    spec = importlib.util.spec_from_file_location("serve", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["serve"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class FakeExport:
+    version, items = 1, 9
+
+    def __init__(self):
+        self.batches, self.go_on = [], threading.Event()
+
+    def recommend(self, queries):
+        self.go_on.wait(60)
+        self.batches.append(list(queries))
+        if "bad" in queries:
+            raise ValueError("it was bad")
+        return [f"answer to {query}" for query in queries]
+
+
+def run_service(serve, exports, queries, **limits):
+    """What comes of queries that are all there before the first batch is done: answers or exceptions."""
+
+    async def run():
+        limits_ = {"max_batch": 4, "max_waiting": 100, **limits}
+        service = serve.Service(pathlib.Path(), exports[0], poll_seconds=1, **limits_)
+        running = asyncio.create_task(service.run())
+        first = asyncio.create_task(service.answer(exports[0], "first"))
+        await asyncio.sleep(0.05)  # the first is being computed, alone
+        asked = [asyncio.create_task(service.answer(export, query)) for export, query in queries]
+        await asyncio.sleep(0.05)
+        for export in exports:
+            export.go_on.set()
+        answers = await asyncio.gather(first, *asked, return_exceptions=True)
+        running.cancel()
+        return answers[1:]
+
+    return asyncio.run(run())
+
+
+def test_what_waits_is_computed_together_in_order_up_to_the_limit(serve):
+    export = FakeExport()
+    answers = run_service(serve, [export], [(export, k) for k in range(6)])
+    assert answers == [f"answer to {k}" for k in range(6)]
+    assert export.batches == [["first"], [0, 1, 2, 3], [4, 5]]
+
+
+def test_a_query_goes_to_the_export_that_checked_it(serve):
+    old, new = FakeExport(), FakeExport()
+    run_service(serve, [old, new], [(old, "a"), (old, "b"), (new, "c"), (new, "d")])
+    assert (old.batches, new.batches) == ([["first"], ["a", "b"]], [["c", "d"]])
+
+
+def test_one_bad_query_does_not_spoil_the_others(serve):
+    export = FakeExport()
+    answers = run_service(serve, [export], [(export, "a"), (export, "bad"), (export, "c")])
+    assert [answers[0], answers[2]] == ["answer to a", "answer to c"]
+    assert str(answers[1]) == "it was bad"
+
+
+def test_more_than_may_wait_get_503(serve):
+    export = FakeExport()
+    answers = run_service(serve, [export], [(export, k) for k in range(5)], max_waiting=3)
+    assert answers[:3] == [f"answer to {k}" for k in range(3)]
+    assert [(error.status_code, error.headers) for error in answers[3:]] == [(503, {"Retry-After": "1"})] * 2
