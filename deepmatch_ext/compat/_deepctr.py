@@ -36,8 +36,10 @@ def apply() -> None:
     _mend_builders(deepctr)
     _mend_bst(importlib.import_module("deepctr.models.sequence.bst"), layers)
     _dien.mend(importlib.import_module("deepctr.models.sequence.dien"), layers)
-    # `.h5` files name the operations that stand in the graph, and want them among the custom objects.
-    layers.custom_objects.update({operation.__name__: operation for operation in _mask_operations()})
+    # `.h5` files name classes without their package, and want them among the custom objects, with the operations that
+    # stand in the graph.
+    classes = [DeepCTRModel, PlacedLambda, _dien.AuxiliaryLoss, *_mask_operations()]
+    layers.custom_objects.update({one.__name__: one for one in classes})
     setattr(deepctr, _DONE, True)
 
 

@@ -48,6 +48,11 @@ class DeepCTRModel(keras.Model):
         """Keras's ``predict_on_batch``."""
         return super().predict_on_batch(_tensors(x))
 
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Keras's ``compute_metrics``, of labels (B,), too: some metrics want the shape of the predictions, (B, 1)."""
+        y = tf.nest.map_structure(lambda one: keras.ops.expand_dims(one, 1) if len(one.shape) == 1 else one, y)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
     def add_loss(self, loss: Any) -> None:
         """Keras's ``add_loss``. A loss that is in the model by a layer already (DIEN's) is not added again."""
         if not getattr(loss, "in_the_model", False):
