@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 
 def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
     """The ValueError to raise: ``what`` must ``rule``; got ``got``. ``remedy``
@@ -17,6 +19,12 @@ def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
     """
     text = f"{what} must {rule}; got {got if isinstance(got, str) else repr(got)}."
     return ValueError(f"{text} {remedy}".rstrip())
+
+
+def listing(values: Any, most: int = 5) -> str:
+    """The first few of ``values`` and how many more there are, for an error message."""
+    shown = ", ".join(repr(value) for value in np.asarray(values[:most]).tolist())
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
 def positive_int(what: str, value: Any, remedy: str = "") -> int:

@@ -22,12 +22,11 @@ from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
 from deepmatch_ext.layers import HashIds
 from deepmatch_ext.models import RetrievalModel
+from deepmatch_ext.retrieval import best_rows
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"
 VECTOR_DTYPES = ("float32", "float16", "int8")
-
-_NUMBERS_AT_ONCE = 2**24  # scores, and entries of item vectors, that a search holds as float32: 64 MB each
 
 
 def export_recommender(
@@ -137,65 +136,6 @@ def export_recommender(
     return _write(recommender, manifest, folder, version)
 
 
-def top_rows(
-    user_vectors: tf.Tensor,
-    item_vectors: Any,
-    n: tf.Tensor,
-    *,
-    scales: Any = None,
-    seen: tf.Tensor | None = None,
-    numbers_at_once: int = _NUMBERS_AT_ONCE,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rows of the ``n`` item vectors with the largest inner products, best first, by blocks of items.
-
-    Of equal scores the lower row comes first.
-
-    Args:
-        user_vectors: (B, D) float32.
-        item_vectors: (V, D), a tensor or variable of any number type, taken as float32 block by block.
-        n: () int32, 1..V.
-        scales: (V,) float32: what each item's scores are multiplied by. None: nothing.
-        seen: (B, S) int64: for each user, rows that are left out; what is no row is ignored. None: none.
-        numbers_at_once: Scores that are held at once, and entries of item vectors as float32; at least B and D.
-
-    Returns:
-        ``(rows, scores)``: (B, n) int64 and (B, n) float32; row -1 with score -inf where fewer than n are left.
-
-    Example:
-        >>> rows, _ = top_rows(tf.constant([[1.0, 0.0]]), tf.constant([[2.0, 9.0], [3.0, 0.0], [1.0, 5.0]]), 2)
-        >>> rows.numpy()
-        array([[1, 0]])
-    """
-    users, (total, width) = tf.shape(user_vectors)[0], tf.unstack(tf.shape(item_vectors))
-    n = tf.convert_to_tensor(n, tf.int32)
-    block = tf.clip_by_value(numbers_at_once // tf.maximum(users, width), 1, total)
-
-    def with_block(start: tf.Tensor, best: tf.Tensor, best_rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        stop = tf.minimum(start + block, total)
-        scores = tf.matmul(user_vectors, tf.cast(item_vectors[start:stop], tf.float32), transpose_b=True)
-        if scales is not None:
-            scores *= scales[start:stop]
-        if seen is not None:
-            scores = _left_out(scores, seen - tf.cast(start, tf.int64))
-        found, places = tf.math.top_k(scores, tf.minimum(n, stop - start))
-        # What was found before stands first, and of equals top_k takes the first.
-        rows = tf.concat([best_rows, tf.cast(start + places, tf.int64)], axis=1)
-        best, order = tf.math.top_k(tf.concat([best, found], axis=1), n)
-        return stop, best, tf.gather(rows, order, batch_dims=1)
-
-    nothing = tf.fill([users, n], -np.inf), tf.fill([users, n], tf.constant(-1, tf.int64))
-    shapes = tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None])
-    _, scores, rows = tf.while_loop(lambda start, *_: start < total, with_block, (0, *nothing), shapes)
-    return tf.where(tf.math.is_inf(scores), tf.constant(-1, tf.int64), rows), scores
-
-
-def _left_out(scores: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """``scores`` (B, b) with -inf at ``places`` (B, S), those outside 0..b-1 ignored."""
-    inside = tf.where((places >= 0) & (places < tf.shape(scores, out_type=tf.int64)[1]))
-    at = tf.stack([inside[:, 0], tf.gather_nd(places, inside)], axis=1)
-    return tf.tensor_scatter_nd_update(scores, at, tf.fill([tf.shape(at)[0]], -np.inf))
-
-
 class _Recommender:
     """The functions behind the signatures."""
 
@@ -254,8 +194,8 @@ class _Recommender:
             checks.append(tf.debugging.assert_equal(tf.shape(seen)[0], tf.shape(users)[0], message))
             seen = (seen if self._places is None else self._places.lookup(seen)) - 1
         with tf.control_dependencies([check for check in checks if check is not None]):
-            rows, scores = top_rows(users, self._vectors, n, scales=self._scales, seen=seen)
-        places = rows + 1  # 0 for no item
+            rows, scores = best_rows(users, self._vectors, n, seen, scales=self._scales)
+        places = tf.cast(rows, tf.int64) + 1  # 0 for no item
         return {"item_ids": places if self._ids is None else tf.gather(self._ids, places), "scores": scores}
 
     def _vectors_of(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -33,6 +33,14 @@ def _doctest_names(doctest_namespace):
     doctest_namespace.update(np=np, tf=tf)
 
 
+def csr(lists):
+    """Lists of ids as `Seen`: (indptr, item ids)."""
+    return (
+        np.cumsum([0, *(len(items) for items in lists)]),
+        np.array([item for items in lists for item in items], dtype=np.int64),
+    )
+
+
 def history_column(combiner="mean", **options):
     sparse = SparseFeat("hist_item", VOCABULARY, DIM, embedding_name="item", **options)
     return VarLenSparseFeat(sparse, MAX_LEN, combiner, "hist_len")

@@ -7,16 +7,10 @@ import math
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from conftest import csr
 from hypothesis import given
 
 from deepmatch_ext.evaluation import evaluate, evaluate_vectors, format_table, ranking_metrics, target_ranks
-
-
-def csr(lists):
-    return (
-        np.cumsum([0, *(len(items) for items in lists)]),
-        np.array([item for items in lists for item in items], dtype=np.int64),
-    )
 
 
 def rows_of(scores):

@@ -6,16 +6,10 @@ import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from conftest import csr
 from hypothesis import given
 
 from deepmatch_ext.retrieval import top_n
-
-
-def csr(lists):
-    return (
-        np.cumsum([0, *(len(items) for items in lists)]),
-        np.array([item for items in lists for item in items], dtype=np.int64),
-    )
 
 
 def slow_top_n(users, items, n, excluded):

@@ -15,7 +15,7 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepmatch_ext import YoutubeDNN, serving
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.retrieval import top_n
-from deepmatch_ext.serving import export_recommender, top_rows
+from deepmatch_ext.serving import export_recommender
 
 ITEMS = VOCABULARY - 1
 NAMES = IdMap([f"sku-{k:03d}" for k in range(ITEMS, 0, -1)])  # not in alphabetical order
@@ -168,24 +168,6 @@ def test_smaller_vectors_are_off_by_no_more_than_their_rounding(trained, users, 
     assert (np.abs(found["scores"] - given) <= np.take_along_axis(bound, found["item_ids"] - 1, axis=1)).all()
     assert np.abs(found["scores"] - given).max() > 1e-5  # they are smaller indeed
     assert (np.diff(found["scores"], axis=1) <= 0).all()
-
-
-def test_the_top_rows_at_any_block_size():
-    rng = np.random.default_rng(0)
-    users, items = rng.integers(-2, 3, (6, 3)).astype(np.float32), rng.integers(-2, 3, (50, 3)).astype(np.float32)
-    seen = rng.integers(-3, 55, (6, 9))
-    scores = users @ items.T  # small whole numbers: exact, with many ties
-    for user, rows in enumerate(seen):
-        scores[user, [row for row in rows if 0 <= row < 50]] = -np.inf
-    expected = np.argsort(-scores, axis=1, kind="stable")
-    for n in (1, 7, 50):
-        for numbers_at_once in (6, 20, 97, 10_000):  # blocks of 1, 3, 16 and all items
-            rows, found = top_rows(
-                tf.constant(users), tf.constant(items), n, seen=tf.constant(seen), numbers_at_once=numbers_at_once
-            )
-            ranked = np.take_along_axis(scores, expected, axis=1)[:, :n]
-            np.testing.assert_array_equal(found, ranked)
-            np.testing.assert_array_equal(rows, np.where(np.isinf(ranked), -1, expected[:, :n]))
 
 
 # What a process does that has TensorFlow alone: loads each export, and writes down what it recommends.

@@ -16,8 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import problem
-from deepmatch_ext.data.ids import listing
+from deepmatch_ext._checks import listing, problem
 from deepmatch_ext.data.interactions import Interactions
 
 # Column names that are recognised, in lower case, the likeliest first.

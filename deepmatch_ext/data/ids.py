@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import one_of, problem
+from deepmatch_ext._checks import listing, one_of, problem
 
 
 class IdMap:
@@ -179,12 +179,6 @@ def raw_values(what: str, values: Any) -> np.ndarray:
     if array.size and (array.max() > limit or array.min() < -limit):
         raise problem(what, "fit in 64-bit integers", f"a number past {limit}", "Pass such ids as strings.")
     return array.astype(np.int64)
-
-
-def listing(values: Any, most: int = 5) -> str:
-    """The first few of ``values`` and how many more there are, for an error message."""
-    shown = ", ".join(repr(value) for value in np.asarray(values[:most]).tolist())
-    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import no_duplicates, problem
-from deepmatch_ext.data.ids import IdMap, listing, raw_values, read_only
+from deepmatch_ext._checks import listing, no_duplicates, problem
+from deepmatch_ext.data.ids import IdMap, raw_values, read_only
 
 
 @dataclass(frozen=True, eq=False)

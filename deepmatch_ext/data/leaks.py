@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import one_of, problem
-from deepmatch_ext.data.ids import listing
+from deepmatch_ext._checks import listing, one_of, problem
 from deepmatch_ext.data.interactions import Interactions, time_values
 from deepmatch_ext.data.splits import Split
 from deepmatch_ext.data.windows import windows

@@ -1,10 +1,14 @@
-"""Exact retrieval: the best items of every user by inner product, over the whole catalogue, in blocks of users."""
+"""Exact retrieval: the best items of every user by inner product, over the whole catalogue, in blocks.
+
+``top_n`` is NumPy's, for evaluation; ``best_rows`` is TensorFlow's, for indexes and for graphs that are served.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from deepmatch_ext._checks import positive_int, problem
 
@@ -93,6 +97,105 @@ def _largest(scores: np.ndarray, n: int) -> np.ndarray:
     return np.nonzero(chosen)[1].reshape(-1, n)
 
 
+# Scores held at once by `best_rows`, and entries of item vectors that it has to make float32: blocks this large
+# amortise the start of each operation, and 32 MB is little beside a catalogue that needs blocks.
+_BLOCK_NUMBERS = 2**23
+# Neighbouring items whose largest score is looked at before their own.
+_GROUP = 16
+
+
+def best_rows(
+    users: Any,
+    items: Any,
+    n: Any,
+    seen: Any = None,
+    *,
+    scales: Any = None,
+    block_numbers: int = _BLOCK_NUMBERS,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows of ``items`` with the ``n`` largest inner products for every user, best first: a function of tensors.
+
+    It works eagerly, inside `tf.function`, and in a graph that is exported, with shapes known or unknown. The catalogue
+    is scored in blocks and never sorted: of each block, the ``n`` groups of neighbours with the largest maximum hold
+    its ``n`` best items. Rows of equal scores are in ascending order, at the edge of the best ``n`` too.
+
+    Nothing is checked here: NaN in, nonsense out. `ExactIndex` checks.
+
+    Args:
+        users: User vectors, (B, D), float32.
+        items: Item vectors, (V, D), float32, or another number type that is cast block by block.
+        n: How many rows to return, a scalar; more than V is allowed.
+        seen: The rows of ``items`` that each user must not get, (B, S) integers. What is no row is ignored, such as -1
+            for padding.
+        scales: What each item's scores are multiplied by, (V,) float32, for vectors kept as integers. None: nothing.
+        block_numbers: About how many scores are held at once, and of vectors that are cast, how many entries.
+
+    Returns:
+        ``(rows, scores)``: (B, n) int32 and (B, n) float32. Where fewer than ``n`` items are left for a user, the rest
+        of the row is -1 with score -inf.
+
+    Example:
+        >>> users, items = np.eye(2, dtype="float32"), np.array([[1, 3], [2, 2], [3, 1]], "float32")
+        >>> rows, scores = best_rows(users, items, 2, seen=[[2], [-1]])
+        >>> rows.numpy()
+        array([[1, 0],
+               [0, 1]], dtype=int32)
+    """
+    users, items, n = tf.cast(users, tf.float32), tf.convert_to_tensor(items), tf.cast(n, tf.int32)
+    seen = None if seen is None else tf.cast(seen, tf.int64)
+    batch, count = tf.shape(users)[0], tf.shape(items)[0]
+
+    def merge(start: tf.Tensor, stop: tf.Tensor, rows: tf.Tensor, scores: tf.Tensor, group: int) -> Any:
+        """The best of rows start..stop and of ``(rows, scores)``, which are of lower rows."""
+        block = tf.matmul(users, tf.cast(items[start:stop], tf.float32), transpose_b=True)
+        if scales is not None:
+            block *= scales[start:stop]
+        if seen is not None:
+            places = seen - tf.cast(start, tf.int64)
+            inside = tf.where((places >= 0) & (places < tf.cast(stop - start, tf.int64)))
+            at = tf.stack([inside[:, 0], tf.gather_nd(places, inside)], axis=1)
+            block = tf.tensor_scatter_nd_update(block, at, tf.fill(tf.shape(at)[:1], -np.inf))
+        best, best_scores = _best_columns(block, n, group)
+        rows, scores = tf.concat([rows, best + start], axis=1), tf.concat([scores, best_scores], axis=1)
+        # Of equal scores top_k takes the first, so fillers (-1, -inf) stay before seen items, and low rows before high.
+        scores, order = tf.math.top_k(scores, n)
+        return tf.gather(rows, order, batch_dims=1), scores
+
+    rows, scores = tf.fill([batch, n], -1), tf.fill([batch, n], np.float32(-np.inf))
+    # Whole groups in the loop, the few items after them at the end.
+    whole = count - count % _GROUP
+    width = 1 if items.dtype == tf.float32 else tf.shape(items)[1]  # a block of float32 is no copy
+    block = _GROUP * tf.maximum(block_numbers // (_GROUP * tf.maximum(batch, width)), 1)
+
+    def body(start: tf.Tensor, rows: tf.Tensor, scores: tf.Tensor) -> Any:
+        stop = tf.minimum(start + block, whole)
+        return stop, *merge(start, stop, rows, scores, _GROUP)
+
+    _, rows, scores = tf.while_loop(
+        lambda start, *_: start < whole,
+        body,
+        (tf.constant(0), rows, scores),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None])),
+        parallel_iterations=1,  # one block at a time
+    )
+    return merge(whole, count, rows, scores, 1)
+
+
+def _best_columns(scores: tf.Tensor, n: tf.Tensor, group: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The columns (B, k) of the largest scores (B, k) of each row, k = n or all; of equal ones, the lowest first."""
+    batch, width = tf.shape(scores)[0], tf.shape(scores)[1]
+    if group == 1:
+        values, columns = tf.math.top_k(scores, tf.minimum(n, width))
+        return columns, values
+    groups = tf.reshape(scores, [batch, width // group, group])
+    _, best = tf.math.top_k(tf.reduce_max(groups, axis=2), tf.minimum(n, width // group))
+    best = tf.sort(best, axis=1)  # so that columns ascend, and ties are as they should be
+    kept = tf.gather(groups, best, batch_dims=1)  # (B, k, group)
+    kept = tf.reshape(kept, [batch, tf.shape(best)[1] * group])
+    values, at = tf.math.top_k(kept, tf.minimum(n, tf.shape(kept)[1]))
+    return tf.gather(best, at // group, batch_dims=1) * group + at % group, values
+
+
 # What evaluation shares with retrieval: the checks of ids, CSR lists and vectors.
 
 
@@ -134,8 +237,8 @@ def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = No
 
 def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as float32, (B, D) and (V, D), finite and such that every inner product is finite too."""
-    users, largest_user = _vectors("`user_vectors`", "(B, D)", user_vectors)
-    items, largest_item = _vectors("`item_vectors`", "(V, D)", item_vectors)
+    users, largest_user = check_floats("`user_vectors`", ["(B, D)"], user_vectors)
+    items, largest_item = check_floats("`item_vectors`", ["(V, D)"], item_vectors)
     if users.shape[1] != items.shape[1]:
         raise problem(
             "user_vectors and item_vectors", "have the same width D", f"shapes {users.shape} and {items.shape}"
@@ -148,11 +251,11 @@ def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.
     return users, items
 
 
-def _vectors(what: str, shape: str, values: Any) -> tuple[np.ndarray, float]:
-    """``values`` as a float32 matrix, and the largest absolute value in it."""
+def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray, float]:
+    """``values`` as finite float32 of one of the shapes, such as "(V, D)", and the largest absolute value in it."""
     vectors = np.asarray(values)
-    if vectors.ndim != 2 or vectors.shape[1] == 0:
-        raise problem(what, f"have shape {shape}", f"shape {vectors.shape}")
+    if vectors.ndim not in [shape.count(",") + 1 for shape in shapes] or vectors.shape[-1] == 0:
+        raise problem(what, f"have shape {' or '.join(shapes)}", f"shape {vectors.shape}")
     if vectors.dtype.kind not in "iuf":
         raise problem(what, "hold numbers", f"dtype {vectors.dtype}")
     with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is refused below
@@ -161,9 +264,13 @@ def _vectors(what: str, shape: str, values: Any) -> tuple[np.ndarray, float]:
         return vectors, 0.0
     largest = max(-float(vectors.min()), float(vectors.max()))  # min and max hand NaN on
     if not np.isfinite(largest):
-        row, column = np.argwhere(~np.isfinite(vectors))[0]
-        raise problem(what, "be finite", f"{vectors[row, column]} at row {row}, column {column}")
+        first = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
+        where = ", ".join(f"{axis} {at}" for axis, at in zip(_AXES[vectors.ndim], first, strict=True))
+        raise problem(what, "be finite", f"{vectors[first]} at {where}")
     return vectors, largest
+
+
+_AXES = {2: ("row", "column"), 3: ("row", "vector", "column")}
 
 
 def seen_pairs(seen: Seen, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

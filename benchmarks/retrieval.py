@@ -1,0 +1,195 @@
+"""Indexes measured: exact search beside FAISS's flat index, and HNSW's recall and speed one user at a time.
+
+    python benchmarks/retrieval.py                        # 1,000,000 items of dimension 64; about five minutes
+    python benchmarks/retrieval.py --items 100000         # a try
+    python benchmarks/retrieval.py --only exact
+
+Each part is a process of its own. All searches are for the best 100.
+
+- exact: `ExactIndex` and FAISS's own flat index over the same vectors with the same number of threads, in turn: 1,000
+  users at once, and one at a time; medians of the rounds, and the median of the rounds' ratios. And the peak of the
+  process's memory over what it had with TensorFlow and the caller's vectors loaded, as a multiple of the vectors' size:
+  to build the index and to search, by metric.
+- hnsw: `FaissIndex` with "HNSW32": how long it takes to build, and by effort the recall, and the time of a user alone
+  against `ExactIndex`'s and flat FAISS's, in turn.
+
+Vectors have length one. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
+variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
+drawn in the same way. `--isotropic` draws all directions alike: the worst case for a graph, and no model's vectors.
+
+Needs an installed `deepmatch_ext[faiss]`.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+import numpy as np
+
+RANK, N = 32, 100
+
+
+def memory(name):
+    """MB of this process: VmRSS now, or VmHWM at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
+def generated(count, dim, isotropic, seed):
+    rng, made = np.random.default_rng(seed), np.empty((count, dim), np.float32)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0][:RANK]
+    scale = 1 / np.sqrt(np.arange(1, RANK + 1))
+    noise = np.sqrt(0.1 * (scale**2).sum() / dim)
+    for start in range(0, count, 65536):  # little memory beside the vectors
+        part = made[start : start + 65536]
+        part[:] = rng.normal(size=part.shape)
+        if not isotropic:
+            part *= noise
+            part += (rng.normal(size=(len(part), RANK)) * scale) @ turn
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return made
+
+
+def in_turn(runs, rounds):
+    """name -> milliseconds of each round, after one that isn't counted."""
+    times = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def alone(searches, users, rounds):
+    """name -> milliseconds of a user alone, in each round, of `searches`: name -> (search, how many of the users)."""
+    runs = {
+        name: lambda search=search, count=count: [search(users[k : k + 1], N) for k in range(count)]
+        for name, (search, count) in searches.items()
+    }
+    times = in_turn(runs, rounds)
+    return {name: [each / searches[name][1] for each in times[name]] for name in times}
+
+
+def told(times):
+    return ", ".join(
+        f"{name} {statistics.median(each):,.2f} ms ({min(each):,.2f}-{max(each):,.2f})" for name, each in times.items()
+    )
+
+
+def ratio(times, one, other):
+    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+
+def exact_memory(args, metric):
+    from deepmatch_ext.retrieval import ExactIndex
+
+    items = generated(args.items, args.dim, args.isotropic, seed=1)
+    users = generated(1000, args.dim, args.isotropic, seed=2)
+    size = items.nbytes / 2**20
+    ExactIndex(range(1000), items[:1000], metric=metric).search(users, N)  # what TensorFlow loads for any search
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    index = ExactIndex(np.arange(len(items)), items, metric=metric)
+    built = memory("VmHWM") - before
+    index.search(users, N)
+    searched = memory("VmHWM") - before
+    print(
+        f"memory, {metric}: vectors {size:.0f} MB; peak to build {built:.0f} MB, {built / size:.2f} times, "
+        f"and with searching {searched:.0f} MB, {searched / size:.2f} times"
+    )
+
+
+def exact(args):
+    import faiss
+    import tensorflow as tf
+
+    from deepmatch_ext.retrieval import ExactIndex
+
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    faiss.omp_set_num_threads(args.threads)
+    items = generated(args.items, args.dim, args.isotropic, seed=1)
+    users = generated(1000, args.dim, args.isotropic, seed=2)
+    index = ExactIndex(np.arange(len(items)), items)
+    found = index.search(users, N)[0]
+    flat = faiss.IndexFlatIP(args.dim)
+    flat.add(items)
+    same = np.mean([len(set(a) & set(b)) for a, b in zip(found, flat.search(users, N)[1], strict=True)]) / N
+    print(f"items that both find: {same:.6f}; threads: {args.threads}")
+    runs = {"exact": lambda: index.search(users, N), "FAISS flat": lambda: flat.search(users, N)}
+    times = in_turn(runs, args.rounds)
+    print(f"1,000 users: {told(times)}; exact / flat: {ratio(times, 'exact', 'FAISS flat'):.2f}")
+    seen = np.arange(0, 1000 * 50 + 1, 50), np.random.default_rng(3).choice(len(items), 1000 * 50)
+    times = in_turn({"exact": runs["exact"], "exact without 50": lambda: index.search(users, N, exclude=seen)}, 3)
+    print(f"1,000 users, 50 seen items each left out: {told(times)}")
+    times = alone({"exact": (index.search, 20), "FAISS flat": (flat.search, 20)}, users, args.rounds)
+    print(f"one user: {told(times)}; exact / flat: {ratio(times, 'exact', 'FAISS flat'):.2f}")
+
+
+def hnsw(args):
+    import faiss
+    import tensorflow as tf
+
+    from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, recall
+
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    faiss.omp_set_num_threads(args.threads)
+    items = generated(args.items, args.dim, args.isotropic, seed=1)
+    users = generated(1000, args.dim, args.isotropic, seed=2)
+    ids = np.arange(len(items))
+    whole = ExactIndex(ids, items)
+    if args.keep and Path(args.keep).exists():
+        graph = VectorIndex.load(args.keep)
+    else:
+        before = memory("VmRSS")
+        start = time.perf_counter()
+        graph = FaissIndex(ids, items, args.factory)
+        took, held = time.perf_counter() - start, memory("VmRSS") - before
+        print(f"{args.factory}: built in {took:.0f} s, {held:.0f} MB")
+        if args.keep:
+            graph.save(args.keep)
+    flat = faiss.IndexFlatIP(args.dim)
+    flat.add(items)
+    searches = {"HNSW": (graph.search, 200), "exact": (whole.search, 20), "FAISS flat": (flat.search, 20)}
+    for effort in args.efforts:
+        graph.effort = effort
+        found = recall(graph, whole, users, N)
+        times = alone(searches, users, args.rounds)
+        print(
+            f"effort {effort}: recall@{N} {found:.4f}; one user: {told(times)}; "
+            f"exact / HNSW: {ratio(times, 'exact', 'HNSW'):.1f}, flat / HNSW: {ratio(times, 'FAISS flat', 'HNSW'):.1f}"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=1_000_000, help="(default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=64, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each library (default: all cores)")
+    parser.add_argument("--only", choices=["exact", "hnsw"], help="one part")
+    parser.add_argument("--isotropic", action="store_true", help="vectors of all directions alike")
+    parser.add_argument("--factory", default="HNSW32", help="the graph (default: %(default)s)")
+    parser.add_argument("--efforts", type=int, nargs="+", default=[100, 200, 400], help="(default: %(default)s)")
+    parser.add_argument("--keep", help="a folder where the built graph is kept, and found the next time")
+    args = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    parts = {"exact": [(exact_memory, "inner_product"), (exact_memory, "cosine"), (exact,)], "hnsw": [(hnsw,)]}
+    for name, calls in parts.items():
+        for part, *more in calls if args.only in (None, name) else []:
+            process = context.Process(target=part, args=(args, *more))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(process.exitcode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""FAISS behind the calls of every index: for catalogues where an exact search takes too long."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext.retrieval.exact import Seen, seen_pairs
+from deepmatch_ext.retrieval.files import Write
+from deepmatch_ext.retrieval.index import VectorIndex, best_first
+
+# Candidates held at once: rows and scores of 12 bytes each, and their sorting.
+_BLOCK = 2**22
+
+
+class FaissIndex(VectorIndex):
+    """An index of the FAISS library: `pip install 'deepmatch_ext[faiss]'`.
+
+    Johnson et al., "Billion-scale similarity search with GPUs" (2017), and for HNSW Malkov and Yashunin, "Efficient and
+    robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs" (2016).
+
+    Args:
+        ids: The items' ids, (V,): integers of any type, or strings. Each once.
+        vectors: The items' vectors, (V, D), taken as float32. IVF and PQ learn from them.
+        factory: What FAISS's ``index_factory`` makes of it, among these families:
+
+            - ``"Flat"``: exact.
+            - ``"HNSW32"``: a graph of neighbours, 32 each: fast, at some 270 bytes an item besides its vector, and
+              long to build. It is made for vectors of one length: others, with "inner_product", are found less well.
+            - ``"IVF4096,Flat"``: 4096 lists of items, of which a search reads a few. About sqrt(V) to 16 sqrt(V) lists.
+            - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D has to be
+              a multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
+        metric: "inner_product" or "cosine".
+        effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as it
+            returns), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default
+            128 candidates, or a 64th of the lists.
+
+    Attributes:
+        effort: As given; it may be set anew at any time. None where everything is looked at.
+
+    Raises:
+        ImportError: FAISS is not installed.
+        ValueError: As `VectorIndex`, or FAISS can't make such an index of these vectors.
+
+    Example:
+        >>> vectors = np.random.default_rng(0).normal(size=(500, 16))
+        >>> index = FaissIndex(range(500), vectors, "HNSW16", metric="cosine")
+        >>> index.search(vectors[[7, 8]], 3)[0][:, 0].tolist()
+        [7, 8]
+    """
+
+    kind = "faiss"
+
+    def __init__(
+        self,
+        ids: Any,
+        vectors: Any,
+        factory: str = "HNSW32",
+        *,
+        metric: str = "inner_product",
+        effort: int | None = None,
+    ) -> None:
+        _faiss()
+        self.factory = str(factory)
+        self._effort = effort if effort is None else positive_int("`effort`", effort)
+        super().__init__(ids, vectors, metric=metric)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is flat."""
+        return self._family == "Flat"
+
+    @property
+    def effort(self) -> int | None:
+        """How much a search looks at: ``efSearch`` of HNSW, ``nprobe`` of IVF."""
+        if self._family == "HNSW":
+            return self._effort or 128
+        if self._family == "IVF":
+            return min(self._effort or max(self._index.nlist // 64, 1), self._index.nlist)
+        return None
+
+    @effort.setter
+    def effort(self, value: int | None) -> None:
+        self._effort = value if value is None else positive_int("`effort`", value)
+
+    def _build(self, vectors: np.ndarray) -> None:
+        faiss, vectors = _faiss(), self._measured("`vectors`", vectors)
+        families = ", ".join(repr(name) for name in ("Flat", "HNSW32", "IVF4096,Flat", "IVF4096,PQ16"))
+        rule = f"be a factory string like {families}"
+        try:
+            index = self._made()
+        except RuntimeError as error:
+            raise problem("`factory`", rule, f"{self.factory!r}: {_reason(error)}") from None
+        self._adopt(index)
+        if self._family is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise problem("`factory`", f"{rule}, for inner products", repr(self.factory))
+        if self._family == "IVF" and index.nlist > len(vectors):
+            raise problem("`factory`", f"have at most {len(vectors)} lists, the number of items", repr(self.factory))
+        try:
+            index.train(vectors)
+        except RuntimeError as error:
+            rule = f"be an index that {len(vectors)} vectors suffice for"
+            raise problem("`factory`", rule, f"{self.factory!r}: {_reason(error)}") from None
+        index.add(vectors)
+        self._set_rows(np.arange(len(vectors)))
+
+    def _made(self) -> Any:
+        """What the factory string stands for, still empty."""
+        faiss = _faiss()
+        compressed = re.fullmatch(r"HNSW(\d+)[_,]PQ(\d+)", self.factory)
+        if compressed:  # FAISS's own factory would compare these by distance, whatever it is told
+            neighbours, size = map(int, compressed.groups())
+            try:
+                return faiss.IndexHNSWPQ(self.dimension, size, neighbours, 8, faiss.METRIC_INNER_PRODUCT)
+            except TypeError:
+                got = f"{self.factory!r}, which FAISS {faiss.__version__} can't"
+                raise problem("`factory`", "be of inner products", got, "Newer versions of faiss-cpu can.") from None
+        return faiss.index_factory(self.dimension, self.factory, faiss.METRIC_INNER_PRODUCT)
+
+    def _adopt(self, index: Any) -> None:
+        faiss = _faiss()
+        kinds = {"Flat": faiss.IndexFlat, "HNSW": faiss.IndexHNSW, "IVF": faiss.IndexIVF}
+        self._index = index
+        self._family = next((name for name, kind in kinds.items() if isinstance(index, kind)), None)
+
+    def _append(self, vectors: np.ndarray) -> None:
+        self._index.add(vectors)
+        self._set_rows(np.concatenate([self._row_of, np.arange(len(self), len(self) + len(vectors))]))
+
+    def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        if self._family == "Flat":
+            held = _faiss().rev_swig_ptr(self._index.get_xb(), self._index.ntotal * self.dimension)
+            held.reshape(-1, self.dimension)[rows] = vectors
+            return
+        # A graph can't forget a vector: the old one stays as a way to others, and isn't returned.
+        self._index.add(vectors)
+        old = np.isin(self._row_of, rows)
+        self._set_rows(np.concatenate([np.where(old, -1, self._row_of), rows]))
+
+    def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.full((len(vectors), n), -1)
+        scores = np.full((len(vectors), n), -np.inf, np.float32)
+        counts = np.zeros(len(vectors), np.int64) if seen is None else np.diff(seen[0])
+        # Of n + s items, n are left whatever s items have been seen. Users with like numbers of them go together, so
+        # that a few who have seen much don't make it slow for all.
+        more = np.where(counts, 2 ** np.ceil(np.log2(np.maximum(counts, 1))), 0).astype(np.int64)
+        for extra in np.unique(more):
+            group = np.flatnonzero(more == extra)
+            k = min(n + int(extra), len(self))
+            parameters = self._parameters(k)
+            for start in range(0, len(group), max(_BLOCK // k, 1)):
+                users = group[start : start + max(_BLOCK // k, 1)]
+                found_scores, found = self._index.search(np.ascontiguousarray(vectors[users]), k, params=parameters)
+                found = np.where(found >= 0, self._row_of[found], -1)
+                if seen is not None and extra:
+                    indptr = np.concatenate([[0], np.cumsum(counts[users])])
+                    items = np.concatenate([seen[1][seen[0][user] : seen[0][user + 1]] for user in users])
+                    owners, items = seen_pairs((indptr, items), 0, len(users))
+                    key = np.arange(len(users))[:, None] * len(self)
+                    found[np.isin(found + key, items + owners * len(self)) & (found >= 0)] = -1
+                found_scores[found < 0] = -np.inf
+                rows[users], scores[users] = best_first(found, found_scores, n)
+        return rows, scores
+
+    def _parameters(self, k: int) -> Any:
+        faiss = _faiss()
+        options = {} if self._selector is None else {"sel": self._selector}
+        if self._family == "HNSW":
+            return faiss.SearchParametersHNSW(efSearch=max(self.effort or 0, k), **options)
+        if self._family == "IVF":
+            return faiss.SearchParametersIVF(nprobe=self.effort, **options)
+        return None
+
+    def _set_rows(self, row_of: np.ndarray) -> None:
+        """Takes FAISS's rows, in the order in which it got them, to ours; -1 for a vector that has been replaced."""
+        self._row_of, self._selector = row_of, None
+        if (row_of < 0).any():
+            self._selector = _faiss().IDSelectorBitmap(np.packbits(row_of >= 0, bitorder="little"))
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
+        faiss, index, row_of = _faiss(), self._index, self._row_of
+        return {"factory": self.factory, "effort": self._effort}, {
+            "index.faiss": lambda path: faiss.write_index(index, str(path)),
+            "rows.npy": lambda path: np.save(path, row_of, allow_pickle=False),
+        }
+
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
+        self.factory, self._effort = settings["factory"], settings["effort"]
+        self._adopt(_faiss().read_index(str(files["index.faiss"])))
+        self._set_rows(np.load(files["rows.npy"], allow_pickle=False))
+
+    @staticmethod
+    def _versions() -> dict[str, str]:
+        return {"faiss": _faiss().__version__}
+
+
+def _reason(error: RuntimeError) -> str:
+    """What FAISS says, without the place in its own code."""
+    return " ".join(str(error).split()).split(": ", 1)[-1].removeprefix("Error: ")
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("FaissIndex needs FAISS: pip install 'deepmatch_ext[faiss]'") from error
+    return faiss

@@ -1,0 +1,326 @@
+"""Vectors on disk: the folder of a saved index, with its manifest, and Parquet files for other programs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepmatch_ext._checks import one_of, problem
+from deepmatch_ext._version import __version__
+from deepmatch_ext.retrieval.exact import check_floats
+from deepmatch_ext.retrieval.ids import raw_ids, require_unique
+
+METRICS = ("inner_product", "cosine")
+
+_FORMAT = "deepmatch_ext index"
+_VERSION = 1
+_MANIFEST = "manifest.json"
+_OURS = re.compile(r"[a-z.]+-[0-9a-f]{12}(\.[a-z]+)?")  # a name that is used once
+_PARQUET_KEY = b"deepmatch_ext"
+
+Write = Callable[[Path], None]
+"""Writes one file at the path that it is given."""
+
+
+# The folder of an index. Data files have names that are used once, and the manifest says which of them are in force: so
+# replacing the manifest, in one step, replaces the index, and at any moment the folder holds one that is whole.
+
+
+def write_folder(folder: str | os.PathLike[str], manifest: Mapping[str, Any], files: Mapping[str, Write]) -> None:
+    """Writes an index's files and its manifest: a new folder appears whole, an existing index is replaced whole.
+
+    Raises:
+        ValueError: ``folder`` is something else than an index.
+        OSError: It can't be written. What was there before is there still.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        if not folder.is_dir():
+            raise problem(f"folder {str(folder)!r}", "be a folder or not exist yet", "a file")
+        if any(folder.iterdir()):
+            _read_manifest(folder, "Save to another place, or remove it first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        written: list[Path] = []
+        try:
+            _write_files(folder, manifest, files, written)
+        except BaseException:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+        _remove_old_files(folder)
+        return
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(6)}")
+    temporary.mkdir()
+    try:
+        _write_files(temporary, manifest, files, [])
+        os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(folder.parent)
+
+
+def _write_files(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Write], written: list[Path]) -> None:
+    entries = {}
+    for name, write in files.items():
+        stem, dot, suffix = name.partition(".")
+        path = folder / f"{stem}-{secrets.token_hex(6)}{dot}{suffix}"
+        written.append(path)
+        write(path)
+        _sync(path)
+        entries[name] = {"file": path.name, "bytes": path.stat().st_size, "sha256": _digest(path)}
+    content = {"format": _FORMAT, "format_version": _VERSION, **manifest, "files": entries}
+    temporary = folder / f".{_MANIFEST}-{secrets.token_hex(6)}"
+    written.append(temporary)
+    temporary.write_text(json.dumps({**content, "sha256": _content_digest(content)}, indent=2) + "\n", encoding="utf-8")
+    _sync(temporary)
+    os.replace(temporary, folder / _MANIFEST)
+    _sync(folder)
+
+
+def _remove_old_files(folder: Path) -> None:
+    """Removes what former indexes, and saves that were cut off, have left."""
+    used = {entry["file"] for entry in _read_manifest(folder)["files"].values()}
+    for path in folder.iterdir():
+        if path.name not in used and _OURS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def read_folder(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The manifest of an index's folder, and the paths of its files, of which all sums are right.
+
+    Raises:
+        ValueError: ``folder`` is no index, or it is damaged: what is wrong with it.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    while True:
+        try:
+            return manifest, {name: _checked(folder, entry) for name, entry in manifest["files"].items()}
+        except FileNotFoundError as error:
+            before, manifest = manifest, _read_manifest(folder)
+            if manifest == before:  # else it has just been replaced
+                name = Path(error.filename).name
+                raise problem(f"folder {str(folder)!r}", "have the file of its manifest", f"no {name!r}") from None
+
+
+def _read_manifest(folder: Path, remedy: str = "") -> dict[str, Any]:
+    what, rule = f"folder {str(folder)!r}", "be a saved index"
+    if not folder.is_dir():
+        raise problem(what, rule, "a file" if folder.exists() else "no such folder", remedy)
+    try:
+        content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise problem(what, rule, f"a folder without {_MANIFEST}", remedy) from None
+    except (ValueError, OSError) as error:
+        raise problem(what, rule, f"a {_MANIFEST} that can't be read ({type(error).__name__})", remedy) from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise problem(what, rule, f"a {_MANIFEST} of something else", remedy)
+    if content.get("format_version") != _VERSION:
+        version = f"format version {content.get('format_version')!r}"
+        raise problem(what, f"be of format version {_VERSION}", version, "It needs another version of deepmatch_ext.")
+    if content.pop("sha256", None) != _content_digest(content):
+        raise problem(what, "have the manifest that was written", "one whose checksum is wrong: it is damaged")
+    return content
+
+
+def _checked(folder: Path, entry: Mapping[str, Any]) -> Path:
+    path = folder / Path(entry["file"]).name
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise problem(f"file {str(path)!r}", f"have {entry['bytes']} bytes", f"{size}: it is damaged")
+    if _digest(path) != entry["sha256"]:
+        raise problem(f"file {str(path)!r}", "have the checksum of its manifest", "another: it is damaged")
+    return path
+
+
+def _content_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """To the disk, so that a loss of power finds either the old or the new."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_array(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterable[np.ndarray]) -> None:
+    """A .npy file of an array that comes in blocks of rows, so that it needn't be in memory twice."""
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).data)
+
+
+def write_ids(path: Path, ids: np.ndarray) -> None:
+    """Ids as JSON: strings of any characters, integers of any size, nothing pickled."""
+    path.write_text(json.dumps(ids.tolist()), encoding="ascii")
+
+
+def read_ids(path: Path, dtype: str) -> np.ndarray:
+    return np.array(json.loads(path.read_text(encoding="ascii")), object if dtype == "string" else dtype)
+
+
+# Parquet.
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Vectors with their ids, and the metric that they are to be compared by.
+
+    Args:
+        ids: (V,) integers, or objects that are all ``str``.
+        vectors: (V, D) float32.
+        metric: "inner_product" or "cosine".
+        metadata: A frame of V rows with what else is known of the items: titles, genres, prices.
+    """
+
+    ids: np.ndarray
+    vectors: np.ndarray
+    metric: str
+    metadata: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def write_vectors(
+    path: str | os.PathLike[str],
+    ids: Any,
+    vectors: Any,
+    *,
+    metric: str = "inner_product",
+    metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+) -> None:
+    """Writes vectors to a Parquet file for any program to read: columns ``id``, ``vector``, and those of ``metadata``.
+
+    The file appears whole or not at all, and replaces an existing one whole.
+
+    Args:
+        path: Where to.
+        ids: (V,) unique integers or strings.
+        vectors: (V, D), taken as float32.
+        metric: What the vectors are to be compared by, "inner_product" or "cosine"; it is recorded in the file.
+        metadata: Columns of V values each, row by row with the ids.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: Ids are repeated, vectors are not finite, lengths differ, or a column is named ``id`` or ``vector``.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "items.parquet"
+        >>> write_vectors(path, ["tea", "milk"], np.eye(2), metadata={"price": [3.5, 1.2]})
+        >>> found = read_vectors(path)
+        >>> found.ids.tolist(), found.metric, found.metadata["price"].tolist()
+        (['tea', 'milk'], 'inner_product', [3.5, 1.2])
+    """
+    arrow, parquet = _pyarrow("write_vectors()")
+    path, metric = Path(path), one_of("`metric`", metric, METRICS)
+    ids, vectors = check_items(ids, vectors)
+    columns = {
+        "id": arrow.array(ids, arrow.string() if ids.dtype == object else None),
+        "vector": arrow.FixedSizeListArray.from_arrays(
+            arrow.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]
+        ),
+    }
+    for name, values in ({} if metadata is None else dict(metadata)).items():
+        if str(name) in columns:
+            raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
+        if len(values) != len(ids):
+            raise problem(f"`metadata` {name!r}", f"have {len(ids)} values, one for each id", f"{len(values)}")
+        try:
+            columns[str(name)] = arrow.array(values, from_pandas=True)
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError) as error:
+            raise problem(f"`metadata` {name!r}", "be of one type that Parquet knows", _line(error)) from None
+    about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[1], "count": len(ids)}
+    about["deepmatch_ext"] = __version__
+    table = arrow.table(columns).replace_schema_metadata({_PARQUET_KEY: json.dumps(about)})
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
+    try:
+        parquet.write_table(table, temporary, write_page_checksum=True)
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def read_vectors(path: str | os.PathLike[str]) -> Vectors:
+    """Reads what `write_vectors` wrote.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or another program wrote it: what is wrong with it.
+    """
+    arrow, parquet = _pyarrow("read_vectors()")
+    what = f"file {str(path)!r}"
+    try:
+        # Of a file that is open, a failure is never mistaken for one of finding it.
+        with open(path, "rb") as file, parquet.ParquetFile(file, page_checksum_verification=True) as opened:
+            about = json.loads((opened.schema_arrow.metadata or {}).get(_PARQUET_KEY, b"null"))
+            if about is None:
+                remedy = "Read others with pyarrow.parquet, and give their ids, vectors and metric to the index."
+                raise problem(what, "be one that write_vectors() wrote", "another Parquet file", remedy)
+            table = opened.read()
+    except FileNotFoundError:
+        raise
+    except (arrow.ArrowException, OSError) as error:
+        raise problem(what, "be a Parquet file that is whole", _line(error)) from None
+    if about["format_version"] != _VERSION:
+        version = f"format version {about['format_version']!r}"
+        raise problem(what, f"be of format version {_VERSION}", version, "It needs another version of deepmatch_ext.")
+    if len(table) != about["count"]:
+        raise problem(what, f"have {about['count']} rows, as it says", f"{len(table)}")
+    column = table.column("vector").combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), about["dimension"])
+    metadata = table.drop_columns(["id", "vector"]).to_pandas()
+    return Vectors(table.column("id").to_numpy(), vectors, about["metric"], metadata)
+
+
+def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (V,), unique, and finite vectors (V, D) in float32, V at least 1."""
+    ids = raw_ids("`ids`", ids)
+    if not len(ids):
+        raise problem("`ids`", "hold at least one id", "none")
+    vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
+    if len(vectors) != len(ids):
+        raise problem("`vectors`", f"have a row for each of the {len(ids)} ids", f"shape {vectors.shape}")
+    require_unique("`ids`", ids)
+    return ids, vectors
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _pyarrow(what: str) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{what} needs pyarrow: pip install 'deepmatch_ext[parquet]'") from error
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,109 @@
+"""Ids of items as the caller has them, integers or strings, and the rows that an index knows them by."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepmatch_ext._checks import listing, problem
+
+
+def raw_ids(what: str, values: Any) -> np.ndarray:
+    """``values`` as a new array of integers of their own type, or of objects that are all ``str``: (V,)."""
+    # np.array(["a", None]) would make strings of both.
+    array = np.asarray(values) if hasattr(values, "dtype") else np.array(list(values), dtype=object)
+    if array.ndim != 1:
+        raise problem(what, "be one-dimensional", f"shape {array.shape}")
+    if array.dtype.kind in "iu":
+        return array.copy()
+    kind = "string" if array.dtype.kind in "UT" else pd.api.types.infer_dtype(array, skipna=False)
+    if kind == "string":
+        return np.array(array.tolist(), dtype=object)
+    if kind == "empty":
+        return np.empty(0, np.int64)
+    if kind == "integer":
+        array = np.array(array.tolist())
+        if array.dtype.kind in "iu":
+            return array
+        kind = "integers past 64 bits"  # NumPy makes floats or objects of them
+    raise problem(what, "be all integers or all strings", kind if kind != "mixed" else "values of several kinds")
+
+
+def require_unique(what: str, ids: np.ndarray, remedy: str = "Keep one vector for each item.") -> None:
+    """Refuses ids that come twice."""
+    index = _index(ids)
+    if not index.is_unique:
+        raise problem(what, "be unique", f"{listing(index[index.duplicated()].unique())} repeated", remedy)
+
+
+class Ids:
+    """The ids of an index, of which number ``k`` belongs to row ``k``.
+
+    Args:
+        values: (V,) as `raw_ids` gives them, unique.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.values.setflags(write=False)
+
+    @property
+    def dtype(self) -> str:
+        """ "string", or the name of the integers' type."""
+        return "string" if self.values.dtype == object else self.values.dtype.name
+
+    def rows(self, what: str, ids: Any) -> np.ndarray:
+        """The row of each of ``ids``, (k,) int64; -1 for those that there are not."""
+        ids = raw_ids(what, ids)
+        if not len(ids):
+            return np.empty(0, np.int64)
+        self._require_kind(what, ids)
+        if self.values.dtype == object:
+            return self._lookup.get_indexer(_index(ids))
+        # pandas would compare a mixture of signed and unsigned as floats.
+        fits = _within(ids, self.values.dtype)
+        rows = self._lookup.get_indexer(_index(np.where(fits, ids, ids.dtype.type(0)).astype(self.values.dtype)))
+        return np.where(fits, rows, -1)
+
+    def joined(self, what: str, ids: np.ndarray) -> Ids:
+        """These and further ids behind them, which none of these may be."""
+        self._require_kind(what, ids)
+        if self.values.dtype != object and not _within(ids, self.values.dtype).all():
+            wrong = ids[~_within(ids, self.values.dtype)]
+            raise problem(what, f"fit in {self.values.dtype}, the type of the index's ids", listing(wrong))
+        there = self.rows(what, ids) >= 0
+        if there.any():
+            got = f"{listing(ids[there])}, which the index has"
+            raise problem(what, "be new", got, "replace() gives items that are there new vectors.")
+        return Ids(np.concatenate([self.values, ids.astype(self.values.dtype)]))
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """The ids of ``rows`` of any shape; 0 or "" where the row is -1."""
+        ids = self.values[rows]  # -1 is some row: there is at least one
+        ids[rows < 0] = "" if self.values.dtype == object else 0
+        return ids
+
+    def _require_kind(self, what: str, ids: np.ndarray) -> None:
+        if (ids.dtype == object) != (self.values.dtype == object):
+            own, other = ("strings", "integers") if self.values.dtype == object else ("integers", "strings")
+            raise problem(what, f"be {own}, as the index's ids are", f"{other}, {listing(ids)}")
+
+    @cached_property
+    def _lookup(self) -> pd.Index:
+        return _index(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def _within(ids: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    bounds = np.iinfo(dtype)
+    return (ids >= bounds.min) & (ids <= bounds.max)
+
+
+def _index(values: np.ndarray) -> pd.Index:
+    # dtype=object keeps newer pandas from making its own string array of it.
+    return pd.Index(values, dtype=values.dtype)

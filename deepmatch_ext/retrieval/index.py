@@ -1,0 +1,416 @@
+"""What every index of vectors has in common, and the exact one."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import listing, one_of, positive_int, problem
+from deepmatch_ext._version import __version__
+from deepmatch_ext.retrieval.exact import Seen, best_rows, check_floats, check_seen, seen_pairs
+from deepmatch_ext.retrieval.files import (
+    METRICS,
+    Write,
+    check_items,
+    read_folder,
+    read_ids,
+    write_array,
+    write_folder,
+    write_ids,
+)
+from deepmatch_ext.retrieval.ids import Ids
+
+# Products of entries within this stay far inside float32.
+_LARGEST = 1e15
+_ROWS_AT_ONCE = 65536
+
+
+class VectorIndex(ABC):
+    """Items' vectors under their own ids, and the search for those nearest to users' vectors.
+
+    `ExactIndex` and `FaissIndex` are such. An index is built from ids and vectors, and what it was built with goes
+    with it, into its folder and back: the metric, the type of the ids.
+
+    Several threads may search at once. `add` and `replace` are for one thread, while no other searches: where a server
+    has to go on, change or load a second index and put it in the place of the first.
+
+    Args:
+        ids: The items' ids, (V,): integers of any type, or strings. Each once.
+        vectors: The items' vectors, (V, D), taken as float32; they are copied.
+        metric: "inner_product", or "cosine": the inner product of vectors that are brought to length one, the items'
+            here and the users' in `search`.
+
+    Attributes:
+        metric: As given.
+        dimension: D, the size of a vector.
+
+    Raises:
+        ValueError: Ids are repeated or neither integers nor strings, or there are none; vectors are not finite, larger
+            than 1e15, or don't fit the ids; or, with "cosine", one is of length zero.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, ids: Any, vectors: Any, *, metric: str = "inner_product") -> None:
+        self.metric = one_of("`metric`", metric, METRICS)
+        ids, vectors = check_items(ids, vectors)
+        self._ids, self.dimension = Ids(ids), int(vectors.shape[1])
+        self._build(vectors)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The items' ids, (V,), read-only: integers as given, or objects that are all ``str``."""
+        return self._ids.values
+
+    @property
+    @abstractmethod
+    def is_exact(self) -> bool:
+        """Whether `search` always finds the very best items."""
+
+    def search(self, vectors: Any, n: int, *, exclude: Seen | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Each user's ``n`` items with the largest scores, best first.
+
+        Args:
+            vectors: Users' vectors, (N, D); or (N, K, D), several for each user: an item's score is then the best of
+                those that the user's vectors give it.
+            n: How many items to return, 1..V.
+            exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``: user ``k`` doesn't
+                get ``ids[indptr[k]:indptr[k + 1]]``. Ids that the index has not are ignored.
+
+        Returns:
+            ``(ids, scores)``: (N, n) in the type of the index's ids, and (N, n) float32. Where fewer than ``n`` items
+            are left for a user, or found by an index that isn't exact, the rest of the row has score -inf, and 0 or ""
+            for the id.
+
+        Raises:
+            ValueError: The vectors are not finite or not of the index's dimension, ``n`` is out of 1..V, or ``exclude``
+                is not of the form described.
+        """
+        vectors, _ = check_floats("`vectors`", ["(N, D)", "(N, K, D)"], vectors)
+        if vectors.shape[-1] != self.dimension:
+            raise problem("`vectors`", f"have the index's dimension, {self.dimension}", f"shape {vectors.shape}")
+        if vectors.ndim == 3 and not vectors.shape[1]:
+            raise problem("`vectors`", "have at least one vector for each user", f"shape {vectors.shape}")
+        n = positive_int("`n`", n)
+        if n > len(self):
+            raise problem("`n`", f"be at most {len(self)}, the number of items", n)
+        seen = None if exclude is None else self._seen_rows(exclude, len(vectors))
+        vectors = self._measured("`vectors`", vectors)
+        if vectors.ndim == 2:
+            rows, scores = self._search(vectors, n, seen)
+        else:
+            found = [self._search(np.ascontiguousarray(vectors[:, k]), n, seen) for k in range(vectors.shape[1])]
+            several_rows, several_scores = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
+            rows, scores = _best_of_several(several_rows, several_scores, n)
+        return self._ids.at(rows), scores
+
+    def add(self, ids: Any, vectors: Any) -> None:
+        """Adds items that the index doesn't have.
+
+        Args:
+            ids: (k,) in the type of the index's ids.
+            vectors: (k, D).
+
+        Raises:
+            ValueError: The index has one of them, one comes twice, or they don't fit as in the index's own arguments.
+                Nothing is added then.
+        """
+        ids, vectors = self._items(ids, vectors)
+        joined = self._ids.joined("`ids`", ids)
+        self._append(self._measured("`vectors`", vectors))
+        self._ids = joined
+
+    def replace(self, ids: Any, vectors: Any) -> None:
+        """Gives items that the index has new vectors.
+
+        Args:
+            ids: (k,) in the type of the index's ids.
+            vectors: (k, D).
+
+        Raises:
+            ValueError: The index doesn't have one of them, one comes twice, or they don't fit as in the index's own
+                arguments. Nothing is replaced then.
+        """
+        ids, vectors = self._items(ids, vectors)
+        rows = self._ids.rows("`ids`", ids)
+        if (rows < 0).any():
+            got = f"{listing(ids[rows < 0])}, which it has not"
+            raise problem("`ids`", "be in the index", got, "add() takes new items.")
+        self._overwrite(rows, self._measured("`vectors`", vectors))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the index into a folder of its own, with a manifest of what it is and the checksums of its files.
+
+        A new folder appears whole or not at all. Where the folder holds a saved index, that one is replaced, in one
+        step: whoever loads it gets the one or the other, even if this process is killed. One process may write at a
+        time.
+
+        Raises:
+            ValueError: There is something else in the folder.
+            OSError: It can't be written. A former index is whole, still.
+        """
+        settings, files = self._parts()
+        manifest = {
+            "kind": self.kind,
+            "metric": self.metric,
+            "dimension": self.dimension,
+            "count": len(self),
+            "ids": self._ids.dtype,
+            "settings": settings,
+            "versions": {"deepmatch_ext": __version__, "numpy": np.__version__, **self._versions()},
+        }
+        write_folder(folder, manifest, {"ids.json": lambda path: write_ids(path, self.ids), **files})
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Any:
+        """Reads an index that `save` wrote. ``VectorIndex.load`` reads any kind, ``ExactIndex.load`` exact ones.
+
+        Raises:
+            ValueError: The folder is no saved index, is damaged (all checksums are compared), or is of another kind:
+                what is wrong.
+        """
+        manifest, files = read_folder(folder)
+        kinds = {each.kind: each for each in VectorIndex.__subclasses__() if issubclass(each, cls)}
+        if manifest["kind"] not in kinds:
+            rule = "be an index of kind " + " or ".join(repr(kind) for kind in kinds)
+            raise problem(f"folder {str(folder)!r}", rule, repr(manifest["kind"]), "VectorIndex.load() reads any.")
+        index = object.__new__(kinds[manifest["kind"]])
+        index.metric, index.dimension = manifest["metric"], manifest["dimension"]
+        index._ids = Ids(read_ids(files["ids.json"], manifest["ids"]))
+        index._restore(manifest["settings"], files)
+        return index
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} items of dimension {self.dimension}, {self.metric})"
+
+    def _items(self, ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
+        ids, vectors = check_items(ids, vectors)
+        if vectors.shape[1] != self.dimension:
+            raise problem("`vectors`", f"have the index's dimension, {self.dimension}", f"shape {vectors.shape}")
+        return ids, vectors
+
+    def _measured(self, what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
+        """Vectors whose inner products are the metric's scores. ``first`` is the number of their first row."""
+        if self.metric == "cosine":
+            return unit_vectors(what, vectors, first)
+        if vectors.size and max(-vectors.min(), vectors.max()) > _LARGEST:
+            raise problem(what, f"have no entry beyond {_LARGEST:g}", f"{np.abs(vectors).max():g}", "Scale them down.")
+        return vectors
+
+    def _seen_rows(self, exclude: Any, users: int) -> Seen:
+        """The rows to leave out for each user, in CSR form."""
+        if not isinstance(exclude, tuple | list) or len(exclude) != 2:
+            raise problem("`exclude`", "be a pair (indptr, ids)", type(exclude).__name__)
+        rows = self._ids.rows("the ids of `exclude`", exclude[1])
+        indptr, _ = check_seen("`exclude`", (exclude[0], rows + 1), users)
+        known = rows >= 0
+        return np.concatenate([[0], np.cumsum(known)])[indptr], rows[known]
+
+    # What a kind of index has to do. Rows are numbers of ids, and vectors come measured but in `_build`.
+
+    @abstractmethod
+    def _build(self, vectors: np.ndarray) -> None:
+        """Takes the first vectors, as they were given, without keeping the array, and measures them."""
+
+    @abstractmethod
+    def _append(self, vectors: np.ndarray) -> None:
+        """Takes further ones."""
+
+    @abstractmethod
+    def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        """Replaces some."""
+
+    @abstractmethod
+    def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and scores, (N, n), of each user's best; -1 and -inf where there are no more."""
+
+    @abstractmethod
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
+        """What the manifest should say of it, and what writes its files."""
+
+    @abstractmethod
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
+        """The reverse."""
+
+    @staticmethod
+    def _versions() -> dict[str, str]:
+        """Versions of the libraries that its files depend on."""
+        return {}
+
+
+class ExactIndex(VectorIndex):
+    """The very best items, by looking at all of them: TensorFlow's matrix product and a choice of the largest.
+
+    Items of equal scores come in the order in which they were added. The scores are float32 sums: their last bit may
+    differ between machines and numbers of users, and items that close may change places.
+
+    Besides its vectors it holds some 32 MB of scores while it searches. On two cores a search of 1,000,000 items of
+    dimension 64 is about as fast as FAISS's flat index: `benchmarks/retrieval.py`.
+
+    Args:
+        ids: The items' ids, (V,): integers of any type, or strings. Each once.
+        vectors: The items' vectors, (V, D), taken as float32.
+        metric: "inner_product" or "cosine".
+
+    Raises:
+        ValueError: As `VectorIndex`.
+
+    Example:
+        >>> index = ExactIndex(["tea", "milk", "salt"], [[1, 3], [2, 2], [3, 1]])
+        >>> ids, scores = index.search([[1, 0], [0, 1]], 2, exclude=([0, 1, 1], ["salt"]))
+        >>> ids.tolist()
+        [['milk', 'tea'], ['tea', 'milk']]
+        >>> index.replace(["milk"], [[5, 5]])
+        >>> index.search([[1, 0]], 1)[0].item()
+        'milk'
+    """
+
+    kind = "exact"
+
+    # Users scored at once. Few: the blocks of items are long then, and fewer of their best have to be merged.
+    _BATCH = 64
+
+    @property
+    def is_exact(self) -> bool:
+        """True."""
+        return True
+
+    def _build(self, vectors: np.ndarray) -> None:
+        blocks = range(0, len(vectors), _ROWS_AT_ONCE)
+        self._fill(len(vectors), (self._measured("`vectors`", vectors[k : k + _ROWS_AT_ONCE], k) for k in blocks))
+
+    def _fill(self, count: int, blocks: Iterable[np.ndarray]) -> None:
+        """Makes the tensor in the memory that it needs, and no more: tf.constant() would copy a copy."""
+        # TensorFlow takes memory as its own if it begins on a multiple of 64.
+        size = count * self.dimension
+        memory = np.empty(size + 16, np.float32)
+        start = -(memory.ctypes.data // 4) % 16
+        array = memory[start : start + size].reshape(count, self.dimension)
+        row = 0
+        for block in blocks:
+            array[row : row + len(block)] = block
+            row += len(block)
+        self._vectors = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+    def _append(self, vectors: np.ndarray) -> None:
+        self._vectors = tf.concat([self._vectors, vectors], axis=0)
+
+    def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        self._vectors = tf.tensor_scatter_nd_update(self._vectors, rows[:, None], vectors)
+
+    def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+        rows, scores = np.empty((len(vectors), n), np.int32), np.empty((len(vectors), n), np.float32)
+        for start in range(0, len(vectors), self._BATCH):
+            stop = min(start + self._BATCH, len(vectors))
+            block = vectors[start:stop], self._vectors, n
+            found = _best_rows(*block) if seen is None else _best_unseen_rows(*block, padded_seen(seen, start, stop))
+            rows[start:stop], scores[start:stop] = (each.numpy() for each in found)
+        return rows, scores
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
+        items = self._vectors
+        blocks = (items[k : k + _ROWS_AT_ONCE].numpy() for k in range(0, len(self), _ROWS_AT_ONCE))
+        return {}, {"vectors.npy": lambda path: write_array(path, tuple(items.shape), np.float32, blocks)}
+
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
+        held = np.load(files["vectors.npy"], mmap_mode="r", allow_pickle=False)
+        self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
+
+
+_VECTORS, _ROWS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
+_SIGNATURE = [_VECTORS, _VECTORS, tf.TensorSpec([], tf.int32)]
+_best_unseen_rows = tf.function(best_rows, input_signature=[*_SIGNATURE, _ROWS])
+_best_rows = tf.function(lambda users, items, n: best_rows(users, items, n), input_signature=_SIGNATURE)
+
+
+def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, exclude: Seen | None = None) -> float:
+    """The share of each user's exact best ``n`` items that another index finds, averaged over users.
+
+    Args:
+        index: Any index.
+        exact: An exact one of the same items.
+        vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand tell the recall to about 0.01.
+        n: How many items to compare.
+        exclude: As in `VectorIndex.search`.
+
+    Returns:
+        Within 0..1. A user with no item left doesn't count; without any other user it is 1.
+
+    Raises:
+        ValueError: ``exact`` isn't exact, or the two have other metrics, dimensions or ids.
+
+    Example:
+        >>> vectors = np.random.default_rng(0).normal(size=(1000, 8))
+        >>> whole, half = ExactIndex(range(1000), vectors), ExactIndex(range(1000), vectors)
+        >>> half.replace(range(500), np.zeros((500, 8)))
+        >>> bool(0.4 < recall(half, whole, vectors[:100], n=10) < 0.6)
+        True
+    """
+    if not exact.is_exact:
+        raise problem("`exact`", "be an exact index", repr(exact))
+    same = index.metric == exact.metric and index.dimension == exact.dimension
+    if not same or len(index) != len(exact):
+        raise problem(
+            "`exact`", "have the metric, the dimension and the items of the other", f"{exact!r} and {index!r}"
+        )
+    missing = exact.ids[index._ids.rows("the ids of `exact`", exact.ids) < 0]
+    if len(missing):
+        raise problem("`exact`", "have the ids of the other", f"{listing(missing)}, which that one has not")
+    best, scores = exact.search(vectors, n, exclude=exclude)
+    found, found_scores = index.search(vectors, n, exclude=exclude)
+    if not len(best):
+        raise problem("`vectors`", "hold at least one user", "none")
+    # Pairs of user and row of `exact`, each at most once.
+    users = np.arange(len(best))[:, None] * len(exact)
+    wanted = (users + exact._ids.rows("", best.ravel()).reshape(best.shape))[~np.isneginf(scores)]
+    got = (users + exact._ids.rows("", found.ravel()).reshape(best.shape))[~np.isneginf(found_scores)]
+    owners = wanted // len(exact)
+    if not len(owners):
+        return 1.0
+    hits = np.bincount(owners, weights=np.isin(wanted, got), minlength=len(best))
+    counts = np.bincount(owners, minlength=len(best))
+    return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+
+def unit_vectors(what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
+    """New vectors of length one in the same directions. ``first`` is the number of their first row."""
+    lengths = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))
+    if not lengths.all():
+        row = int(np.argwhere(lengths == 0)[0][0])
+        raise problem(what, "have no vector of length zero, which has no cosine", f"one at row {first + row}")
+    return np.divide(vectors, lengths[..., None], dtype=np.float32, casting="same_kind")
+
+
+def padded_seen(seen: Seen, start: int, stop: int) -> np.ndarray:
+    """The entries of users start..stop, (b, S) int32, S the most that one has; -1 is padding."""
+    users, rows = seen_pairs(seen, start, stop)
+    counts = np.bincount(users, minlength=stop - start)
+    padded = np.full((stop - start, counts.max(initial=0)), -1, np.int32)
+    padded[users, np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)] = rows
+    return padded
+
+
+def best_first(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` best of each user's candidates (N, k), of equal scores the lowest rows first."""
+    order = np.lexsort((rows, -scores), axis=1)[:, :n]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def _best_of_several(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``n`` best of candidates among which a row may come several times: its best score counts."""
+    rows, scores = best_first(rows, scores, rows.shape[1])
+    order = np.argsort(rows, axis=1, kind="stable")  # a row's best score comes first
+    by_row = np.take_along_axis(rows, order, axis=1)
+    repeated = np.zeros(rows.shape, bool)
+    np.put_along_axis(repeated, order[:, 1:], by_row[:, 1:] == by_row[:, :-1], axis=1)
+    rows[repeated], scores[repeated] = -1, -np.inf
+    return best_first(rows, scores, n)

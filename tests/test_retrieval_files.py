@@ -1,0 +1,506 @@
+"""What is written is read again, whole; what is damaged or foreign is refused; folders, Parquet, PostgreSQL."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from deepmatch_ext.retrieval import (
+    ExactIndex,
+    FaissIndex,
+    VectorIndex,
+    read_vectors,
+    search_pgvector,
+    write_pgvector,
+    write_vectors,
+)
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs" / "indexes.md"
+KINDS = ["exact", "Flat", "HNSW8", "IVF2,Flat", "IVF2,SQ8"]
+
+
+def make(kind, ids, vectors, **options):
+    if kind == "exact":
+        return ExactIndex(ids, vectors, **options)
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    return FaissIndex(ids, vectors, kind, **options)
+
+
+def answers(index):
+    users = np.random.default_rng(5).normal(size=(7, index.dimension))
+    ids, scores = index.search(users, len(index), exclude=(np.arange(8), np.resize(index.ids, 7)))
+    return [ids.tolist(), scores.tolist()]
+
+
+def vectors_of(size, width=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(size, width))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+def test_a_saved_index_answers_the_same(tmp_path, kind, metric):
+    index = make(kind, np.arange(20, dtype=np.int16), vectors_of(20), metric=metric)
+    index.add([30, 31], vectors_of(2, seed=1))
+    index.replace([30, 5], vectors_of(2, seed=2))
+    index.save(tmp_path / "index")
+    loaded = VectorIndex.load(tmp_path / "index")
+    assert answers(loaded) == answers(index)
+    assert (type(loaded), loaded.metric, loaded.is_exact) == (type(index), metric, kind in ("exact", "Flat"))
+    assert loaded.ids.dtype == np.int16
+    # It goes on as the first does.
+    for each in (index, loaded):
+        each.add([40], vectors_of(1, seed=3))
+        each.replace([31], vectors_of(1, seed=4))
+    assert answers(loaded) == answers(index)
+    assert os.listdir(tmp_path) == ["index"]
+
+
+def test_another_process_gets_the_same(tmp_path):
+    index = ExactIndex(["tea", "", "naïve\0\ud800", "日本"], vectors_of(4), metric="cosine")
+    index.save(tmp_path / "index")
+    script = f"""
+        import json
+        import numpy as np
+        from deepmatch_ext.retrieval import VectorIndex
+
+        index = VectorIndex.load({str(tmp_path / "index")!r})
+        ids, scores = index.search({vectors_of(3, seed=9).tolist()!r}, 4)
+        print(json.dumps([ids.tolist(), scores.tolist(), index.metric]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ids, scores = index.search(vectors_of(3, seed=9), 4)
+    assert json.loads(done.stdout) == [ids.tolist(), scores.tolist(), "cosine"]
+
+
+def test_an_index_can_be_replaced_by_another(tmp_path):
+    folder = tmp_path / "deep" / "index"
+    make("HNSW8", range(9), vectors_of(9)).save(folder)
+    (folder / "notes.txt").write_text("mine")
+    other = ExactIndex(["a", "b"], vectors_of(2, 5))
+    for _ in range(2):
+        other.save(folder)
+        assert VectorIndex.load(folder).ids.tolist() == ["a", "b"]
+        # Former files are gone, those of others are left alone.
+        names = sorted(re.sub("-[0-9a-f]{12}", "", name) for name in os.listdir(folder))
+        assert names == ["ids.json", "manifest.json", "notes.txt", "vectors.npy"]
+
+
+def test_the_manifest_says_what_it_is(tmp_path):
+    make("HNSW8", range(9), vectors_of(9), metric="cosine", effort=77).save(tmp_path / "index")
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert {name: manifest[name] for name in ("kind", "metric", "dimension", "count", "ids", "settings")} == {
+        "kind": "faiss",
+        "metric": "cosine",
+        "dimension": 3,
+        "count": 9,
+        "ids": "int64",
+        "settings": {"factory": "HNSW8", "effort": 77},
+    }
+    assert set(manifest["versions"]) == {"deepmatch_ext", "numpy", "faiss"}
+
+
+@pytest.mark.parametrize("when", ["data", "manifest"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch, when, before):
+    folder, index = tmp_path / "index", ExactIndex([1, 2], vectors_of(2))
+    if before:
+        index.save(folder)
+    held = sorted(os.listdir(folder)) if before else None
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((np.lib.format, "write_array_header_1_0", full) if when == "data" else (os, "replace", full)))
+        with pytest.raises(OSError, match="No space left"):
+            ExactIndex(["x"], vectors_of(1)).save(folder)
+    assert os.listdir(tmp_path) == (["index"] if before else [])
+    if before:
+        assert sorted(os.listdir(folder)) == held
+        assert answers(VectorIndex.load(folder)) == answers(index)
+
+
+def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
+    """Killed before each of the calls that a save makes of the file system, in a process of its own."""
+    folder, index = tmp_path / "index", ExactIndex([1, 2], vectors_of(2))
+    index.save(folder)
+    script = f"""
+        import os, signal, sys
+        import numpy as np
+        from deepmatch_ext.retrieval import ExactIndex
+
+        folder, index = {str(folder)!r}, ExactIndex(["x", "y"], np.eye(2))
+        for step in range(100):
+            if not os.fork():
+                left = step
+
+                def count(*args):
+                    global left
+                    left -= 1
+                    if left < 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+                sys.addaudithook(lambda event, args: count() if event in ("open", "os.rename", "os.remove") else None)
+                index._parts = lambda: ({{}}, {{"vectors.npy": lambda path: np.save(path, np.eye(2, dtype="float32"))}})
+                index.save(folder)
+                os._exit(0)
+            _, status = os.wait()
+            print("killed" if os.WIFSIGNALED(status) else "done")
+            import deepmatch_ext.retrieval.files as files
+            manifest, paths = files.read_folder(folder)  # all checksums are right
+            print(manifest["ids"])
+            if not os.WIFSIGNALED(status):
+                break
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.split()
+    ends, ids = lines[::2], lines[1::2]
+    assert ends == ["killed"] * (len(ends) - 1) + ["done"]
+    assert len(ends) > 8
+    switched = ids.index("string")
+    assert ids == ["int64"] * switched + ["string"] * (len(ids) - switched)
+    assert switched > 4
+    # The one that was not killed has removed what the others have left.
+    assert len(os.listdir(folder)) == 3
+    assert VectorIndex.load(folder).ids.tolist() == ["x", "y"]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def edit(old, new):
+    return lambda path: path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        ("vectors*", cut, r"file '.*vectors-.*npy' must have \d+ bytes; got \d+: it is damaged"),
+        ("vectors*", flip, r"file '.*vectors-.*npy' must have the checksum of its manifest; got another"),
+        ("ids*", flip, r"file '.*ids-.*json' must have the checksum of its manifest; got another"),
+        ("ids*", pathlib.Path.unlink, r"folder '.*' must have the file of its manifest; got no 'ids-.*json'"),
+        ("manifest.json", cut, r"must be a saved index; got a manifest.json that can't be read|"),
+        ("manifest.json", flip, r"(must be a saved index; got a manifest.json that can't be read)|(checksum is wrong)"),
+        ("manifest.json", pathlib.Path.unlink, r"must be a saved index; got a folder without manifest.json"),
+        ("manifest.json", edit("cosine", "inner_product"), r"must have the manifest that was written; got one whose"),
+        ("manifest.json", edit('"format_version": 1', '"format_version": 2'), r"version 1; got format version 2. It"),
+        ("manifest.json", edit("deepmatch_ext index", "x"), r"must be a saved index; got a manifest.json of something"),
+        ("manifest.json", lambda path: path.write_text("[]"), r"must be a saved index; got a manifest.json of someth"),
+        ("manifest.json", lambda path: path.write_bytes(b"\xff\xfe"), r"got a manifest.json that can't be read"),
+    ],
+)
+def test_a_damaged_folder_is_refused(tmp_path, file, damage, message):
+    folder = tmp_path / "index"
+    ExactIndex(["a", "b"], vectors_of(2), metric="cosine").save(folder)
+    damage(next(folder.glob(file)))
+    if file == "manifest.json" and damage is cut:
+        return  # the newline after the last brace
+    with pytest.raises(ValueError, match=message):
+        VectorIndex.load(folder)
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    folder, index = tmp_path / "photos", ExactIndex([1, 2], vectors_of(2))
+    with pytest.raises(ValueError, match=r"folder '.*photos' must be a saved index; got no such folder"):
+        ExactIndex.load(folder)
+    folder.mkdir()
+    (folder / "cat.jpg").write_text("meow")
+    with pytest.raises(ValueError, match=r"must be a saved index; got a folder without manifest.json"):
+        ExactIndex.load(folder)
+    with pytest.raises(ValueError, match=r"got a folder without manifest.json. Save to another place, or remove it"):
+        index.save(folder)
+    with pytest.raises(ValueError, match=r"cat.jpg' must be a folder or not exist yet; got a file"):
+        index.save(folder / "cat.jpg")
+    with pytest.raises(ValueError, match=r"cat.jpg' must be a saved index; got a file"):
+        ExactIndex.load(folder / "cat.jpg")
+    assert os.listdir(folder) == ["cat.jpg"]
+    (tmp_path / "empty").mkdir()
+    index.save(tmp_path / "empty")
+    assert answers(ExactIndex.load(tmp_path / "empty")) == answers(index)
+
+
+def test_an_index_of_another_kind_is_refused(tmp_path):
+    ExactIndex([1, 2], vectors_of(2)).save(tmp_path / "index")
+    with pytest.raises(
+        ValueError, match=r"must be an index of kind 'faiss'; got 'exact'. VectorIndex.load\(\) reads any"
+    ):
+        FaissIndex.load(tmp_path / "index")
+
+
+def test_a_folder_can_be_moved(tmp_path):
+    index = ExactIndex([1, 2], vectors_of(2))
+    index.save(tmp_path / "index")
+    shutil.move(tmp_path / "index", tmp_path / "elsewhere")
+    assert answers(VectorIndex.load(tmp_path / "elsewhere")) == answers(index)
+
+
+# Parquet.
+
+parquet = pytest.mark.skipif(
+    not importlib.util.find_spec("pyarrow"), reason="read_vectors and write_vectors need pyarrow"
+)
+CHARACTERS = st.characters(codec="utf-8")
+
+
+@parquet
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ids=st.one_of(
+        st.lists(st.text(CHARACTERS), min_size=1, unique=True),
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.int64)),
+        st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.uint64)),
+        st.lists(st.integers(-128, 127), min_size=1, unique=True).map(lambda x: np.array(x, np.int8)),
+    ),
+    width=st.integers(1, 4),
+    metric=st.sampled_from(["inner_product", "cosine"]),
+)
+def test_parquet_round_trip(tmp_path, ids, width, metric):
+    vectors = vectors_of(len(ids), width).astype(np.float32)
+    price = pd.Series(np.arange(len(ids)) / 3, index=np.arange(len(ids))[::-1])  # by place, not by the frame's index
+    write_vectors(
+        tmp_path / "v.parquet", ids, vectors, metric=metric, metadata={"price": price, "title": ["é"] * len(ids)}
+    )
+    found = read_vectors(tmp_path / "v.parquet")
+    assert found.ids.tolist() == np.asarray(ids, dtype=getattr(ids, "dtype", object)).tolist()
+    assert found.ids.dtype == getattr(ids, "dtype", object)
+    assert (found.vectors == vectors).all()
+    assert found.vectors.dtype == np.float32
+    assert found.metric == metric
+    assert found.metadata.columns.tolist() == ["price", "title"]
+    assert found.metadata["price"].tolist() == price.tolist()
+    assert os.listdir(tmp_path) == ["v.parquet"]
+
+
+@parquet
+def test_parquet_is_plain_to_others(tmp_path):
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    write_vectors(tmp_path / "v.parquet", [7, 8], [[1.0, 2.0], [3.0, 4.0]], metadata=pd.DataFrame({"n": [1, None]}))
+    table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
+    assert table.schema.field("vector").type == arrow.list_(arrow.float32(), 2)
+    assert table.to_pydict() == {"id": [7, 8], "vector": [[1.0, 2.0], [3.0, 4.0]], "n": [1.0, None]}
+    assert pd.read_parquet(tmp_path / "v.parquet")["vector"][1].tolist() == [3.0, 4.0]
+
+
+@parquet
+def test_parquet_refuses(tmp_path, monkeypatch):
+    path = tmp_path / "v.parquet"
+    write_vectors(path, [1, 2], vectors_of(2))
+    good = path.read_bytes()
+    for arguments, message in [
+        ({"ids": [1, 1]}, r"`ids` must be unique"),
+        ({"vectors": [[1.0], [np.nan]]}, r"`vectors` must be finite"),
+        ({"metric": "l2"}, r"`metric` must be one of"),
+        ({"metadata": {"id": [1, 2]}}, r"`metadata` must have no column 'id' or 'vector', and none twice; got 'id'"),
+        ({"metadata": {"x": [1]}}, r"`metadata` 'x' must have 2 values, one for each id; got 1"),
+        ({"metadata": {"x": [1, "a"]}}, r"`metadata` 'x' must be of one type that Parquet knows; got "),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            write_vectors(path, **{"ids": [1, 2], "vectors": [[1.0], [2.0]], **arguments})
+        assert path.read_bytes() == good
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        write_vectors(path, [1], [[1.0]])
+    assert path.read_bytes() == good
+    assert os.listdir(tmp_path) == ["v.parquet"]
+
+
+@parquet
+def test_parquet_that_is_damaged_or_foreign_is_refused(tmp_path):
+    path = tmp_path / "v.parquet"
+    write_vectors(path, np.arange(1000), vectors_of(1000, 8))
+    good = path.read_bytes()
+    for at in (100, len(good) // 2, len(good) - 3):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(ValueError, match=r"file '.*v.parquet' must be a Parquet file that is whole; got"):
+            read_vectors(path)
+    path.write_bytes(good[:-100])
+    with pytest.raises(ValueError, match=r"must be a Parquet file that is whole"):
+        read_vectors(path)
+    pd.DataFrame({"id": [1]}).to_parquet(path)
+    with pytest.raises(ValueError, match=r"must be one that write_vectors\(\) wrote; got another Parquet file. Read"):
+        read_vectors(path)
+    with pytest.raises(FileNotFoundError):
+        read_vectors(tmp_path / "none.parquet")
+
+
+def test_without_pyarrow_the_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for call in (lambda: read_vectors(tmp_path / "x"), lambda: write_vectors(tmp_path / "x", [1], [[1.0]])):
+        with pytest.raises(ImportError, match=r"needs pyarrow: pip install 'deepmatch_ext\[parquet\]'"):
+            call()
+
+
+def test_without_psycopg_the_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for call in (lambda: write_pgvector(None, "x", [1], [[1.0]]), lambda: search_pgvector(None, "x", [[1.0]], 1)):
+        with pytest.raises(ImportError, match=r"needs psycopg: pip install 'deepmatch_ext\[pgvector\]'"):
+            call()
+
+
+# PostgreSQL. The package pgserver brings the server's programs; run as root, its own start would make a system user.
+
+
+@pytest.fixture(scope="module")
+def connection():
+    pgserver = importlib.util.find_spec("pgserver")
+    if not pgserver or not importlib.util.find_spec("psycopg"):
+        pytest.skip("needs PostgreSQL with pgvector: pip install pgserver 'psycopg[binary]' (Linux, Python 3.11)")
+    import psycopg
+
+    programs = pathlib.Path(pgserver.origin).parent / "pginstall" / "bin"
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path has to be short
+    data, as_user = folder / "data", {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    run = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **as_user}
+    server = None
+    try:
+        try:
+            subprocess.run([programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust"], check=True, **run)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"PostgreSQL can't be started here: {error}")
+        options = ["-c", "listen_addresses=", "-c", "fsync=off"]
+        server = subprocess.Popen([programs / "postgres", "-D", data, "-k", folder, *options], **run)
+        for _ in range(300):
+            assert server.poll() is None, "PostgreSQL has ended"
+            try:
+                connection = psycopg.connect(host=str(folder), user="postgres", dbname="postgres")
+                break
+            except psycopg.OperationalError:
+                time.sleep(0.1)
+        else:
+            pytest.fail("PostgreSQL takes no connection")
+        with connection:
+            yield connection
+    finally:
+        if server is not None:
+            server.send_signal(signal.SIGINT)  # ends it at once, in order
+            server.wait(30)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+@pytest.mark.parametrize("strings", [True, False])
+def test_postgresql_finds_what_the_exact_index_finds(connection, metric, strings):
+    ids = [f"it's \\{k}\t日本" for k in range(5000)] if strings else np.arange(5000) * 2**50 - 2**60
+    vectors, users = vectors_of(5000, 8), vectors_of(6, 8, seed=1)
+    seen = np.arange(0, 70, 10), [ids[k] for k in np.random.default_rng(2).integers(0, 5000, 60)]
+    write_pgvector(connection, "items", ids, vectors, metric=metric)
+    index = ExactIndex(ids, vectors, metric=metric)
+    for exclude in (None, seen):
+        found_ids, found_scores = search_pgvector(connection, "items", users, 20, exclude=exclude)
+        ids_there, scores = index.search(users, 20, exclude=exclude)
+        assert found_ids.tolist() == ids_there.tolist()
+        assert found_scores == pytest.approx(scores, abs=1e-5)
+    # What other programs read from it is what was written.
+    text = connection.execute(
+        "SELECT vector::text FROM items WHERE id = %s", [ids[7].item() if not strings else ids[7]]
+    )
+    assert json.loads(text.fetchone()[0]) == pytest.approx(vectors[7].astype(np.float32).tolist(), rel=1e-6)
+
+
+def test_postgresql_with_an_index_and_few_items_left(connection):
+    connection.execute("CREATE SCHEMA IF NOT EXISTS shop")
+    vectors = vectors_of(500, 8)
+    write_pgvector(connection, "shop.items", range(500), vectors, metric="cosine", hnsw=True)
+    ids, _ = search_pgvector(connection, "shop.items", vectors[:5], 1)
+    assert ids[:, 0].tolist() == [0, 1, 2, 3, 4]
+    plan = "\n".join(row[0] for row in connection.execute("SELECT indexdef FROM pg_indexes WHERE schemaname = 'shop'"))
+    assert "USING hnsw (vector vector_cosine_ops)" in plan
+    # Another table takes its place, with fewer rows than are asked for.
+    write_pgvector(connection, "shop.items", ["a", "b"], [[1.0], [2.0]])
+    ids, scores = search_pgvector(connection, "shop.items", [[1.0], [1.0]], 3, exclude=([0, 1, 3], ["b", "a", "b"]))
+    assert ids.tolist() == [["a", "", ""], ["", "", ""]]
+    assert scores.tolist() == [[1.0] + [-np.inf] * 2, [-np.inf] * 3]
+    assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'shop'").fetchone()[0] == 1
+
+
+def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
+    from deepmatch_ext.retrieval import pgvector
+
+    connection.execute("DROP TABLE IF EXISTS plain; CREATE TABLE plain (id int)")
+    write_pgvector(connection, "kept", [1, 2], [[1.0, 0.0], [0.0, 1.0]], metric="cosine")
+    for call, message in [
+        (lambda: write_pgvector(connection, "plain", [1], [[1.0]]), r"table 'plain' must be one that write_pgvector"),
+        (lambda: search_pgvector(connection, "none", [[1.0]], 1), r"table 'none' must be .*; got no such table"),
+        (lambda: write_pgvector(connection, "kept", ["a\0"], [[1.0]]), r"no character NUL"),
+        (lambda: write_pgvector(connection, "kept", [2**63], [[1.0]]), r"fit in PostgreSQL's bigint"),
+        (lambda: write_pgvector(connection, "kept", [1, 1], [[1.0], [1.0]]), r"`ids` must be unique"),
+        (lambda: write_pgvector(connection, "kept", [1], [[0.0]], metric="cosine"), r"length zero"),
+        (lambda: search_pgvector(connection, "kept", [[1.0]], 1), r"must have the table's dimension, 2"),
+        (lambda: search_pgvector(connection, "kept", [[0.0, 0.0]], 1), r"length zero"),
+        (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, exclude=([0, 1], ["a"])), r"must be integers"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    # Broken off in the middle of the rows.
+    monkeypatch.setattr(pgvector, "_binary_rows", lambda *_: iter([b"PGCOPY"]))
+    with pytest.raises(Exception, match="COPY"):
+        write_pgvector(connection, "kept", [5], [[1.0]])
+    assert search_pgvector(connection, "kept", [[1.0, 0.1]], 2)[0].tolist() == [[1, 2]]
+
+
+def test_the_code_of_the_docs_runs(tmp_path, monkeypatch, request):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    pytest.importorskip("pyarrow", reason="write_vectors needs pyarrow")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL):
+        if "CONNECTION" in block:
+            continue  # in the next test
+        exec(compile(block, DOCS.name, "exec"), names)
+    assert names["same"].ids[0] == "sku-0"
+    assert names["items"].metric == "cosine"
+    assert not {"sku-1", "sku-2"} & set(names["ids"][0].tolist())
+    assert names["ids"].shape == (2, 10)
+
+
+def test_the_code_of_the_docs_on_postgresql_runs(connection):
+    [block] = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+        if "CONNECTION" in block
+    ]
+    connection.commit()
+    info = connection.info
+    names = {
+        "CONNECTION": f"host={info.host} user={info.user} dbname={info.dbname}",
+        "item_ids": np.array([f"sku-{k}" for k in range(100)]),
+        "item_vectors": vectors_of(100),
+        "user_vectors": vectors_of(3, seed=1),
+        "seen": ([0, 2, 2], ["sku-1", "sku-2"]),
+    }
+    exec(compile(block, DOCS.name, "exec"), names)
+    assert names["ids"].shape == (2, 10)

@@ -1,0 +1,446 @@
+"""Every index against a slow full sort in float64: one suite that all kinds must pass, and what is special in each."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+
+from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, best_rows, recall
+
+INF = float("inf")
+
+
+def exact(ids, vectors, metric="inner_product"):
+    return ExactIndex(ids, vectors, metric=metric)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """FAISS's threads wait for each other, which takes seconds on a busy machine."""
+    faiss = sys.modules.get("faiss") or (importlib.util.find_spec("faiss") and importlib.import_module("faiss"))
+    if not faiss:
+        yield
+        return
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(threads)
+
+
+def faiss_index(factory, effort=None):
+    def build(ids, vectors, metric="inner_product"):
+        pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+        return FaissIndex(ids, vectors, factory, metric=metric, effort=effort)
+
+    return build
+
+
+# With that much effort in so small catalogues, HNSW and IVF look at everything: so all must be right to the item.
+KINDS = {
+    "exact": exact,
+    "Flat": faiss_index("Flat"),
+    "HNSW": faiss_index("HNSW16", 1000),
+    "IVF": faiss_index("IVF1,Flat", 1),
+}
+
+
+@pytest.fixture(params=KINDS)
+def build(request):
+    return KINDS[request.param]
+
+
+def csr(lists):
+    flat = [item for items in lists for item in items]
+    return np.cumsum([0, *(len(items) for items in lists)]), flat
+
+
+def true_scores(users, items, metric="inner_product"):
+    """(N, V) in float64; of (N, K, D) users the best of the K."""
+    users, items = np.asarray(users, np.float64), np.asarray(items, np.float64)
+    if metric == "cosine":
+        users = users / np.sqrt((users**2).sum(-1, keepdims=True))
+        items = items / np.sqrt((items**2).sum(-1, keepdims=True))
+    scores = users @ items.T
+    return scores if users.ndim == 2 else scores.max(axis=1)
+
+
+def assert_best(found, ids, scores, n, excluded, in_order=False):
+    """Whether what was found is right, given all (N, V) scores. Without `in_order`, any of equal scores will do."""
+    found_ids, found_scores = found
+    assert found_ids.shape == found_scores.shape == (len(scores), n)
+    assert found_scores.dtype == np.float32
+    for row, left_out in enumerate(excluded):
+        allowed = [k for k, item in enumerate(ids) if item not in left_out]
+        ranked = sorted(allowed, key=lambda k: (-scores[row, k], k))[:n]
+        filled = len(ranked)
+        assert found_scores[row, :filled] == pytest.approx(scores[row, ranked], abs=1e-5)
+        assert found_scores[row, filled:].tolist() == [-INF] * (n - filled)
+        got = found_ids[row].tolist()
+        assert got[filled:] == ["" if isinstance(ids[0], str) else 0] * (n - filled)
+        assert len(set(got[:filled])) == filled
+        assert not set(got[:filled]) & set(left_out)
+        positions = {item: k for k, item in enumerate(ids)}
+        assert found_scores[row, :filled] == pytest.approx([scores[row, positions[i]] for i in got[:filled]], abs=1e-5)
+        if in_order:
+            assert got[:filled] == [ids[k] for k in ranked]
+
+
+ID_LISTS = st.one_of(
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=12, unique=True),
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=12, unique=True).map(lambda x: np.array(x, np.uint64)),
+    st.lists(st.integers(0, 255), min_size=1, max_size=12, unique=True).map(lambda x: np.array(x, np.uint8)),
+    st.lists(st.text(st.characters(codec="utf-8"), max_size=5), min_size=1, max_size=12, unique=True),
+    st.lists(st.text("abcd", min_size=1), min_size=1, max_size=12, unique=True).map(np.array),  # of type U
+)
+
+
+@st.composite
+def cases(draw):
+    ids = draw(ID_LISTS)
+    plain = np.asarray(ids, None if isinstance(ids, np.ndarray) else object).tolist()
+    width, rows = draw(st.integers(1, 3)), draw(st.integers(0, 5))
+    # Small whole numbers: inner products are exact, and ties are frequent.
+    numbers = st.integers(-2, 2)
+    shape = (rows, width) if draw(st.booleans()) else (rows, draw(st.integers(1, 3)), width)
+    users = draw(hnp.arrays(np.float64, shape, elements=numbers))
+    items = draw(hnp.arrays(np.float64, (len(plain), width), elements=numbers))
+    seen = st.lists(st.sampled_from(plain), max_size=2 * len(plain))  # repeats, too
+    excluded = draw(st.lists(seen, min_size=rows, max_size=rows))
+    return ids, plain, users, items, draw(st.integers(1, len(plain))), excluded, draw(st.booleans())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(case=cases())
+def test_equals_a_full_sort(kind, case):
+    ids, plain, users, items, n, excluded, excludes = case
+    index = KINDS[kind](ids, items)
+    excluded = excluded if excludes else [[]] * len(users)
+    exclude = (csr(excluded)[0], np.array(csr(excluded)[1], np.asarray(ids).dtype)) if excludes else None
+    found = index.search(users, n, exclude=exclude)
+    assert_best(found, plain, true_scores(users, items), n, excluded, in_order=kind == "exact")
+    assert found[0].dtype == index.ids.dtype == (object if isinstance(plain[0], str) else np.asarray(ids).dtype)
+    assert index.ids.tolist() == plain
+    assert len(index) == len(plain)
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+@pytest.mark.parametrize("shape", [(40, 9), (7, 3, 9)])
+def test_a_wide_catalogue(build, metric, shape):
+    rng = np.random.default_rng(0)
+    items, users = rng.normal(size=(700, 9)), rng.normal(size=shape)
+    ids = rng.permutation(10_000)[:700]
+    excluded = [rng.choice(ids, size).tolist() for size in rng.integers(0, 300, len(users))]
+    index = build(ids, items, metric=metric)
+    assert_best(index.search(users, 30), ids.tolist(), true_scores(users, items, metric), 30, [[]] * len(users))
+    found = index.search(users, 30, exclude=csr(excluded))
+    assert_best(found, ids.tolist(), true_scores(users, items, metric), 30, excluded)
+
+
+def test_items_are_added_and_replaced(build):
+    rng = np.random.default_rng(1)
+    items, users = rng.normal(size=(60, 4)), rng.normal(size=(8, 4))
+    ids = [f"item {k}" for k in range(60)]
+    index = build(ids[:40], items[:40])
+    index.add(ids[40:55], items[40:55])
+    index.add(ids[55:], items[55:])
+    for _ in range(2):  # replaced vectors are replaced again
+        changed = rng.choice(60, 20, replace=False)
+        items[changed] = rng.normal(size=(20, 4))
+        index.replace([ids[k] for k in changed], items[changed])
+    assert len(index) == 60
+    excluded = [rng.choice(ids, 20).tolist() for _ in users]
+    scores = true_scores(users, items)
+    assert_best(index.search(users, 60), ids, scores, 60, [[]] * 8)
+    assert_best(index.search(users, 25, exclude=csr(excluded)), ids, scores, 25, excluded)
+
+
+def test_a_user_who_has_seen_everything_gets_nothing(build):
+    index = build([0, 7, 9], np.eye(3))
+    ids, scores = index.search(np.ones((2, 3)), 2, exclude=([0, 4, 5], [9, 7, 0, 9, 9]))
+    assert ids[0].tolist() == [0, 0]
+    assert scores.tolist() == [[-INF, -INF], [1.0, 1.0]]
+    assert set(ids[1].tolist()) == {0, 7}
+
+
+def test_seen_items_that_the_index_has_not_are_ignored(build):
+    index = build(np.array([1, 2, 3], np.int8), np.eye(3))
+    ids, _ = index.search([[3.0, 2.0, 1.0]], 2, exclude=([0, 3], [1, 400, -7]))
+    assert ids.tolist() == [[2, 3]]
+    ids, _ = index.search([[3.0, 2.0, 1.0]], 2, exclude=([0, 2], np.array([2**63 + 5, 2], np.uint64)))
+    assert ids.tolist() == [[1, 3]]
+
+
+def test_the_best_of_several_vectors_counts_once(build):
+    index = build(["a", "b", "c"], [[4.0, 1.0], [0.0, 3.0], [1.0, 1.0]])
+    # By the first vector a 4, b 0, c 1; by the second a 1, b 3, c 1.
+    ids, scores = index.search([[[1.0, 0.0], [0.0, 1.0]]], 3)
+    assert ids.tolist() == [["a", "b", "c"]]
+    assert scores.tolist() == [[4.0, 3.0, 1.0]]
+
+
+def test_cosine_is_the_metric_of_directions(build):
+    index = build([1, 2], [[100.0, 100.0], [0.0, 1.0]], metric="cosine")
+    ids, scores = index.search([[0.0, 5.0]], 2)
+    assert ids.tolist() == [[2, 1]]
+    assert scores[0] == pytest.approx([1.0, np.sqrt(0.5)])
+    index.replace([2], [[-3.0, 0.0]])
+    assert index.search([[0.0, 5.0]], 2)[1][0] == pytest.approx([np.sqrt(0.5), 0.0])
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+def test_arguments_are_copied_and_never_changed(build, metric):
+    ids, vectors, users = np.arange(4), np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    indptr, seen = np.array([0, 1, 1, 1, 1]), np.array([3])
+    for array in (ids, vectors, users, indptr, seen):
+        array.flags.writeable = False  # a write raises
+    index = build(ids, vectors, metric=metric)
+    before = index.search(users, 4, exclude=(indptr, seen))
+    for array in (ids, vectors):
+        array.flags.writeable = True
+        array[:] = 9  # the index has its own
+    after = index.search(users, 4, exclude=(indptr, seen))
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_no_users_give_no_rows(build):
+    index = build([1, 2], np.eye(2))
+    for users in (np.empty((0, 2)), np.empty((0, 3, 2))):
+        ids, scores = index.search(users, 2, exclude=([0], []))
+        assert ids.shape == scores.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "metric", "message"),
+    [
+        ([1, 2, 1, 2], np.ones((4, 2)), "cosine", r"`ids` must be unique; got 1, 2 repeated. Keep one vector"),
+        (["a", "a"], np.ones((2, 2)), "cosine", r"`ids` must be unique; got 'a' repeated"),
+        ([1, "a"], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got mixed-integer"),
+        (["a", None], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got"),
+        ([1.0, 2.0], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got floating"),
+        ([True, False], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got boolean"),
+        ([b"a", b"b"], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got bytes"),
+        ([1, 2**64], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got integers past 64 bit"),
+        ([[1], [2]], np.ones((2, 2)), "cosine", r"`ids` must be one-dimensional"),
+        ([], np.ones((0, 2)), "cosine", r"`ids` must hold at least one id; got none"),
+        ([1, 2], np.ones((3, 2)), "cosine", r"`vectors` must have a row for each of the 2 ids; got shape \(3, 2\)"),
+        ([1, 2], np.ones(2), "cosine", r"`vectors` must have shape \(V, D\); got shape \(2,\)"),
+        ([1, 2], np.ones((2, 0)), "cosine", r"`vectors` must have shape \(V, D\)"),
+        ([1, 2], [[1, 1], [1, np.nan]], "cosine", r"`vectors` must be finite; got nan at row 1, column 1"),
+        ([1, 2], [[1, 1], [0, 0]], "cosine", r"`vectors` must have no vector of length zero, .* got one at row 1"),
+        ([1, 2], [[1, 1], [1, 1e20]], "inner_product", r"`vectors` must have no entry beyond 1e\+15; got 1e\+20"),
+        ([1, 2], np.ones((2, 2)), "euclid", r"`metric` must be one of 'inner_product', 'cosine'"),
+    ],
+)
+def test_refuses_to_be_built(build, ids, vectors, metric, message):
+    with pytest.raises(ValueError, match=message):
+        build(ids, vectors, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, r"`n` must be an integer of at least 1; got 0"),
+        ({"n": 4}, r"`n` must be at most 3, the number of items; got 4"),
+        ({"vectors": np.ones((2, 5))}, r"`vectors` must have the index's dimension, 2; got shape \(2, 5\)"),
+        ({"vectors": np.ones(2)}, r"`vectors` must have shape \(N, D\) or \(N, K, D\); got shape \(2,\)"),
+        ({"vectors": np.ones((2, 0, 2))}, r"`vectors` must have at least one vector for each user"),
+        ({"vectors": [[1.0, INF], [1, 1]]}, r"`vectors` must be finite; got inf at row 0, column 1"),
+        ({"vectors": [[[1, 1], [1, np.nan]]] * 2}, r"be finite; got nan at row 0, vector 1, column 1"),
+        ({"vectors": [[1, 1], [0, 0]]}, r"`vectors` must have no vector of length zero, .* got one at row 1"),
+        ({"exclude": [1, 2, 3]}, r"`exclude` must be a pair \(indptr, ids\); got list"),
+        ({"exclude": ([0, 1, 2], ["a", "b"])}, r"the ids of `exclude` must be integers, as .*; got strings, 'a', 'b'"),
+        ({"exclude": ([0, 1], [1])}, r"the indptr of `exclude` must have shape \(3,\)"),
+        ({"exclude": ([0, 2, 1], [1])}, r"the indptr of `exclude` must start at 0, never fall and end at .*, 1"),
+    ],
+)
+def test_refuses_to_search(build, arguments, message):
+    index = build([1, 2, 3], [[1, 1], [1, 0], [0, 1]], metric="cosine")
+    with pytest.raises(ValueError, match=message):
+        index.search(**{"vectors": np.ones((2, 2)), "n": 2, **arguments})
+
+
+def test_refuses_changes_and_is_as_it_was(build):
+    index = build(np.array([1, 2, 3], np.int8), np.eye(3))
+    for change, ids, vectors, message in [
+        (index.add, [4, 2], np.eye(2, 3), r"`ids` must be new; got 2, which the index has. replace\(\) gives"),
+        (index.add, [4, 4], np.eye(2, 3), r"`ids` must be unique; got 4 repeated"),
+        (index.add, [4, 400], np.eye(2, 3), r"`ids` must fit in int8, the type of the index's ids; got 400"),
+        (index.add, ["a"], np.eye(1, 3), r"`ids` must be integers, as the index's ids are; got strings, 'a'"),
+        (index.add, [4], np.eye(1, 2), r"`vectors` must have the index's dimension, 3; got shape \(1, 2\)"),
+        (index.add, [4], [[1, np.nan, 1]], r"`vectors` must be finite"),
+        (index.replace, [2, 5], np.eye(2, 3), r"`ids` must be in the index; got 5, which it has not. add\(\) takes"),
+        (index.replace, [400], np.eye(1, 3), r"`ids` must be in the index; got 400"),
+        (index.replace, ["a"], np.eye(1, 3), r"`ids` must be integers"),
+        (index.replace, [1], [[1, np.inf, 1]], r"`vectors` must be finite"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            change(ids, vectors)
+    assert_best(index.search(np.eye(3), 3), [1, 2, 3], np.eye(3), 3, [[]] * 3)
+
+
+def test_ids_can_be_whatever_a_frame_has(build):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"sku": ["x", "y"], "number": [3, 4]})
+    assert build(frame["sku"], np.eye(2)).ids.tolist() == ["x", "y"]
+    assert build(frame["sku"].astype("string"), np.eye(2)).ids.tolist() == ["x", "y"]
+    assert build(frame["number"].astype("Int64"), np.eye(2)).ids.tolist() == [3, 4]
+    assert build(frame.set_index("number").index, np.eye(2)).ids.tolist() == [3, 4]
+    assert build(range(5, 7), np.eye(2)).ids.tolist() == [5, 6]
+
+
+# best_rows, the function of tensors.
+
+
+@st.composite
+def tensors(draw):
+    rows, count, width = draw(st.integers(0, 4)), draw(st.integers(0, 70)), draw(st.integers(1, 2))
+    numbers = st.integers(-2, 2)
+    users = draw(hnp.arrays(np.float32, (rows, width), elements=numbers))
+    items = draw(hnp.arrays(np.float32, (count, width), elements=numbers))
+    rows_or_not = st.integers(-3, count + 3) | st.sampled_from([2**31, 2**32, -(2**32)])
+    seen = draw(hnp.arrays(np.int64, (rows, draw(st.integers(0, 30))), elements=rows_or_not))
+    return users, items, draw(st.integers(1, 80)), seen, draw(st.sampled_from([1, 64, 200, 10**6]))
+
+
+def slow_best_rows(users, items, n, seen):
+    rows, scores = [], []
+    for row, user in enumerate(users.astype(np.float64)):
+        score = items.astype(np.float64) @ user
+        ranked = sorted(set(range(len(items))) - set(seen[row].tolist()), key=lambda k: (-score[k], k))[:n]
+        rows.append(ranked + [-1] * (n - len(ranked)))
+        scores.append([score[k] for k in ranked] + [-INF] * (n - len(ranked)))
+    return rows, scores
+
+
+@given(tensors())
+def test_best_rows_equals_a_full_sort_at_any_block_size(case):
+    users, items, n, seen, block_numbers = case
+    rows, scores = best_rows(users, items, n, seen, block_numbers=block_numbers)
+    assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items, n, seen)
+    # Integers with their scales, as an export keeps them; none seen.
+    scales = np.float32([1, 2, 0.5])[np.arange(len(items)) % 3]
+    rows, scores = best_rows(users, items.astype(np.int8), n, scales=scales, block_numbers=block_numbers)
+    unseen = np.full((len(users), 1), -1)
+    assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items * scales[:, None], n, unseen)
+
+
+def test_best_rows_works_in_a_graph_that_is_saved(tmp_path):
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(-3, 4, (3, 4)), rng.integers(-3, 4, (100, 4))
+    seen = rng.integers(-1, 100, (3, 20))
+
+    class Module(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.items = tf.Variable(items, dtype=tf.float16)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, 4], tf.float32),
+                tf.TensorSpec([], tf.int32),
+                tf.TensorSpec([None, None], tf.int64),
+            ]
+        )
+        def recommend(self, users, n, seen):
+            return best_rows(users, self.items, n, seen, block_numbers=100)
+
+    tf.saved_model.save(Module(), str(tmp_path / "module"))
+    loaded = tf.saved_model.load(str(tmp_path / "module"))
+    for n in (5, 100, 120):  # chosen at call time
+        rows, scores = loaded.recommend(tf.constant(users, tf.float32), n, tf.constant(seen))
+        assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items, n, seen)
+
+
+# Approximate ones.
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    """2,000 vectors of length one around 40 centres."""
+    rng = np.random.default_rng(2)
+    vectors = rng.normal(size=(40, 16))[rng.integers(0, 40, 2000)] + 0.5 * rng.normal(size=(2000, 16))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("factory", "low", "high"),
+    [("HNSW8", 4, 200), ("IVF16,Flat", 1, 16), ("IVF16,PQ8x4", 1, 16), ("HNSW8,PQ8", 4, 200)],
+)
+def test_more_effort_finds_more(clustered, factory, low, high):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    whole = ExactIndex(range(2000), clustered)
+    try:
+        index = FaissIndex(range(2000), clustered, factory, effort=low)
+    except ValueError as error:
+        if "Newer versions of faiss-cpu can." not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert not index.is_exact
+    users = clustered[:200]
+    little = recall(index, whole, users, 20)
+    index.effort = high
+    much = recall(index, whole, users, 20)
+    assert 0.05 < little < much
+    # At 4 or 8 bytes of 4 * 16 the scores are coarse; without compression these efforts look at nearly everything.
+    assert much > (0.3 if "PQ" in factory else 0.99)
+    scores = index.search(users, 20)[1]
+    assert scores[:, 0] == pytest.approx(np.ones(200), abs=0.3)  # inner products, not distances
+
+
+def test_recall_is_the_share_that_is_found():
+    whole = ExactIndex(["a", "b", "c", "d"], [[4.0], [3.0], [2.0], [1.0]])
+    other = ExactIndex(["d", "c", "b", "a"], [[4.0], [2.0], [3.0], [1.0]])
+    # The best two are a and b, the other's d and b; of a, b and c it has b and c. From below: d and c, and a and c.
+    assert recall(other, whole, [[1.0]], 2) == 0.5
+    assert recall(other, whole, [[1.0]], 3) == pytest.approx(2 / 3)
+    assert recall(other, whole, [[1.0], [-1.0]], 2) == 0.5
+    assert recall(whole, whole, [[1.0], [-1.0]], 4) == 1.0
+    # Without a and d, both have b, c; the user without items doesn't count.
+    assert recall(other, whole, [[1.0], [1.0]], 2, exclude=csr([["a", "d"], ["a", "b", "c", "d"]])) == 1.0
+
+
+def test_recall_refuses_what_can_not_be_compared(clustered):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    whole, hnsw = ExactIndex(range(100), clustered[:100]), FaissIndex(range(100), clustered[:100], "HNSW8")
+    for index, other, message in [
+        (whole, hnsw, r"`exact` must be an exact index; got FaissIndex\(100 items of dimension 16, inner_product\)"),
+        (hnsw, ExactIndex(range(100), clustered[:100], metric="cosine"), r"`exact` must have the metric"),
+        (hnsw, ExactIndex(range(99), clustered[:99]), r"`exact` must have the metric, the dimension and the items"),
+        (hnsw, ExactIndex(range(1, 101), clustered[:100]), r"must have the ids of the other; got 100, which that"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            recall(index, other, clustered[:3], 5)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("nonsense", r"`factory` must be a factory string like 'Flat', .*; got 'nonsense'"),
+        ("PQ8", r"`factory` must be a factory string like"),  # known to FAISS, not to us
+        ("IVF500,Flat", r"`factory` must have at most 100 lists, the number of items; got 'IVF500,Flat'"),
+        ("IVF4,PQ3", r"`factory` must be .*; got 'IVF4,PQ3'"),  # 16 is no multiple of 3
+        ("IVF4,PQ8", r"`factory` must be an index that 100 vectors suffice for; got 'IVF4,PQ8'"),
+    ],
+)
+def test_faiss_says_what_is_wrong(clustered, factory, message):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    with pytest.raises(ValueError, match=message):
+        FaissIndex(range(100), clustered[:100], factory)
+
+
+def test_without_faiss_the_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"FaissIndex needs FAISS: pip install 'deepmatch_ext\[faiss\]'"):
+        FaissIndex([1], [[1.0]])
+
+
+def test_the_base_is_no_index():
+    with pytest.raises(TypeError, match="abstract"):
+        VectorIndex([1], [[1.0]])
