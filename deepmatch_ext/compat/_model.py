@@ -112,9 +112,9 @@ def _function_at(deepctr: str, module: str, line: int) -> Any:
     if module.startswith("deepctr."):
         home = vars(importlib.import_module(module))
         for code in _codes(home, module):
-            if code.co_firstlineno == line and not code.co_freevars:
+            if (code.co_name, code.co_firstlineno) == ("<lambda>", line) and not code.co_freevars:
                 return types.FunctionType(code, home)
-    raise problem("The file", "name a function of DeepCTR", f"line {line} of {module}")
+    raise problem("The file", "name a lambda of DeepCTR", f"line {line} of {module}")
 
 
 def _codes(home: Mapping[str, Any], module: str) -> Iterator[types.CodeType]:
