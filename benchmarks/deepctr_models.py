@@ -156,24 +156,32 @@ def predictions(model: Any) -> np.ndarray:
 def set_given_weights(model: Any) -> None:
     """Random weights that are the same on both Keras, which number layers of one kind differently.
 
-    A weight is known by its path without those numbers, and by how many such paths were before it.
+    A weight is known by its path without those numbers and by its shape, and among such by the order of the numbers.
     """
     weights = list(model.weights)
     if not tf.executing_eagerly():  # tf-keras does not know the weights of DIEN's second GRU, if it is no plain one
         others = tf.compat.v1.global_variables()
         weights += [one for one in others if re.match(r"gru2/(gates|candidate)/", one.name)]
-    counts: Counter[str] = Counter()
-    values = []
-    for weight in weights:
-        kind = re.sub(r"_\d+(?=/|$)", "", weight.path if KERAS_3 else weight.name.split(":")[0])
-        kind = re.sub(r"^(gru\d)/(?:gru_cell/)?(gates|candidate)/", r"\1/\2_", kind)
-        counts[kind] += 1
-        given = np.random.default_rng(zlib.crc32(f"{kind} {counts[kind]}".encode())).normal(0, 0.5, weight.shape)
-        values.append(np.abs(given) + 0.5 if kind.endswith(("gamma", "moving_variance")) else given)
+    places: Counter[str] = Counter()
+    values = {}
+    for path, i in sorted((numbered(weight), i) for i, weight in enumerate(weights)):
+        shape = tuple(weights[i].shape)
+        kind = "/".join(name for name, _ in path) + f" {shape}"
+        places[kind] += 1
+        given = np.random.default_rng(zlib.crc32(f"{kind} {places[kind]}".encode())).normal(0.1, 0.5, shape)
+        values[i] = np.abs(given) + 0.5 if path[-1][0] in ("gamma", "moving_variance") else given
+    values = [values[i] for i in range(len(weights))]
     if KERAS_3:
         model.set_weights(values)
     else:
         tf.keras.backend.batch_set_value(list(zip(weights, values, strict=True)))
+
+
+def numbered(weight: Any) -> list[tuple[str, int]]:
+    """The path of a weight, each name with its running number: ``a/dense_2/kernel`` is a 0, dense 2, kernel 0."""
+    path = weight.path if KERAS_3 else weight.name.split(":")[0]
+    path = re.sub(r"^(gru\d)/(?:gru_cell/)?(gates|candidate)/", r"\1/\2_", path)
+    return [(name, int(number or 0)) for name, number in re.findall(r"([^/]+?)(?:_(\d+))?(?:/|$)", path)]
 
 
 def predict(case: str, folder: pathlib.Path) -> Any:
