@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from run_youtubednn import add_data_arguments, check_at_least_one, read, refused, user_attributes
 
 from deepmatch_ext import YoutubeDNN, data, evaluation
+from deepmatch_ext.compat import enable_deepctr_on_keras3
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.utils import sampledsoftmaxloss
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         attributes = user_attributes(dataset)
     except (OSError, ValueError) as error:
         return refused("run_two_stage.py", args, error)
-    enable_deepctr()
+    enable_deepctr_on_keras3()  # does nothing on tf-keras
     events = dataset.interactions
     print(f"{dataset.name}: {events.num_users} users, {events.num_items} items, {len(events)} events")
     print(f"events to learn from: {len(split.train_targets())}, of which the ranker gets {len(lessons)}")
@@ -136,15 +137,6 @@ def check_arguments(args: argparse.Namespace) -> list[int]:
     if not all(seed.strip().isdigit() for seed in args.seeds.split(",")):
         raise ValueError(f"--seeds must be numbers with commas between them; got {args.seeds!r}")
     return [int(seed) for seed in args.seeds.split(",")]
-
-
-def enable_deepctr() -> None:
-    """Lets all of DeepCTR's models run on Keras 3, where the library can do that."""
-    try:
-        from deepmatch_ext.compat import enable_deepctr_on_keras3
-    except ImportError:
-        return
-    enable_deepctr_on_keras3()
 
 
 def early_and_lessons(split: data.Split, ranker_events: int) -> tuple[np.ndarray, np.ndarray]:

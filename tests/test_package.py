@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "evaluation": CHECKS | {"retrieval", "evaluation"},
     "evaluation.watch": KERAS | {"retrieval", "evaluation"},
     "evaluation.callback": KERAS | {"retrieval", "evaluation"},
+    "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
     "serving": KERAS | {"_version", "data", "features", "layers", "models", "retrieval"},
 }
