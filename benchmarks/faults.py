@@ -140,7 +140,9 @@ def main() -> None:
                 # So that the kills of one run fall all over it.
                 time.sleep(chance.uniform(0, 1.5 * seconds / (kills + 1)))
                 process.send_signal(signal.SIGKILL)
-                if process.wait() != -signal.SIGKILL:
+                if (code := process.wait()) != -signal.SIGKILL:
+                    if code:
+                        raise RuntimeError(f"the run failed:\n{(run.folder / 'errors.txt').read_text()[-3000:]}")
                     continue  # it had ended
                 done += 1
                 in_save += bool(unfinished_files(run.folder) - before)

@@ -44,7 +44,9 @@ try:
     KERAS_3: bool = hasattr(keras, "Operation")
     _imported = importlib.import_module("tensorflow.keras")
 except (ImportError, AttributeError) as error:  # TensorFlow's own say neither what is asked for nor by what
-    raise _no_tf_keras() or error from error
+    if (clearer := _no_tf_keras()) is not None:
+        raise clearer from error
+    raise
 
 if _imported.layers.Layer is not keras.layers.Layer:
     raise ImportError(
@@ -262,8 +264,8 @@ def set_first_epoch(model: Any, epoch: int | None) -> None:
     It also leaves the epoch on the model, where the next call of ``fit`` finds it. tf-keras has it in one checkpoint,
     and leaves the model without an attribute that its next ``fit`` reads, or with a stopped run's.
     """
-    if KERAS_3:
-        model._initial_epoch = epoch
+    if KERAS_3:  # the epoch in the file can only lag behind the weights
+        model._initial_epoch = None if epoch is None else max(epoch, model._initial_epoch or 0)
     elif epoch is None:
         model._training_state = None
 
@@ -272,7 +274,7 @@ def drop_torn_backup(backup: Any) -> None:
     """Removes Keras 3's file of a BackupAndRestore's epoch if a process was killed while it wrote it."""
     path = getattr(backup, "_training_metadata_path", "")
     if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             text = file.read()
         try:
             json.loads(text)

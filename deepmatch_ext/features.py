@@ -97,7 +97,10 @@ def _read_column(what: str, column: Any) -> Column:
         return _read_sparse(column)
     if hasattr(column, "dimension"):
         dimension = positive_int(f"`dimension` of column {column.name!r}", column.dimension)
-        return DenseColumn(column.name, dimension, _dtype_name(column), column.transform_fn)
+        dtype = _dtype_name(column)
+        if dtype == "string" and column.transform_fn is None:
+            raise problem(f"`dtype` of column {column.name!r}", "be of numbers", dtype)
+        return DenseColumn(column.name, dimension, dtype, column.transform_fn)
     raise problem(f"Every element of `{what}`", "be a SparseFeat, VarLenSparseFeat or DenseFeat", column)
 
 
@@ -289,7 +292,7 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
         for name, (shape, dtype) in input_shapes(column).items():
             values = _input_array(name, x, shape, dtype)
             rows[name] = len(values)
-            if values.dtype.kind == "f" or isinstance(column, DenseColumn):
+            if values.dtype.kind == "f" or (isinstance(column, DenseColumn) and dtype != "string"):
                 _check_numbers(name, values, is_id=id_column(column, name) is not None)
             limits = integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":

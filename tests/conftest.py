@@ -4,12 +4,16 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import warnings
 from unittest import mock
 
 import hypothesis
 import numpy as np
 import pytest
-import tensorflow as tf
+
+with warnings.catch_warnings():  # of protobuf's, on Python 3.12 with the TensorFlow of its time
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import tensorflow as tf
 
 # DeepCTR asks a package index for its newest version, in a thread, when it is imported.
 with mock.patch("threading.Thread.start"):
@@ -27,10 +31,6 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAM
 hypothesis.settings.load_profile("default")
 
 VOCABULARY, DIM, MAX_LEN = 30, 8, 6
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "faults: starts processes and kills them; takes half a minute")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ def run(*command):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
 
 
-@pytest.mark.faults
 def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one():
     done = run(
         *(sys.executable, "benchmarks/faults.py", "--kills", "1", "--runs", "1"),

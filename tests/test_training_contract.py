@@ -199,11 +199,47 @@ def test_a_dataset_of_another_type_is_refused_before_anything_runs(fresh):
 
 def test_weights_that_are_no_numbers_are_refused(fresh):
     model, x = fresh(), small_input(32)
-    weights = np.ones(32)
+    before, weights = model.get_weights(), np.ones(32)
     weights[5] = np.nan
+    labels = np.zeros((32, 1))
+    refused = pytest.raises(
+        (ValueError, tf.errors.InvalidArgumentError), match=r"sample_weight.{1,3} must hold finite numbers"
+    )
     for options in ({}, {"steps_per_epoch": 1}):
-        with pytest.raises(ValueError, match=r"`sample_weight` must hold finite numbers"):
+        with refused:
             model.fit(x, sample_weight=weights, verbose=0, **options)
+    for one_batch in (model.train_on_batch, model.test_on_batch):
+        with refused:
+            one_batch(x, sample_weight=weights)
+        with refused:
+            one_batch(x, labels, weights)
+    with refused:
+        model.fit(iter([(x, labels, weights)]), steps_per_epoch=1, verbose=0)
+    with refused:
+        model.fit(tf.data.Dataset.from_tensors((x, labels, weights)), verbose=0)
+    for weight, former in zip(model.weights, before, strict=True):
+        if "step" not in weight.name:  # counted before the data is waited for
+            np.testing.assert_array_equal(weight, former)
+
+
+def test_any_iterator_is_checked(fresh):
+    bad = {**small_input(32), "item": np.zeros(32, "int32")}
+    with pytest.raises(ValueError, match=r"Input 'item' must hold ids in 1\.\.29"):
+        fresh().fit(iter([(bad,)]), steps_per_epoch=1, verbose=0)
+
+
+@pytest.mark.skipif(not KERAS_3, reason="tf-keras asks every Sequence for its length")
+def test_a_dataset_in_python_need_have_no_end(fresh):
+    class Endless(tf.keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, place):
+            return (batch_of(small_input(96), place % 3 * 32),)
+
+    model, other = fresh(0), fresh(1)
+    model.fit(Endless(), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0)
+    other.fit(Batches(small_input(96)), epochs=2, shuffle=False, verbose=0)
+    assert_equal_weights(model, other)
 
 
 def test_unknown_keys_are_refused_as_targets(tmp_path):
@@ -303,6 +339,23 @@ def test_a_backup_whose_epoch_was_not_written_goes_on_where_its_weights_are(meta
     model, history = interrupted(fresh, tmp_path / "backup", 7, change)
     assert_equal_weights(model, undisturbed)
     assert history.epoch == [2, 3]
+
+
+def test_the_same_model_goes_on_after_an_interruption(tmp_path, fresh, undisturbed):
+    model = fresh()
+    assert interrupted(lambda place: model, tmp_path / "backup", 7)[1].epoch == [2, 3]
+    assert_equal_weights(model, undisturbed)
+
+
+def test_a_run_goes_on_in_a_model_that_was_loaded_before(tmp_path, fresh, undisturbed):
+    """As a script does that loads its last checkpoint whenever it starts."""
+    first = fresh(1)
+    first.fit(small_input(96), **{**RUN, "epochs": 1})
+    first.save(tmp_path / "first.keras")
+    models = {0: fresh, 1: lambda place: tf.keras.models.load_model(tmp_path / "first.keras")}
+    model, history = interrupted(lambda place: models[place](place), tmp_path / "backup", 7)
+    assert history.epoch == [2, 3]
+    assert_equal_weights(model, undisturbed)
 
 
 def test_callbacks_save_and_stop_early(tmp_path, fresh):

@@ -65,15 +65,51 @@ def check_batch(
                 if id_column(column, name) is None:
                     rules.append((tf.abs(values) <= LARGEST_NUMBER, f"numbers of at most {LARGEST_NUMBER:g} in size"))
                 else:
-                    rules.append((values == tf.floor(values), "whole numbers, since they are ids"))
+                    rules.append((tf.equal(values, tf.floor(values)), "whole numbers, since they are ids"))
             if limits is not None:
+                first, last, rule = limits
                 wide = tf.cast(values, tf.int64)
-                rules.append(((wide >= limits[0]) & (wide <= limits[1]), limits[2]))
+                if last < 2**63:
+                    rules.append(((wide >= first) & (wide <= last), rule))
+                elif values.dtype != tf.uint64:  # what does not fit in int64 comes as uint64 alone
+                    rules.append((wide >= first, rule))
             if name in targets and padding is not None:
-                rules.append((values != tf.cast(padding, values.dtype), "no padding, 0, since it is to be predicted"))
+                key = tf.cast(padding, values.dtype)
+                rules.append((tf.not_equal(values, key), "no padding, 0, since it is to be predicted"))
             with tf.control_dependencies(_assertions(name, rules)):
                 checked[name] = tf.identity(values)
     return checked
+
+
+def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
+    """A dataset's batch of sample weights, refused when it comes by as `check_weights` refuses arrays."""
+    rule = f"finite numbers of at most {LARGEST_NUMBER:g} in size"
+    with tf.control_dependencies(_assertions("sample_weight", [(tf.abs(weights) <= LARGEST_NUMBER, rule)])):
+        return tf.identity(weights)
+
+
+def check_weights(sample_weight: Any) -> Any:
+    """The weights as an array, if they are numbers."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    rule = f"hold finite numbers of at most {LARGEST_NUMBER:g} in size"
+    if weights.dtype.kind not in "iufb":
+        raise problem("`sample_weight`", rule, f"{weights.dtype}")
+    wrong = weights[~(np.abs(weights.astype(float)) <= LARGEST_NUMBER)]
+    if wrong.size:
+        raise problem("`sample_weight`", rule, f"{wrong.size} others, such as {wrong.flat[0]}")
+    return weights
+
+
+def number_of_batches(x: Any) -> int | None:
+    """Of a dataset or a Sequence; None where nobody knows."""
+    if isinstance(x, tf.data.Dataset):
+        number = int(x.cardinality())
+        return number if number > 0 else None
+    if not isinstance(x, keras.utils.Sequence):
+        return None
+    return x.num_batches if hasattr(x, "num_batches") else len(x)
 
 
 def _assertions(name: str, rules: list[tuple[tf.Tensor, str]]) -> list[Any]:
@@ -110,7 +146,8 @@ class CheckInWorker:
         for name, (shape, dtype) in self.inputs.items():
             values = np.asarray(x[name]).reshape(rows, *shape)
             taken[name] = values if values.dtype.kind in "OUST" else values.astype(dtype, copy=False)
-        return (taken, *(others or [np.zeros((rows, 1), "float32")]))
+        labels, *weights = others or [np.zeros((rows, 1), "float32")]
+        return (taken, labels, *map(check_weights, weights))
 
 
 class CheckedSequence(keras.utils.Sequence):
@@ -123,6 +160,10 @@ class CheckedSequence(keras.utils.Sequence):
 
     def __len__(self) -> int:
         return len(self._sequence)
+
+    @property
+    def num_batches(self) -> int | None:  # Keras 3's, None where there is no end
+        return number_of_batches(self._sequence)
 
     def __getitem__(self, place: int) -> Any:
         return self._check(self._sequence[place])

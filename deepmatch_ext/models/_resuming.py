@@ -52,6 +52,9 @@ class TrainingPlace(keras.callbacks.Callback):
         return [*callbacks, self]
 
     def on_train_begin(self, logs: Any = None) -> None:
+        # Fewer than before: the same model once more, put back to a backup of an earlier `fit`.
+        self._at_first = min(self._at_first, self._steps_made())
+        self._orders_from(self._at_first)
         if self._steps_per_epoch is None:
             return
         epochs, rest = divmod(self._steps_made() - self._at_first, self._steps_per_epoch)

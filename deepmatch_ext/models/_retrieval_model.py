@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,18 @@ from deepmatch_ext._compat import (
     set_first_epoch,
     set_global_policy,
 )
-from deepmatch_ext.features import LARGEST_NUMBER, Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
 from deepmatch_ext.layers import own_objects
-from deepmatch_ext.models._checking import CheckedSequence, CheckInWorker, check_batch, check_types, checked_batches
+from deepmatch_ext.models._checking import (
+    CheckedSequence,
+    CheckInWorker,
+    check_batch,
+    check_batch_weights,
+    check_types,
+    check_weights,
+    checked_batches,
+    number_of_batches,
+)
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
 from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
 from deepmatch_ext.models._resuming import TrainingPlace
@@ -122,10 +131,12 @@ class RetrievalModel(keras.Model):
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
 
         With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
-        and a run that stops and goes on sees what an undisturbed one sees. (Without eager mode the order is Keras's.)
+        and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
+        rows. (Without eager mode the order is Keras's.)
 
         Raises:
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
+                Datasets, generators and sequences are refused at the batch that is wrong.
         """
         leave_jit_off(self)
         check_optimizer(self)
@@ -135,7 +146,7 @@ class RetrievalModel(keras.Model):
         if isinstance(validation_data, Mapping):
             validation_data = (validation_data,)
         if isinstance(validation_data, list | tuple):
-            held_out_size = kwargs.pop("validation_batch_size", None) or size
+            held_out_size = (kwargs.pop("validation_batch_size", None) if eager_is_on() else None) or size
             validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
         elif validation_data is not None:
             validation_data = self._checked(validation_data, None)[0]
@@ -156,12 +167,12 @@ class RetrievalModel(keras.Model):
             y = batch_size = sample_weight = None
             validation_split = 0.0
         else:
-            _check_weights(sample_weight)
+            check_weights(sample_weight)
             if eager_is_on():
-                place = self._training_place(kwargs.get("steps_per_epoch") or _number_of_batches(x), kwargs)
+                place = self._training_place(kwargs.get("steps_per_epoch") or number_of_batches(x), kwargs)
         if eager_is_on():
             callbacks = place.among(callbacks)
-        if isinstance(x, tf.data.Dataset):
+        if isinstance(x, tf.data.Dataset | Iterator):
             shuffle = False  # Keras 3 warns of its own default
         return super().fit(
             x,
@@ -199,18 +210,18 @@ class RetrievalModel(keras.Model):
             x, batch_size = batches((x, y), rows, size), None
         return super().predict(x, batch_size, **kwargs)
 
-    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_optimizer(self)
         x, y, _ = self._checked(x, y)
-        return super().train_on_batch(x, y, *args, **kwargs)
+        return super().train_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
-    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         x, y, _ = self._checked(x, y)
-        return super().test_on_batch(x, y, *args, **kwargs)
+        return super().test_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
     def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
@@ -284,7 +295,9 @@ class RetrievalModel(keras.Model):
         """Keras's ``save``. The file is written under another name first, so that a former one stays whole until then.
 
         ``tf.keras.models.load_model(filepath)`` reads a ``.keras`` file, with ``safe_mode`` on and no `custom_objects`;
-        an ``.h5`` file wants ``deepmatch_ext.layers.custom_objects``.
+        an ``.h5`` file wants ``deepmatch_ext.layers.custom_objects``. ``tf.keras.models.save_model`` does not come by
+        here, and writes in place. A process that is killed while it saves leaves a file with ``.tmp`` in its name,
+        which may be deleted.
         """
         with whole_file(filepath, overwrite) as path:
             super().save(path, overwrite, *args, **kwargs)
@@ -299,16 +312,13 @@ class RetrievalModel(keras.Model):
         if KERAS_3 and not args and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
             self.save(filepath, overwrite, include_optimizer=False)
             return
-        if args or kwargs:  # TensorFlow's checkpoints and Keras 3's shards, of several files each
-            super().save_weights(filepath, overwrite, *args, **kwargs)
-            return
-        with whole_file(filepath, overwrite) as path:
-            super().save_weights(path, overwrite)
+        with whole_file(filepath, overwrite) as path:  # checkpoints and shards, of several files, are left to Keras
+            super().save_weights(path, overwrite, *args, **kwargs)
             if path != filepath:
                 describe_weights(path, self)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keras's ``load_weights``.
+        """Keras's ``load_weights``; a ``.weights.h5`` file is first checked against the model.
 
         Raises:
             ValueError: The weights are another model's, or of a format that this version does not know.
@@ -353,7 +363,7 @@ class RetrievalModel(keras.Model):
             x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
         if x is None:
             raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
-        if isinstance(x, Generator):
+        if isinstance(x, Iterator):
             return checked_batches(x, self._checked_batch), y, None
         if isinstance(x, keras.utils.Sequence):
             in_processes = in_processes or getattr(x, "use_multiprocessing", False)
@@ -420,8 +430,8 @@ class RetrievalModel(keras.Model):
                 rule = f"Input {target.name!r} must hold keys of {target.vocabulary_path!r}"
                 with tf.control_dependencies([tf.debugging.Assert(is_known, [rule])]):
                     batch[target.name] = tf.identity(batch[target.name])
-            rows = tf.shape(batch[target.name])[0]
-            return (batch, *(element[1:] or (tf.zeros([rows, 1]),)))
+            labels, *weights = element[1:] or (tf.zeros([tf.shape(batch[target.name])[0], 1]),)
+            return (batch, labels, *map(check_batch_weights, weights))
 
         return dataset.map(complete)
 
@@ -429,7 +439,7 @@ class RetrievalModel(keras.Model):
         """Which items their column's file of keys doesn't know: they would be trained as padding."""
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
-        return self.get_layer(layer_name("hash", column.embedding_name))(items) == 0
+        return tf.equal(self.get_layer(layer_name("hash", column.embedding_name))(items), 0)
 
 
 def _epoch_order(place: TrainingPlace, rows: int, batch_size: int, whole_batches: bool) -> np.ndarray:
@@ -443,14 +453,6 @@ def _epoch_order(place: TrainingPlace, rows: int, batch_size: int, whole_batches
     number = rows // batch_size
     starts = draw.permutation(number)[:, np.newaxis] * batch_size
     return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
-
-
-def _number_of_batches(x: Any) -> int | None:
-    """Of a dataset or a Sequence; None where nobody knows."""
-    if isinstance(x, tf.data.Dataset):
-        number = int(x.cardinality())
-        return number if number > 0 else None
-    return len(x) if isinstance(x, keras.utils.Sequence) else None
 
 
 def _split_off(examples: tuple[Any, ...], rows: int, share: float) -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:
@@ -468,24 +470,10 @@ def _split_off(examples: tuple[Any, ...], rows: int, share: float) -> tuple[int,
 def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
     if sample_weight is None:
         return (x, y)
-    weights = _check_weights(sample_weight)
+    weights = check_weights(sample_weight)
     if isinstance(x, Mapping) and weights.shape[:1] != y.shape[:1]:
         raise problem("`sample_weight`", f"have a row for each of the {len(y)} examples", f"shape {weights.shape}")
     return (x, y, weights)
-
-
-def _check_weights(sample_weight: Any) -> Any:
-    """The weights as an array, if they are numbers."""
-    if sample_weight is None:
-        return None
-    weights = np.asarray(sample_weight)
-    rule = f"hold finite numbers of at most {LARGEST_NUMBER:g} in size"
-    if weights.dtype.kind not in "iufb":
-        raise problem("`sample_weight`", rule, f"{weights.dtype}")
-    wrong = weights[~(np.abs(weights.astype(float)) <= LARGEST_NUMBER)]
-    if wrong.size:
-        raise problem("`sample_weight`", rule, f"{wrong.size} others, such as {wrong.flat[0]}")
-    return weights
 
 
 def _array(values: Any, tensor: Any) -> Any:

@@ -321,6 +321,6 @@ def _pyarrow(what: str) -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(f"{what} needs pyarrow: pip install 'deepmatch_ext[parquet]'") from error
     return pyarrow, pyarrow.parquet
