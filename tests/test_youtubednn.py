@@ -697,3 +697,29 @@ def test_bad_datasets_are_refused_too():
     x["hist_item"][5, 0] = 99
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"Input .{1,3}hist_item.{1,3} must hold ids in 0..29"):
         model.fit(tf.data.Dataset.from_tensor_slices(x).batch(8), verbose=0)
+
+
+def test_one_layer_begins_as_the_mean_of_what_comes_from_the_items_table():
+    """So users start near the items of their history; other features begin as Glorot draws them."""
+    x = small_input(20)
+    model = small_model("recency+last", user_dnn_hidden_units=None)
+    table = model.get_layer("table_item").get_weights()[0].astype(float)
+    expected = []
+    for history, length in zip(x["hist_item"], x["hist_len"], strict=True):
+        ranks = np.arange(1, length + 1)
+        recency = (table[history[:length]] / ranks[:, None]).sum(axis=0) / (1 / ranks).sum()
+        expected.append((recency + table[history[0]]) / 2)
+    expected = np.array(expected) / np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.user_vectors(x), expected, atol=1e-5)
+
+    city = SparseFeat("city", 9, DIM)
+    other = SparseFeat("hist_genre", 9, DIM, embedding_name="genre")
+    columns = [VarLenSparseFeat(other, MAX_LEN, "mean", "hist_len"), history_column("recency+last"), city]
+    kernel = YoutubeDNN(columns, [item_column()]).get_layer("user_dense_1").get_weights()[0]
+    assert kernel.shape == (4 * DIM, DIM)  # city, genres, two poolings of the items
+    assert kernel[2 * DIM :] == pytest.approx(np.concatenate([np.eye(DIM) / 2] * 2), abs=1e-7)
+    assert np.unique(kernel[: 2 * DIM]).size == 2 * DIM * DIM
+    deep = small_model(user_dnn_hidden_units=(2 * DIM, DIM))
+    for name in ("user_dense_1", "user_dense_2"):
+        kernel = deep.get_layer(name).get_weights()[0]
+        assert np.unique(kernel).size == kernel.size

@@ -11,7 +11,9 @@ import tensorflow as tf
 from deepmatch_ext._checks import int_at_least, positive_int, problem
 from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 
-_DEFAULT_STDDEV = 0.05
+# Rows that become vectors of length one turn the more with each step of Adam the smaller they are: from 0.05, items with
+# few events stay near where they were drawn. See "What the defaults rest on" in benchmarks/README.md.
+_DEFAULT_STDDEV = 0.01
 _BLOCK_ROWS = 2**16
 
 
@@ -24,7 +26,7 @@ class EmbeddingTable(keras.layers.Layer):
     Args:
         vocabulary_size: V, the number of rows; row 0 is padding.
         embedding_dim: D.
-        embeddings_initializer: A Keras initializer or its name. None: normal with deviation 0.05, drawn from ``seed``
+        embeddings_initializer: A Keras initializer or its name. None: normal with deviation 0.01, drawn from ``seed``
             block by block, so that a large table never takes twice its memory, as Keras's initializers do.
         seed: For that default.
         check_ids: False leaves the check of the ids out. On a GPU a look-up out of range then reads zeros without a

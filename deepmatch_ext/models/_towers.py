@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from deepmatch_ext._compat import keras
+import tensorflow as tf
+
+from deepmatch_ext._compat import keras, register
 from deepmatch_ext.features import (
     Column,
     DenseColumn,
@@ -117,11 +120,35 @@ def with_history_dropout(
     return left
 
 
+@register
+class MeanOfBlocks(keras.initializers.Initializer):
+    """Glorot's normal kernel in which some blocks of inputs begin as the identity: the layer begins as their mean.
+
+    Args:
+        starts: Where the blocks begin among the inputs. Each is as wide as the layer.
+        seed: Of the rest.
+    """
+
+    def __init__(self, starts: Sequence[int], seed: int) -> None:
+        self.starts, self.seed = [*starts], seed
+
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        kernel = keras.initializers.GlorotNormal(seed=self.seed)(shape, dtype)
+        rows = tf.concat([start + tf.range(shape[1]) for start in self.starts], axis=0)
+        identity = tf.eye(shape[1], dtype=kernel.dtype) / len(self.starts)
+        return tf.tensor_scatter_nd_update(kernel, rows[:, tf.newaxis], tf.tile(identity, [len(self.starts), 1]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"starts": self.starts, "seed": self.seed}
+
+
 class Tower:
     """What columns say, as one vector: embeddings, pooled histories and numbers, in DeepCTR's order, then dense layers.
 
     It can be applied to several sets of inputs, and its layers are the same each time. Dropout falls on what each dense
-    layer reads, so the tower's output is whole. No dense layer at all gives the concatenated features.
+    layer reads, so the tower's output is whole. No dense layer at all gives the concatenated features. One alone begins
+    as the mean of what comes from the table `item_table`, if that has the vectors' size: so users begin near the items
+    of their history, in place of a random rotation away that every item has to be learnt through.
     """
 
     def __init__(
@@ -136,8 +163,9 @@ class Tower:
         l2_reg: float,
         dropout: float,
         seed: int,
+        item_table: str,
     ) -> None:
-        self._side, self._columns, self._tables = side, columns, tables
+        self._side, self._columns, self._tables, self._item_table = side, columns, tables, item_table
         self._hidden_units, self._seed = hidden_units, seed
         self._activations = [*[activation] * (len(hidden_units) - 1), output_activation][: len(hidden_units)]
         self._use_bn, self._l2_reg, self._dropout = use_bn, l2_reg, dropout
@@ -159,6 +187,18 @@ class Tower:
         for place, (units, activation) in enumerate(zip(self._hidden_units, self._activations, strict=True), start=1):
             hidden = self._dense(place, units, activation, hidden)
         return hidden
+
+    def _item_blocks(self, dim: int) -> list[int]:
+        """Where vectors of size ``dim`` from the item's table begin among the joined features."""
+        widths: list[tuple[bool, int]] = []
+        for column in sorted(self._columns, key=lambda column: isinstance(column, SequenceColumn)):
+            if isinstance(column, DenseColumn):
+                continue  # they come last
+            of = column.sparsefeat if isinstance(column, SequenceColumn) else column
+            times = len(combiner_poolings(column.name, column.combiner)) if isinstance(column, SequenceColumn) else 1
+            widths += [(of.embedding_name == self._item_table, of.embedding_dim)] * times
+        starts = itertools.accumulate((width for _, width in widths), initial=0)
+        return [start for (is_item, width), start in zip(widths, starts, strict=False) if is_item and width == dim]
 
     def _layer(self, make: Any, *name: Any, **arguments: Any) -> Any:
         full_name = layer_name(*name)
@@ -206,11 +246,14 @@ class Tower:
         if self._dropout:
             dropout = self._layer(RepeatableDropout, side, "dropout", place, rate=self._dropout, seed=seeds[0])
             hidden = dropout(hidden)
+        blocks = self._item_blocks(units) if len(self._hidden_units) == 1 else []
         dense = self._layer(
             keras.layers.Dense,
             *(side, "dense", place),
             units=units,
-            kernel_initializer=keras.initializers.GlorotNormal(seed=seeds[1]),
+            kernel_initializer=(
+                MeanOfBlocks(blocks, seeds[1]) if blocks else keras.initializers.GlorotNormal(seed=seeds[1])
+            ),
             kernel_regularizer=keras.regularizers.L2(self._l2_reg) if self._l2_reg else None,
         )
         hidden = dense(hidden)

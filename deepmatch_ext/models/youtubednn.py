@@ -152,7 +152,7 @@ def YoutubeDNN(
     tables = Tables([*user_columns, *item_columns], l2_reg_embedding, seed, bool(check_ids))
     tables.keep_padding(item.embedding_name)
     unit_length = L2Normalization(name="unit_length")
-    dense_settings = (dnn_activation, output_activation, dnn_use_bn, l2_reg_dnn, dropout, seed)
+    dense_settings = (dnn_activation, output_activation, dnn_use_bn, l2_reg_dnn, dropout, seed, item.embedding_name)
 
     # The user tower: features -> dense layers -> a vector of length one.
     user_rows = row_ids(user_columns, inputs, tables)
