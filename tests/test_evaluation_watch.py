@@ -191,7 +191,7 @@ def test_a_model_that_learns_nothing_but_popularity(events):
     x = {**events.train, **{name: np.repeat(values, len(events.train["item"]), 0) for name, values in blank.items()}}
     users = {name: np.repeat(values, len(events.targets), 0) for name, values in blank.items()}
     looking = TrainingWatch(users, events.targets, item_count=events.counts, seen=events.seen, patience=events.steps)
-    fit(model_of(events, learning_rate=0.02), looking, x, epochs=4)
+    fit(model_of(events, learning_rate=0.02), looking, x, epochs=8)
     assert {"users_alike", "popular_lists"} <= set(looking.warned)
     assert looking.history["score_correlation"][-1] == pytest.approx(1)
     consumed = np.sort(events.counts)[-10:].sum() / events.counts.sum()
@@ -378,7 +378,7 @@ def test_as_an_error_the_warning_stops_the_training(events, model):
     model.get_layer("user_dense_2").set_weights([kernel, bias + 100])
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapseWarning)
-        with pytest.raises(CollapseWarning, match="After epoch 1, all users"):
+        with pytest.raises(CollapseWarning, match=r"After epoch \d, .*users"):
             model.fit(events.train, batch_size=BATCH, epochs=5, verbose=0, callbacks=[watch_of(events, alone=True)])
 
 

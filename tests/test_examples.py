@@ -322,11 +322,11 @@ def test_two_stages():
         del sys.argv[0]
         runpy.run_path(sys.argv[0], run_name="__main__")
     """
-    settings = map(str, ["--users", 60, "--rankers", "DIN,DeepFM", *SMALL])
+    settings = map(str, ["--users", 120, "--rankers", "DIN,DeepFM", *SMALL])
     command = [sys.executable, "-c", script, FOLDER / "run_two_stage.py", *settings]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.startswith("generated: 60 users, 1200 items, ")
+    assert done.stdout.startswith("generated: 120 users, 1200 items, ")
     table = two_stage_table(done.stdout)
     assert list(table) == ["first stage", "first stage, then DIN", "first stage, then DeepFM"]
     # The second stage orders what the first retrieved.

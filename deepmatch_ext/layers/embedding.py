@@ -11,8 +11,8 @@ import tensorflow as tf
 from deepmatch_ext._checks import int_at_least, positive_int, problem
 from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 
-# Rows that become vectors of length one turn the more with each step of Adam the smaller they are: from 0.05, items with
-# few events stay near where they were drawn. See "What the defaults rest on" in benchmarks/README.md.
+# Rows that become vectors of length one turn the more with each step of Adam the smaller they are: from 0.05, items
+# with few events stay near where they were drawn. See "What the defaults rest on" in benchmarks/README.md.
 _DEFAULT_STDDEV = 0.01
 _BLOCK_ROWS = 2**16
 
