@@ -245,12 +245,33 @@ def test_dien_s_recurrent_layers_follow_the_paper(kind, steps):
             r"one of deepctr 0\.9\.3\. Install deepctr==",
         ),
         ({"deepctr": "0.9.4", "module": "deepctr.models.ccpm", "line": 1}, r"line 1 of deepctr\.models\.ccpm"),
-        ({"deepctr": "0.9.4", "module": "deepctr.utils", "line": 21}, r"line 21 of deepctr\.utils"),  # a `def`
+        (
+            {"deepctr": "0.9.4", "module": "deepctr.utils", "line": 21},
+            r"line 21 of deepctr\.utils",
+        ),  # would ask a package index
         ({"deepctr": "0.9.4", "module": "os", "line": 1}, "line 1 of os"),
     ],
 )
-def test_a_file_can_name_lambdas_of_this_deepctr_only(function, complaint):
+def test_a_file_can_name_functions_of_this_deepctr_s_models_only(function, complaint):
     from deepmatch_ext.compat._model import PlacedLambda
 
     with pytest.raises(ValueError, match=complaint):
         PlacedLambda.from_config({"function": function})
+
+
+@keras_3
+def test_a_function_of_deepctr_is_saved_as_its_place():
+    """A named one, which FGCNN uses, as well as lambdas."""
+    from deepctr.models import fgcnn
+
+    from deepmatch_ext.compat._model import PlacedLambda
+
+    config = PlacedLambda(fgcnn.unstack, name="unstack").get_config()
+    assert json.loads(json.dumps(config)) == config
+    # (B, fields, D) is taken apart into the fields, (B, 1, D) each.
+    fields = PlacedLambda.from_config(config).function(np.arange(12.0).reshape(2, 3, 2))
+    assert [field.numpy().tolist() for field in fields] == [
+        [[[0, 1]], [[6, 7]]],
+        [[[2, 3]], [[8, 9]]],
+        [[[4, 5]], [[10, 11]]],
+    ]

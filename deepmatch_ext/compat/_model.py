@@ -109,12 +109,12 @@ def _function_at(deepctr: str, module: str, line: int) -> Any:
             "The file", f"be from a model of the installed deepctr, {_version()}", f"one of deepctr {deepctr}",
             f"Install deepctr=={deepctr}, or build the model anew and load its weights.",
         )  # fmt: skip
-    if module.startswith("deepctr."):
+    if module == "deepctr.feature_column" or module.startswith("deepctr.models."):  # where `PlacedLambda` is used
         home = vars(importlib.import_module(module))
         for code in _codes(home, module):
-            if (code.co_name, code.co_firstlineno) == ("<lambda>", line) and not code.co_freevars:
+            if code.co_firstlineno == line and not code.co_freevars:
                 return types.FunctionType(code, home)
-    raise problem("The file", "name a lambda of DeepCTR", f"line {line} of {module}")
+    raise problem("The file", "name a function of DeepCTR's models", f"line {line} of {module}")
 
 
 def _codes(home: Mapping[str, Any], module: str) -> Iterator[types.CodeType]:
