@@ -43,10 +43,10 @@ def test_seen_items_are_left_out():
 
 def test_training_stops_without_progress_and_the_best_weights_come_back():
     class Spoil(tf.keras.callbacks.Callback):
-        """From the third epoch on, random item vectors."""
+        """From the fourth epoch on, random item vectors."""
 
         def on_epoch_end(self, epoch, logs=None):
-            if epoch >= 1:
+            if epoch >= 2:
                 table = self.model.get_layer("table_item")
                 table.set_weights([np.random.default_rng(epoch).normal(size=table.get_weights()[0].shape)])
 

@@ -8,12 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, positive_int, problem
+from deepmatch_ext._checks import int_at_least, positive_int, positive_number, problem
 from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 
-# Rows that become vectors of length one turn the more with each step of Adam the smaller they are: from 0.05, items
-# with few events stay near where they were drawn. See "What the defaults rest on" in benchmarks/README.md.
-_DEFAULT_STDDEV = 0.01
 _BLOCK_ROWS = 2**16
 
 
@@ -26,9 +23,9 @@ class EmbeddingTable(keras.layers.Layer):
     Args:
         vocabulary_size: V, the number of rows; row 0 is padding.
         embedding_dim: D.
-        embeddings_initializer: A Keras initializer or its name. None: normal with deviation 0.01, drawn from ``seed``
-            block by block, so that a large table never takes twice its memory, as Keras's initializers do.
-        seed: For that default.
+        embeddings_initializer: A Keras initializer or its name. None: normal with deviation ``stddev``, drawn from
+            ``seed`` block by block, so that a large table never takes twice its memory, as Keras's initializers do.
+        seed, stddev: For that default.
         check_ids: False leaves the check of the ids out. On a GPU a look-up out of range then reads zeros without a
             word, and on a CPU it fails without the table's name.
         l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the different rows of each look-up to the loss. (Over the whole
@@ -52,6 +49,7 @@ class EmbeddingTable(keras.layers.Layer):
         l2_reg: float = 0.0,
         seed: int = 1024,
         check_ids: bool = True,
+        stddev: float = 0.05,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -61,6 +59,7 @@ class EmbeddingTable(keras.layers.Layer):
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.l2_reg = float(l2_reg)
         self.seed = int_at_least("`seed`", seed, 0)
+        self.stddev = positive_number("`stddev`", stddev)
 
     def build(self, input_shape: Any = None) -> None:
         self.embeddings = add_table(
@@ -80,7 +79,7 @@ class EmbeddingTable(keras.layers.Layer):
         for start in range(0, self.vocabulary_size, _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, self.vocabulary_size)
             shape = [stop - start, self.embedding_dim]
-            yield tf.range(start, stop), tf.random.stateless_normal(shape, [self.seed, start], stddev=_DEFAULT_STDDEV)
+            yield tf.range(start, stop), tf.random.stateless_normal(shape, [self.seed, start], stddev=self.stddev)
 
     def _fill_normal(self, table: tf.Variable) -> None:
         for rows, values in self._normal_blocks():
@@ -121,6 +120,7 @@ class EmbeddingTable(keras.layers.Layer):
             "l2_reg": self.l2_reg,
             "seed": self.seed,
             "check_ids": self.check_ids,
+            "stddev": self.stddev,
         }
 
 

@@ -49,7 +49,7 @@ def layer_name(*parts: Any) -> str:
 class Tables:
     """The embedding tables of a model, one for each ``embedding_name``, and the way from a column's input to rows."""
 
-    def __init__(self, columns: Iterable[Column], l2_reg: float, seed: int, check_ids: bool) -> None:
+    def __init__(self, columns: Iterable[Column], l2_reg: float, seed: int, check_ids: bool, stddev: float) -> None:
         columns = list(columns)
         self._has_padding = {
             column.sparsefeat.embedding_name for column in columns if isinstance(column, SequenceColumn)
@@ -66,6 +66,7 @@ class Tables:
                 seed=derived_seed(seed, "table", name),
                 trainable=sharing[0].trainable,
                 check_ids=check_ids,
+                stddev=stddev,
                 name=layer_name("table", name),
             )
 
