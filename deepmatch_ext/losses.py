@@ -85,8 +85,7 @@ def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
 def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibration: float) -> tf.Tensor:
     """gBCE (Petrov & Macdonald, "gSASRec", RecSys 2023): binary cross-entropy that sampling doesn't make overconfident.
 
-    ``-(b log sigmoid(p) + sum of log(1 - sigmoid(c))) / (S + 1)`` with ``b = a (t (1 - 1/a) + 1/a)``, where ``a`` is
-    the sampling rate and ``t`` the calibration.
+    ``-(b log sigmoid(p) + sum of log(1 - sigmoid(c))) / (S + 1)``, where `gbce_power` gives ``b``.
 
     Args:
         positive: (B, 1) logits of the positives.
@@ -97,10 +96,22 @@ def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibra
     Returns:
         (B, 1) the loss of each example.
     """
-    power = sampling_rate * (calibration * (1 - 1 / sampling_rate) + 1 / sampling_rate)
-    of_positive = power * tf.nn.softplus(-positive)
+    of_positive = gbce_power(sampling_rate, calibration) * tf.nn.softplus(-positive)
     of_candidates = tf.reduce_sum(tf.nn.softplus(candidates), axis=1, keepdims=True)
     return (of_positive + of_candidates) / (_count(candidates) + 1.0)
+
+
+def gbce_power(sampling_rate: Any, calibration: float) -> Any:
+    """What gBCE weighs the positive with: ``b = a (t (1 - 1/a) + 1/a)`` of the sampling rate a and the calibration t.
+
+    Args:
+        sampling_rate: As in `gbce`.
+        calibration: As in `gbce`.
+
+    Returns:
+        The power of its paper, in (0, 1].
+    """
+    return sampling_rate * (calibration * (1 - 1 / sampling_rate) + 1 / sampling_rate)
 
 
 def hardest(candidates: tf.Tensor, num_hard: int) -> tf.Tensor:

@@ -298,19 +298,38 @@ def test_gbce_by_hand(t):
     np.testing.assert_allclose(result[:, 0], [first, second], rtol=1e-6)
 
 
-def test_gbce_of_uniform_candidates_is_that_of_its_paper():
-    """Logits without any correction, and the sampling rate that the candidates are of all items."""
+@pytest.mark.parametrize("bias", [0.0, -0.3])
+def test_gbce_of_uniform_candidates_is_that_of_its_paper(bias):
+    """Logits without any correction, on a level of their own, and the sampling rate that the candidates are of all."""
     sampler, t, temperature = UniformSampler(5), 0.75, 0.5
     ids, log_counts = CandidateSampler(sampler, V, 1)(tf.constant(POSITIVES), training=True)
     layer = CandidateLoss(sampler, temperature, "gbce", t, vocabulary_size=V)
+    layer.build(None)
+    layer.bias.assign(bias)
     result = layer([tf.constant(USERS), tf.gather(ITEMS, ids), ids, log_counts])
-    logits = USERS @ ITEMS[ids].T / temperature
     rate = 5 / (V - 1)
     power = rate * (t * (1 - 1 / rate) + 1 / rate)
+    logits = (USERS @ ITEMS[ids].T + bias) / temperature + np.log(power / 5)
     for row in range(B):
         others = [logits[row, c] for c in range(B, B + 5) if ids[c] != ids[row]]
         expected = -(power * np.log(sigmoid(logits[row, row])) + sum(np.log(1 - sigmoid(c)) for c in others))
         np.testing.assert_allclose(result[row, 0], expected / (len(others) + 1), rtol=1e-5)
+
+
+def test_gbce_learns_its_bias_and_files_from_before_it_are_read():
+    layer = CandidateLoss(UniformSampler(5), loss="gbce", vocabulary_size=V)
+    with tf.GradientTape() as tape:
+        loss = layer([tf.constant(USERS), tf.constant(ITEMS), tf.range(V), tf.zeros(V)])
+    assert abs(tape.gradient(loss, layer.trainable_weights)[0]) > 0
+    layer.bias.assign(0.5)
+    store = {}
+    layer.save_own_variables(store)
+    store = {name: np.array(value) for name, value in store.items()}  # on Keras 3 they are the weights themselves
+    layer.bias.assign(0.0)
+    layer.load_own_variables({})
+    assert float(layer.bias) == 0.0
+    layer.load_own_variables(store)
+    assert float(layer.bias) == 0.5
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bpr", "gbce"])

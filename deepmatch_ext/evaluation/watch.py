@@ -429,9 +429,9 @@ def _of_tables(look: _Look, steps: int) -> Iterator[Finding]:
         if table.row_size() > _MAX_ROW_SIZE:
             text = (
                 f"the largest rows of the embedding table {table.name!r} have entries with a root mean square of "
-                f"{table.row_size():.3g}; they start at 0.05 at most. Rows that are brought to length one turn the less "
-                "with each step the larger they are, until training stands still; others drown the features beside them. "
-                "Lower the learning rate, clip gradients (`clipnorm`), or set `l2_reg_embedding`."
+                f"{table.row_size():.3g}; they start at 0.05 at most. Rows that are brought to length one turn the "
+                "less with each step the larger they are, until training stands still; others drown the features "
+                "beside them. Lower the learning rate, clip gradients (`clipnorm`), or set `l2_reg_embedding`."
             )
             yield f"rows_explode:{table.name}", text
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, positive_number, problem
 from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
-from deepmatch_ext.losses import bpr, candidate_logits, gbce, hardest, softmax_with_candidates
+from deepmatch_ext.losses import bpr, candidate_logits, gbce, gbce_power, hardest, softmax_with_candidates
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
 
 DEFAULT_NUM_SAMPLED = 512
@@ -110,8 +110,13 @@ class CandidateLoss(keras.layers.Layer):
     softmax   sampled softmax, ``-log(e^s(positive) / (e^s(positive) + sum over candidates of e^s))``
     bpr       Bayesian personalised ranking: the mean of ``-log sigmoid(s(positive) - s(candidate))``
     gbce      generalised binary cross-entropy. Its log counts are taken relative to uniform candidates, so with
-              uniform ones the logits are ``u.i / temperature``, as in its paper.
+              uniform ones the logits are ``u.i / temperature``, as in its paper, and a bias common to all.
     ========= =========================================================================================
+
+    Binary cross-entropy asks for logits far below 0 for nearly all items, and inner products of vectors of length one
+    are around 0 and bounded. So gbce's logits are ``(u.i + bias) / temperature + log(b / S)``: ``b`` is the weight that
+    its loss gives the positive, so where all inner products are 0 positives and candidates weigh the same, and
+    ``bias``, a weight that begins at 0, is learnt. It is the same for all items and leaves every ranking as it is.
 
     Args:
         sampler_config: The sampler of the `CandidateSampler` that ``ids`` come from.
@@ -119,6 +124,9 @@ class CandidateLoss(keras.layers.Layer):
         loss: One of softmax, bpr, gbce.
         gbce_t: The calibration of gbce, in [0, 1].
         vocabulary_size: V, which gbce needs.
+
+    Attributes:
+        bias: With gbce, the scalar weight.
 
     Input: ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,)]``: ``ids`` and ``log_counts``
     from a `CandidateSampler`, ``item_emb`` the vectors of ``ids``.
@@ -149,6 +157,15 @@ class CandidateLoss(keras.layers.Layer):
             self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, "The loss gbce needs it.")
         self.supports_jit = False
 
+    def build(self, input_shape: Any) -> None:
+        if self.loss == "gbce":
+            self.bias = self.add_weight(name="bias", shape=(), initializer="zeros")
+        self.built = True
+
+    def load_own_variables(self, store: Any) -> None:
+        if len(store.keys()):  # the first files with gbce have no bias
+            super().load_own_variables(store)
+
     def call(self, inputs: Any) -> tf.Tensor:
         user_emb, item_emb, ids, log_counts = inputs
         return self._loss_of(user_emb, item_emb, ids, log_counts, self.sampler)
@@ -166,7 +183,8 @@ class CandidateLoss(keras.layers.Layer):
         if self.loss == "gbce":
             drawn = tf.cast(total - first, tf.float32)
             rate = tf.clip_by_value(drawn / (self.vocabulary_size - 1), 1e-12, 1.0)  # type: ignore[operator]
-            log_counts = log_counts - tf.math.log(rate)
+            level = self.bias / self.temperature + tf.math.log(gbce_power(rate, self.gbce_t) / drawn)
+            log_counts = log_counts - tf.math.log(rate) - level
         positive, candidates = candidate_logits(
             tf.cast(user_emb, tf.float32),
             positive_emb,
