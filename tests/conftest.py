@@ -98,9 +98,8 @@ def window_arguments(draw, min_rows=0):
 
 
 def state_of(model):
-    """The weights of a compiled model and of its optimizer, for `put_back`."""
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    """The weights of a model that was just compiled, and of its optimizer, for `put_back`."""
+    model.optimizer.build(model.trainable_variables)
     return model.get_weights(), [np.array(variable) for variable in model.optimizer.variables]
 
 
