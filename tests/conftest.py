@@ -97,6 +97,19 @@ def window_arguments(draw, min_rows=0):
     return x, rows, draw(st.integers(1, 12)), draw(st.sampled_from(["recent_first", "oldest_first"]))
 
 
+def state_of(model):
+    """The weights of a model that was just compiled, and of its optimizer, for `put_back`."""
+    model.optimizer.build(model.trainable_variables)
+    return model.get_weights(), [np.array(variable) for variable in model.optimizer.variables]
+
+
+def put_back(model, state):
+    """Makes a model what it was: to train it again, rather than another, saves the tracing of `fit`."""
+    model.set_weights(state[0])
+    for variable, value in zip(model.optimizer.variables, state[1], strict=True):
+        variable.assign(value)
+
+
 @pytest.fixture(scope="session")
 def trained():
     """A small model after a short `fit`, with its input. Tests leave it as it is."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_input, small_model, user_part
+from conftest import put_back, small_input, small_model, state_of, user_part
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
@@ -51,7 +51,7 @@ def events():
     return Events(columns(split.train_targets()), held_out, targets, seen, counts)
 
 
-def model_of(events, combiner="recency+last", trainable=True, learning_rate=0.01, optimizer=None, **arguments):
+def model_of(events, combiner="recency+last", trainable=True, optimizer=None, **arguments):
     size = len(events.counts)
     item = SparseFeat("item", size, DIM, trainable=trainable)
     history = VarLenSparseFeat(
@@ -64,21 +64,23 @@ def model_of(events, combiner="recency+last", trainable=True, learning_rate=0.01
         **arguments,
     }
     model = YoutubeDNN([history], [item], **arguments)
-    model.compile(optimizer or tf.keras.optimizers.Adam(learning_rate), sampledsoftmaxloss)
+    model.compile(optimizer or tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
     return model
 
 
 @pytest.fixture(scope="module")
 def compiled(events):
-    return model_of(events)
+    model = model_of(events)
+    return model, state_of(model)
 
 
 @pytest.fixture
 def model(compiled):
     """An untrained model with its item rows, dense kernels and biases as they were drawn. One for all, to save time."""
-    drawn = compiled.get_weights()
-    yield compiled
-    compiled.set_weights(drawn)
+    model, untrained = compiled
+    put_back(model, untrained)
+    model.optimizer.learning_rate.assign(0.01)
+    return model
 
 
 def fit(model, looking, x, *others, epochs=1):
@@ -129,10 +131,10 @@ def watch_of(events, patience=0, alone=False, **options):
     )
 
 
-def test_a_healthy_training_is_not_warned_of_and_its_figures_get_better(events):
+def test_a_healthy_training_is_not_warned_of_and_its_figures_get_better(events, model):
     looking = watch_of(events, patience=500)
     epochs = 1 + looking.patience // events.steps
-    assert fit(model_of(events), looking, events.train, epochs=epochs) == []
+    assert fit(model, looking, events.train, epochs=epochs) == []
     history = looking.history
     assert epochs * events.steps > looking.patience
     assert history["score_correlation"][-1] < 0.7
@@ -143,8 +145,8 @@ def test_a_healthy_training_is_not_warned_of_and_its_figures_get_better(events):
     assert history["cross_entropy"][-1] < min(history["cross_entropy"][0], np.log(300))
 
 
-def test_the_figures_are_those_of_the_vectors_and_stand_in_the_logs(events):
-    model, looking = model_of(events), watch_of(events, n=7, patience=10_000)
+def test_the_figures_are_those_of_the_vectors_and_stand_in_the_logs(events, model):
+    looking = watch_of(events, n=7, patience=10_000)
     keras_history = model.fit(events.train, batch_size=BATCH, epochs=2, verbose=0, callbacks=[looking]).history
     assert set(keras_history) == {"loss", *(f"watch_{name}" for name in looking.history)}
     for name, values in looking.history.items():
@@ -185,13 +187,14 @@ def test_users_on_a_line(events):
     assert text.startswith(f"After epoch 1, the users' vectors differ along 1.00 of {DIM} directions")
 
 
-def test_a_model_that_learns_nothing_but_popularity(events):
+def test_a_model_that_learns_nothing_but_popularity(events, model):
     """Everyone has the same history."""
     blank = {"hist_item": np.ones((1, MAX_LEN), "int32"), "hist_len": np.ones(1, "int32")}
     x = {**events.train, **{name: np.repeat(values, len(events.train["item"]), 0) for name, values in blank.items()}}
     users = {name: np.repeat(values, len(events.targets), 0) for name, values in blank.items()}
     looking = TrainingWatch(users, events.targets, item_count=events.counts, seen=events.seen, patience=events.steps)
-    fit(model_of(events, learning_rate=0.02), looking, x, epochs=8)
+    model.optimizer.learning_rate.assign(0.02)
+    fit(model, looking, x, epochs=8)
     assert {"users_alike", "popular_lists"} <= set(looking.warned)
     assert looking.history["score_correlation"][-1] == pytest.approx(1)
     consumed = np.sort(events.counts)[-10:].sum() / events.counts.sum()
@@ -247,9 +250,10 @@ def test_a_training_loss_too_low_to_be_true(events, model, monkeypatch):
     assert texts(0.04) == []
 
 
-def test_without_learning_no_table_changes_and_the_ranking_is_chance(events):
+def test_without_learning_no_table_changes_and_the_ranking_is_chance(events, model):
     looking = watch_of(events)
-    fit(model_of(events, learning_rate=0.0), looking, events.train)
+    model.optimizer.learning_rate.assign(0.0)
+    fit(model, looking, events.train)
     assert {"never_updated:table_item", "no_better_than_chance"} <= set(looking.warned)
     text = f"not one of the 301 rows looked at of the embedding table 'table_item' has changed in {events.steps} steps"
     assert text in looking.warned["never_updated:table_item"]
@@ -344,10 +348,11 @@ def test_patience_counts_steps_and_begins_anew_when_all_is_well(events, model):
 
 
 def test_training_is_the_same_with_and_without_the_watch(events):
-    results = []
+    model, results = model_of(events, dnn_dropout=0.2), []
+    untrained = state_of(model)
     for with_watch in (False, True):
         tf.random.set_seed(3)
-        model = model_of(events, dnn_dropout=0.2)
+        put_back(model, untrained)
         before = np.random.get_state()[1].tolist()  # noqa: NPY002 (the global state is what is tested)
         callbacks = [watch_of(events, patience=10_000)] if with_watch else []
         losses = model.fit(events.train, batch_size=BATCH, epochs=2, verbose=0, callbacks=callbacks).history["loss"]
@@ -361,7 +366,9 @@ def test_training_is_the_same_with_and_without_the_watch(events):
 
 
 def test_a_loaded_model_is_watched_too_and_each_model_anew(events, tmp_path):
-    model, looking = model_of(events, temperature=10.0), watch_of(events, patience=10_000)
+    # Its steps are quick to trace; so large, since they are divided by the temperature.
+    optimizer = tf.keras.optimizers.SGD(100.0)
+    model, looking = model_of(events, temperature=10.0, optimizer=optimizer), watch_of(events, patience=10_000)
     assert len(fit(model, looking, events.train)) == 1
     assert fit(model, looking, events.train) == []  # the same training goes on
     assert len(looking.history["user_cosine"]) == 2

@@ -37,10 +37,12 @@ def probability_by_hand(sampler):
     return np.concatenate([[0], weight / weight.sum()])
 
 
-def draws(sampler, times, seed=0):
-    state = {name: tf.constant(array) for name, array in sampler.state(V).items()}
-    drawn = [sampler.sample(state, V, tf.constant([seed, step], tf.int64)).numpy() for step in range(times)]
-    return np.concatenate(drawn)
+def draws(sampler, times, seed=0, state=None):
+    """What so many draws, of the seed and a number each, give together. In a graph, since they are many."""
+    state = state or {name: tf.constant(array) for name, array in sampler.state(V).items()}
+    seeds = tf.stack([tf.fill([times], tf.constant(seed, tf.int64)), tf.range(times, dtype=tf.int64)], axis=1)
+    draw = tf.function(lambda seeds: tf.map_fn(lambda one: sampler.sample(state, V, one), seeds))
+    return draw(seeds).numpy().ravel()
 
 
 DRAWING = [
@@ -214,7 +216,7 @@ def test_adaptive_knows_the_shares_of_the_last_positives_exactly(positives, memo
 def test_adaptive_draws_as_often_as_it_says():
     sampler = AdaptiveSampler(6, memory=50, uniform_share=0.2)
     state = learning(sampler, np.random.default_rng(0).choice([1, 1, 1, 2, 4], 200))
-    drawn = np.concatenate([sampler.sample(state, V, tf.constant([0, k], tf.int64)).numpy() for k in range(3000)])
+    drawn = draws(sampler, 3000, state=state)
     expected = np.concatenate([[0], expected_shares(state["recent"].numpy(), 0.2)])
     observed = np.bincount(drawn, minlength=V) / len(drawn)
     assert np.all(np.abs(observed - expected) <= 4 * np.sqrt(expected * (1 - expected) / len(drawn)))

@@ -1,5 +1,6 @@
 """The export against the model it came from: in this process, and in one that has TensorFlow alone."""
 
+import functools
 import json
 import re
 import subprocess
@@ -21,11 +22,14 @@ ITEMS = VOCABULARY - 1
 NAMES = IdMap([f"sku-{k:03d}" for k in range(ITEMS, 0, -1)])  # not in alphabetical order
 
 
+@functools.cache  # what is exported is never changed; besides, a signature does not keep the variables of the whole
+def loaded(path):
+    return tf.saved_model.load(str(path))
+
+
 def signature(path, name):
-    loaded = tf.saved_model.load(str(path))
-    function = loaded.signatures[name]
-    # A signature does not keep the variables of what it was loaded from.
-    return lambda **inputs: (loaded, {key: value.numpy() for key, value in function(**inputs).items()})[1]
+    function = loaded(path).signatures[name]
+    return lambda **inputs: {key: value.numpy() for key, value in function(**inputs).items()}
 
 
 def tensors(model, x):

@@ -8,7 +8,17 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_part
+from conftest import (
+    DIM,
+    VOCABULARY,
+    history_column,
+    item_column,
+    put_back,
+    small_input,
+    small_model,
+    state_of,
+    user_part,
+)
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
@@ -21,16 +31,6 @@ def compiled(optimizer=None, **arguments):
     model = small_model(dnn_dropout=0.2, sampler_config=None, **arguments)
     model.compile(optimizer or LazyAdam(0.01), sampledsoftmaxloss)
     return model
-
-
-def state_of(model):
-    return model.get_weights(), [np.array(variable) for variable in model.optimizer.variables]
-
-
-def put_back(model, state):
-    model.set_weights(state[0])
-    for variable, value in zip(model.optimizer.variables, state[1], strict=True):
-        variable.assign(value)
 
 
 POOL = []  # compiled models, and what they and their optimizers began with
@@ -46,7 +46,6 @@ def fresh():
     def model_at(place=0):
         while len(POOL) <= place:
             model = compiled()
-            model.optimizer.build(model.trainable_variables)
             POOL.append((model, state_of(model)))
         put_back(*POOL[place])
         return POOL[place][0]
