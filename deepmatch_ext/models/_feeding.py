@@ -62,12 +62,15 @@ class Encoder:
         def vectors(arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
             return tf.cast(model([arrays[name] for name in names], training=False), tf.float32)
 
-        self._vectors = vectors
+        self._function = vectors
+        self._vectors: Any = None
 
     def __call__(self, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:
         """Vectors (rows, D) float32 of ``arrays``, name -> array of ``rows`` rows."""
         if not eager_is_on():
             return np.asarray(self._model.predict(dict(arrays), batch_size), np.float32)
+        if self._vectors is None:  # the function itself, called in several models, makes TensorFlow warn of retracing
+            self._vectors = self._function.get_concrete_function()
         out = np.empty((rows, self._dim), np.float32)
         for start in range(0, rows, batch_size):
             stop = min(start + batch_size, rows)
