@@ -127,6 +127,15 @@ def test_class_weights_are_the_sample_weights_of_the_labels(fresh):
     assert_equal_weights(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", [{0: 1.0, 1: np.nan}, {0: np.inf}, {0: "much"}, {0: None}, [1.0, 2.0]])
+def test_class_weights_that_are_no_numbers_are_refused(weights, fresh):
+    model, x = fresh(), small_input(32)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"`class_weight` must map labels to finite numbers"):
+        model.fit(x, np.arange(32) % 2, class_weight=weights, verbose=0)
+    assert_equal(model.get_weights(), before)
+
+
 def batch_of(x, start, size=32):
     return {name: values[start : start + size] for name, values in x.items()}
 
@@ -407,6 +416,22 @@ def test_models_in_one_process_leave_each_other_alone(fresh):
         second.fit(x, batch_size=32, verbose=0)
     assert_equal_weights(first, alone)
     assert np.abs(first.item_vectors() - second.item_vectors()).max() > 0.01
+
+
+def test_a_clone_is_a_model_of_the_same_layers(trained):
+    """On Keras 3 a plain one without our attributes: there `clone_model` asks no functional model for its own way."""
+    model, x = trained
+    clone = tf.keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    tensors = {name: tf.constant(values.reshape(len(values), -1)) for name, values in x.items()}
+    np.testing.assert_allclose(clone.predict(tensors, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+    assert hasattr(clone, "user_input") != KERAS_3
+    again = type(model).from_config(model.get_config())  # what docs tell to do instead
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again.user_vectors(x), model.user_vectors(x))
+    clone.compile(LazyAdam(0.01), sampledsoftmaxloss)
+    clone.fit(tensors, np.zeros((len(x["item"]), 1)), verbose=0)  # and leaves the first one alone
+    np.testing.assert_array_equal(again.item_vectors(), model.item_vectors())
 
 
 def test_threads_predict_at_once(trained):

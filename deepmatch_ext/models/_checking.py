@@ -102,6 +102,19 @@ def check_weights(sample_weight: Any) -> Any:
     return weights
 
 
+def check_class_weight(class_weight: Any) -> None:
+    """Refuses class weights that are no numbers: one that is not finite would be in every weight after a step."""
+    if class_weight is None:
+        return
+    rule = f"map labels to finite numbers of at most {LARGEST_NUMBER:g} in size"
+    if not isinstance(class_weight, Mapping):
+        raise problem("`class_weight`", rule, type(class_weight).__name__)
+    for label, weight in class_weight.items():
+        number = np.asarray(weight)
+        if number.ndim or number.dtype.kind not in "iufb" or not abs(float(number)) <= LARGEST_NUMBER:
+            raise problem("`class_weight`", rule, f"{weight!r} for {label!r}")
+
+
 def number_of_batches(x: Any) -> int | None:
     """Of a dataset or a Sequence; None where nobody knows."""
     if isinstance(x, tf.data.Dataset):
