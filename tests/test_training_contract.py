@@ -202,9 +202,38 @@ def test_a_dataset_of_another_type_is_refused_before_anything_runs(fresh):
     for name, values, message in [
         ("item", x["item"] + 0.5, r"The dataset's 'item' must be of dtype int32; got float64"),
         ("hist_item", x["hist_item"].astype(str), r"The dataset's 'hist_item' must be of dtype int32; got string"),
+        (
+            "hist_len",
+            x["hist_len"].astype("complex64"),
+            r"The dataset's 'hist_len' must be of dtype int32; got complex64",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             model.fit(tf.data.Dataset.from_tensor_slices({**x, name: values}).batch(8), verbose=0)
+
+
+def test_a_dataset_of_another_shape_is_refused(fresh):
+    """Never cut into other rows: twelve ids a row would make two histories of six."""
+    model, x = fresh(), small_input(32)
+    before = model.get_weights()
+    wide = {**x, "hist_item": np.tile(x["hist_item"], 2)}
+    with pytest.raises(ValueError, match=r"The dataset's 'hist_item' must have the shape \('batch', 6\); got .*12"):
+        model.fit(tf.data.Dataset.from_tensor_slices(wide).batch(8), verbose=0)
+    spec = {name: tf.TensorSpec([None] * values.ndim, values.dtype) for name, values in wide.items()}
+    unknown = tf.data.Dataset.from_generator(lambda: iter([wide]), output_signature=spec)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Input .{1,3}hist_item.{1,3} must hold values of shape"):
+        model.fit(unknown, verbose=0)
+    for weight, former in zip(model.weights, before, strict=True):
+        if "step" not in weight.name:  # counted before the data is waited for
+            np.testing.assert_array_equal(weight, former)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
+def test_weights_of_a_dataset_may_have_any_type(dtype, plain):
+    x, weights = small_input(32), np.tile([1, 0], 16)
+    expected = weights_after(plain, x, sample_weight=weights)
+    data = tf.data.Dataset.from_tensors((x, np.zeros((32, 1), "float32"), weights.astype(dtype)))
+    assert_equal(weights_after(plain, data), expected, atol=1e-6)
 
 
 def test_weights_that_are_no_numbers_are_refused(fresh):

@@ -40,6 +40,7 @@ from deepmatch_ext.models._checking import (
     check_types,
     check_weights,
     checked_batches,
+    in_rows,
     number_of_batches,
 )
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
@@ -422,11 +423,12 @@ class RetrievalModel(keras.Model):
         columns, target = self._training_columns, self._towers.item_columns[0]
         assert isinstance(target, SparseColumn)
         check_types(columns, features)
-        shapes = {input_name(tensor): tensor.shape[1:] for tensor in self.inputs}
+        shapes = {input_name(tensor): tuple(tensor.shape[1:]) for tensor in self.inputs}
         dtypes = {input_name(tensor): tf.as_dtype(tensor.dtype) for tensor in self.inputs}
 
         def complete(*element: Any) -> tuple[Any, ...]:
-            reshaped = {name: tf.reshape(element[0][name], [-1, *shape]) for name, shape in shapes.items()}
+            rows = tf.shape(element[0][target.name])[0]
+            reshaped = {name: in_rows(element[0][name], name, shape, rows) for name, shape in shapes.items()}
             batch = check_batch(columns, reshaped, [target.name])
             # Of another type, each would have Keras trace its functions anew.
             batch = {
