@@ -1,9 +1,10 @@
 """Kills training at random moments and looks at what is left: python benchmarks/faults.py
 
 A run trains with ``BackupAndRestore`` and saves its model after every epoch. It is killed (SIGKILL) again and again,
-started again each time, and let through in the end. Afterwards:
+started again each time, and let through in the end. The moments are random, counted from the first step that a process
+makes; every second kill waits for the next file that is being written in the place of a former one. Afterwards:
 
-    lost        the files of the model that could not be read after a kill; none may be
+    read, lost  the files of the model that could and could not be read after a kill; none may be lost
     resumed     the runs whose weights ended equal, bit for bit, to those of a run that nothing disturbed; all must
     in a save   the kills that fell into the writing of a file, seen by the unfinished file that they left
 
@@ -51,11 +52,22 @@ def train(folder: Path, rows: int, items: int) -> None:
     user = [VarLenSparseFeat(history, MAX_LEN, "recency+last", "hist_len")]
     model = YoutubeDNN(user, [SparseFeat("item", items, DIM)], history_dropout=0.2)
     model.compile(LazyAdam(1e-2), sampledsoftmaxloss)
+
+    class Begun(tf.keras.callbacks.Callback):
+        """Says so once, when all is traced and restored and the first step is made."""
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            if not self.said:
+                self.said = True
+                print("training", flush=True)
+
+        said = False
+
     callbacks = [
+        Begun(),
         tf.keras.callbacks.BackupAndRestore(str(folder / "backup")),
         tf.keras.callbacks.ModelCheckpoint(str(folder / "model.keras")),
     ]
-    print("training", flush=True)
     model.fit(x, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0, callbacks=callbacks)
     np.savez(folder / "unfinished.npz", *model.get_weights())
     os.replace(folder / "unfinished.npz", folder / "final.npz")
@@ -71,11 +83,11 @@ class Run:
         self._command = [sys.executable, __file__, "--child", str(folder), "--rows", str(rows), "--items", str(items)]
 
     def start(self) -> subprocess.Popen[str]:
-        """A process that has come as far as its training."""
+        """A process that has made its first step."""
         with open(self.folder / "errors.txt", "a") as errors:
             process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout is not None
-        if process.stdout.readline().strip() != "training":
+        if process.stdout.readline().strip() not in ("training", "done"):  # or nothing was left to do
             process.wait()
             raise RuntimeError(f"the process ended early:\n{(self.folder / 'errors.txt').read_text()[-3000:]}")
         return process
@@ -88,6 +100,12 @@ class Run:
             raise RuntimeError(f"the run failed:\n{(self.folder / 'errors.txt').read_text()[-3000:]}")
         return time.perf_counter() - begun
 
+    def wait_for_a_save(self, process: subprocess.Popen[str], before: set[Path]) -> None:
+        """Waits until a file is being written while there is a former one, or the process ends."""
+        model = self.folder / "model.keras"
+        while process.poll() is None and not (model.exists() and unfinished_files(self.folder) - before):
+            time.sleep(0.0005)
+
     def weights(self) -> list[np.ndarray]:
         with np.load(self.folder / "final.npz") as arrays:
             return [arrays[f"arr_{k}"] for k in range(len(arrays))]
@@ -95,7 +113,9 @@ class Run:
 
 def unfinished_files(folder: Path) -> set[Path]:
     """What a kill in the midst of writing leaves: ours has .tmp in its name, TensorFlow's _temp."""
-    return {path for path in folder.rglob("*") if ".tmp." in path.name or "_temp" in path.name}
+    # Files come and go meanwhile: `os.walk` does not mind.
+    found = {Path(parent, name) for parent, folders, files in os.walk(folder) for name in [*folders, *files]}
+    return {path for path in found if ".tmp." in path.name or "_temp" in path.name}
 
 
 def is_readable(path: Path) -> bool:
@@ -139,6 +159,8 @@ def main() -> None:
                 process = run.start()
                 # So that the kills of one run fall all over it.
                 time.sleep(chance.uniform(0, 1.5 * seconds / (kills + 1)))
+                if (killed + done) % 2 == 0:
+                    run.wait_for_a_save(process, before)
                 process.send_signal(signal.SIGKILL)
                 if (code := process.wait()) != -signal.SIGKILL:
                     if code:
@@ -159,7 +181,7 @@ def main() -> None:
             print(f"run {number}: {done} kills, weights {'equal' if same else 'DIFFERENT'}", flush=True)
     print(f"kills {killed}, in a save {in_save}; files read {readable}, lost {lost}")
     print(f"runs {number}, resumed to equal weights {resumed}")
-    if lost or resumed < number:
+    if lost or resumed < number or not readable:
         sys.exit(1)
 
 

@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 MIN_PYTHON, MIN_TENSORFLOW = (3, 10), (2, 15)
@@ -192,6 +193,21 @@ def compilation_here(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(loss, dict) and loss.get("config") == "sampledsoftmaxloss":  # Keras 2.15 leaves the package out
         config["loss"] = {**loss, "config": "deepmatch_ext>sampledsoftmaxloss"}
     return config
+
+
+@contextmanager
+def compilation_kept(model: Any) -> Iterator[None]:
+    """Puts back what Keras 3 drops of a model's compilation as it writes an ``.h5`` file.
+
+    The optimizer is gone from it then, and a ``.keras`` file that is written later would come back with another one.
+    """
+    compilation = getattr(model, "_compile_config", None) if KERAS_3 else None
+    config = None if compilation is None else dict(compilation.config)
+    try:
+        yield
+    finally:
+        if compilation is not None:
+            compilation.config = config
 
 
 def rename(model: Any, name: str) -> None:

@@ -281,7 +281,8 @@ class AdaptiveSampler(Sampler):
     Args:
         num_sampled: S, the candidates of a step.
         memory: How many positives are remembered.
-        uniform_share: In (0, 1]: the share of candidates that are drawn uniformly, so that no item is never drawn.
+        uniform_share: In (0, 1], at least 1e-9: the share of candidates that are drawn uniformly, so that no item is
+            never drawn.
 
     Example:
         >>> AdaptiveSampler(100).uniform_share
@@ -530,6 +531,9 @@ class CountedShares:
         return {"item_count": SAVED}
 
 
+SMALLEST_SHARE = 1e-9
+
+
 class RecentShares:
     """Each item's share of the last ``memory`` positives, and a ``uniform_share`` spread over all items.
 
@@ -542,8 +546,9 @@ class RecentShares:
     def __init__(self, memory: int, uniform_share: float) -> None:
         self.memory = positive_int("`memory`", memory)
         self.uniform_share = number_between("`uniform_share`", uniform_share, 0, 1 + 1e-9)
-        if not self.uniform_share:
-            raise problem("`uniform_share`", "be greater than 0", uniform_share, "Else items might never be drawn.")
+        if self.uniform_share < SMALLEST_SHARE:  # less, spread over many items, is 0 in float32
+            rule = f"be at least {SMALLEST_SHARE:g}"
+            raise problem("`uniform_share`", rule, uniform_share, "Else items might never be drawn.")
 
     def check(self, vocabulary_size: int) -> None:
         pass

@@ -175,14 +175,37 @@ def other_sampler():
 )
 def test_weights_of_another_model_are_refused(make_one, make_other, message, tmp_path):
     """Among them those of equal shapes, which Keras reads without a word: it goes by a layer's number, not its name."""
-    make_one().save_weights(tmp_path / "model.weights.h5")
-    model = make_other()
+    one, model = make_one(), make_other()
+    one.save_weights(tmp_path / "model.weights.h5")
+    one.save(tmp_path / "model.keras")  # `load_weights` takes such a file, too
     before = model.get_weights()
-    with pytest.raises(ValueError, match=message) as refusal:
-        model.load_weights(tmp_path / "model.weights.h5")
-    assert "Build the model with the columns" in str(refusal.value)
+    for path in tmp_path.iterdir():
+        with pytest.raises(ValueError, match=message) as refusal:
+            model.load_weights(path)
+        assert "Build the model with the columns" in str(refusal.value)
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_weights_out_of_a_whole_models_file(trained, tmp_path):
+    model, x = trained
+    path = tmp_path / "model.keras"
+    model.save(path)
+    again = small_model()
+    again.load_weights(path)
+    np.testing.assert_array_equal(again.user_vectors(x), model.user_vectors(x))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OSError, match=r"model.keras' must be a whole file of weights; it is damaged"):
+        again.load_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+def test_a_file_keeps_its_compilation_whatever_was_written_before(trained, tmp_path):
+    """As it writes an .h5 file, Keras 3 takes the optimizer out of what the model remembers of `compile`."""
+    model, _ = trained
+    for name in ("first.h5", "model.keras", "second.h5"):
+        model.save(tmp_path / name)
+    assert type(tf.keras.models.load_model(tmp_path / "model.keras").optimizer) is type(model.optimizer)
 
 
 def test_weights_of_a_newer_version_are_refused(trained, tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import re
+import shutil
 import threading
 
 import numpy as np
@@ -126,6 +127,15 @@ def test_class_weights_are_the_sample_weights_of_the_labels(fresh):
     assert_equal_weights(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", [{0: 1.0, 1: np.nan}, {0: np.inf}, {0: "much"}, {0: None}, [1.0, 2.0]])
+def test_class_weights_that_are_no_numbers_are_refused(weights, fresh):
+    model, x = fresh(), small_input(32)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"`class_weight` must map labels to finite numbers"):
+        model.fit(x, np.arange(32) % 2, class_weight=weights, verbose=0)
+    assert_equal(model.get_weights(), before)
+
+
 def batch_of(x, start, size=32):
     return {name: values[start : start + size] for name, values in x.items()}
 
@@ -191,9 +201,38 @@ def test_a_dataset_of_another_type_is_refused_before_anything_runs(fresh):
     for name, values, message in [
         ("item", x["item"] + 0.5, r"The dataset's 'item' must be of dtype int32; got float64"),
         ("hist_item", x["hist_item"].astype(str), r"The dataset's 'hist_item' must be of dtype int32; got string"),
+        (
+            "hist_len",
+            x["hist_len"].astype("complex64"),
+            r"The dataset's 'hist_len' must be of dtype int32; got complex64",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             model.fit(tf.data.Dataset.from_tensor_slices({**x, name: values}).batch(8), verbose=0)
+
+
+def test_a_dataset_of_another_shape_is_refused(fresh):
+    """Never cut into other rows: twelve ids a row would make two histories of six."""
+    model, x = fresh(), small_input(32)
+    before = model.get_weights()
+    wide = {**x, "hist_item": np.tile(x["hist_item"], 2)}
+    with pytest.raises(ValueError, match=r"The dataset's 'hist_item' must have the shape \('batch', 6\); got .*12"):
+        model.fit(tf.data.Dataset.from_tensor_slices(wide).batch(8), verbose=0)
+    spec = {name: tf.TensorSpec([None] * values.ndim, values.dtype) for name, values in wide.items()}
+    unknown = tf.data.Dataset.from_generator(lambda: iter([wide]), output_signature=spec)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Input .{1,3}hist_item.{1,3} must hold values of shape"):
+        model.fit(unknown, verbose=0)
+    for weight, former in zip(model.weights, before, strict=True):
+        if "step" not in weight.name:  # counted before the data is waited for
+            np.testing.assert_array_equal(weight, former)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
+def test_weights_of_a_dataset_may_have_any_type(dtype, plain):
+    x, weights = small_input(32), np.tile([1, 0], 16)
+    expected = weights_after(plain, x, sample_weight=weights)
+    data = tf.data.Dataset.from_tensors((x, np.zeros((32, 1), "float32"), weights.astype(dtype)))
+    assert_equal(weights_after(plain, data), expected, atol=1e-6)
 
 
 def test_weights_that_are_no_numbers_are_refused(fresh):
@@ -384,16 +423,22 @@ def test_tensorboard_logs(tmp_path, fresh):
     assert list((tmp_path / "logs").rglob("events*"))
 
 
-def test_a_model_can_be_read_in_its_summary_and_plot(capsys, tmp_path):
-    model = small_model()
-    model.summary(line_length=120)
+def test_a_model_can_be_read_in_its_summary(capsys):
+    small_model().summary(line_length=120)
     text = capsys.readouterr().out
     for name in ("hist_item", "hist_len", "table_item", "user_dense_1", "user_emb", "candidates", "loss"):
         assert name in text
-    try:
-        tf.keras.utils.plot_model(model, str(tmp_path / "model.png"))
-    except (ImportError, OSError) as error:  # tf-keras prints what it misses instead
-        pytest.skip(f"plot_model can't draw here: {error}")
+
+
+def test_a_model_can_be_read_in_its_plot(tmp_path):
+    pytest.importorskip("pydot")
+    model = small_model()
+    graph = tf.keras.utils.model_to_dot(model, show_shapes=True, show_layer_names=True).to_string()
+    for layer in model.layers:
+        assert layer.name in graph
+    if shutil.which("dot"):  # graphviz, which draws it
+        tf.keras.utils.plot_model(model, str(tmp_path / "model.png"), show_shapes=True)
+        assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_models_in_one_process_leave_each_other_alone(fresh):
@@ -406,6 +451,22 @@ def test_models_in_one_process_leave_each_other_alone(fresh):
         second.fit(x, batch_size=32, verbose=0)
     assert_equal_weights(first, alone)
     assert np.abs(first.item_vectors() - second.item_vectors()).max() > 0.01
+
+
+def test_a_clone_is_a_model_of_the_same_layers(trained):
+    """On Keras 3 a plain one without our attributes: there `clone_model` asks no functional model for its own way."""
+    model, x = trained
+    clone = tf.keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    tensors = {name: tf.constant(values.reshape(len(values), -1)) for name, values in x.items()}
+    np.testing.assert_allclose(clone.predict(tensors, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+    assert hasattr(clone, "user_input") != KERAS_3
+    again = type(model).from_config(model.get_config())  # what docs tell to do instead
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again.user_vectors(x), model.user_vectors(x))
+    clone.compile(LazyAdam(0.01), sampledsoftmaxloss)
+    clone.fit(tensors, np.zeros((len(x["item"]), 1)), verbose=0)  # and leaves the first one alone
+    np.testing.assert_array_equal(again.item_vectors(), model.item_vectors())
 
 
 def test_threads_predict_at_once(trained):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +40,23 @@ def check_types(columns: Iterable[Column], spec: Mapping[str, tf.TensorSpec]) ->
                 raise problem(
                     "The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(batch_size)` on it."
                 )
+            width = given.shape[1:].num_elements() if given.shape.rank else None
+            if width is not None and width != math.prod(shape):
+                rule = f"have the shape {('batch', *shape)}"
+                raise problem(f"The dataset's {name!r}", rule, f"{('batch', *given.shape[1:])}")
             wanted = tf.as_dtype(dtype)
-            is_wrong = (wanted == tf.string) != (given.dtype == tf.string)
+            is_wrong = (wanted == tf.string) != (given.dtype == tf.string) or given.dtype.is_complex
             if is_wrong or (wanted.is_integer and not (given.dtype.is_integer or given.dtype.is_bool)):
                 got = f"{given.dtype.name}"
                 raise problem(f"The dataset's {name!r}", f"be of dtype {dtype}", got, "Convert it with `tf.cast`.")
+
+
+def in_rows(values: tf.Tensor, name: str, shape: tuple[int, ...], rows: tf.Tensor) -> tf.Tensor:
+    """A batch of an input as (rows, *shape), refused when it comes by with other than so many values."""
+    fits = tf.equal(tf.size(values), rows * math.prod(shape))
+    rule = f"values of shape {('batch', *shape)}, in as many rows as the other inputs"
+    with tf.control_dependencies(_assertions(name, [(fits, rule)])):
+        return tf.reshape(tf.identity(values), [-1, *shape])
 
 
 def check_batch(
@@ -63,7 +76,7 @@ def check_batch(
             if values.dtype.is_floating:
                 rules.append((tf.math.is_finite(values), "no NaN and no infinity"))
                 if id_column(column, name) is None:
-                    rules.append((tf.abs(values) <= LARGEST_NUMBER, f"numbers of at most {LARGEST_NUMBER:g} in size"))
+                    rules.append((_is_small(values), f"numbers of at most {LARGEST_NUMBER:g} in size"))
                 else:
                     rules.append((tf.equal(values, tf.floor(values)), "whole numbers, since they are ids"))
             if limits is not None:
@@ -84,8 +97,15 @@ def check_batch(
 def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
     """A dataset's batch of sample weights, refused when it comes by as `check_weights` refuses arrays."""
     rule = f"finite numbers of at most {LARGEST_NUMBER:g} in size"
-    with tf.control_dependencies(_assertions("sample_weight", [(tf.abs(weights) <= LARGEST_NUMBER, rule)])):
+    if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
+        raise problem("The dataset's `sample_weight`", f"hold {rule}", weights.dtype.name)
+    with tf.control_dependencies(_assertions("sample_weight", [(_is_small(weights), rule)])):
         return tf.identity(weights)
+
+
+def _is_small(values: tf.Tensor) -> tf.Tensor:
+    """Whether numbers are no larger than they may be; NaN is not. The limit itself does not fit into every type."""
+    return tf.abs(tf.cast(values, tf.float64)) <= LARGEST_NUMBER
 
 
 def check_weights(sample_weight: Any) -> Any:
@@ -100,6 +120,19 @@ def check_weights(sample_weight: Any) -> Any:
     if wrong.size:
         raise problem("`sample_weight`", rule, f"{wrong.size} others, such as {wrong.flat[0]}")
     return weights
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Refuses class weights that are no numbers: one that is not finite would be in every weight after a step."""
+    if class_weight is None:
+        return
+    rule = f"map labels to finite numbers of at most {LARGEST_NUMBER:g} in size"
+    if not isinstance(class_weight, Mapping):
+        raise problem("`class_weight`", rule, type(class_weight).__name__)
+    for label, weight in class_weight.items():
+        number = np.asarray(weight)
+        if number.ndim or number.dtype.kind not in "iufb" or not abs(float(number)) <= LARGEST_NUMBER:
+            raise problem("`class_weight`", rule, f"{weight!r} for {label!r}")
 
 
 def number_of_batches(x: Any) -> int | None:

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,33 +62,45 @@ def whole_file(filepath: Any, overwrite: bool = True) -> Iterator[Any]:
 
 
 def describe_weights(filepath: Any, model: Any) -> None:
-    """Writes into a ``.weights.h5`` file which weights it holds."""
-    if not _is_weights_file(filepath):
-        return
-    import h5py  # comes with Keras
-
+    """Writes into a ``.weights.h5`` or ``.keras`` file which weights it holds."""
     text = json.dumps({"format": FORMAT, "weights": _weights_of(model)})
-    with h5py.File(filepath, "a") as file:
-        file.create_dataset(_DESCRIPTION, data=np.frombuffer(text.encode(), np.uint8))
+    if _has_suffix(filepath, ".keras") and zipfile.is_zipfile(filepath):
+        with zipfile.ZipFile(filepath, "a") as archive:
+            archive.writestr(f"{_DESCRIPTION}.json", text)
+    elif _has_suffix(filepath, ".weights.h5"):
+        import h5py  # comes with Keras
+
+        with h5py.File(filepath, "a") as file:
+            file.create_dataset(_DESCRIPTION, data=np.frombuffer(text.encode(), np.uint8))
+
+
+def _description(filepath: Any) -> str | None:
+    if _has_suffix(filepath, ".keras"):
+        with zipfile.ZipFile(filepath) as archive:
+            name = f"{_DESCRIPTION}.json"
+            return archive.read(name).decode() if name in archive.namelist() else None
+    import h5py
+
+    with h5py.File(filepath, "r") as file:
+        return bytes(file[_DESCRIPTION][()]).decode() if _DESCRIPTION in file else None
 
 
 def check_weights_file(filepath: Any, model: Any) -> None:
-    """Refuses a ``.weights.h5`` file that is damaged or another model's. A file without a description is left to Keras.
+    """Refuses a ``.weights.h5`` or ``.keras`` file that is damaged or another model's.
+
+    A file without a description is left to Keras, as are files of other kinds.
 
     Raises:
         FileNotFoundError, OSError: There is no such file, or it is damaged.
         ValueError: The file is of a newer format, or its weights are not the model's.
     """
-    if not _is_weights_file(filepath) or "://" in str(filepath):
+    if not _has_suffix(filepath, ".weights.h5", ".keras") or "://" in str(filepath):
         return
     if not os.path.isfile(filepath):
         raise FileNotFoundError(f"There is no file of weights {str(filepath)!r}.")
-    import h5py
-
     try:
-        with h5py.File(filepath, "r") as file:
-            text = bytes(file[_DESCRIPTION][()]).decode() if _DESCRIPTION in file else None
-    except OSError as error:
+        text = _description(filepath)
+    except (OSError, zipfile.BadZipFile) as error:
         # Of the kind that Keras's BackupAndRestore turns to its former file for.
         what = f"{str(filepath)!r} must be a whole file of weights; it is damaged or of another kind"
         raise OSError(f"{what}: {error} Save the weights again, or take an older file.") from error
@@ -116,8 +129,8 @@ def _check_format(what: str, number: Any) -> None:
         raise problem(what, rule, number, "Upgrade deepmatch_ext to read it.")
 
 
-def _is_weights_file(filepath: Any) -> bool:
-    return isinstance(filepath, str | os.PathLike) and os.fspath(filepath).endswith(".weights.h5")
+def _has_suffix(filepath: Any, *suffixes: str) -> bool:
+    return isinstance(filepath, str | os.PathLike) and str(filepath).endswith(suffixes)
 
 
 def _weights_of(model: Any) -> dict[str, dict[str, list[int]]]:

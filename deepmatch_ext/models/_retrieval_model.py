@@ -15,6 +15,7 @@ from deepmatch_ext._compat import (
     KERAS_3,
     check_optimizer,
     compilation_here,
+    compilation_kept,
     deserialize,
     eager_is_on,
     global_policy_name,
@@ -35,9 +36,11 @@ from deepmatch_ext.models._checking import (
     CheckInWorker,
     check_batch,
     check_batch_weights,
+    check_class_weight,
     check_types,
     check_weights,
     checked_batches,
+    in_rows,
     number_of_batches,
 )
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
@@ -80,6 +83,9 @@ class RetrievalModel(keras.Model):
     `test_on_batch` need no labels: the label is the item id.
 
     On tf-keras it also works after ``tf.compat.v1.disable_eager_execution()``, in Keras's own graph mode.
+
+    A copy without the weights is ``type(model).from_config(model.get_config())``. On Keras 3
+    ``tf.keras.models.clone_model`` gives a plain Keras model of the same layers, without what is added here.
 
     Attributes:
         user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
@@ -140,6 +146,7 @@ class RetrievalModel(keras.Model):
         """
         leave_jit_off(self)
         check_optimizer(self)
+        check_class_weight(class_weight)
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
@@ -299,8 +306,10 @@ class RetrievalModel(keras.Model):
         here, and writes in place. A process that is killed while it saves leaves a file with ``.tmp`` in its name,
         which may be deleted.
         """
-        with whole_file(filepath, overwrite) as path:
+        with whole_file(filepath, overwrite) as path, compilation_kept(self):
             super().save(path, overwrite, *args, **kwargs)
+            if path != filepath:
+                describe_weights(path, self)
 
     def save_weights(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
         """Keras's ``save_weights``, written as in `save`, with a description that `load_weights` checks.
@@ -318,7 +327,7 @@ class RetrievalModel(keras.Model):
                 describe_weights(path, self)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keras's ``load_weights``; a ``.weights.h5`` file is first checked against the model.
+        """Keras's ``load_weights``; a ``.weights.h5`` or ``.keras`` file is first checked against the model.
 
         Raises:
             ValueError: The weights are another model's, or of a format that this version does not know.
@@ -414,11 +423,12 @@ class RetrievalModel(keras.Model):
         columns, target = self._training_columns, self._towers.item_columns[0]
         assert isinstance(target, SparseColumn)
         check_types(columns, features)
-        shapes = {input_name(tensor): tensor.shape[1:] for tensor in self.inputs}
+        shapes = {input_name(tensor): tuple(tensor.shape[1:]) for tensor in self.inputs}
         dtypes = {input_name(tensor): tf.as_dtype(tensor.dtype) for tensor in self.inputs}
 
         def complete(*element: Any) -> tuple[Any, ...]:
-            reshaped = {name: tf.reshape(element[0][name], [-1, *shape]) for name, shape in shapes.items()}
+            rows = tf.shape(element[0][target.name])[0]
+            reshaped = {name: in_rows(element[0][name], name, shape, rows) for name, shape in shapes.items()}
             batch = check_batch(columns, reshaped, [target.name])
             # Of another type, each would have Keras trace its functions anew.
             batch = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -260,7 +260,7 @@ def _item_encoder(
 
 
 def _without(columns: list[Column], names: Sequence[str]) -> list[Column]:
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Collection):
         raise problem("`exclude_features`", "be a list of names", repr(names))
     for name in names:
         if name not in [column.name for column in columns]:
