@@ -4,8 +4,7 @@ One list of feature columns describes users and items to both. With no arguments
 
     python examples/run_two_stage.py
     python examples/run_two_stage.py --data ml-100k --seeds 1,2,3
-    python examples/run_two_stage.py --data ml-1m --seeds 1,2,3 --hidden-units 256,128,64 --batch-size 4096 \\
-        --patience 3 --ranker-events 3
+    python examples/run_two_stage.py --data ml-1m --seeds 1,2,3 --hidden-units 256,128,64 --patience 3 --ranker-events 2
 
 Which events teach what. Of each user's events the last is for the test and the one before it for validation; the ranker
 learns from up to ``--ranker-events`` before these, and everything earlier is "early":
@@ -129,6 +128,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--embedding-dim", metavar="N", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--hidden-units", metavar="N,N", help="of the first stage, as in 256,128,64 (default: its own)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=1024, help="of the first stage (%(default)s)")
+    parser.add_argument("--learning-rate", metavar="X", type=float, default=1e-3, help="of its Adam (%(default)s)")
     parser.add_argument(
         "--patience", metavar="N", type=int, default=8, help="epochs without progress, first stage (%(default)s)"
     )
@@ -146,6 +146,8 @@ def check_arguments(args: argparse.Namespace) -> list[int]:
     """The seeds; refuses, before a long run, what would fail later."""
     check_at_least_one(args, "users", "retrieve", "ranker_events", "negatives", "epochs", "embedding_dim")
     check_at_least_one(args, "batch_size", "patience", "ranker_validation")
+    if not 0 < args.learning_rate < float("inf"):
+        raise ValueError(f"--learning-rate must be a number above 0; got {args.learning_rate}")
     if not all(units.isdigit() and int(units) for units in (args.hidden_units or "1").split(",")):
         raise ValueError(f"--hidden-units must be numbers with commas between them; got {args.hidden_units!r}")
     if args.negatives >= args.retrieve:
@@ -231,7 +233,7 @@ def build_first(columns: tuple[list[Any], list[Any]], args: argparse.Namespace, 
     attributes = [column.name for column in user[1:]]
     tower = {"user_dnn_hidden_units": tuple(map(int, args.hidden_units.split(",")))} if args.hidden_units else {}
     model = YoutubeDNN(user, item, **tower, temperature=TEMPERATURE, seed=seed, exclude_features=attributes)
-    model.compile(LazyAdam(1e-3), sampledsoftmaxloss)
+    model.compile(LazyAdam(args.learning_rate), sampledsoftmaxloss)
     return model
 
 

@@ -458,6 +458,7 @@ def test_a_lesson_is_the_item_taken_and_others_that_were_retrieved(two_stage):
         (["--epochs", 0], "--epochs"),
         (["--ranker-validation", 0], "--ranker-validation"),
         (["--hidden-units", "64,"], "--hidden-units"),
+        (["--learning-rate", "nan"], "--learning-rate"),
         (["--data", "/no/such/folder"], "/no/such/folder"),
     ],
 )
