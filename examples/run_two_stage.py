@@ -16,8 +16,8 @@ learns from up to ``--ranker-events`` before these, and everything earlier is "e
   that the ranker learns to read are those of events to come, as they will be when it serves, and not those of events
   that the first stage knows by heart.
 - After that it goes on to learn, from the early and the ranker's events, until it gets no better: this is the first
-  stage that is judged and served. That costs a few epochs instead of a second training. Against one that learns from all
-  of them from the start (MovieLens 100K, one seed): NDCG@10 .128 and .123 on validation, .112 and .116 on the test.
+  stage that is judged and served. That costs a few epochs instead of a second training. Against one that has all
+  events from the start (MovieLens 100K, one seed): NDCG@10 .128 and .123 on validation, .112 and .116 on the test.
 - A lesson is a list: the item that the user took, if it was retrieved, among others that were retrieved too. Items that
   the user took later are negatives like any other: to leave them out would tell of the future.
 - Counts (popularity, which item follows which) are of the early events for the lessons, and of all training events for
