@@ -10,8 +10,9 @@ Each part is a process of its own. All searches are for the best 100.
   users at once, and one at a time; medians of the rounds, and the median of the rounds' ratios. And the peak of the
   process's memory over what it had with TensorFlow and the caller's vectors loaded, as a multiple of the vectors' size:
   to build the index and to search, by metric.
-- hnsw: `FaissIndex` with "HNSW32": how long it takes to build, and by effort the recall, and the time of a user alone
-  against `ExactIndex`'s and flat FAISS's, in turn.
+- hnsw: `FaissIndex` with a graph (`--factory`): how long it takes to build, and by effort the recall, and the time of a
+  user alone against `ExactIndex`'s and flat FAISS's, in turn. Flat FAISS once with all threads, as it comes, and once
+  with one, which for a single user may be faster. `--keep FOLDER` builds the graph once for several runs.
 
 Vectors have length one. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
@@ -157,14 +158,25 @@ def hnsw(args):
             graph.save(args.keep)
     flat = faiss.IndexFlatIP(args.dim)
     flat.add(items)
-    searches = {"HNSW": (graph.search, 200), "exact": (whole.search, 20), "FAISS flat": (flat.search, 20)}
+
+    def flat_alone(users, n):
+        faiss.omp_set_num_threads(1)
+        flat.search(users, n)
+        faiss.omp_set_num_threads(args.threads)
+
+    searches = {
+        "HNSW": (graph.search, 200),
+        "exact": (whole.search, 20),
+        "FAISS flat": (flat.search, 20),
+        "FAISS flat, one thread": (flat_alone, 20),
+    }
     for effort in args.efforts:
         graph.effort = effort
         found = recall(graph, whole, users, N)
         times = alone(searches, users, args.rounds)
         print(
             f"effort {effort}: recall@{N} {found:.4f}; one user: {told(times)}; "
-            f"exact / HNSW: {ratio(times, 'exact', 'HNSW'):.1f}, flat / HNSW: {ratio(times, 'FAISS flat', 'HNSW'):.1f}"
+            + "; ".join(f"{name} / HNSW: {ratio(times, name, 'HNSW'):.1f}" for name in searches if name != "HNSW")
         )
 
 
@@ -176,8 +188,8 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each library (default: all cores)")
     parser.add_argument("--only", choices=["exact", "hnsw"], help="one part")
     parser.add_argument("--isotropic", action="store_true", help="vectors of all directions alike")
-    parser.add_argument("--factory", default="HNSW32", help="the graph (default: %(default)s)")
-    parser.add_argument("--efforts", type=int, nargs="+", default=[100, 200, 400], help="(default: %(default)s)")
+    parser.add_argument("--factory", default="HNSW32_SQfp16", help="the graph (default: %(default)s)")
+    parser.add_argument("--efforts", type=int, nargs="+", default=[200, 250, 300], help="(default: %(default)s)")
     parser.add_argument("--keep", help="a folder where the built graph is kept, and found the next time")
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")

@@ -347,8 +347,8 @@ def test_the_ranker_s_lessons_come_between_what_the_first_stage_knows_and_valida
 
 
 def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monkeypatch):
-    """Which events each first stage is trained on, and which are counted for each list."""
-    trained, counted = [], []
+    """Which events the first stage knows when it retrieves, and which are counted for each list."""
+    trained, asked, counted = [], [], []
 
     class Model:
         def __init__(self, vocabulary_size):
@@ -360,6 +360,7 @@ def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monk
                 watch.best_epoch = 0
 
         def user_vectors(self, x):
+            asked.append((len(trained), sorted(x["item_id"].tolist())))
             return np.ones((len(x["item_id"]), 4), np.float32)
 
         def item_vectors(self):
@@ -379,7 +380,7 @@ def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monk
 
     events = data.Interactions.from_sequences([0, 9, 13], list(range(1, 14)))
     split = data.leave_last_out(events)
-    monkeypatch.setattr(two_stage, "build_first", lambda columns, seed: Model(events.item_vocabulary_size))
+    monkeypatch.setattr(two_stage, "build_first", lambda *_: Model(events.item_vocabulary_size))
     monkeypatch.setattr(two_stage, "build_ranker", lambda *_: None)
     monkeypatch.setattr(two_stage, "train_ranker", stop)
     monkeypatch.setattr(two_stage, "follows", counting)
@@ -388,8 +389,10 @@ def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monk
     with pytest.raises(Stop) as stopped:
         two_stage.two_stages(split, early, lessons, {}, 1, args)
     assert stopped.value.args == ([5, 6, 7, 11], [8, 12])
-    # Targets of the first stage that is judged (users' first events have no history), and of the one for the lessons.
-    assert trained == [[2, 3, 4, 5, 6, 7, 11], [2, 3, 4]]
+    # Targets, before the lessons' lists and after (users' first events have no history).
+    assert trained == [[2, 3, 4], [2, 3, 4, 5, 6, 7, 11]]
+    # After how many trainings it retrieved for what.
+    assert asked == [(1, [5, 6, 7, 11]), (2, [8, 12]), (2, [9, 13])]
     # What is counted for the lessons, for validation and for the test.
     everything = [1, 2, 3, 4, 5, 6, 7, 10, 11]
     assert counted == [[1, 2, 3, 4, 10], everything, everything]
@@ -453,6 +456,9 @@ def test_a_lesson_is_the_item_taken_and_others_that_were_retrieved(two_stage):
         (["--seeds", "1,x"], "--seeds"),
         (["--negatives", 20, "--retrieve", 20], "--negatives"),
         (["--epochs", 0], "--epochs"),
+        (["--ranker-validation", 0], "--ranker-validation"),
+        (["--hidden-units", "64,"], "--hidden-units"),
+        (["--learning-rate", "nan"], "--learning-rate"),
         (["--data", "/no/such/folder"], "/no/such/folder"),
     ],
 )

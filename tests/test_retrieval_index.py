@@ -371,7 +371,7 @@ def clustered():
 
 @pytest.mark.parametrize(
     ("factory", "low", "high"),
-    [("HNSW8", 4, 200), ("IVF16,Flat", 1, 16), ("IVF16,PQ8x4", 1, 16), ("HNSW8,PQ8", 4, 200)],
+    [("HNSW8", 4, 200), ("HNSW8_SQfp16", 4, 200), ("IVF16,Flat", 1, 16), ("IVF16,PQ8x4", 1, 16), ("HNSW8,PQ8", 4, 200)],
 )
 def test_more_effort_finds_more(clustered, factory, low, high):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
@@ -392,6 +392,30 @@ def test_more_effort_finds_more(clustered, factory, low, high):
     assert much > (0.3 if "PQ" in factory else 0.99)
     scores = index.search(users, 20)[1]
     assert scores[:, 0] == pytest.approx(np.ones(200), abs=0.3)  # inner products, not distances
+
+
+def test_a_large_graph_is_laid_out_by_neighbourhood_and_answers_the_same(clustered, tmp_path, monkeypatch):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    from deepmatch_ext.retrieval import faiss_index as module
+
+    monkeypatch.setattr(module, "_MANY", 1800)
+    order = module._by_neighbourhood(clustered.astype(np.float32))
+    assert sorted(order.tolist()) == list(range(2000))
+    # Neighbours in it are alike: within one of 40 clusters cosines are about 0.8, between any two about 0.
+    beside = [np.einsum("vd,vd->v", v[1:], v[:-1]).mean() for v in (clustered, clustered[order])]
+    assert abs(beside[0]) < 0.1
+    assert beside[1] > 0.6
+    items, users, ids = clustered.copy(), clustered[:20], [f"item {k}" for k in range(2000)]
+    index = FaissIndex(ids[:1900], items[:1900], "HNSW16", effort=2000)
+    assert index._row_of.tolist() != list(range(1900))
+    index.add(ids[1900:], items[1900:])
+    items[::3] = -items[::3]
+    index.replace(ids[::3], items[::3])
+    index.save(tmp_path / "graph")
+    excluded = [[ids[k], ids[k + 1]] for k in range(20)]
+    for each in (index, VectorIndex.load(tmp_path / "graph")):
+        assert_best(each.search(users, 5), ids, true_scores(users, items), 5, [[]] * 20)
+        assert_best(each.search(users, 5, exclude=csr(excluded)), ids, true_scores(users, items), 5, excluded)
 
 
 def test_recall_is_the_share_that_is_found():
