@@ -69,11 +69,14 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
         columns: DeepCTR's columns, this module's, or what `column_config` wrote.
 
     Raises:
-        ValueError: Something is no column, a size is not a positive integer, or a name comes twice.
+        ValueError: Something is no column, a size is not a positive integer, a name is empty or comes twice.
     """
     if isinstance(columns, str | Mapping) or not isinstance(columns, Iterable):
         raise problem(f"`{what}`", "be a list of DeepCTR feature columns", columns)
     read = [_read_column(what, column) for column in columns]
+    for name in input_names(read):
+        if not isinstance(name, str) or not name:  # Keras would give its input another one
+            raise problem(f"The names in `{what}`", "be text, and not empty", repr(name))
     no_duplicates(f"The columns of `{what}`", [column.name for column in read])
     return read
 

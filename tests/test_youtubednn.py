@@ -538,6 +538,10 @@ ITEM = [item_column()]
             lambda: small_model(exclude_features=["age"]),
             r"`exclude_features` must hold names of user columns; got 'age'",
         ),
+        (
+            lambda: YoutubeDNN([history_column()], [SparseFeat("", VOCABULARY, DIM)]),
+            r"The names in `item_feature_columns` must be text, and not empty; got ''",
+        ),
         (lambda: small_model(exclude_features=None), r"`exclude_features` must be a list of names; got None"),
         (lambda: small_model(exclude_features=["hist_item"]), r"`user_feature_columns` must have at least one column"),
         (lambda: small_model(seed=-1), r"`seed` must be an integer of at least 0"),

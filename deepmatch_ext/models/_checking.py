@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from deepmatch_ext.features import (
 )
 
 
-def check_types(columns: Iterable[Column], spec: Mapping[str, tf.TensorSpec]) -> None:
+def check_types(columns: Sequence[Column], spec: Mapping[str, tf.TensorSpec]) -> None:
     """Refuses a dataset whose elements can't be what the columns say, before anything runs.
 
     Raises:
@@ -40,15 +40,19 @@ def check_types(columns: Iterable[Column], spec: Mapping[str, tf.TensorSpec]) ->
                 raise problem(
                     "The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(batch_size)` on it."
                 )
-            width = given.shape[1:].num_elements() if given.shape.rank else None
-            if width is not None and width != math.prod(shape):
-                rule = f"have the shape {('batch', *shape)}"
-                raise problem(f"The dataset's {name!r}", rule, f"{('batch', *given.shape[1:])}")
             wanted = tf.as_dtype(dtype)
             is_wrong = (wanted == tf.string) != (given.dtype == tf.string) or given.dtype.is_complex
             if is_wrong or (wanted.is_integer and not (given.dtype.is_integer or given.dtype.is_bool)):
                 got = f"{given.dtype.name}"
                 raise problem(f"The dataset's {name!r}", f"be of dtype {dtype}", got, "Convert it with `tf.cast`.")
+    # Once all are known to be batched: an unbatched history has a wrong shape, too, but that is not what to say.
+    for column in columns:
+        for name, (shape, _) in input_shapes(column).items():
+            given = spec[name].shape
+            width = given[1:].num_elements() if given.rank else None
+            if width is not None and width != math.prod(shape):
+                got = f"{('batch', *given[1:])}"
+                raise problem(f"The dataset's {name!r}", f"have the shape {('batch', *shape)}", got)
 
 
 def in_rows(values: tf.Tensor, name: str, shape: tuple[int, ...], rows: tf.Tensor) -> tf.Tensor:
