@@ -347,7 +347,7 @@ def test_the_ranker_s_lessons_come_between_what_the_first_stage_knows_and_valida
 
 
 def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monkeypatch):
-    """Which events the first stage knows when it retrieves, and which are counted for each list."""
+    """Which events each first stage is trained on and retrieves for, and which are counted for each list."""
     trained, asked, counted = [], [], []
 
     class Model:
@@ -355,12 +355,13 @@ def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monk
             self.items = np.random.default_rng(len(trained)).normal(size=(vocabulary_size, 4)).astype("float32")
 
         def fit(self, x, callbacks=(), **options):
-            trained.append(sorted(x["item_id"].tolist()))
+            self.learnt = sorted(x["item_id"].tolist())
+            trained.append(self.learnt)
             for watch in callbacks:
                 watch.best_epoch = 0
 
         def user_vectors(self, x):
-            asked.append((len(trained), sorted(x["item_id"].tolist())))
+            asked.append((self.learnt, sorted(x["item_id"].tolist())))
             return np.ones((len(x["item_id"]), 4), np.float32)
 
         def item_vectors(self):
@@ -389,10 +390,10 @@ def test_what_is_retrieved_for_the_lessons_knows_nothing_of_them(two_stage, monk
     with pytest.raises(Stop) as stopped:
         two_stage.two_stages(split, early, lessons, {}, 1, args)
     assert stopped.value.args == ([5, 6, 7, 11], [8, 12])
-    # Targets, before the lessons' lists and after (users' first events have no history).
-    assert trained == [[2, 3, 4], [2, 3, 4, 5, 6, 7, 11]]
-    # After how many trainings it retrieved for what.
-    assert asked == [(1, [5, 6, 7, 11]), (2, [8, 12]), (2, [9, 13])]
+    # Targets of the first stage that is judged (users' first events have no history), and of the one for the lessons.
+    assert trained == [[2, 3, 4, 5, 6, 7, 11], [2, 3, 4]]
+    # What the one that retrieves has learnt, and for what it retrieves: the lessons, validation, the test.
+    assert asked == [(trained[1], [5, 6, 7, 11]), (trained[0], [8, 12]), (trained[0], [9, 13])]
     # What is counted for the lessons, for validation and for the test.
     everything = [1, 2, 3, 4, 5, 6, 7, 10, 11]
     assert counted == [[1, 2, 3, 4, 10], everything, everything]
