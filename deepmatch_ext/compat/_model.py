@@ -21,6 +21,14 @@ class DeepCTRModel(keras.Model):
     Keras 3 refuses arrays and pandas columns of strings, but not tensors; here they become tensors on the way in.
     """
 
+    # Keras saves and rebuilds a subclass as a functional model only if its parameters are these.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for tensor in tf.nest.flatten(kwargs["inputs"] if "inputs" in kwargs else args[0]):
+            if not tensor._keras_history.operation._outbound_nodes:
+                # DIN doesn't read its history's length, and Keras 3.12 refuses an input that nothing reads.
+                keras.layers.Identity()(tensor)
+        super().__init__(*args, **kwargs)
+
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``fit``."""
         if isinstance(kwargs.get("validation_data"), tuple | list):
