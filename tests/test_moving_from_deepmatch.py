@@ -530,6 +530,7 @@ def test_batches_need_no_labels():
     before = user_vectors(model, x)
     loss = model.test_on_batch(x)
     assert loss == pytest.approx(model.evaluate(x, batch_size=64, verbose=0), rel=1e-5)
+    model.reset_metrics()  # Keras 3.12 would give the mean with the batches before
     assert model.train_on_batch(x, sample_weight=np.zeros(64)) == 0
     np.testing.assert_array_equal(user_vectors(model, x), before)
     assert model.train_on_batch(x, np.ones(64)) > 0
