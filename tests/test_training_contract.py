@@ -1,10 +1,12 @@
 """What Keras promises of `fit` holds for these models too: weights, ways to feed it, callbacks, loops of one's own."""
 
 import contextlib
+import gc
 import multiprocessing
 import re
 import shutil
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -451,6 +453,21 @@ def test_models_in_one_process_leave_each_other_alone(fresh):
         second.fit(x, batch_size=32, verbose=0)
     assert_equal_weights(first, alone)
     assert np.abs(first.item_vectors() - second.item_vectors()).max() > 0.01
+
+
+def test_a_model_that_nobody_holds_leaves_the_memory():
+    """Whatever it has done; with large tables one that stays is felt soon."""
+    model, x = compiled(), small_input(64)
+    model.fit(x, epochs=2, validation_data=x, verbose=0)
+    model.fit(x, steps_per_epoch=3, verbose=0)
+    model.fit(tf.data.Dataset.from_tensor_slices(x).batch(32), verbose=0)
+    model.evaluate(x, verbose=0)
+    model.user_vectors(x)
+    model.item_vectors()
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
 
 
 def test_a_clone_is_a_model_of_the_same_layers(trained):

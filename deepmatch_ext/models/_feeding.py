@@ -6,6 +6,7 @@ at the end of every epoch and every call: an epoch can take twice its work. Here
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
         arrays: A structure (tuples, dictionaries) of arrays or tensors, each of ``rows`` rows.
         rows: Their number of rows.
         batch_size: Rows in a batch.
-        order: Called at the start of every epoch for the order of its rows, (rows,) int64. None: as they are.
+        order: Called at the start of every epoch for the order of its rows, (rows,) int64. None: as they are. The
+            caller keeps it while the batches are read.
     """
     tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
     starts = tf.data.Dataset.range(0, rows, batch_size)
@@ -32,8 +34,15 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
         dataset = starts.map(lambda start: _each(tensors, lambda tensor: tensor[start : start + batch_size]))
     else:
 
+        # TensorFlow never lets go of a numpy_function's function, and behind this one is the whole model.
+        order_of = weakref.ref(order)
+
+        def next_order() -> np.ndarray:
+            order = order_of()
+            return np.arange(rows) if order is None else order()  # None: fetched ahead, for nobody
+
         def drawn(_: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(order, [], tf.int64), [rows])
+            return tf.ensure_shape(tf.numpy_function(next_order, [], tf.int64), [rows])
 
         orders = tf.data.Dataset.from_tensors(0).map(drawn)
         picked = orders.flat_map(lambda rows: starts.map(lambda start: rows[start : start + batch_size]))
