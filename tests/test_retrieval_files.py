@@ -459,6 +459,8 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
         (lambda: write_pgvector(connection, "kept", [2**63], [[1.0]]), r"fit in PostgreSQL's bigint"),
         (lambda: write_pgvector(connection, "kept", [1, 1], [[1.0], [1.0]]), r"`ids` must be unique"),
         (lambda: write_pgvector(connection, "kept", [1], [[0.0]], metric="cosine"), r"length zero"),
+        (lambda: write_pgvector(connection, "kept", [1], [[np.nan]]), r"`vectors` must be finite"),
+        (lambda: search_pgvector(connection, "kept", [[np.nan, 0.0]], 1), r"`vectors` must be finite"),
         (lambda: search_pgvector(connection, "kept", [[1.0]], 1), r"must have the table's dimension, 2"),
         (lambda: search_pgvector(connection, "kept", [[0.0, 0.0]], 1), r"length zero"),
         (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, exclude=([0, 1], ["a"])), r"must be integers"),
