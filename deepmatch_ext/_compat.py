@@ -262,10 +262,22 @@ def apply_dense(optimizer_class: Any, optimizer: Any, grads_and_vars: list[tuple
     """Keras's own step of ``optimizer_class`` for some of the variables; counts one iteration."""
     if not grads_and_vars:
         optimizer.iterations.assign_add(1)
-    elif KERAS_3:
+        return
+    # Keras sums dense gradients over replicas, even a single one's, by a custom gradient. TensorFlow keeps the graph of
+    # any such call for ever, and with it the variables; so for a single one the sum is left out.
+    alone = not tf.distribute.has_strategy()
+    if not KERAS_3:
+        optimizer_class.apply_gradients(optimizer, grads_and_vars, skip_gradients_aggregation=alone)
+        return
+
+    def step(*_: Any) -> None:
         optimizer_class.apply(optimizer, *zip(*grads_and_vars, strict=True))
+
+    context = tf.distribute.get_replica_context() if alone else None
+    if context is None:
+        step()
     else:
-        optimizer_class.apply_gradients(optimizer, grads_and_vars)
+        context.merge_call(step)  # in it Keras doesn't sum
 
 
 def uses_weight_decay(optimizer: Any, variable: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._compat import keras, register
+from deepmatch_ext._compat import eager_is_on, keras, register
 from deepmatch_ext.layers.pooling import HistoryPooling, position_weights, valid_positions
 
 
@@ -68,10 +68,15 @@ class JaggedPooling(HistoryPooling):
         if self.mode == "last":
             first = tf.where(tf.equal(position, 0))[:, 0]
             row, index = tf.gather(row, first), tf.gather(index, first)
-            return _weighted_sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
+            return self._sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
         weights = position_weights(position, self.recency_decay)
         norm = tf.math.unsorted_segment_sum(self._norm_term(weights), row, num_rows)
-        return self._normalised(_weighted_sum(rows, index, row, weights, num_rows), norm[:, tf.newaxis])
+        return self._normalised(self._sum(rows, index, row, weights, num_rows), norm[:, tf.newaxis])
+
+    @staticmethod
+    def _sum(*arguments: tf.Tensor) -> tf.Tensor:
+        # Without eager mode all models share one graph, in which TensorFlow 2.15 finds no gradient of the function.
+        return _traced_weighted_sum(*arguments) if eager_is_on() else _weighted_sum(*arguments)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return self._output_shape(None, input_shape[0][-1])
@@ -112,3 +117,16 @@ def _weighted_sum(
         return pooled[:num_rows], gradient
 
     return product(rows)
+
+
+# Traced once for all models: TensorFlow keeps every graph with a custom gradient in it for ever, and with a model's the
+# variables, too.
+_traced_weighted_sum = tf.function(
+    _weighted_sum,
+    input_signature=[
+        tf.TensorSpec([None, None], tf.float32),
+        *(tf.TensorSpec([None], dtype) for dtype in (tf.int64, tf.int64, tf.float32)),
+        tf.TensorSpec([], tf.int64),
+    ],
+    autograph=False,
+)

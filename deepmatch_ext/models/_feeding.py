@@ -33,7 +33,6 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
     if order is None:
         dataset = starts.map(lambda start: _each(tensors, lambda tensor: tensor[start : start + batch_size]))
     else:
-
         # TensorFlow never lets go of a numpy_function's function, and behind this one is the whole model.
         order_of = weakref.ref(order)
 
