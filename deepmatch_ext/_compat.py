@@ -270,6 +270,7 @@ def apply_dense(optimizer_class: Any, optimizer: Any, grads_and_vars: list[tuple
         optimizer_class.apply_gradients(optimizer, grads_and_vars, skip_gradients_aggregation=alone)
         return
 
+    @tf.autograph.experimental.do_not_convert
     def step(*_: Any) -> None:
         optimizer_class.apply(optimizer, *zip(*grads_and_vars, strict=True))
 

@@ -455,10 +455,12 @@ def test_models_in_one_process_leave_each_other_alone(fresh):
     assert np.abs(first.item_vectors() - second.item_vectors()).max() > 0.01
 
 
+# As errors these end in tracebacks that autograph keeps, with all that they hold.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_that_nobody_holds_leaves_the_memory():
     """Whatever it has done, and with all graphs that read its tables: these stay in memory as long as a graph does."""
-    x, left = small_input(64), []
-    for _ in range(2):
+    x, known = small_input(64), weakref.WeakSet()
+    for turn in range(2):
         model = compiled()
         model.fit(x, validation_data=x, verbose=0)
         model.fit(tf.data.Dataset.from_tensor_slices(x).batch(32), verbose=0)
@@ -468,8 +470,11 @@ def test_a_model_that_nobody_holds_leaves_the_memory():
         del model
         gc.collect()
         assert reference() is None
-        left.append(sum(isinstance(each, tf.__internal__.FuncGraph) for each in gc.get_objects()))
-    assert left[1] == left[0]  # what is traced once for all models was traced for the first
+        left = [each for each in gc.get_objects() if isinstance(each, tf.__internal__.FuncGraph)]
+        # What is traced once for all models was traced for the first.
+        assert turn == 0 or all(each in known for each in left)
+        known.update(left)
+        del left
 
 
 def test_a_clone_is_a_model_of_the_same_layers(trained):
