@@ -1,4 +1,4 @@
-"""Indexes measured: exact search beside FAISS's flat index, and HNSW's recall and speed one user at a time.
+"""Indexes measured: exact search beside FAISS's flat index, and approximate ones' recall and speed, a user at a time.
 
     python benchmarks/retrieval.py                        # 1,000,000 items of dimension 64; about five minutes
     python benchmarks/retrieval.py --items 100000         # a try
@@ -10,9 +10,9 @@ Each part is a process of its own. All searches are for the best 100.
   users at once, and one at a time; medians of the rounds, and the median of the rounds' ratios. And the peak of the
   process's memory over what it had with TensorFlow and the caller's vectors loaded, as a multiple of the vectors' size:
   to build the index and to search, by metric.
-- hnsw: `FaissIndex` with a graph (`--factory`): how long it takes to build, and by effort the recall, and the time of a
+- approximate: a `FaissIndex` (`--factory`): how long it takes to build, and by effort the recall, and the time of a
   user alone against `ExactIndex`'s and flat FAISS's, in turn. Flat FAISS once with all threads, as it comes, and once
-  with one, which for a single user may be faster. `--keep FOLDER` builds the graph once for several runs.
+  with one, which for a single user may be faster. `--keep FOLDER` builds the index once for several runs.
 
 Vectors have length one. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
@@ -134,7 +134,7 @@ def exact(args):
     print(f"one user: {told(times)}; exact / flat: {ratio(times, 'exact', 'FAISS flat'):.2f}")
 
 
-def hnsw(args):
+def approximate(args):
     import faiss
     import tensorflow as tf
 
@@ -147,15 +147,15 @@ def hnsw(args):
     ids = np.arange(len(items))
     whole = ExactIndex(ids, items)
     if args.keep and Path(args.keep).exists():
-        graph = VectorIndex.load(args.keep)
+        index = VectorIndex.load(args.keep)
     else:
         before = memory("VmRSS")
         start = time.perf_counter()
-        graph = FaissIndex(ids, items, args.factory)
+        index = FaissIndex(ids, items, args.factory)
         took, held = time.perf_counter() - start, memory("VmRSS") - before
         print(f"{args.factory}: built in {took:.0f} s, {held:.0f} MB")
         if args.keep:
-            graph.save(args.keep)
+            index.save(args.keep)
     flat = faiss.IndexFlatIP(args.dim)
     flat.add(items)
 
@@ -165,18 +165,18 @@ def hnsw(args):
         faiss.omp_set_num_threads(args.threads)
 
     searches = {
-        "HNSW": (graph.search, 200),
+        args.factory: (index.search, 200),
         "exact": (whole.search, 20),
         "FAISS flat": (flat.search, 20),
         "FAISS flat, one thread": (flat_alone, 20),
     }
     for effort in args.efforts:
-        graph.effort = effort
-        found = recall(graph, whole, users, N)
+        index.effort = effort
+        found = recall(index, whole, users, N)
         times = alone(searches, users, args.rounds)
         print(
             f"effort {effort}: recall@{N} {found:.4f}; one user: {told(times)}; "
-            + "; ".join(f"{name} / HNSW: {ratio(times, name, 'HNSW'):.1f}" for name in searches if name != "HNSW")
+            + "; ".join(f"{name} / it: {ratio(times, name, args.factory):.1f}" for name in list(searches)[1:])
         )
 
 
@@ -186,14 +186,17 @@ def main():
     parser.add_argument("--dim", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each library (default: all cores)")
-    parser.add_argument("--only", choices=["exact", "hnsw"], help="one part")
+    parser.add_argument("--only", choices=["exact", "approximate"], help="one part")
     parser.add_argument("--isotropic", action="store_true", help="vectors of all directions alike")
-    parser.add_argument("--factory", default="HNSW32_SQfp16", help="the graph (default: %(default)s)")
+    parser.add_argument("--factory", default="HNSW32_SQfp16", help="the approximate index (default: %(default)s)")
     parser.add_argument("--efforts", type=int, nargs="+", default=[200, 250, 300], help="(default: %(default)s)")
-    parser.add_argument("--keep", help="a folder where the built graph is kept, and found the next time")
+    parser.add_argument("--keep", help="a folder where the built index is kept, and found the next time")
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    parts = {"exact": [(exact_memory, "inner_product"), (exact_memory, "cosine"), (exact,)], "hnsw": [(hnsw,)]}
+    parts = {
+        "exact": [(exact_memory, "inner_product"), (exact_memory, "cosine"), (exact,)],
+        "approximate": [(approximate,)],
+    }
     for name, calls in parts.items():
         for part, *more in calls if args.only in (None, name) else []:
             process = context.Process(target=part, args=(args, *more))

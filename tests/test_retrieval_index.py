@@ -48,6 +48,7 @@ KINDS = {
     "Flat": faiss_index("Flat"),
     "HNSW": faiss_index("HNSW16", 1000),
     "IVF": faiss_index("IVF1,Flat", 1),
+    "refined": faiss_index("HNSW16_SQ8,RFlat", 1000),
 }
 
 
@@ -370,10 +371,19 @@ def clustered():
 
 
 @pytest.mark.parametrize(
-    ("factory", "low", "high"),
-    [("HNSW8", 4, 200), ("HNSW8_SQfp16", 4, 200), ("IVF16,Flat", 1, 16), ("IVF16,PQ8x4", 1, 16), ("HNSW8,PQ8", 4, 200)],
+    ("factory", "low", "high", "least"),
+    [
+        ("HNSW8", 4, 200, 0.99),
+        ("HNSW8_SQfp16", 4, 200, 0.99),
+        ("IVF16,Flat", 1, 16, 0.99),
+        # At 4 or 8 bytes of 4 * 16 the scores are coarse, until they are refined.
+        ("IVF16,PQ8x4", 1, 16, 0.3),
+        ("HNSW8,PQ8", 4, 200, 0.3),
+        ("IVF16,PQ8x4fs,RFlat", 1, 16, 0.95),
+        ("IVF16,PQ16x4fs,Refine(SQfp16)", 1, 16, 0.99),
+    ],
 )
-def test_more_effort_finds_more(clustered, factory, low, high):
+def test_more_effort_finds_more(clustered, factory, low, high, least):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
     whole = ExactIndex(range(2000), clustered)
     try:
@@ -388,10 +398,10 @@ def test_more_effort_finds_more(clustered, factory, low, high):
     index.effort = high
     much = recall(index, whole, users, 20)
     assert 0.05 < little < much
-    # At 4 or 8 bytes of 4 * 16 the scores are coarse; without compression these efforts look at nearly everything.
-    assert much > (0.3 if "PQ" in factory else 0.99)
+    assert much > least
     scores = index.search(users, 20)[1]
-    assert scores[:, 0] == pytest.approx(np.ones(200), abs=0.3)  # inner products, not distances
+    coarse = "PQ" in factory and "R" not in factory
+    assert scores[:, 0] == pytest.approx(np.ones(200), abs=0.3 if coarse else 1e-3)  # inner products, not distances
 
 
 def test_a_large_graph_is_laid_out_by_neighbourhood_and_answers_the_same(clustered, tmp_path, monkeypatch):
@@ -408,12 +418,24 @@ def test_a_large_graph_is_laid_out_by_neighbourhood_and_answers_the_same(cluster
     items, users, ids = clustered.copy(), clustered[:20], [f"item {k}" for k in range(2000)]
     index = FaissIndex(ids[:1900], items[:1900], "HNSW16", effort=2000)
     assert index._row_of.tolist() != list(range(1900))
-    index.add(ids[1900:], items[1900:])
+    assert_changed_and_loaded_it_answers_the_same(index, ids, items, users, tmp_path / "graph")
+
+
+def test_refined_codes_change_and_reload(clustered, tmp_path):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    items, users, ids = clustered.copy(), clustered[:20], [f"item {k}" for k in range(2000)]
+    index = FaissIndex(ids[:1900], items[:1900], "IVF4,PQ16x4fs,RFlat", effort=4)
+    assert_changed_and_loaded_it_answers_the_same(index, ids, items, users, tmp_path / "codes")
+
+
+def assert_changed_and_loaded_it_answers_the_same(index, ids, items, users, folder):
+    """With the last items added and every third replaced, in place."""
+    index.add(ids[len(index) :], items[len(index) :])
     items[::3] = -items[::3]
     index.replace(ids[::3], items[::3])
-    index.save(tmp_path / "graph")
+    index.save(folder)
     excluded = [[ids[k], ids[k + 1]] for k in range(20)]
-    for each in (index, VectorIndex.load(tmp_path / "graph")):
+    for each in (index, VectorIndex.load(folder)):
         assert_best(each.search(users, 5), ids, true_scores(users, items), 5, [[]] * 20)
         assert_best(each.search(users, 5, exclude=csr(excluded)), ids, true_scores(users, items), 5, excluded)
 
@@ -448,6 +470,7 @@ def test_recall_refuses_what_can_not_be_compared(clustered):
     [
         ("nonsense", r"`factory` must be a factory string like 'Flat', .*; got 'nonsense'"),
         ("PQ8", r"`factory` must be a factory string like"),  # known to FAISS, not to us
+        ("Flat,RFlat", r"`factory` must be a factory string like"),  # there is nothing to refine
         ("IVF500,Flat", r"`factory` must have at most 100 lists, the number of items; got 'IVF500,Flat'"),
         ("IVF4,PQ3", r"`factory` must be .*; got 'IVF4,PQ3'"),  # 16 is no multiple of 3
         ("IVF4,PQ8", r"`factory` must be an index that 100 vectors suffice for; got 'IVF4,PQ8'"),
