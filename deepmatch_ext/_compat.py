@@ -110,6 +110,20 @@ def check_optimizer(model: Any) -> None:
         )
 
 
+def check_loss(model: Any) -> None:
+    """Refuses a loss of Keras's: of an output that is a loss already, a cross-entropy or an error teaches nothing."""
+    given = getattr(model, "loss", None)
+    for loss in given.values() if isinstance(given, dict) else given if isinstance(given, list | tuple) else [given]:
+        made = keras.losses.get(loss) if isinstance(loss, str) else loss
+        made = getattr(made, "fn", made)  # of a function that Keras has wrapped
+        if made is not None and str(made.__module__).split(".")[0] in ("keras", "tf_keras"):
+            got = getattr(made, "__name__", made)
+            raise ValueError(
+                f"`loss` must be `sampledsoftmaxloss`, or a function of your own; got {got}. The model's output is the "
+                "loss of each example already: compile(optimizer, sampledsoftmaxloss), from deepmatch_ext.utils."
+            )
+
+
 def input_name(tensor: Any) -> str:
     """The name of a Keras input. Without eager mode inputs are placeholders, whose names end in ``:0``."""
     return str(tensor.name if KERAS_3 else tensor._keras_history.layer.name)

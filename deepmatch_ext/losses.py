@@ -111,7 +111,7 @@ def gbce_power(sampling_rate: Any, calibration: float) -> Any:
     Returns:
         The power of its paper, in (0, 1].
     """
-    return sampling_rate * (calibration * (1 - 1 / sampling_rate) + 1 / sampling_rate)
+    return 1.0 - calibration + calibration * sampling_rate  # the same, without a difference of large numbers
 
 
 def hardest(candidates: tf.Tensor, num_hard: int) -> tf.Tensor:

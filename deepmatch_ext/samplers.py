@@ -410,10 +410,12 @@ class MixedSampler(Sampler):
         }
 
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
-        drawn = [
-            sampler.sample(_part(state, k), vocabulary_size, _stream(seed, 8 * (k + 1)))
-            for k, sampler in enumerate(self.samplers)
-        ]
+        drawn, before = [], 0
+        for k, sampler in enumerate(self.samplers):
+            # Each has eight streams of its own; those of a mixture in the mixture follow one another.
+            first = before if isinstance(sampler, MixedSampler) else before + 1
+            drawn.append(sampler.sample(_part(state, k), vocabulary_size, _stream(seed, 8 * first)))
+            before += _number_of_samplers(sampler)
         return tf.concat(drawn, axis=0)
 
     def log_expected_count(
@@ -603,6 +605,10 @@ def _next_places(state: State, name: str, length: int, positives: tf.Tensor) -> 
 def _part(state: State, k: int) -> State:
     prefix = f"{k}_"
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _number_of_samplers(sampler: Sampler) -> int:
+    return sum(map(_number_of_samplers, sampler.samplers)) if isinstance(sampler, MixedSampler) else 1
 
 
 def _stream(seed: tf.Tensor, k: int) -> tf.Tensor:

@@ -89,6 +89,19 @@ def test_every_form_gives_one_shape(tmp_path, form):
         assert data.users.filter(like="zip").squeeze().tolist() == ["05201", "94043"]  # no number: it keeps its 0
 
 
+def test_attributes_go_to_the_ids_they_name(tmp_path):
+    large = 10**18
+    write(
+        tmp_path,
+        a__inter=f"user_id:token\titem_id:token\n1\t{large + 1}\n1\t{large + 3}\n2\t7\n",
+        a__item="item_id:token\tmovie_title:token_seq\n"
+        f"{large + 1}\tone\n{large + 3}\tthree\n7.0\tseven\n"
+        "x\tnone\n7.5\tnone\ninf\tnone\n1e30\tnone\n99999999999999999999\tnone\n\tnone\n",
+    )
+    titles = read_dataset(tmp_path).items["title"]
+    assert titles.to_dict() == {large + 1: "one", large + 3: "three", 7: "seven"}
+
+
 def sequence_folder(folder, **arrays):
     np.savez(folder / "seq.npz", **arrays)
     return folder

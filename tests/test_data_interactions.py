@@ -1,12 +1,16 @@
 """Interactions: sorting, ties, id maps, and refusals that name the column."""
 
+import copy
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepmatch_ext.data import IdMap, Interactions
+from deepmatch_ext.data import IdMap, Interactions, Split
 
 
 def frame_of(*rows, columns=("user_id", "item_id", "timestamp")):
@@ -100,6 +104,29 @@ def test_the_constructor_copies_what_can_still_be_written():
     assert np.shares_memory(again.times, x.times)  # read-only arrays are not copied
 
 
+def test_read_only_views_of_what_can_be_written_are_copied():
+    items, rating = np.array([1, 2], np.int32), np.array([0.5, 1.5])
+    views = [array.view() for array in (items, rating)]
+    for view in views:
+        view.setflags(write=False)  # as pandas 3 gives a column
+    x = replace(Interactions.from_sequences([0, 2], views[0]), side={"rating": views[1]})
+    items[0], rating[0] = 9, 9
+    assert (x.items[0], x.side["rating"][0]) == (1, 0.5)
+
+
+def test_copies_and_other_processes_get_the_same():
+    x = Interactions.from_frame(FRAME.assign(rating=1), side=["rating"])
+    for y in (copy.deepcopy(x), pickle.loads(pickle.dumps(x))):
+        assert y.items.tolist() == x.items.tolist()
+        assert y.side["rating"].tolist() == [1] * 5
+        assert y.user_ids.values.tolist() == ["a", "b"]
+        assert y.user_name == "user_id"
+        assert not y.times.flags.writeable
+    split = Split(x, train=[0, 2], validation=[3], test=[4])
+    assert pickle.loads(pickle.dumps(split)).train.tolist() == [0, 2]
+    assert not copy.deepcopy(split).train.flags.writeable
+
+
 def test_given_maps_are_kept():
     users, items = IdMap(["z", "a", "b"]), IdMap([9, 7, 5, 1])
     x = Interactions.from_frame(FRAME, user_ids=users, item_ids=items)
@@ -169,10 +196,23 @@ def test_sequences_refused(arguments, message):
     ],
 )
 def test_kinds_of_time(times):
+    assert_sorted_by(times)
+
+
+@pytest.mark.parametrize("kind", ["timestamp[us][pyarrow]", "timestamp[s, Asia/Tokyo][pyarrow]"])
+def test_times_of_pyarrow(kind):
+    pytest.importorskip("pyarrow", reason="pandas needs pyarrow for them")
+    moments = pd.Series(pd.to_datetime(["2024-01-03", "2024-01-02", "2024-01-01", "2024-01-02", "2024-01-01"]))
+    x = assert_sorted_by(moments.dt.tz_localize("Asia/Tokyo" if "Tokyo" in kind else None).astype(kind))
+    assert x.times[2] == np.datetime64("2023-12-31T15:00" if "Tokyo" in kind else "2024-01-01")  # in UTC
+
+
+def assert_sorted_by(times):
     x = Interactions.from_frame(FRAME.assign(timestamp=times))
     assert x.items.tolist() == [3, 2, 1, 3, 2]
     assert isinstance(x.times, np.ndarray)
     assert x.times.dtype.kind in "ifM"
+    return x
 
 
 @pytest.mark.parametrize(

@@ -503,6 +503,8 @@ def test_refusals_of_records(tmp_path):
         write_tfrecords({"item": np.arange(3), "user": np.arange(2)}, tmp_path / "part")
     with pytest.raises(ValueError, match=r"column 'x' must be integers .*; got float64"):
         write_tfrecords({"x": np.zeros(3)}, tmp_path / "part")
+    with pytest.raises(ValueError, match=r"column 'x' must be integers .*; got mixed"):
+        write_tfrecords({"x": np.array(["a", None], object)}, tmp_path / "part")
     with pytest.raises(FileNotFoundError, match=r"`prefix` must be in a folder that exists; there is no '.*nowhere'"):
         write_tfrecords({"item": np.arange(3)}, tmp_path / "nowhere" / "part")
     assert not [*tmp_path.iterdir()]

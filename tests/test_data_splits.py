@@ -104,6 +104,15 @@ def test_refusals():
         leave_last_out(x).train_targets(-1)
 
 
+def test_a_split_is_not_changed_with_the_columns_it_was_made_of():
+    rows = np.array([0, 1])
+    view = rows.view()
+    view.setflags(write=False)  # as pandas 3 gives a column
+    split = Split(sequences([4]), train=view, validation=[2], test=[3])
+    rows[0] = 3
+    assert split.train.tolist() == [0, 1]
+
+
 def test_a_split_made_by_hand_is_checked():
     x = sequences([4])
     assert Split(x, train=[1, 0], validation=[], test=[3]).train.tolist() == [0, 1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_input, small_model, user_part, user_vectors
+from conftest import csr, small_input, small_model, user_part, user_vectors
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
@@ -85,6 +85,24 @@ def test_bad_arguments_are_refused(options, message):
 def test_input_that_does_not_fit_is_refused_before_training():
     with pytest.raises(ValueError, match=r"Input 'hist_item' must have a row for each of the 3 targets; got 64 rows"):
         RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"][:3])
+    users, targets = user_part(VALIDATION), VALIDATION["item"]
+    for options, message in [
+        ({"targets": np.zeros_like(targets)}, "`targets` must be at least 1"),
+        ({"targets": targets.astype(float)}, "`targets` must hold integers"),
+        ({"targets": targets[:, None]}, "`targets` must be one-dimensional"),
+        ({"seen": csr([[1]])}, "the indptr of `seen` must have shape"),
+        ({"groups": targets[1:]}, "`groups` must have shape"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            RetrievalMetrics(users, **{"targets": targets, **options})
+    for options, message in [
+        ({"targets": targets + 100}, "`targets` must be between 1 and 29"),
+        ({"seen": csr([[30]] * len(targets))}, "the item ids of `seen` must be between 0 and 29"),
+    ]:
+        model = small_model()
+        with pytest.raises(ValueError, match=message):
+            fit(model, RetrievalMetrics(users, **{"targets": targets, **options}))
+        assert model.optimizer.iterations == 0
     watch = RetrievalMetrics({"hist_len": VALIDATION["hist_len"]}, VALIDATION["item"])
     with pytest.raises(ValueError, match=r"The model's input must have 'hist_item'; got only \['hist_len'\]"):
         fit(small_model(), watch)

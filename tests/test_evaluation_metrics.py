@@ -6,6 +6,7 @@ import math
 
 import hypothesis.strategies as st
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import csr
 from hypothesis import given
@@ -235,7 +236,9 @@ FITTING = {"score": rows_of(SCORES), "targets": np.array([1, 2, 3]), "ns": [2]}
             r"never fall and end at .* got 0 first and 2 last, falling",
         ),
         ({"groups": np.array([1, 2])}, r"`groups` must have shape \(3,\); got shape \(2,\)"),
-        ({"groups": np.array([1, np.nan, 2])}, r"`groups` must hold integers or strings; got dtype float64"),
+        ({"groups": np.array([1, np.nan, 2])}, r"`groups` must hold integers or strings, none missing; got float64"),
+        ({"groups": pd.Series(["a", None, "b"])}, r"`groups` must hold integers or strings, none missing; got mixed"),
+        ({"groups": np.array([1, "a", 2], object)}, r"`groups` must hold integers or strings, none missing; got mixed"),
         ({"score": lambda start, stop: SCORES}, r"score\(0, 2\) must return shape \(2, V\).*; got shape \(3, 5\)"),
         ({"score": lambda start, stop: SCORES[start]}, r"score\(0, 2\) must return shape \(2, V\).*; got shape \(5,\)"),
         ({"score": lambda start, stop: SCORES[start:stop, : 5 - start]}, r"score\(2, 3\) must return shape \(1, 5\)"),

@@ -176,6 +176,14 @@ def changed(**columns):
             {"item_features": changed(price=np.full((VOCABULARY, 2), np.nan))},
             r"In `item_features`: .*'price' .* no NaN",
         ),
+        (
+            {"item_features": changed(price=np.ones((VOCABULARY, 3)))},
+            r"'price' in `item_features` must have shape \(30, 2\); got shape \(30, 3\)",
+        ),
+        (
+            {"item_features": as_frame(catalogue()).assign(price=[[1.0]] + [[1.0, 2.0]] * 28)},
+            r"'price' in `item_features` must hold lists of 2; got of \[1\] too",
+        ),
         ({"item_features": {"maker": catalogue()["maker"]}}, r"`item_features` must have 'genres'; got only"),
         ({"item_features": as_frame(catalogue()).drop(columns="place")}, r"`item_features` must have a column 'place'"),
         ({"item_features": as_frame(catalogue()).set_axis([1] * 29)}, r"The index of `item_features` must hold each"),

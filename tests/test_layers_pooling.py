@@ -141,3 +141,12 @@ def test_the_config_makes_an_equal_layer():
     again = SequenceMaskPooling.from_config(layer.get_config())
     inputs = [tf.random.stateless_normal((2, 4, 3), [1, 2]), tf.constant([[3], [4]])]
     np.testing.assert_array_equal(layer(inputs), again(inputs))
+
+
+@pytest.mark.parametrize(("second", "pooled"), [([[1, 1, 0]], 6.0), ([[2]], 6.0), ([[0, 1, 1]], 11.0), ([[0]], 0.0)])
+def test_of_unknown_width_a_mask_and_a_length_are_told_apart(second, pooled):
+    """By the values' own shape; with one row a mask has as many numbers as there would be lengths."""
+    layer = SequenceMaskPooling("sum")
+    specs = [tf.TensorSpec([None, None, 1]), tf.TensorSpec([None, None], tf.int32)]
+    traced = tf.function(lambda values, second: layer([values, second]), input_signature=specs)
+    assert traced([[[4.0], [2.0], [9.0]]], second).numpy() == [[pooled]]

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from deepmatch_ext.evaluation import evaluate_vectors, write_projector, write_report
@@ -187,7 +188,7 @@ def test_one_set_of_arguments_makes_one_file_and_is_left_as_it_is(written, tmp_p
 
 def test_any_name_shows(tmp_path):
     names = ["喜劇", "_hidden", "$x^2$", "<i>", "a\tb"]
-    given = {**arguments(), "item_groups": [None, *(names[k % 5] for k in range(ITEMS))]}
+    given = {**arguments(), "item_groups": [pd.NA, *(names[k % 5] for k in range(ITEMS))]}
     given["ranks"] = {"$_": given["ranks"]["popularity"], "_": given["ranks"]["popularity"]}
     write_report(tmp_path / "names.html", **given)
     text = Page((tmp_path / "names.html").read_text(encoding="utf-8")).text
@@ -307,6 +308,8 @@ BAD = {
     "Keras's object": ({"history": type("History", (), {"history": {}})()}, "fitted.history"),
     "epochs of two lengths": ({"history": {"loss": [1, 2], "val_HR@10": [1]}}, "`history`"),
     "no epoch": ({"history": {"loss": []}}, "`history`"),
+    "epochs that are words": ({"history": {"loss": ["a"]}}, "`history` must hold numbers"),
+    "epochs of several figures": ({"history": {"loss": [[1, 2], [3, 4]]}}, "`history`"),
     "ranks too few": ({"ranks": {"Markov": [1, 2]}}, "the ranks of 'Markov'"),
     "ranks of the model": ({"ranks": {"model": np.zeros(USERS, int)}}, "`ranks`"),
     "counts too few": ({"item_count": np.ones(ITEMS)}, "`item_count`"),

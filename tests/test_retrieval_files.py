@@ -323,6 +323,11 @@ def test_parquet_refuses(tmp_path, monkeypatch):
         ({"metadata": {"id": [1, 2]}}, r"`metadata` must have no column 'id' or 'vector', and none twice; got 'id'"),
         ({"metadata": {"x": [1]}}, r"`metadata` 'x' must have 2 values, one for each id; got 1"),
         ({"metadata": {"x": [1, "a"]}}, r"`metadata` 'x' must be of one type that Parquet knows; got "),
+        ({"metadata": {"x": [1, 2**70]}}, r"`metadata` 'x' must be of one type that Parquet knows; got "),
+        (
+            {"metadata": pd.DataFrame([[1, 2]] * 2, columns=["x", "x"])},
+            r"`metadata` must have no .* none twice; got 'x'",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             write_vectors(path, **{"ids": [1, 2], "vectors": [[1.0], [2.0]], **arguments})

@@ -213,7 +213,7 @@ def test_arguments_are_copied_and_never_changed(build, metric):
 def test_no_users_give_no_rows(build):
     index = build([1, 2], np.eye(2))
     for users in (np.empty((0, 2)), np.empty((0, 3, 2))):
-        ids, scores = index.search(users, 2, exclude=([0], []))
+        ids, scores = index.search(users, 2, exclude=([0], np.array([])))
         assert ids.shape == scores.shape == (0, 2)
 
 
@@ -471,6 +471,9 @@ def test_recall_refuses_what_can_not_be_compared(clustered):
         ("nonsense", r"`factory` must be a factory string like 'Flat', .*; got 'nonsense'"),
         ("PQ8", r"`factory` must be a factory string like"),  # known to FAISS, not to us
         ("Flat,RFlat", r"`factory` must be a factory string like"),  # there is nothing to refine
+        ("HNSW1", r"`factory` must be .*, with HNSW of at least 2; got 'HNSW1'"),  # FAISS would end the process
+        ("IVF0,Flat", r"`factory` must be .*, with IVF of at least 1"),
+        ("IVF4,PQ4x0", r"`factory` must be .*, with x of at least 1"),
         ("IVF500,Flat", r"`factory` must have at most 100 lists, the number of items; got 'IVF500,Flat'"),
         ("IVF4,PQ3", r"`factory` must be .*; got 'IVF4,PQ3'"),  # 16 is no multiple of 3
         ("IVF4,PQ8", r"`factory` must be an index that 100 vectors suffice for; got 'IVF4,PQ8'"),

@@ -251,6 +251,9 @@ def test_a_mixture_expects_what_its_parts_expect_together(samplers):
 
 
 def test_the_parts_of_a_mixture_draw_independently():
+    nested = MixedSampler([UniformSampler(6), MixedSampler([UniformSampler(6), UniformSampler(6)]), UniformSampler(6)])
+    parts = nested.sample({}, V, tf.constant([1, 2], tf.int64)).numpy().reshape(4, 6).tolist()
+    assert len({tuple(part) for part in parts}) == 4
     mixed = MixedSampler([UniformSampler(6), UniformSampler(6)])
     drawn = mixed.sample({}, V, tf.constant([1, 2], tf.int64)).numpy()
     assert drawn[:6].tolist() != drawn[6:].tolist()

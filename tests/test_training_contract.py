@@ -7,8 +7,10 @@ import re
 import shutil
 import threading
 import weakref
+from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import (
@@ -396,6 +398,46 @@ def test_a_run_goes_on_in_a_model_that_was_loaded_before(tmp_path, fresh, undist
     model, history = interrupted(lambda place: models[place](place), tmp_path / "backup", 7)
     assert history.epoch == [2, 3]
     assert_equal_weights(model, undisturbed)
+
+
+def test_a_frame_trains_like_its_columns():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"user": rng.integers(1, 9, 64), "item": rng.integers(1, 9, 64), "more": "text"})
+    weights = []
+    for x in (frame, {name: frame[name].to_numpy() for name in ("user", "item")}):
+        model = YoutubeDNN([SparseFeat("user", 9, 4)], [SparseFeat("item", 9, 4)], seed=1)
+        model.compile("sgd", sampledsoftmaxloss)
+        model.fit(x, batch_size=32, verbose=0)
+        weights.append(model.get_weights())
+    assert all((a == b).all() for a, b in zip(*weights, strict=True))
+    with pytest.raises(ValueError, match=r"must have 'user'; got only \['item'\]"):
+        model.fit(frame[["item"]], verbose=0)
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", tf.keras.losses.MeanSquaredError()])
+def test_a_loss_of_a_loss_is_refused(loss):
+    model = small_model()
+    model.compile("sgd", loss)
+    for train in (model.fit, model.train_on_batch):
+        with pytest.raises(ValueError, match=r"`loss` must be `sampledsoftmaxloss`.*; got (binary_cross|mean_sq)"):
+            train(small_input())
+    model.compile("sgd", lambda y, output: 2 * tf.reduce_mean(output))
+    assert model.train_on_batch(small_input()) is not None
+
+
+def test_a_strategy_of_several_replicas_is_refused():
+    strategy = mock.patch.object(tf.distribute, "get_strategy", return_value=mock.Mock(num_replicas_in_sync=2))
+    with strategy, pytest.raises(ValueError, match=r"The model must be built for one device; got .* of 2 replicas"):
+        small_model()
+
+
+def test_evaluate_and_predict_take_keras_positional_arguments(plain, capsys):
+    x = small_input()
+    labels = np.ones((64, 1))
+    assert plain.evaluate(x, labels, 32, 0) == pytest.approx(plain.evaluate(x, batch_size=32, verbose=0))
+    assert plain.predict(x, 32, 0).shape == (64, 1)
+    assert plain.evaluate(x, labels, 32, 0, np.full(64, 2.0)) == pytest.approx(2 * plain.evaluate(x, verbose=0))
+    assert capsys.readouterr().out == ""
 
 
 def test_callbacks_save_and_stop_early(tmp_path, fresh):

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import warnings
 import zlib
 from dataclasses import dataclass, replace
@@ -272,14 +273,23 @@ def _attributes(
     if key is None:
         raise problem(f"file {str(path)!r}", f"have a column of ids, such as {usual[0]!r}", _columns(table))
     if raw_ids.dtype.kind == "i":
-        # An id that is no integer belongs to no event.
-        keys = pd.to_numeric(table[key], errors="coerce")
-        table = table[keys.notna()].assign(**{key: keys[keys.notna()].astype(np.int64)})
+        # An id that is no integer belongs to no event. Not by way of floats, which large ids don't survive.
+        keys = [_integer(text) for text in table[key]]
+        whole = np.array([number is not None for number in keys], bool)
+        table = table[whole].assign(**{key: np.array([number for number in keys if number is not None], np.int64)})
     repeated = table[key][table[key].duplicated()].unique()
     if len(repeated):
         raise problem(f"file {str(path)!r}", f"have each id of column {key!r} once", f"{listing(repeated)} repeated")
     renames = {_find(table, _TITLE): "title", _find(table, _GENRES): "genres"}
     return table.set_index(key).rename(columns={old: new for old, new in renames.items() if old is not None})
+
+
+def _integer(text: Any) -> int | None:
+    """The 64-bit integer that a string is, whole floats included."""
+    if not isinstance(text, str) or not re.fullmatch(r"\s*[+-]?\d+(\.0*)?\s*", text):
+        return None
+    number = int(text.partition(".")[0])
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def _find(table: pd.DataFrame, usual: tuple[str, ...]) -> str | None:

@@ -187,6 +187,14 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def own(array: np.ndarray) -> np.ndarray:
+    """A read-only array that holds its memory itself as it is, of others a read-only copy.
+
+    A caller's array stays writable and apart. Pandas' read-only views of a column change with the frame.
+    """
+    return array if array.flags.owndata and not array.flags.writeable else read_only(array.copy())
+
+
 def _index(values: np.ndarray) -> pd.Index:
     # dtype=object keeps newer pandas from making its own string array of it.
     return pd.Index(values, dtype=values.dtype)

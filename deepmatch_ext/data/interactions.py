@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import listing, no_duplicates, problem
-from deepmatch_ext.data.ids import IdMap, raw_values, read_only
+from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +69,15 @@ class Interactions:
             if (same_user & (times[1:] < times[:-1])).any():
                 remedy = "Interactions.from_frame() sorts."
                 raise problem("`times`", "be sorted within each user", "an earlier time after a later one", remedy)
-            object.__setattr__(self, "times", _frozen(times))
-        side = {name: _frozen(_numbers(f"column {name!r}", column)) for name, column in self.side.items()}
-        object.__setattr__(self, "users", _frozen(users))
-        object.__setattr__(self, "items", _frozen(items))
+            object.__setattr__(self, "times", own(times))
+        side = {name: own(_numbers(f"column {name!r}", column)) for name, column in self.side.items()}
+        object.__setattr__(self, "users", own(users))
+        object.__setattr__(self, "items", own(items))
         object.__setattr__(self, "side", MappingProxyType(side))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        columns = (self.users, self.items, self.times, dict(self.side))
+        return type(self), (*columns, self.user_ids, self.item_ids, self.user_name, self.item_name)
 
     @classmethod
     def from_frame(
@@ -92,7 +96,8 @@ class Interactions:
             frame: Events in any order.
             user: The column of raw user ids, integers or strings.
             item: The column of raw item ids, integers or strings.
-            time: The column of times, numbers or datetimes. None: the frame's order is the order of time.
+            time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
+                order is the order of time.
             side: Numeric columns to carry along, such as a rating.
             user_ids: A map made earlier; without it, the users of the frame are numbered.
             item_ids: A map made earlier; without it, the items of the frame are numbered.
@@ -273,8 +278,11 @@ def _ids(what: str, values: Any, largest: int) -> np.ndarray:
 def time_values(what: str, values: Any) -> np.ndarray:
     """``values`` as an array of numbers or of datetime64 (in UTC), (n,), none missing."""
     series = pd.Series(values, copy=False)
-    if isinstance(series.dtype, pd.DatetimeTZDtype):
+    if _is_moments(series.dtype) and series.dt.tz is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    if isinstance(series.dtype, pd.ArrowDtype) and _is_moments(series.dtype):
+        _nothing_missing(what, series)
+        return series.to_numpy(dtype=f"datetime64[{series.dtype.pyarrow_dtype.unit}]")
     if pd.api.types.is_datetime64_dtype(series.dtype):
         _nothing_missing(what, series)
         return values if isinstance(values, np.ndarray) else series.to_numpy()
@@ -282,6 +290,11 @@ def time_values(what: str, values: Any) -> np.ndarray:
         remedy = "Convert it first, with pd.to_datetime() or pd.to_numeric()."
         raise problem(what, "be numbers or datetimes", f"dtype {series.dtype}", remedy)
     return _numbers(what, values)
+
+
+def _is_moments(dtype: Any) -> bool:
+    """Of pandas' own type for moments, with a time zone or without, or of pyarrow's."""
+    return dtype.kind == "M" if isinstance(dtype, pd.ArrowDtype) else pd.api.types.is_datetime64_any_dtype(dtype)
 
 
 def _numbers(what: str, values: Any) -> np.ndarray:
@@ -302,8 +315,3 @@ def _nothing_missing(what: str, series: pd.Series) -> None:
     missing = int(series.isna().sum())
     if missing:
         raise problem(what, "have no missing value", f"{missing} missing of {len(series)}", "Drop or fill those rows.")
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    """A read-only array as it is, a writable one as a read-only copy: the caller's own stays writable and apart."""
-    return read_only(array.copy()) if array.flags.writeable else array

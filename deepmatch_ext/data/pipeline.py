@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
@@ -577,12 +578,13 @@ def _feature_maker(name: str, array: np.ndarray) -> Callable[[int], tf.train.Fea
         return lambda row: tf.train.Feature(int64_list=tf.train.Int64List(value=values(row).astype(np.int64)))
     if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
         return lambda row: tf.train.Feature(float_list=tf.train.FloatList(value=values(row).astype(np.float32)))
-    if array.dtype.kind in "OUS":
+    if array.dtype.kind in "US" or (array.dtype == object and all(isinstance(v, str | bytes) for v in array.flat)):
         return lambda row: tf.train.Feature(
             bytes_list=tf.train.BytesList(value=[tf.compat.as_bytes(value) for value in values(row).tolist()])
         )
     rule = "be integers (not uint64), booleans, float32 or strings, which records hold exactly"
-    raise problem(f"column {name!r}", rule, str(array.dtype), "Convert it: column.astype('float32'), for example.")
+    got = str(array.dtype) if array.dtype != object else pd.api.types.infer_dtype(array.ravel(), skipna=False)
+    raise problem(f"column {name!r}", rule, got, "Convert it: column.astype('float32'), for example.")
 
 
 def _feature(name: str, spec: Any) -> tf.io.FixedLenFeature:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import int_at_least, problem
-from deepmatch_ext.data.ids import read_only
+from deepmatch_ext.data.ids import own, read_only
 from deepmatch_ext.data.interactions import Interactions, row_numbers
 
 
@@ -43,7 +43,10 @@ class Split:
             if len(rows) < len(given) or used[rows].any():
                 raise problem(f"`{name}`", "hold each row once, and none of another part", "a repeated row")
             used[rows] = True
-            object.__setattr__(self, name, read_only(rows.copy() if rows.flags.writeable else rows))
+            object.__setattr__(self, name, own(rows))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.interactions, self.train, self.validation, self.test)
 
     def train_targets(self, min_history: int = 1) -> np.ndarray:
         """The train rows with at least ``min_history`` earlier rows of their user, int64, sorted.
@@ -90,6 +93,7 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     Args:
         interactions: The events, with times.
         validation_from: The first moment of validation: a number, or for datetimes anything that pd.Timestamp takes.
+            Times that had a zone are in UTC here, and so is a moment without one: give it with its zone.
         test_from: The first moment of test, later than ``validation_from``.
 
     Raises:

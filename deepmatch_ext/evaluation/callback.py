@@ -9,7 +9,8 @@ import numpy as np
 
 from deepmatch_ext._checks import one_of, positive_int, problem
 from deepmatch_ext._compat import keras
-from deepmatch_ext.evaluation.metrics import Seen, evaluate_vectors, ranking_metrics
+from deepmatch_ext.evaluation.metrics import Seen, check_targets, evaluate_vectors, ranking_metrics
+from deepmatch_ext.retrieval.exact import check_ids, check_seen
 
 
 class RetrievalMetrics(keras.callbacks.Callback):
@@ -18,6 +19,9 @@ class RetrievalMetrics(keras.callbacks.Callback):
     They appear beside the loss, under ``val_HR@10`` and so on, in the progress bar, in ``History``, and for other
     callbacks that stand behind this one. The loss tells little here: it is sampled, and falls on when the ranking has
     long stopped to get better.
+
+    `best`, the best weights and `patience` go by the epochs of one call of ``fit``. A run that Keras's BackupAndRestore
+    takes up again begins anew with them.
 
     Args:
         user_input: name -> array of B rows: the model's user inputs of the held-out events.
@@ -58,14 +62,15 @@ class RetrievalMetrics(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.user_input = {name: np.asarray(values) for name, values in user_input.items()}
-        self.targets = np.asarray(targets)
+        self.targets = check_targets(targets)
         for name, values in self.user_input.items():
             if len(values) != len(self.targets):
                 raise problem(
                     f"Input {name!r}", f"have a row for each of the {len(self.targets)} targets", f"{len(values)} rows"
                 )
-        self.seen, self.ns, self.groups = seen, tuple(ns), groups
-        names = [f"val_{name}" for name in ranking_metrics(np.zeros(1, np.int64), self.ns)]
+        self.seen = None if seen is None else check_seen("`seen`", seen, len(self.targets))
+        self.ns, self.groups = tuple(ns), groups
+        names = [f"val_{name}" for name in ranking_metrics(np.zeros_like(self.targets), self.ns, groups=groups)]
         self.monitor = one_of("`monitor`", monitor, names)
         self.patience = patience if patience is None else positive_int("`patience`", patience)
         self.restore_best_weights = bool(restore_best_weights)
@@ -77,7 +82,10 @@ class RetrievalMetrics(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self.best, self.best_epoch, self._best_weights = -np.inf, None, None
         self.model.check_user_input(self.user_input)
-        self.model.check_item_vectors()
+        vocabulary_size = self.model.check_item_vectors().vocabulary_size
+        check_ids("`targets`", self.targets, 1, vocabulary_size - 1)
+        if self.seen is not None:
+            check_seen("`seen`", self.seen, len(self.targets), vocabulary_size)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         metrics = {f"val_{name}": value for name, value in self.evaluate().items()}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deepmatch_ext._checks import positive_int, problem
 from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs
@@ -51,7 +52,7 @@ def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None,
         array([0, 1])
     """
     block_size = positive_int("`block_size`", block_size)
-    targets = _check_targets(targets)
+    targets = check_targets(targets)
     if seen is not None:
         seen = check_seen("`seen`", seen, len(targets))
     ranks = np.empty(len(targets), dtype=np.int64)
@@ -170,7 +171,7 @@ def evaluate(
         {'HR@1': 0.5, 'NDCG@1': 0.5, 'MRR@1': 0.5, 'Recall@1': 0.5}
     """
     ns = _check_ns(ns)  # before the scoring, which may take long
-    targets = _check_targets(targets)
+    targets = check_targets(targets)
     users = None if groups is None else _check_groups(groups, len(targets))
     ranks = target_ranks(score, targets, seen=seen, block_size=block_size)
     if users is not None:
@@ -274,7 +275,7 @@ def _check_scores(values: Any, start: int, stop: int, vocabulary_size: int | Non
     return scores
 
 
-def _check_targets(values: Any) -> np.ndarray:
+def check_targets(values: Any) -> np.ndarray:
     targets = check_ids("`targets`", values, 1, remedy="Id 0 is padding: leave rows without a target out.")
     if targets.size == 0:
         raise problem("`targets`", "hold at least one item id", "none")
@@ -295,6 +296,7 @@ def _check_groups(values: Any, length: int) -> np.ndarray:
     groups = np.asarray(values)
     if groups.shape != (length,):
         raise problem("`groups`", f"have shape ({length},)", f"shape {groups.shape}")
-    if groups.dtype.kind == "f":  # a missing user would be NaN
-        raise problem("`groups`", "hold integers or strings", f"dtype {groups.dtype}")
+    kind = str(groups.dtype) if groups.dtype != object else pd.api.types.infer_dtype(groups, skipna=False)
+    if groups.dtype.kind == "f" or (groups.dtype == object and kind not in ("integer", "string", "bytes")):
+        raise problem("`groups`", "hold integers or strings, none missing", kind)
     return np.unique(groups, return_inverse=True)[1]

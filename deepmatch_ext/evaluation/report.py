@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext.evaluation.baselines import check_item_counts
@@ -506,9 +507,13 @@ def _check_history(history: Any) -> dict[str, np.ndarray] | None:
     if not isinstance(history, Mapping):
         remedy = "Give `fitted.history`, where `fitted` is what `fit` returned." if hasattr(history, "history") else ""
         raise problem("`history`", "be a dictionary, name -> figures", type(history).__name__, remedy)
-    epochs = {str(name): np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    try:
+        epochs = {str(name): np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    except (TypeError, ValueError) as error:
+        raise problem("`history`", "hold numbers, one for each epoch", str(error)) from None
     shapes = {name: values.shape for name, values in epochs.items()}
-    if len(set(shapes.values())) != 1 or next(iter(shapes.values())) in ((), (0,)):
+    first = next(iter(shapes.values()), ())
+    if set(shapes.values()) != {first} or len(first) != 1 or first == (0,):
         remedy = "Fill epochs without a figure with NaN."
         raise problem("`history`", "have a figure for each epoch under each name", f"shapes {shapes}", remedy)
     return epochs
@@ -536,4 +541,4 @@ def _check_groups(item_groups: Any, vocabulary_size: int) -> np.ndarray | None:
         raise problem(
             "`item_groups`", f"have shape ({vocabulary_size},), an entry for each id", f"shape {groups.shape}"
         )
-    return np.array(["" if group is None or group != group else str(group) for group in groups])
+    return np.array(["" if group is None or group is pd.NA or group != group else str(group) for group in groups])

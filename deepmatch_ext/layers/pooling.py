@@ -137,8 +137,14 @@ def valid_positions(second: tf.Tensor, max_len: Any) -> tf.Tensor:
     """Booleans (B, T) from lengths (B, 1) or (B,), or from a mask (B, T) of any type."""
     if second.dtype == tf.bool or (second.shape.rank == 2 and second.shape[1] not in (1, None)):
         return tf.cast(second, tf.bool)
-    lengths = tf.cast(tf.reshape(second, [-1, 1]), tf.int32)  # (B, 1)
-    valid = tf.sequence_mask(lengths, max_len)  # (B, 1, T)
+    if second.shape.rank == 2 and second.shape[1] is None:  # only the values' own shape tells
+        is_mask = tf.equal(tf.shape(second)[1], max_len)
+        return tf.cond(is_mask, lambda: tf.cast(second, tf.bool), lambda: _up_to(second, max_len))
+    return _up_to(second, max_len)
+
+
+def _up_to(lengths: tf.Tensor, max_len: Any) -> tf.Tensor:
+    valid = tf.sequence_mask(tf.cast(tf.reshape(lengths, [-1, 1]), tf.int32), max_len)  # (B, 1, T)
     return tf.transpose(valid, [0, 2, 1])[:, :, 0]
 
 

@@ -46,12 +46,19 @@ def read_catalogue(columns: Sequence[Column], item_features: Any, vocabulary_siz
             if len(arrays[name]) != vocabulary_size:
                 rule = f"have {vocabulary_size} rows, one for each item id and one for padding, id 0"
                 raise problem(f"{name!r} in {WHAT}", rule, f"{len(arrays[name])}")
-            arrays[name] = arrays[name].reshape(vocabulary_size, *shape) if arrays[name].size else arrays[name]
+            if _without_ones(arrays[name].shape[1:]) != _without_ones(shape):
+                rule = f"have shape {(vocabulary_size, *shape)}"
+                raise problem(f"{name!r} in {WHAT}", rule, f"shape {arrays[name].shape}")
+            arrays[name] = arrays[name].reshape(vocabulary_size, *shape)
     try:
         check_model_input(columns, arrays)
     except ValueError as error:
         raise ValueError(f"In {WHAT}: {error}") from None
     return arrays
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return _without_ones(shape[:-1]) if shape and shape[-1] == 1 else shape
 
 
 def _from_frame(columns: Sequence[Column], frame: pd.DataFrame, vocabulary_size: int) -> dict[str, np.ndarray]:
@@ -67,7 +74,7 @@ def _from_frame(columns: Sequence[Column], frame: pd.DataFrame, vocabulary_size:
                 # A list is as long as it is; a frame without the list is refused in its turn.
                 values = np.array([min(len(value), column.maxlen) for value in frame.get(column.name, [()] * len(ids))])
             elif name in frame:
-                values = _column_values(name, frame[name], shape)
+                values = _column_values(name, frame[name], shape, isinstance(column, SequenceColumn))
             else:
                 raise problem(WHAT, f"have a column {name!r}", f"only {list(frame.columns)}")
             empty: Any = "0" if dtype == "string" else 0
@@ -79,13 +86,16 @@ def _from_frame(columns: Sequence[Column], frame: pd.DataFrame, vocabulary_size:
     return arrays
 
 
-def _column_values(name: str, series: pd.Series, shape: tuple[int, ...]) -> np.ndarray:
-    """The column as an array; lists are cut at the shape's length and padded with zeros."""
+def _column_values(name: str, series: pd.Series, shape: tuple[int, ...], pads: bool) -> np.ndarray:
+    """The column as an array; lists are cut at the shape's length and padded with zeros, or have to have it."""
     values = series.to_numpy()
-    if shape == (1,) or not len(values):
+    lists = sum(np.ndim(value) > 0 for value in values) if values.dtype == object else 0
+    if not len(values) or (shape == (1,) and not lists):
         return values
-    if values.dtype != object or any(np.ndim(value) == 0 for value in values):
+    if lists < len(values):
         raise problem(f"{name!r} in {WHAT}", "hold a list in every row", "other values")
+    if not pads and (other := {len(value) for value in values} - {shape[0]}):
+        raise problem(f"{name!r} in {WHAT}", f"hold lists of {shape[0]}", f"of {sorted(other)} too")
     sample = next((value[0] for value in values if len(value)), 0)
     padding: Any = "0" if isinstance(sample, str | bytes) else 0
     rows = [[*value[: shape[0]], *[padding] * (shape[0] - len(value))] for value in values]

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
     KERAS_3,
+    check_loss,
     check_optimizer,
     compilation_here,
     compilation_kept,
@@ -93,6 +95,10 @@ class RetrievalModel(keras.Model):
     """
 
     def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            rule, remedy = "be built for one device", "Leave the strategy's scope; one process uses all its cores."
+            raise problem("The model", rule, f"a tf.distribute strategy of {replicas} replicas", remedy)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
@@ -146,6 +152,7 @@ class RetrievalModel(keras.Model):
         """
         leave_jit_off(self)
         check_optimizer(self)
+        check_loss(self)
         check_class_weight(class_weight)
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
@@ -196,31 +203,40 @@ class RetrievalModel(keras.Model):
             **kwargs,
         )
 
-    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any) -> Any:
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
-            return super().evaluate(x, y, batch_size, **kwargs)
+            return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
         x, y, rows = self._checked(x, y)
         if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-            x = batches(_with_weights(x, y, kwargs.pop("sample_weight", None)), rows, size)
-            y = batch_size = None
-        return super().evaluate(x, y, batch_size, **kwargs)
+            x = batches(_with_weights(x, y, sample_weight), rows, size)
+            y = batch_size = sample_weight = None
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
 
-    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
+    def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any) -> Any:
         """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
         leave_jit_off(self)
         x, y, rows = self._checked(x, None)
         if rows is not None:
             size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
             x, batch_size = batches((x, y), rows, size), None
-        return super().predict(x, batch_size, **kwargs)
+        return super().predict(x, batch_size, verbose, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_optimizer(self)
+        check_loss(self)
         x, y, _ = self._checked(x, y)
         return super().train_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
@@ -372,6 +388,8 @@ class RetrievalModel(keras.Model):
             x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
         if x is None:
             raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
+        if isinstance(x, pd.DataFrame):
+            x = {str(name): x[name].to_numpy() for name in x.columns}
         if isinstance(x, Iterator):
             return checked_batches(x, self._checked_batch), y, None
         if isinstance(x, keras.utils.Sequence):

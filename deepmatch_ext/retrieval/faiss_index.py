@@ -100,6 +100,10 @@ class FaissIndex(VectorIndex):
         faiss, vectors = _faiss(), self._measured("`vectors`", vectors)
         families = ", ".join(repr(name) for name in ("Flat", "HNSW32", "IVF4096,Flat", "IVF4096,PQ16"))
         rule = f"be a factory string like {families}"
+        for name, number in re.findall(r"([A-Za-z]+)_?(\d+)", self.factory):  # FAISS takes these, and ends the process
+            least = 2 if name == "HNSW" else 1
+            if int(number) < least:
+                raise problem("`factory`", f"{rule}, with {name} of at least {least}", repr(self.factory))
         try:
             index = self._made()
         except RuntimeError as error:

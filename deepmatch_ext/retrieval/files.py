@@ -245,14 +245,16 @@ def write_vectors(
             arrow.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]
         ),
     }
-    for name, values in ({} if metadata is None else dict(metadata)).items():
-        if str(name) in columns:
+    given: Any = {} if metadata is None else metadata
+    for name in given:
+        values = given[name]
+        if str(name) in columns or getattr(values, "ndim", 1) != 1:  # a frame gives all its columns of one name
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
         if len(values) != len(ids):
             raise problem(f"`metadata` {name!r}", f"have {len(ids)} values, one for each id", f"{len(values)}")
         try:
             columns[str(name)] = arrow.array(values, from_pandas=True)
-        except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError) as error:
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError, OverflowError) as error:
             raise problem(f"`metadata` {name!r}", "be of one type that Parquet knows", _line(error)) from None
     about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[1], "count": len(ids)}
     about["deepmatch_ext"] = __version__

@@ -17,13 +17,13 @@ def raw_ids(what: str, values: Any) -> np.ndarray:
     array = np.asarray(values) if hasattr(values, "dtype") else np.array(list(values), dtype=object)
     if array.ndim != 1:
         raise problem(what, "be one-dimensional", f"shape {array.shape}")
+    if not array.size:  # NumPy makes an empty list a float array
+        return np.empty(0, np.int64)
     if array.dtype.kind in "iu":
         return array.copy()
     kind = "string" if array.dtype.kind in "UT" else pd.api.types.infer_dtype(array, skipna=False)
     if kind == "string":
         return np.array(array.tolist(), dtype=object)
-    if kind == "empty":
-        return np.empty(0, np.int64)
     if kind == "integer":
         array = np.array(array.tolist())
         if array.dtype.kind in "iu":
