@@ -41,8 +41,7 @@ class FaissIndex(VectorIndex):
               a multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
             - ``"IVF4096,PQ64x4fs,Refine(SQfp16)"``: lists again, of codes of 64 times 4 bits (so D is a multiple of 64)
               that are read many at a time; then four times as many as are returned, and 100, are scored anew from
-              vectors in 16 bits. As fast as a graph, smaller, and soon built. A graph's scores may be
-              refined, too.
+              vectors in 16 bits. Half a graph's size, and somewhat faster. A graph's scores may be refined, too.
         metric: "inner_product" or "cosine".
         effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as it
             returns), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default

@@ -248,7 +248,7 @@ def write_vectors(
     given: Any = {} if metadata is None else metadata
     for name in given:
         values = given[name]
-        if str(name) in columns or getattr(values, "ndim", 1) != 1:  # a frame gives all its columns of one name
+        if str(name) in columns or isinstance(values, pd.DataFrame):  # a frame gives all its columns of one name
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
         if len(values) != len(ids):
             raise problem(f"`metadata` {name!r}", f"have {len(ids)} values, one for each id", f"{len(values)}")
