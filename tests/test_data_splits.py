@@ -111,6 +111,10 @@ def test_a_split_is_not_changed_with_the_columns_it_was_made_of():
     split = Split(sequences([4]), train=view, validation=[2], test=[3])
     rows[0] = 3
     assert split.train.tolist() == [0, 1]
+    again = Split(split.interactions, split.train, [2], [3])
+    assert again.train is split.train  # what nobody can write to is not copied
+    whole = leave_last_out(sequences([4]))
+    assert Split(whole.interactions, whole.train, [2], [3]).train is whole.train
 
 
 def test_a_split_made_by_hand_is_checked():

@@ -182,17 +182,23 @@ def raw_values(what: str, values: Any) -> np.ndarray:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """An array of our own making, closed to changes. Never for a caller's array."""
+    """An array of our own making, and what it is a view of, closed to changes. Never for a caller's array."""
     array.setflags(write=False)
+    if isinstance(array.base, np.ndarray):  # as np.flatnonzero gives
+        array.base.setflags(write=False)
     return array
 
 
 def own(array: np.ndarray) -> np.ndarray:
-    """A read-only array that holds its memory itself as it is, of others a read-only copy.
+    """An array that nobody can write to as it is, of others a read-only copy.
 
     A caller's array stays writable and apart. Pandas' read-only views of a column change with the frame.
     """
-    return array if array.flags.owndata and not array.flags.writeable else read_only(array.copy())
+    held = array
+    while isinstance(held.base, np.ndarray):
+        held = held.base
+    closed = held.flags.owndata and not held.flags.writeable and not array.flags.writeable
+    return array if closed else read_only(array.copy())
 
 
 def _index(values: np.ndarray) -> pd.Index:
