@@ -407,8 +407,8 @@ def test_a_frame_trains_like_its_columns():
     for x in (frame, {name: frame[name].to_numpy() for name in ("user", "item")}):
         model = YoutubeDNN([SparseFeat("user", 9, 4)], [SparseFeat("item", 9, 4)], seed=1)
         model.compile("sgd", sampledsoftmaxloss)
-        model.fit(x, batch_size=32, verbose=0)
-        weights.append(model.get_weights())
+        fitted = model.fit(x, batch_size=32, validation_data=x, verbose=0)
+        weights.append([*model.get_weights(), np.array(fitted.history["val_loss"])])
     assert all((a == b).all() for a, b in zip(*weights, strict=True))
     with pytest.raises(ValueError, match=r"must have 'user'; got only \['item'\]"):
         model.fit(frame[["item"]], verbose=0)

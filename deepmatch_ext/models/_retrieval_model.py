@@ -157,7 +157,7 @@ class RetrievalModel(keras.Model):
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-        if isinstance(validation_data, Mapping):
+        if isinstance(validation_data, Mapping | pd.DataFrame):
             validation_data = (validation_data,)
         if isinstance(validation_data, list | tuple):
             held_out_size = (kwargs.pop("validation_batch_size", None) if eager_is_on() else None) or size
