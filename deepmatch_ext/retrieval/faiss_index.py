@@ -17,8 +17,6 @@ from deepmatch_ext.retrieval.index import VectorIndex, best_first
 _BLOCK = 2**22
 # From so many items on, a graph's vectors are laid out by neighbourhood: fewer lie in the processor's cache anyway.
 _MANY = 2**15
-# What is scored anew where an index is refined: 4 k + 100 for the best k. Codes of four bits find most of these there.
-_REFINED = (4, 100)
 
 
 class FaissIndex(VectorIndex):
@@ -199,14 +197,15 @@ class FaissIndex(VectorIndex):
         faiss = _faiss()
         options = {} if self._selector is None else {"sel": self._selector}
         refined = self._searched is not self._index
-        times, more = _REFINED if refined else (1, 0)
+        # Of codes of four bits, most of the best k are among that many; those are scored anew.
+        candidates = 4 * k + 100 if refined else k
         parameters = None
         if self._family == "HNSW":
-            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort or 0, times * k + more), **options)
+            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort or 0, candidates), **options)
         elif self._family == "IVF":
             parameters = faiss.SearchParametersIVF(nprobe=self.effort, **options)
         if refined:
-            return faiss.IndexRefineSearchParameters(k_factor=times + more / k, base_index_params=parameters)
+            return faiss.IndexRefineSearchParameters(k_factor=candidates / k, base_index_params=parameters)
         return parameters
 
     def _set_rows(self, row_of: np.ndarray) -> None:
