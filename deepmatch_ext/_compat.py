@@ -110,6 +110,13 @@ def check_optimizer(model: Any) -> None:
         )
 
 
+def build_optimizer(model: Any) -> None:
+    """Creates the optimizer's variables. If a step creates them while it is traced, TensorFlow traces it twice."""
+    optimizer = getattr(model, "optimizer", None)
+    if eager_is_on() and isinstance(optimizer, keras.optimizers.Optimizer):  # Keras 2's legacy ones build themselves
+        optimizer.build(model.trainable_variables)
+
+
 def check_loss(model: Any) -> None:
     """Refuses a loss of Keras's: of an output that is a loss already, a cross-entropy or an error teaches nothing."""
     given = getattr(model, "loss", None)
