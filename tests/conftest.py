@@ -26,11 +26,16 @@ from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.data import IdMap, Interactions
 from deepmatch_ext.utils import sampledsoftmaxloss
 
-EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
 hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
 hypothesis.settings.load_profile("default")
 
 VOCABULARY, DIM, MAX_LEN = 30, 8, 6
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Workers for the whole suite alone: for a few files they save less than TensorFlow takes to start in them."""
+    return min(os.cpu_count(), 4) if config.args == config.getini("testpaths") else 0
 
 
 @pytest.fixture(autouse=True)
