@@ -5,6 +5,7 @@ Columns are recognised by their attributes, so this package never has to import 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -289,20 +290,28 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
     Raises:
         ValueError: An input is missing, has another shape or kind, or holds a NaN, an id outside its vocabulary, or a
             length outside 0..maxlen.
+
+    Warns:
+        UserWarning: A history has more ids than its length says.
     """
     rows: dict[str, int] = {}
     for column in columns:
+        arrays: dict[str, np.ndarray] = {}
         for name, (shape, dtype) in input_shapes(column).items():
-            values = _input_array(name, x, shape, dtype)
+            arrays[name] = values = _input_array(name, x, shape, dtype)
             rows[name] = len(values)
             if values.dtype.kind == "f" or (isinstance(column, DenseColumn) and dtype != "string"):
                 _check_numbers(name, values, is_id=id_column(column, name) is not None)
             limits = integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":
                 _check_range(name, values, *limits)
-            padding = padding_key(column, name)
-            if name in targets and padding is not None and (found := _count(values, padding)):
-                raise problem(f"Input {name!r}", NO_PADDING, f"{found} of it")
+            if name in targets and (found := int(np.count_nonzero(~_is_item(values)))):
+                raise problem(f"Input {name!r}", no_padding(column, name), f"{found} of it")
+        if isinstance(column, SequenceColumn) and column.length_name is not None:
+            ids, lengths = arrays[column.name], arrays[column.length_name].reshape(-1)
+            counts = np.count_nonzero(_is_item(ids).reshape(len(ids), column.maxlen), axis=1)
+            if len(counts) == len(lengths) and (counts > lengths).any():
+                warn_of_length(column)
     if len(set(rows.values())) > 1:
         raise problem("The inputs", "have one number of rows", f"{rows}")
     return next(iter(rows.values()), 0)
@@ -310,8 +319,6 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
 
 # Its square, and that of a layer's sum of such, still fit in float32: no gradient becomes NaN.
 LARGEST_NUMBER = 1e15
-
-NO_PADDING = "hold no padding, 0, since it is what is to be predicted"
 
 
 def id_column(column: Column, name: str) -> SparseColumn | None:
@@ -338,12 +345,31 @@ def integer_limits(column: Column, name: str, is_target: bool) -> tuple[int, int
     return int(limits.min), int(limits.max), f"ids that its dtype holds, {sparse.dtype}; give the column dtype='int64'"
 
 
-def padding_key(column: Column, name: str) -> Any:
-    """What stands for padding in an input of ids that are hashed; None for other inputs."""
+def no_padding(column: Column, name: str) -> str:
+    """The rule, in words, for an input of targets."""
     sparse = id_column(column, name)
-    if sparse is None or not sparse.use_hash:
-        return None
-    return "0" if sparse.dtype == "string" else 0
+    padding = '"0" or ""' if sparse is not None and sparse.dtype == "string" else "0"
+    return f"hold no padding, {padding}, since it is what is to be predicted"
+
+
+def warn_of_length(column: SequenceColumn) -> None:
+    """Tells that a history and its length disagree. The text is always the same, so Python tells it once."""
+    warnings.warn(
+        f"Input {column.name!r} has rows with more ids than {column.length_name!r} says: as many are read as it says, "
+        "the first ones. Count a history's ids for its length, and fill the rest with 0.",
+        stacklevel=2,
+    )
+
+
+def _is_item(ids: np.ndarray) -> np.ndarray:
+    """Where an array of ids has an item: all but 0, or of strings, "0" and "". Strings may come as bytes."""
+    if ids.dtype.kind in "UT":
+        return (ids != "0") & (ids != "")
+    if ids.dtype.kind == "S":
+        return (ids != b"0") & (ids != b"")
+    if ids.dtype.kind == "O":
+        return (ids != "0") & (ids != "") & (ids != b"0") & (ids != b"")
+    return ids != 0
 
 
 def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
@@ -357,14 +383,6 @@ def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
         got = f"{values.flat[np.argmax(np.abs(values))]:g}"
         remedy = "Scale the column, or take its logarithm."
         raise problem(f"Input {name!r}", f"hold numbers of at most {LARGEST_NUMBER:g} in size", got, remedy)
-
-
-def _count(values: np.ndarray, key: Any) -> int:
-    """How many of the values are ``key``; strings may come as bytes."""
-    if isinstance(key, int) or values.dtype.kind == "U":
-        return int((values == key).sum())
-    found = values == key.encode()
-    return int((found if values.dtype.kind == "S" else found | (values == key)).sum())
 
 
 def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -222,7 +222,7 @@ def test_every_kind_of_column_trains_and_reloads(tmp_path):
     words = np.array(["0", "lake", "palmer", "emerson", "red", "green"])
     x = {
         "hist_item": words[rng.integers(0, 6, (rows, 4))],
-        "len": rng.integers(0, 5, rows),
+        "len": np.full(rows, 4),
         "tags": rng.integers(0, 9, (rows, 3)),
         "tag_weights": rng.random((rows, 3, 1)),
         "brands": rng.integers(0, 9, (rows, 4)),

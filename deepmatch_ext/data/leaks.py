@@ -112,7 +112,7 @@ def find_leaks(
         parts: A split; its histories are all that the user did before a row, as :func:`windows` cuts them. Or inputs
             by part, {"train": {...}, "validation": {...}, "test": {...}}, train and at least one other. Each has, with
             u, i for the names of user and item, ``u`` and ``i``, integer ids (B,) or (B, 1); ``hist_i`` (B, T), padded
-            with 0 at the end; and perhaps ``hist_len`` (B,) or (B, 1). Rows of true events only, no negatives. Id 0 is
+            with 0; and perhaps ``hist_len`` (B,) or (B, 1). Rows of true events only, no negatives. Id 0 is
             padding or unknown. All arrays are only read.
         interactions: The events that the inputs came from, in the ids of the inputs.
         item_count: What the sampler was given, (V,), by item id: counts as they are, before a power or a scale.
@@ -390,11 +390,11 @@ def _read_input(part: str, inputs: Any, user: str, item: str, time: str | None) 
     if "hist_len" in inputs:
         lengths = _flat(f"column 'hist_len' of {part}", inputs["hist_len"], number)
         for rows in _blocks(np.arange(number), history.shape[1]):
-            beyond = (history[rows] != 0) & (np.arange(history.shape[1]) >= lengths[rows, None])
+            beyond = np.count_nonzero(history[rows], axis=1) > lengths[rows]
             if beyond.any():
-                row = rows[beyond.any(axis=1).argmax()]
+                row = rows[beyond.argmax()]
                 got = f"{listing(history[row])} with length {lengths[row]} in row {row}"
-                raise problem(what, "be 0 from 'hist_len' on", got, "Padding is at the end.")
+                raise problem(what, "have at most as many ids in a row as 'hist_len' says", got, "0 is padding.")
     if time is None:
         return _Input(users, items, history, None)
     what, times = f"column {time!r} of {part}", inputs[time]

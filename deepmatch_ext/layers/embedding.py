@@ -132,7 +132,7 @@ class HashIds(keras.layers.Layer):
 
     Args:
         num_buckets: V.
-        mask_zero: Keep bucket 0 for the value 0 (or the string "0"), which is padding; all else falls in 1..V-1.
+        mask_zero: Keep bucket 0 for padding, the value 0 or the strings "0" and ""; all else falls in 1..V-1.
         vocabulary_path: A text file of ``id,key`` lines. Keys are looked up there, and unknown ones become 0.
 
     Input: numbers or strings of any shape. Output: int64 ids of that shape.
@@ -166,8 +166,11 @@ class HashIds(keras.layers.Layer):
         if not self.mask_zero:
             return tf.strings.to_hash_bucket_fast(keys, self.num_buckets)
         buckets = tf.strings.to_hash_bucket_fast(keys, self.num_buckets - 1) + 1
-        padding = "0" if is_text else tf.strings.as_string(tf.zeros([], inputs.dtype))
-        return tf.where(tf.equal(keys, padding), tf.zeros_like(buckets), buckets)
+        if is_text:
+            is_padding = tf.equal(keys, "0") | tf.equal(keys, "")
+        else:
+            is_padding = tf.equal(inputs, tf.zeros([], inputs.dtype))
+        return tf.where(is_padding, tf.zeros_like(buckets), buckets)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

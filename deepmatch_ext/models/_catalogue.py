@@ -15,10 +15,15 @@ WHAT = "`item_features`"
 
 
 def catalogue_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
-    """name -> (shape of one item's values, type) as they are kept, ids as row numbers of their tables."""
+    """name -> (shape of one item's values, type) as they are kept, ids as row numbers of their tables.
+
+    Lengths are not kept: id 0 says where a list ends.
+    """
     shapes = input_shapes(column)
     if not isinstance(column, DenseColumn):
         shapes[column.name] = (shapes[column.name][0], "int32")
+    if isinstance(column, SequenceColumn) and column.length_name is not None:
+        del shapes[column.length_name]
     return shapes
 
 

@@ -15,12 +15,15 @@ from deepmatch_ext._compat import keras
 from deepmatch_ext.features import (
     LARGEST_NUMBER,
     Column,
+    SequenceColumn,
     check_model_input,
     id_column,
     input_shapes,
     integer_limits,
-    padding_key,
+    no_padding,
+    warn_of_length,
 )
+from deepmatch_ext.layers.pooling import item_counts
 
 
 def check_types(columns: Sequence[Column], spec: Mapping[str, tf.TensorSpec]) -> None:
@@ -76,7 +79,7 @@ def check_batch(
         for name in input_shapes(column):
             values = checked[name]
             rules: list[tuple[tf.Tensor, str]] = []
-            limits, padding = integer_limits(column, name, name in targets), padding_key(column, name)
+            limits = integer_limits(column, name, name in targets)
             if values.dtype.is_floating:
                 rules.append((tf.math.is_finite(values), "no NaN and no infinity"))
                 if id_column(column, name) is None:
@@ -90,12 +93,34 @@ def check_batch(
                     rules.append(((wide >= first) & (wide <= last), rule))
                 elif values.dtype != tf.uint64:  # what does not fit in int64 comes as uint64 alone
                     rules.append((wide >= first, rule))
-            if name in targets and padding is not None:
-                key = tf.cast(padding, values.dtype)
-                rules.append((tf.not_equal(values, key), "no padding, 0, since it is to be predicted"))
+            if name in targets:
+                rules.append((_is_item(values), no_padding(column, name).removeprefix("hold ")))
             with tf.control_dependencies(_assertions(name, rules)):
                 checked[name] = tf.identity(values)
+        if isinstance(column, SequenceColumn) and column.length_name is not None:
+            with tf.control_dependencies([_told_of_length(column, checked)]):
+                checked[column.name] = tf.identity(checked[column.name])
     return checked
+
+
+def _told_of_length(column: SequenceColumn, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Warns when a batch comes by with a history of more ids than its length."""
+    lengths = tf.cast(tf.reshape(batch[column.length_name or ""], [-1, 1]), tf.int32)
+    fits = tf.reduce_all(item_counts(_is_item(batch[column.name])) <= lengths)
+
+    def tell() -> np.ndarray:
+        warn_of_length(column)
+        return np.ones((), bool)
+
+    # TensorFlow keeps `tell`, and the column, for ever; there is nothing large behind them.
+    return tf.cond(fits, lambda: tf.constant(True), lambda: tf.numpy_function(tell, [], tf.bool))
+
+
+def _is_item(ids: tf.Tensor) -> tf.Tensor:
+    """Where a tensor of ids has an item: all but 0, or of strings, "0" and ""."""
+    if ids.dtype == tf.string:
+        return tf.not_equal(ids, "0") & tf.not_equal(ids, "")
+    return tf.not_equal(ids, tf.zeros([], ids.dtype))
 
 
 def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:

@@ -243,13 +243,14 @@ def _item_encoder(
         )
     if item_features is None:
         raise problem("`item_features`", "be given where several columns describe the item", None)
+    shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
     values = None
     if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
         arrays = read_catalogue(described_by, item_features, item.vocabulary_size)
         # Keras 3 takes no NumPy strings.
         tensors = {name: tf.constant(a) if a.dtype.kind in "OUS" else a for name, a in arrays.items()}
-        values = {name: np.asarray(rows) for name, rows in row_ids(described_by, tensors, tables).items()}
-    shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
+        rows = row_ids(described_by, tensors, tables)
+        values = {name: np.asarray(rows[name]) for name in shapes}
     catalogue = ItemCatalogue(shapes, item.vocabulary_size, values, name="catalogue")
     known = KnownItems(item.vocabulary_size, id_dropout, derived_seed(seed, "known"), name="known_items")
 
