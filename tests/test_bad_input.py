@@ -235,6 +235,7 @@ def _clear():
     gc.collect()
 
 
+@pytest.mark.slow
 @cases(15, 0.1)
 @given(COLUMNS, st.lists(mostly(sparse_columns(), ODD), min_size=1, max_size=1), ARGUMENTS, st.data())
 def test_columns_and_arguments_build_a_model_that_trains_or_are_refused(users, items, arguments, data):
@@ -268,6 +269,7 @@ def rich_model(_clear):
     return model
 
 
+@pytest.mark.slow
 @cases(30, 0.5)
 @given(st.data())
 def test_arrays_train_the_model_or_are_refused_and_leave_it_as_it_was(rich_model, data):
@@ -282,6 +284,7 @@ def test_arrays_train_the_model_or_are_refused_and_leave_it_as_it_was(rich_model
         assert_sound(rich_model, x)
 
 
+@pytest.mark.slow
 @cases(50, 1.0)
 @given(st.data())
 def test_users_have_the_vectors_of_their_values_or_are_refused(rich_model, data):
@@ -305,6 +308,7 @@ def test_users_have_the_vectors_of_their_values_or_are_refused(rich_model, data)
     np.testing.assert_allclose(vectors, rich_model.user_vectors(plain), atol=1e-5)
 
 
+@pytest.mark.slow
 @cases(12, 0.2)
 @given(st.data())
 def test_datasets_train_the_model_or_are_refused_at_their_batch(rich_model, data):
@@ -410,6 +414,7 @@ def frames(draw):
     return frame
 
 
+@pytest.mark.smoke
 @cases(120, 1.0)
 @given(frames(), mostly(st.just(()), st.sampled_from([("rating",), ("user_id",), ("nothing",), "rating"])), st.data())
 def test_frames_become_interactions_that_say_the_same_or_are_refused(frame, side, data):

@@ -16,6 +16,8 @@ import pytest
 
 from deepmatch_ext._compat import KERAS_3
 
+pytestmark = pytest.mark.slow
+
 MODELS = pathlib.Path(__file__).parents[1] / "benchmarks" / "deepctr_models.py"
 keras_3 = pytest.mark.skipif(not KERAS_3, reason="there is nothing to mend")
 
@@ -172,10 +174,12 @@ def steps(tmp_path_factory):
     return folder, json.loads((folder / "result.json").read_text())
 
 
+@pytest.mark.smoke
 def test_importing_this_package_leaves_deepctr_alone(steps):
     assert steps[1]["importing leaves it alone"]
 
 
+@pytest.mark.smoke
 def test_it_is_off_unless_called(steps):
     if KERAS_3:
         # DeepCTR's own `self.add_weight('linear_kernel', shape=...)`: what Keras 3 takes first is the shape.
@@ -184,6 +188,7 @@ def test_it_is_off_unless_called(steps):
         assert steps[1]["DeepFM"] == "works"
 
 
+@pytest.mark.smoke
 def test_a_version_that_was_not_tested_is_refused_by_name(steps):
     if KERAS_3:
         assert (
@@ -195,15 +200,18 @@ def test_a_version_that_was_not_tested_is_refused_by_name(steps):
     assert steps[1]["refusing leaves it alone"]
 
 
+@pytest.mark.smoke
 def test_it_acts_on_keras_3_alone(steps):
     assert steps[1]["call"] == steps[1]["called again"] == KERAS_3
     assert steps[1]["the call leaves it alone"] != KERAS_3
 
 
+@pytest.mark.smoke
 def test_a_second_call_changes_nothing(steps):
     assert steps[1]["the second call leaves it alone"]
 
 
+@pytest.mark.smoke
 def test_metrics_of_labels_in_one_dimension(steps):
     p, y = np.array(steps[1]["predict"]), np.arange(20) % 3 == 0
     expected = [-np.mean(np.where(y, np.log(p), np.log(1 - p))), np.mean((p > 0.5) == y)]
@@ -211,6 +219,7 @@ def test_metrics_of_labels_in_one_dimension(steps):
 
 
 @keras_3
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", ["GRU", "AGRU", "AUGRU"])
 def test_dien_s_recurrent_layers_follow_the_paper(kind, steps):
     """Zhou et al., DIEN, 2019: equations 2 to 5 and 12 to 16; here in NumPy, one row and one step after another."""

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import IdMap
 
+pytestmark = pytest.mark.smoke
+
 # No NUL in the strings: pandas 2.1 takes "a" and "a\\0" for one value.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
 raw_ids = st.lists(st.integers(-(2**62), 2**62), min_size=1, unique=True) | st.lists(texts, min_size=1, unique=True)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import IdMap, Interactions, Split
 
+pytestmark = pytest.mark.smoke
+
 
 def frame_of(*rows, columns=("user_id", "item_id", "timestamp")):
     return pd.DataFrame(list(rows), columns=list(columns))

@@ -433,6 +433,8 @@ def check_that_a_good_split_is_clean(split, max_len, min_history, order, random)
 arguments = (st.integers(1, 8), st.integers(0, 2), st.sampled_from(["recent_first", "oldest_first"]))
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @settings(max_examples=150)
 @given(events, st.booleans(), *arguments, st.randoms(use_true_random=False))
 def test_leave_last_out_is_clean(rows, timed, max_len, min_history, order, random):
@@ -442,6 +444,8 @@ def test_leave_last_out_is_clean(rows, timed, max_len, min_history, order, rando
     check_that_a_good_split_is_clean(leave_last_out(x), max_len, min_history, order, random)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @settings(max_examples=150)
 @given(events, st.integers(1, 5), st.integers(1, 5), *arguments, st.randoms(use_true_random=False))
 def test_split_by_time_is_clean(rows, start, more, max_len, min_history, order, random):
@@ -459,6 +463,8 @@ def random_parts(data, number):
     return {name: np.flatnonzero(part == k) for k, name in enumerate(["train", "validation", "test"])}
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @settings(max_examples=200)
 @given(events, st.booleans(), st.data())
 def test_any_split_against_a_slow_loop(rows, timed, data):
@@ -490,6 +496,8 @@ def test_any_split_against_a_slow_loop(rows, timed, data):
     assert found(find_leaks(Split(x, **parts))) == {key: of for key, of in expected.items() if of[0]}
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @settings(max_examples=200)
 @given(events, st.data(), st.sampled_from([1, 5, 2**18]))
 def test_any_histories_against_a_slow_loop(rows, data, block):
@@ -520,6 +528,8 @@ def test_any_histories_against_a_slow_loop(rows, data, block):
     assert {key: of for key, of in report.items() if key[1] == key[2]} == expected
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=3, max_size=30), st.data())
 def test_held_out_items_in_any_histories_against_a_slow_loop(rows, data):

@@ -75,6 +75,9 @@ def rows_of(dataset):
     return [(batch["hist_row"][:, 0] // 2).tolist() for batch in numbers(dataset)]
 
 
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.smoke
 @settings(max_examples=15)
 @given(window_arguments(min_rows=1), st.integers(1, 7))
 def test_batches_equal_windows(case, batch_size):
@@ -130,6 +133,8 @@ def test_orders_differ_between_passes_and_seeds_and_repeat_with_the_seed():
     assert rows_of(numbered_dataset(shuffle=False))[0] == list(range(32))
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("rows", [1000, 60_000, 1_000_000])
 def test_where_a_row_goes_says_nothing_of_its_neighbour(rows):
     # The first 1,000 places of 20 passes: by chance, the mean of 20 correlations is off 0 by 0.007 (1 sigma).
@@ -173,6 +178,8 @@ def test_a_saved_iterator_over_several_epochs_knows_their_orders(taken, tmp_path
     assert sum(os.path.getsize(file) for file in tmp_path.iterdir()) < 50_000
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_another_process_goes_on(tmp_path):
     x = Interactions.from_sequences(np.arange(0, 201, 2), np.ones(200, int))
     iterator = iter(window_dataset(x, np.arange(1, 200, 2), 1, 16, seed=3, epochs=2))
@@ -210,6 +217,8 @@ def small_model(x):
     return model
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_a_model_learns_from_it():
     x = cyclic(1200)
     rows = np.flatnonzero(x.position >= 1)
@@ -239,6 +248,7 @@ def orders_seen(dataset, **options):
     return seen[-5 * (options["epochs"] - options.get("initial_epoch", 0)) :]
 
 
+@pytest.mark.slow
 def test_a_fit_that_stops_and_goes_on_sees_what_an_undisturbed_one_sees():
     whole = orders_seen(numbered_dataset(160), epochs=4)
     assert len({str(whole[k : k + 5]) for k in range(0, 20, 5)}) == 4
@@ -324,6 +334,7 @@ def records_of(folder, batch_size=32, **options):
 both_files = pytest.mark.parametrize("make", [pytest.param(parquet_of, marks=needs_pyarrow), records_of])
 
 
+@pytest.mark.smoke
 @both_files
 def test_files_give_back_what_was_written(make, tmp_path):
     expected = file_columns()
@@ -336,6 +347,8 @@ def test_files_give_back_what_was_written(make, tmp_path):
             np.testing.assert_array_equal(column(batches, name)[order], values, strict=True)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @both_files
 def test_files_are_shuffled_repeatably(make, tmp_path):
     rows = [column(numbers(make(tmp_path, seed=seed)), "row").tolist() for seed in (1, 1, 2)]
@@ -349,6 +362,8 @@ def test_files_are_shuffled_repeatably(make, tmp_path):
     assert sorted(first[:32]) != first[:32]
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @both_files
 @pytest.mark.parametrize("taken", [4, 9, 13])
 def test_a_saved_iterator_over_files_gives_the_rest(make, taken, tmp_path):

@@ -56,6 +56,8 @@ def three_scorers(interactions, item_genres, lags=8, recency=1.0):
     return [hit_rate(scores, x, rows) for scores in (everyone, markov, oracle)]
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("seed", [0, 1])
 def test_each_kind_of_knowledge_tells_clearly_more_than_the_one_before(data, seed):
     if seed:
@@ -67,12 +69,16 @@ def test_each_kind_of_knowledge_tells_clearly_more_than_the_one_before(data, see
     assert oracle > 1.3 * markov
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_recent_items_tell_more_than_the_whole_history_without_its_order(data):
     *_, recent = three_scorers(data.interactions, data.item_genres)
     *_, unordered = three_scorers(data.interactions, data.item_genres, lags=30, recency=0.0)
     assert recent > 1.15 * unordered
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_nothing_is_left_to_learn_where_events_are_dealt_out_at_random(data):
     x = data.interactions
     dealt = np.random.default_rng(0).permutation(x.items)

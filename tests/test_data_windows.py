@@ -19,6 +19,8 @@ from deepmatch_ext.data import (
     windows,
 )
 
+pytestmark = pytest.mark.smoke
+
 
 def one_user(number, name="item_id"):
     return Interactions.from_sequences([0, number], np.arange(1, number + 1), item_name=name)

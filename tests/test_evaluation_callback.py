@@ -18,6 +18,8 @@ def fit(model, *callbacks, epochs=3, learning_rate=0.01):
     return model.fit(TRAIN, batch_size=64, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_the_figures_are_those_of_the_vectors_after_each_epoch():
     model = small_model()
     watch = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"], ns=(3, 10))
@@ -31,6 +33,7 @@ def test_the_figures_are_those_of_the_vectors_after_each_epoch():
     assert history["val_NDCG@10"][watch.best_epoch] == watch.best
 
 
+@pytest.mark.slow
 def test_seen_items_are_left_out():
     seen = (np.arange(65) * 10, np.random.default_rng(0).integers(1, 30, 640))
     model = small_model()
@@ -41,6 +44,7 @@ def test_seen_items_are_left_out():
     assert evaluate_vectors(*vectors)["NDCG@10"] != evaluate_vectors(*vectors, seen=seen)["NDCG@10"]
 
 
+@pytest.mark.slow
 def test_training_stops_without_progress_and_the_best_weights_come_back():
     class Spoil(tf.keras.callbacks.Callback):
         """From the fourth epoch on, random item vectors."""
@@ -62,6 +66,7 @@ def test_training_stops_without_progress_and_the_best_weights_come_back():
     assert watch.best > history["val_HR@10"][-1]
 
 
+@pytest.mark.slow
 def test_keras_early_stopping_sees_the_figures():
     watch = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"])
     stop = tf.keras.callbacks.EarlyStopping("val_NDCG@10", mode="max", patience=1, min_delta=2.0)

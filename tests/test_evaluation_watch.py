@@ -131,6 +131,7 @@ def watch_of(events, patience=0, alone=False, **options):
     )
 
 
+@pytest.mark.slow
 def test_a_healthy_training_is_not_warned_of_and_its_figures_get_better(events, model):
     looking = watch_of(events, patience=500)
     epochs = 1 + looking.patience // events.steps
@@ -145,6 +146,7 @@ def test_a_healthy_training_is_not_warned_of_and_its_figures_get_better(events, 
     assert history["cross_entropy"][-1] < min(history["cross_entropy"][0], np.log(300))
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_vectors_and_stand_in_the_logs(events, model):
     looking = watch_of(events, n=7, patience=10_000)
     keras_history = model.fit(events.train, batch_size=BATCH, epochs=2, verbose=0, callbacks=[looking]).history
@@ -171,6 +173,7 @@ def test_the_figures_are_those_of_the_vectors_and_stand_in_the_logs(events, mode
     assert last["percentile"] == pytest.approx(np.mean(below), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_users_who_are_all_alike(events, model):
     kernel, bias = model.get_layer("user_dense_2").get_weights()
     model.get_layer("user_dense_2").set_weights([kernel, bias + 100])  # dwarfs what the user brings
@@ -187,6 +190,7 @@ def test_users_on_a_line(events):
     assert text.startswith(f"After epoch 1, the users' vectors differ along 1.00 of {DIM} directions")
 
 
+@pytest.mark.slow
 def test_a_model_that_learns_nothing_but_popularity(events, model):
     """Everyone has the same history."""
     blank = {"hist_item": np.ones((1, MAX_LEN), "int32"), "hist_len": np.ones(1, "int32")}
@@ -221,6 +225,7 @@ def test_a_pairwise_loss_stands_a_higher_temperature_and_has_no_cross_entropy(ev
     assert set(looking["softmax"].history) - set(looking["bpr"].history) == {"cross_entropy"}
 
 
+@pytest.mark.slow
 def test_an_input_that_holds_the_target(events):
     """The history ends one item too late. With no dense layer the model then copies it from the start."""
 
@@ -347,6 +352,7 @@ def test_patience_counts_steps_and_begins_anew_when_all_is_well(events, model):
     assert [text[:13] for text in texts] == ["After epoch 6"]  # 200 steps after epoch 4, when all was last well
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without_the_watch(events):
     model, results = model_of(events, dnn_dropout=0.2), []
     untrained = state_of(model)
@@ -365,6 +371,7 @@ def test_training_is_the_same_with_and_without_the_watch(events):
     np.testing.assert_array_equal(results[0][2], results[1][2])
 
 
+@pytest.mark.slow
 def test_a_loaded_model_is_watched_too_and_each_model_anew(events, tmp_path):
     # Its steps are quick to trace; so large, since they are divided by the temperature.
     optimizer = tf.keras.optimizers.SGD(100.0)
@@ -398,6 +405,7 @@ def test_of_a_large_catalogue_fewer_users_are_scored(events, model, monkeypatch)
     assert look.num_users == len(look.targets) == len(look.seen[0]) - 1 == len(look.user_input["hist_len"]) == 40
 
 
+@pytest.mark.slow
 def test_of_a_large_table_a_thousand_rows_are_read():
     size, x = 50_000, small_input(64)
     history = VarLenSparseFeat(SparseFeat("hist_item", size, 4, embedding_name="item"), 6, "mean", "hist_len")

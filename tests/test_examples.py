@@ -96,6 +96,7 @@ def movielens_folder(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_generated_data_by_default(run, tmp_path):
     saved, plot, report = tmp_path / "model.keras", tmp_path / "curves.png", tmp_path / "report.html"
     status, printed, complaints = run("--users", 80, "--save", saved, "--plot", plot, "--report", report)
@@ -121,6 +122,8 @@ def test_generated_data_by_default(run, tmp_path):
     assert "its vectors are equal" in printed
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_a_csv_file_with_columns_of_its_own_names(run, csv_file, tmp_path):
     columns = ["--user", "customer", "--item", "sku", "--time", "bought_at"]
     status, printed, complaints = run("--data", csv_file, *columns)
@@ -147,6 +150,8 @@ def test_a_csv_file_with_columns_of_its_own_names(run, csv_file, tmp_path):
     assert figures(again) == table, "one seed, one result"
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_a_movielens_folder_with_its_side_features(run, movielens_folder, tmp_path):
     status, printed, complaints = run("--data", movielens_folder)
     assert (status, complaints) == (0, "")
@@ -262,6 +267,8 @@ def test_a_fault_while_training_is_not_taken_for_bad_data(example, csv_file, mon
         example.main(["--data", str(csv_file), "--user", "customer", "--item", "sku", "--embedding-dim", "8"])
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_as_a_program(tmp_path):
     path = BAD["other columns"](tmp_path)
     done = subprocess.run(
@@ -276,6 +283,8 @@ def test_as_a_program(tmp_path):
     assert "Warning: " not in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif(not DATA, reason="DEEPMATCH_EXT_DATA does not name the folder of the real data sets")
 def test_one_epoch_of_movielens_100k(run):
     status, printed, _ = run("--data", pathlib.Path(DATA) / "ml-100k", "--embedding-dim", 64)
@@ -312,6 +321,8 @@ def two_stage_table(printed):
     return {name: list(map(float, numbers)) for name, *numbers in rows}
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_two_stages():
     """In a process of its own, since on Keras 3 it changes the imported DeepCTR."""
     script = """if True:

@@ -15,6 +15,8 @@ def run(*command):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one():
     done = run(
         *(sys.executable, "benchmarks/faults.py", "--kills", "1", "--runs", "1"),
@@ -65,6 +67,7 @@ FULL = """
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_leaves_the_former_file(tmp_path):
     pytest.importorskip("resource", reason="limits on the size of a file are Unix's")
     done = run(sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path))
@@ -108,6 +111,7 @@ def test_an_old_tensorflow_is_refused():
     assert "needs TensorFlow 2.15 or newer; this is TensorFlow 2.14.1. Upgrade it: `pip install --up" in said, said
 
 
+@pytest.mark.slow
 def test_legacy_keras_without_its_package_is_refused():
     import tensorflow as tf
 

@@ -57,6 +57,7 @@ def fitted(model, x, epochs=1, optimizer="sgd"):
     return model
 
 
+@pytest.mark.slow
 def test_a_frame_and_arrays_say_the_same():
     x = small_input(64)
     from_arrays, from_frame = (fitted(featured_model(f), x) for f in (catalogue(), as_frame(catalogue())))
@@ -72,6 +73,7 @@ def test_the_callers_catalogue_is_not_changed():
     pd.testing.assert_frame_equal(frame, before[1])
 
 
+@pytest.mark.slow
 def test_item_vectors_are_those_of_the_item_encoder():
     model = fitted(featured_model(), {**small_input(400), "item": np.arange(400) % (VOCABULARY - 1) + 1})
     assert [tensor.name for tensor in model.item_input] == [
@@ -84,6 +86,7 @@ def test_item_vectors_are_those_of_the_item_encoder():
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_item_that_was_never_trained_is_encoded_from_its_features():
     x = small_input(400)
     x["item"] = np.random.default_rng(0).integers(1, 20, 400)  # items from 20 are never positives
@@ -101,6 +104,7 @@ def test_an_item_that_was_never_trained_is_encoded_from_its_features():
     np.testing.assert_allclose(encoder(unknown)[0], vectors[24], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_alone_tell_new_items_apart():
     """The next item's maker is the last item's; new items are ranked by it."""
     rng = np.random.default_rng(0)
@@ -133,6 +137,7 @@ def test_features_alone_tell_new_items_apart():
     assert alike[has_both].mean() < 0.5  # chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "optimizer"), [(UniformSampler(5), "adam"), (InBatchSampler(), "sgd"), (FullSampler(), "sgd")]
 )
@@ -149,11 +154,13 @@ def test_a_model_with_features_reloads_and_goes_on(sampler, optimizer, tmp_path)
     np.testing.assert_allclose(again.item_vectors(), model.item_vectors(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_dense_item_tower_on_the_id_alone():
     model = YoutubeDNN([history_column()], [item_column()], (16, 5), item_dnn_hidden_units=[6, 5])
     assert fitted(model, small_input(32)).item_vectors().shape == (VOCABULARY, 5)
 
 
+@pytest.mark.slow
 def test_training_reads_no_item_features():
     model = featured_model()
     assert sorted(tensor.name for tensor in model.inputs) == ["hist_item", "hist_len", "item"]

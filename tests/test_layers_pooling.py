@@ -31,6 +31,7 @@ def reference(mode, embeddings, lengths, decay=0.0):
     return out
 
 
+@pytest.mark.slow
 @given(
     mode=st.sampled_from(["mean", "sum", "max", "sqrtn", "last"]),
     decay=st.sampled_from([0.0, 0.5, 1.0]),

@@ -256,6 +256,8 @@ def user_gradient(layer, users, items, ids, log_counts):
     return tape.gradient(loss, users).numpy()
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("name", UNBIASED)
 def test_the_correction_makes_the_gradient_that_of_full_softmax(name):
     corrected, uncorrected = distances(UNBIASED[name])
@@ -263,11 +265,15 @@ def test_the_correction_makes_the_gradient_that_of_full_softmax(name):
     assert uncorrected > 5 * corrected
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_uniform_candidates_need_no_correction_and_all_items_are_full_softmax():
     assert distances(UniformSampler(MANY))[0] < 0.1
     assert distances(FullSampler(), draws=1)[0] < 1e-6
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_hard_negatives_come_nearer_to_all_candidates_the_more_are_kept():
     few, half, every = (distances(HardNegatives(UniformSampler(MANY), n), draws=5)[0] for n in (20, MANY // 2, MANY))
     assert few > 2 * half > 2 * every

@@ -241,6 +241,8 @@ def moved(program):
     return re.sub(r"\bdeepmatch\b", "deepmatch_ext", program)
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.filterwarnings("ignore")  # the programs call what Keras calls old: .h5 files
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch_needs(name, tmp_path, monkeypatch):
@@ -394,6 +396,7 @@ RUNNER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*PROGRAMS, "guide"])
 def test_a_program_runs_with_that_line_or_is_told_that_keras_3_can_not(name, without_eager_mode):
     said = without_eager_mode[0][name]
@@ -403,6 +406,7 @@ def test_a_program_runs_with_that_line_or_is_told_that_keras_3_can_not(name, wit
         assert said == "done", said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(KERAS_3, reason="Keras 3 needs eager mode")
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_without_eager_mode_the_numbers_are_the_same(without_eager_mode):
@@ -526,6 +530,7 @@ def test_sampled_softmax_layer_refuses_what_it_would_not_keep(argument):
         SampledSoftmaxLayer(UniformSampler(5), **argument)
 
 
+@pytest.mark.slow
 def test_batches_need_no_labels():
     x = small_input()
     model = small_model()
@@ -572,6 +577,7 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_that_are_layers_have_weights_of_their_own_and_reload(activation, tmp_path):
@@ -595,6 +601,7 @@ def test_activations_that_are_layers_have_weights_of_their_own_and_reload(activa
 # The guide.
 
 
+@pytest.mark.slow
 def test_the_guides_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}

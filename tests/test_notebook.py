@@ -44,6 +44,8 @@ def code_cells(notebook):
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_every_cell_runs(notebook, tmp_path):
     cells = code_cells(notebook)
     sizes = "NUM_USERS, EPOCHS = 1500, 8"

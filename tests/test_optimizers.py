@@ -66,6 +66,7 @@ def norm_clip(limit):
     return lambda g: g * min(1.0, limit / np.sqrt((g**2).sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "reference"),
     [
@@ -82,6 +83,7 @@ def test_lazy_adam_equals_numpy(arguments, reference):
     np.testing.assert_allclose(run(LazyAdam(0.1, **arguments)), numpy_lazy_adam(STEPS, **reference), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_lazy_adam_follows_a_schedule():
     schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
     expected = numpy_lazy_adam(STEPS, rate=lambda t: 0.1 * 0.5**t)
@@ -164,6 +166,8 @@ def test_what_touches_every_row_is_refused_with_the_reason(optimizer_class, name
         optimizer_class(clipnorm=-1.0)
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.parametrize("make", [lambda: LazyAdam(0.01, clipnorm=1.0), lambda: RowwiseAdagrad(0.1, weight_decay=0.01)])
 def test_a_run_resumes_after_reload_with_the_optimizers_state(make, tmp_path):
     x = small_input(96)
@@ -187,6 +191,7 @@ def test_a_run_resumes_after_reload_with_the_optimizers_state(make, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_mixed_precision_with_loss_scaling_trains():
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:

@@ -70,12 +70,15 @@ def test_imports_only_point_down(path):
             assert top != "tensorflow", f"{name} imports {imported}"
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_docstrings_run(name):
     module = importlib.import_module(name)
     assert doctest.testmod(module, extraglobs={"np": np, "tf": tf}).failed == 0
 
 
+@pytest.mark.smoke
 def test_every_public_name_exists_and_is_documented():
     for name in ["deepmatch_ext", *MODULES]:
         module = importlib.import_module(name)
@@ -87,6 +90,8 @@ def test_every_public_name_exists_and_is_documented():
             assert getattr(thing, "__doc__", "documented"), f"{name}.{public}"
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_import_leaves_the_process_as_it_was():
     """No thread, no socket, no seed, no log level, no eager mode; and no DeepCTR, which would look for an update."""
     script = """
@@ -123,6 +128,7 @@ def test_import_leaves_the_process_as_it_was():
     assert done.stdout.strip() == "as it was", done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_mixed_state_of_two_keras_versions_is_refused():
     pytest.importorskip("tf_keras")
     script = """

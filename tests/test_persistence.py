@@ -48,6 +48,8 @@ def test_there_are_files_of_every_keras():
 
 
 # Keras 3 says so of the state of another Keras's optimizer; the vectors are whole.
+@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_models_file_is_read_whichever_keras_wrote_it(written, writer):
@@ -57,6 +59,8 @@ def test_a_models_file_is_read_whichever_keras_wrote_it(written, writer):
         model.fit(make.model_input(), verbose=0)  # its compilation came along, and the sampler's counts
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.parametrize("writer", WRITERS)
 def test_weights_alone_are_read_whichever_keras_wrote_them(written, writer):
     model = make.build()
@@ -64,6 +68,7 @@ def test_weights_alone_are_read_whichever_keras_wrote_them(written, writer):
     assert_expected(model, written[writer])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("writer", [writer for writer in WRITERS if "_unversioned" not in writer])
 def test_an_exported_user_encoder_is_read_whichever_keras_wrote_it(written, writer):
     loaded = tf.saved_model.load(str(written[writer] / "encoder"))
@@ -78,6 +83,8 @@ def encoded(loaded, x):
     return vectors
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_a_users_encoder_is_exported_and_read_again(trained, tmp_path):
     model, x = trained
     tf.keras.Model(model.user_input, model.user_emb).export(str(tmp_path / "encoder"))
@@ -260,6 +267,7 @@ def test_tensorflows_own_formats_are_left_to_keras(trained, tmp_path):
 COUNTS = np.arange(VOCABULARY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "how"), [(FrequencySampler(5, COUNTS), "from_config"), (InBatchSampler(COUNTS), "clone_model")]
 )
@@ -290,6 +298,7 @@ def test_a_rebuilt_model_without_its_weights_has_no_item_vectors_from_features()
     np.testing.assert_array_equal(again.item_vectors(), model.item_vectors())
 
 
+@pytest.mark.slow
 def test_a_sampler_of_ones_own_reloads_once_its_module_is_imported(tmp_path):
     class EveryOther(UniformSampler):
         name = "every_other"

@@ -103,6 +103,7 @@ def page(written):
     return Page(written[0].read_text(encoding="utf-8"))
 
 
+@pytest.mark.smoke
 def test_the_figures_are_those_of_evaluation(written, page):
     given = arguments()
     expected = evaluate_vectors(given["user_vectors"], given["item_vectors"], given["targets"], seen=given["seen"])
@@ -251,6 +252,8 @@ def test_principal_axes():
     assert report_module._principal_axes(np.arange(4.0)[:, None])[1] == [1, 0]  # D = 1
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_matplotlib_is_left_as_it_was(tmp_path):
     script = """
         import sys
@@ -359,6 +362,8 @@ def near(image, colour, tolerance=0.03):
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path: apt-get install chromium")
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @needs_chromium
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_in_chromium(written, tmp_path, mode):
@@ -438,6 +443,8 @@ def test_the_projector_refuses_what_does_not_fit(tmp_path, vectors, labels, name
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_tensorboard_reads_the_projector_files(tmp_path):
     reason = "no TensorBoard: pip install tensorboard"
     plugin_module = pytest.importorskip("tensorboard.plugins.projector.projector_plugin", reason=reason)

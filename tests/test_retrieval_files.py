@@ -53,6 +53,7 @@ def vectors_of(size, width=3, seed=0):
     return np.random.default_rng(seed).normal(size=(size, width))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("metric", ["inner_product", "cosine"])
 def test_a_saved_index_answers_the_same(tmp_path, kind, metric):
@@ -72,6 +73,8 @@ def test_a_saved_index_answers_the_same(tmp_path, kind, metric):
     assert os.listdir(tmp_path) == ["index"]
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_another_process_gets_the_same(tmp_path):
     index = ExactIndex(["tea", "", "naïve\0\ud800", "日本"], vectors_of(4), metric="cosine")
     index.save(tmp_path / "index")
@@ -138,6 +141,8 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch, when, be
         assert answers(VectorIndex.load(folder)) == answers(index)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
     """Killed before each of the calls that a save makes of the file system, in a process of its own."""
     folder, index = tmp_path / "index", ExactIndex([1, 2], vectors_of(2))
@@ -270,6 +275,7 @@ parquet = pytest.mark.skipif(
 CHARACTERS = st.characters(codec="utf-8")
 
 
+@pytest.mark.smoke
 @parquet
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -416,6 +422,8 @@ def connection():
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("metric", ["inner_product", "cosine"])
 @pytest.mark.parametrize("strings", [True, False])
 def test_postgresql_finds_what_the_exact_index_finds(connection, metric, strings):
@@ -436,6 +444,8 @@ def test_postgresql_finds_what_the_exact_index_finds(connection, metric, strings
     assert json.loads(text.fetchone()[0]) == pytest.approx(vectors[7].astype(np.float32).tolist(), rel=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_postgresql_with_an_index_and_few_items_left(connection):
     connection.execute("CREATE SCHEMA IF NOT EXISTS shop")
     vectors = vectors_of(500, 8)
@@ -452,6 +462,8 @@ def test_postgresql_with_an_index_and_few_items_left(connection):
     assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'shop'").fetchone()[0] == 1
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
     from deepmatch_ext.retrieval import pgvector
 
@@ -479,6 +491,8 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
     assert search_pgvector(connection, "kept", [[1.0, 0.1]], 2)[0].tolist() == [[1, 2]]
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_the_code_of_the_docs_runs(tmp_path, monkeypatch, request):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
     pytest.importorskip("pyarrow", reason="write_vectors needs pyarrow")
@@ -494,6 +508,8 @@ def test_the_code_of_the_docs_runs(tmp_path, monkeypatch, request):
     assert names["ids"].shape == (2, 10)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_the_code_of_the_docs_on_postgresql_runs(connection):
     [block] = [
         block

@@ -370,6 +370,8 @@ def clustered():
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("factory", "low", "high", "least"),
     [

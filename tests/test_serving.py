@@ -61,6 +61,8 @@ def users():
     return user_part(small_input(20, seed=5))
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_the_user_vectors_are_the_model_s(trained, exported, users):
     vectors = signature(exported, "user_vector")(**tensors(trained[0], users))["user_vector"]
     np.testing.assert_allclose(vectors, trained[0].user_vectors(users), atol=1e-6)
@@ -116,6 +118,7 @@ def test_the_signature_refuses_what_it_cannot_answer(trained, exported, users, c
         signature(exported, "recommend_unseen")(**inputs)
 
 
+@pytest.mark.slow
 def test_original_ids_in_and_out(trained, users, tmp_path):
     model, _ = trained
     # Item id k + 1 is sku number 29 - k; the history comes as these, and one that nobody knows is id 0.
@@ -134,6 +137,7 @@ def test_original_ids_in_and_out(trained, users, tmp_path):
     np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_integers_of_one_s_own_among_which_0_is_an_item(trained, users, tmp_path):
     model, _ = trained
     own = np.arange(ITEMS) * 1000 - 2000  # -2000, -1000, 0, 1000, ...: item id 3 is called 0
@@ -149,6 +153,7 @@ def test_integers_of_one_s_own_among_which_0_is_an_item(trained, users, tmp_path
     assert (found["item_ids"] == -1).sum(axis=1).tolist() == [1] * 20
 
 
+@pytest.mark.slow
 def test_vectors_of_a_part_of_the_catalogue(trained, users, tmp_path):
     model, _ = trained
     part = [7, 3, 20]
@@ -158,6 +163,7 @@ def test_vectors_of_a_part_of_the_catalogue(trained, users, tmp_path):
     np.testing.assert_array_equal(found["item_ids"], np.array(part)[np.argsort(-scores, axis=1)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "error"), [("float16", 2**-11), ("int8", 1 / 254)])
 def test_smaller_vectors_are_off_by_no_more_than_their_rounding(trained, users, tmp_path, dtype, error):
     model, _ = trained
@@ -226,6 +232,8 @@ def plain(tensor):
     return tensor.numpy().tolist(), tensor.dtype.name
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
     hashed, hashed_user, skus, sku_vectors, cities = hashed_model(tmp_path)
     cases = {
@@ -290,6 +298,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
     }
 
 
+@pytest.mark.slow
 def test_versions_are_numbered_and_never_touched(trained, exported, tmp_path):
     model, _ = trained
     assert exported.name == "1"
@@ -322,6 +331,7 @@ def test_nothing_is_left_behind_when_writing_fails(trained, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_model_s_own_names_of_inputs(tmp_path):
     """Names that no signature can have, and names that are taken."""
     history = VarLenSparseFeat(
@@ -341,6 +351,7 @@ def test_the_model_s_own_names_of_inputs(tmp_path):
             export_recommender(model, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_vector_that_is_not_finite_is_no_recommendation(tmp_path):
     model = YoutubeDNN([history_column(), DenseFeat("age", 1)], [item_column()])
     path = export_recommender(model, tmp_path)
@@ -386,6 +397,7 @@ def test_a_file_in_the_folder_s_place_is_refused(trained, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_reloaded_model_exports_alike(trained, users, tmp_path):
     model, _ = trained
     model.save(tmp_path / "model.keras")

@@ -26,6 +26,8 @@ from deepmatch_ext.data import IdMap
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
 
+pytestmark = [pytest.mark.slow, pytest.mark.once]
+
 for module in ("fastapi", "uvicorn", "prometheus_client"):
     pytest.importorskip(module, reason=f"{module} is not installed: pip install 'deepmatch_ext[serve]'")
 

@@ -106,6 +106,7 @@ def own_loop(model, x, weights, batch_size=32, epochs=1, optimizer=None):
 WEIGHTS = np.linspace(0, 2, 96)
 
 
+@pytest.mark.slow
 def test_sample_weights_weigh_the_loss_and_a_loop_of_ones_own_trains_like_fit(fresh):
     x = small_input(96)
     ours, theirs = fresh(0), fresh(1)
@@ -114,6 +115,7 @@ def test_sample_weights_weigh_the_loss_and_a_loop_of_ones_own_trains_like_fit(fr
     assert_equal_weights(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_examples_of_weight_zero_teach_nothing(plain):
     """All that differs between the two runs is the history of the rows whose weight is 0."""
     x, weights = small_input(64), np.tile([1.0, 0.0], 32)
@@ -123,6 +125,7 @@ def test_examples_of_weight_zero_teach_nothing(plain):
     assert_equal(weights_after(plain, x, **options), weights_after(plain, other, **options), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_class_weights_are_the_sample_weights_of_the_labels(fresh):
     x, labels = small_input(96), np.arange(96) % 2
     ours, theirs = fresh(0), fresh(1)
@@ -165,6 +168,7 @@ def ways_to_feed(x):
     yield "sequence", Batches(x), {}
 
 
+@pytest.mark.slow
 def test_every_way_to_feed_it_trains_alike(fresh):
     x, expected = small_input(96), None
     for name, data, options in ways_to_feed(x):
@@ -183,6 +187,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value", "message"), BAD)
 def test_what_is_refused_in_arrays_is_refused_at_its_batch_elsewhere(name, value, message, plain):
     """And teaches nothing. (What counts the steps may have counted the one that failed: it doesn't wait for data.)"""
@@ -215,6 +220,7 @@ def test_a_dataset_of_another_type_is_refused_before_anything_runs(fresh):
             model.fit(tf.data.Dataset.from_tensor_slices({**x, name: values}).batch(8), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_dataset_of_another_shape_is_refused(fresh):
     """Never cut into other rows: twelve ids a row would make two histories of six."""
     model, x = fresh(), small_input(32)
@@ -231,6 +237,7 @@ def test_a_dataset_of_another_shape_is_refused(fresh):
             np.testing.assert_array_equal(weight, former)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
 def test_weights_of_a_dataset_may_have_any_type(dtype, plain):
     x, weights = small_input(32), np.tile([1, 0], 16)
@@ -239,6 +246,7 @@ def test_weights_of_a_dataset_may_have_any_type(dtype, plain):
     assert_equal(weights_after(plain, data), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_are_refused(fresh):
     model, x = fresh(), small_input(32)
     before, weights = model.get_weights(), np.ones(32)
@@ -270,6 +278,7 @@ def test_any_iterator_is_checked(fresh):
         fresh().fit(iter([(bad,)]), steps_per_epoch=1, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not KERAS_3, reason="tf-keras asks every Sequence for its length")
 def test_a_dataset_in_python_need_have_no_end(fresh):
     class Endless(tf.keras.utils.PyDataset):
@@ -284,6 +293,7 @@ def test_a_dataset_in_python_need_have_no_end(fresh):
     assert_equal_weights(model, other)
 
 
+@pytest.mark.slow
 def test_unknown_keys_are_refused_as_targets(tmp_path):
     (tmp_path / "keys.csv").write_text("1,red\n2,green\n")
     hashed = {"use_hash": True, "vocabulary_path": str(tmp_path / "keys.csv"), "dtype": "string"}
@@ -355,6 +365,7 @@ def interrupted(models, folder, steps, change=lambda: None):
     return model, model.fit(x, callbacks=[backup(str(folder))], **RUN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [2, 5, 7])
 def test_a_run_that_stops_goes_on_with_backup_and_restore_as_if_nothing_had_been(steps, tmp_path, fresh, undisturbed):
     model, history = interrupted(fresh, tmp_path / "backup", steps)
@@ -364,11 +375,13 @@ def test_a_run_that_stops_goes_on_with_backup_and_restore_as_if_nothing_had_been
     assert len(model.fit(small_input(96), batch_size=32, epochs=1, verbose=0).epoch) == 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_model_made_anew(tmp_path, fresh, undisturbed):
     model, _ = interrupted(lambda place: compiled() if place else fresh(), tmp_path / "backup", 5)
     assert_equal_weights(model, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not KERAS_3, reason="tf-keras has the epoch and the weights in one checkpoint")
 @pytest.mark.parametrize("metadata", ['{"epoch": 1, "batch": 0}', '{"epo', None])
 def test_a_backup_whose_epoch_was_not_written_goes_on_where_its_weights_are(metadata, tmp_path, fresh, undisturbed):
@@ -383,12 +396,14 @@ def test_a_backup_whose_epoch_was_not_written_goes_on_where_its_weights_are(meta
     assert history.epoch == [2, 3]
 
 
+@pytest.mark.slow
 def test_the_same_model_goes_on_after_an_interruption(tmp_path, fresh, undisturbed):
     model = fresh()
     assert interrupted(lambda place: model, tmp_path / "backup", 7)[1].epoch == [2, 3]
     assert_equal_weights(model, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_model_that_was_loaded_before(tmp_path, fresh, undisturbed):
     """As a script does that loads its last checkpoint whenever it starts."""
     first = fresh(1)
@@ -400,6 +415,7 @@ def test_a_run_goes_on_in_a_model_that_was_loaded_before(tmp_path, fresh, undist
     assert_equal_weights(model, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_frame_trains_like_its_columns():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"user": rng.integers(1, 9, 64), "item": rng.integers(1, 9, 64), "more": "text"})
@@ -414,6 +430,7 @@ def test_a_frame_trains_like_its_columns():
         model.fit(frame[["item"]], verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["binary_crossentropy", tf.keras.losses.MeanSquaredError()])
 def test_a_loss_of_a_loss_is_refused(loss):
     model = small_model()
@@ -431,6 +448,7 @@ def test_a_strategy_of_several_replicas_is_refused():
         small_model()
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_take_keras_positional_arguments(plain, capsys):
     x = small_input()
     labels = np.ones((64, 1))
@@ -440,6 +458,7 @@ def test_evaluate_and_predict_take_keras_positional_arguments(plain, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_callbacks_save_and_stop_early(tmp_path, fresh):
     x, held_out = small_input(96), small_input(32, seed=9)
     model, uncompiled = fresh(), small_model(sampler_config=None)
@@ -485,6 +504,7 @@ def test_a_model_can_be_read_in_its_plot(tmp_path):
         assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_models_in_one_process_leave_each_other_alone(fresh):
     x = small_input(96)
     alone = fresh(0)
@@ -498,6 +518,7 @@ def test_models_in_one_process_leave_each_other_alone(fresh):
 
 
 # As errors these end in tracebacks that autograph keeps, with all that they hold.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_that_nobody_holds_leaves_the_memory():
     """Whatever it has done, and with all graphs that read its tables: these stay in memory as long as a graph does."""
@@ -519,6 +540,7 @@ def test_a_model_that_nobody_holds_leaves_the_memory():
         del left
 
 
+@pytest.mark.slow
 def test_a_clone_is_a_model_of_the_same_layers(trained):
     """On Keras 3 a plain one without our attributes: there `clone_model` asks no functional model for its own way."""
     model, x = trained
@@ -535,6 +557,7 @@ def test_a_clone_is_a_model_of_the_same_layers(trained):
     np.testing.assert_array_equal(again.item_vectors(), model.item_vectors())
 
 
+@pytest.mark.slow
 def test_threads_predict_at_once(trained):
     model, x = trained
     users, items = model.user_vectors(x), model.item_vectors()
@@ -563,6 +586,7 @@ def vectors_of(path, x, results):
     results.put(tf.keras.models.load_model(path).user_vectors(x))
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_loads_and_predicts(trained, tmp_path):
     model, x = trained
     model.save(tmp_path / "model.keras")
@@ -582,6 +606,7 @@ def fit_from_workers(model, x):
     model.fit(batches, epochs=2, shuffle=False, verbose=0, **({} if KERAS_3 else options))
 
 
+@pytest.mark.slow
 def test_forked_workers_feed_a_fit_and_are_checked(fresh):
     x = small_input(96)
     model, expected = fresh(0), fresh(1)

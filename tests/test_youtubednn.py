@@ -54,6 +54,7 @@ def test_the_attributes_make_the_encoders(trained):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_vectors_are_the_same_at_every_call_and_batch_size(trained):
     model, x = trained
     vectors = user_vectors(model, x)
@@ -98,6 +99,8 @@ def hit_rate(model, x, n=3):
     return np.mean([item in np.argsort(-row)[:n] for row, item in zip(scores, x["item"], strict=True)])
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_planted_structure_is_learnt_and_shuffled_targets_are_not():
     """The next item follows from the last one. With its targets shuffled nothing can be learnt about unseen rows."""
     train, test = small_input(2000, seed=1), small_input(500, seed=2)
@@ -132,6 +135,7 @@ SAMPLERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_trains_and_reloads(sampler, tmp_path):
     model, x = small_model(sampler_config=sampler), small_input(60)
@@ -146,6 +150,7 @@ def test_every_sampler_trains_and_reloads(sampler, tmp_path):
     assert again.evaluate(x, verbose=0) == pytest.approx(before, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["softmax", "bpr", "gbce"])
 def test_every_loss_learns_and_reloads(loss, tmp_path):
     train, test = small_input(2000, seed=1), small_input(500, seed=2)
@@ -158,6 +163,7 @@ def test_every_loss_learns_and_reloads(loss, tmp_path):
     assert again.evaluate(test, verbose=0) == pytest.approx(model.evaluate(test, verbose=0), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_history_dropout_changes_the_training_alone():
     x = small_input(64)
     plain, dropped = small_model(), small_model(history_dropout=0.5)
@@ -168,6 +174,7 @@ def test_history_dropout_changes_the_training_alone():
     assert np.abs(plain.user_vectors(x) - dropped.user_vectors(x)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_histories_of_several_kinds_stand_beside_each_other():
     """Items and their genres share a length, tags have none; numbers and an attribute stand beside them."""
     users = [
@@ -190,6 +197,7 @@ def test_histories_of_several_kinds_stand_beside_each_other():
     assert features.shape[-1] == 3 * DIM + 4 + 4 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combiner", ["mean", "sum", "max", "sqrtn", "last", "recency", "recency:0.5+last+max"])
 def test_every_combiner_trains(combiner):
     model = small_model(combiner)
@@ -201,6 +209,7 @@ def test_every_combiner_trains(combiner):
     assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
 
 
+@pytest.mark.slow
 def test_every_kind_of_column_trains_and_reloads(tmp_path):
     vocabulary = tmp_path / "vocabulary.csv"
     vocabulary.write_text("1,red\n2,green\n")
@@ -300,6 +309,7 @@ def assert_all_close(ours, theirs, atol=0.0):
         np.testing.assert_allclose(a, b, atol=atol, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_run_exactly_and_every_way_in_is_the_same():
     x = small_input(96)
     labels = np.zeros((96, 1), "float32")
@@ -318,6 +328,7 @@ def test_a_seed_repeats_a_run_exactly_and_every_way_in_is_the_same():
         assert_all_close(trained_weights(model, data, **options), expected)
 
 
+@pytest.mark.slow
 def test_eager_mode_trains_like_the_graph():
     x = small_input(96)
     weights = []
@@ -329,6 +340,7 @@ def test_eager_mode_trains_like_the_graph():
     assert_all_close(*weights, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_leaves_the_training_as_it_was_and_repeats():
     x, validation = small_input(96), small_input(40, seed=9)
     model = small_model()
@@ -342,6 +354,7 @@ def test_validation_leaves_the_training_as_it_was_and_repeats():
     assert model.evaluate(validation, verbose=0) == model.evaluate(validation, verbose=0)
 
 
+@pytest.mark.slow
 def test_sample_weights_weigh_examples():
     x = small_input(8)
     model = small_model()
@@ -355,6 +368,7 @@ def test_sample_weights_weigh_examples():
     )
 
 
+@pytest.mark.slow
 def test_the_callers_arrays_are_not_changed():
     x = small_input(64)
     copies = {name: values.copy() for name, values in x.items()}
@@ -367,6 +381,8 @@ def test_the_callers_arrays_are_not_changed():
         np.testing.assert_array_equal(x[name], values)
 
 
+@pytest.mark.slow
+@pytest.mark.smoke
 def test_a_saved_model_gives_equal_vectors_in_a_fresh_process(trained, tmp_path):
     model, x = trained
     model.save(tmp_path / "model.keras")
@@ -398,6 +414,7 @@ def test_a_saved_model_gives_equal_vectors_in_a_fresh_process(trained, tmp_path)
     assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_code_written_for_custom_objects_loads_too(trained, tmp_path):
     model, x = trained
     model.save(tmp_path / "model.keras")
@@ -411,6 +428,7 @@ def test_an_activation_that_no_file_could_hold_is_refused_on_saving(tmp_path):
         model.save(tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"dnn_dropout": 0.2, "history_dropout": 0.2, "sampler_config": None}])
 def test_a_reloaded_run_goes_on_as_the_undisturbed_one(arguments, tmp_path):
     x = small_input(96)
@@ -431,6 +449,7 @@ def test_a_reloaded_run_goes_on_as_the_undisturbed_one(arguments, tmp_path):
     assert_all_close(second.get_weights(), undisturbed, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_reload_keeps_frozen_layers_and_the_name(tmp_path):
     model = small_model(dnn_dropout=0.1)
     model.get_layer("table_item").trainable = False
@@ -447,6 +466,7 @@ def test_a_reload_keeps_frozen_layers_and_the_name(tmp_path):
     np.testing.assert_array_equal(again.get_layer("table_item").get_weights()[0], frozen)
 
 
+@pytest.mark.slow
 def test_jit_compile_is_left_off_with_a_warning():
     def train():
         model = small_model()
@@ -457,6 +477,7 @@ def test_jit_compile_is_left_off_with_a_warning():
         train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_learns_with_a_lazy_optimizer(policy):
     before = tf.keras.mixed_precision.global_policy()
@@ -470,6 +491,7 @@ def test_mixed_precision_learns_with_a_lazy_optimizer(policy):
     assert losses[-1] < losses[0] / 1.5
 
 
+@pytest.mark.slow
 def test_a_reload_keeps_the_precision_policy(tmp_path):
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
@@ -560,6 +582,7 @@ def test_names_that_differ_in_other_letters_only_are_different():
     assert len({layer.name for layer in model.layers}) == len(model.layers)
 
 
+@pytest.mark.slow
 def test_more_negatives_than_items_are_no_problem_by_default():
     tiny = YoutubeDNN([VarLenSparseFeat(SparseFeat("h", 3, 4, embedding_name="i"), 2)], [SparseFeat("i", 3, 4)])
     tiny.compile("sgd", sampledsoftmaxloss)
@@ -602,6 +625,7 @@ def test_a_batch_size_of_zero_and_an_empty_input_are_refused():
     assert model.user_vectors({name: values[:0] for name, values in x.items()}).shape == (0, DIM)
 
 
+@pytest.mark.slow
 def test_a_validation_split_holds_the_last_rows_out():
     x = small_input(64)
     first, last = ({name: values[part] for name, values in x.items()} for part in (slice(48), slice(48, None)))
@@ -617,6 +641,7 @@ def test_a_validation_split_holds_the_last_rows_out():
         model.fit(x, validation_split=0.999, verbose=0)
 
 
+@pytest.mark.slow
 def test_predict_gives_each_examples_loss():
     model, x = small_model(), small_input(50)
     model.compile("sgd", sampledsoftmaxloss)
@@ -640,6 +665,7 @@ def items_of_steps(**fit):
     return steps
 
 
+@pytest.mark.slow
 def test_epochs_of_some_steps_go_on_where_the_last_one_stopped():
     a_pass = -(-(VOCABULARY - 1) // 4)
     steps = items_of_steps(steps_per_epoch=a_pass - 1, epochs=a_pass)  # a_pass - 1 passes in all
@@ -649,6 +675,7 @@ def test_epochs_of_some_steps_go_on_where_the_last_one_stopped():
     assert steps[:a_pass] != steps[a_pass : 2 * a_pass]
 
 
+@pytest.mark.slow
 def test_whole_batches_are_shuffled_on_demand():
     steps = items_of_steps(shuffle="batch", epochs=2)
     items = list(range(1, VOCABULARY))
@@ -663,6 +690,7 @@ def test_whole_batches_are_shuffled_on_demand():
         items_of_steps(shuffle="rows")
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_stop_after_so_many_steps():
     model, x = small_model(), small_input(64)
     model.compile("sgd", sampledsoftmaxloss)
@@ -673,6 +701,7 @@ def test_evaluation_and_prediction_stop_after_so_many_steps():
     )
 
 
+@pytest.mark.slow
 def test_inputs_of_either_rank_and_any_integer_type_can_follow_each_other():
     model, x = small_model(), small_input(64)
     model.compile("sgd", sampledsoftmaxloss)
@@ -686,6 +715,7 @@ def test_inputs_of_either_rank_and_any_integer_type_can_follow_each_other():
     small.fit(x, verbose=0)
 
 
+@pytest.mark.slow
 def test_the_order_of_an_epoch_follows_from_seed_and_steps_however_threads_run():
     model, x = small_model(), small_input(64)
     model.compile("sgd", sampledsoftmaxloss)
@@ -706,12 +736,14 @@ def test_labels_and_weights_of_another_length_are_refused():
             call(x, np.ones(10), verbose=0)
 
 
+@pytest.mark.slow
 def test_dense_columns_of_integers_stand_beside_embeddings():
     model = YoutubeDNN([history_column(), DenseFeat("age", 1, "int32"), DenseFeat("n", 2, "int64")], [item_column()])
     model.compile("sgd", sampledsoftmaxloss)
     model.fit({**small_input(8), "age": np.arange(8), "n": np.ones((8, 2), int)}, verbose=0)
 
 
+@pytest.mark.slow
 def test_bad_datasets_are_refused_too():
     model, x = small_model(), small_input(64)
     model.compile("sgd", sampledsoftmaxloss)
