@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,14 @@ def missing_name(module: str, name: str, left_behind: Mapping[str, str]) -> Exce
     if name in left_behind:
         return ImportError(f"DeepMatch's {name} is not carried over into {module}. {left_behind[name]}", name=module)
     return AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def warn_caller(text: str, category: type[Warning]) -> None:
+    """Warns, and names as the place the line outside of this package that led here, however deep the calls are."""
+    package, depth, frame = str(Path(__file__).parent), 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=depth)
 
 
 def listing(values: Any, most: int = 5) -> str:

@@ -5,7 +5,6 @@ Columns are recognised by their attributes, so this package never has to import 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
+from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, warn_caller
 from deepmatch_ext._compat import keras, serialize
 
 
@@ -354,10 +353,10 @@ def no_padding(column: Column, name: str) -> str:
 
 def warn_of_length(column: SequenceColumn) -> None:
     """Tells that a history and its length disagree. The text is always the same, so Python tells it once."""
-    warnings.warn(
+    warn_caller(
         f"Input {column.name!r} has rows with more ids than {column.length_name!r} says: as many are read as it says, "
         "the first ones. Count a history's ids for its length, and fill the rest with 0.",
-        stacklevel=2,
+        UserWarning,
     )
 
 

@@ -213,7 +213,10 @@ def train(model: Any, split: data.Split, attributes: dict[str, np.ndarray], args
 def rank_test_items(
     split: data.Split, test: dict[str, Any], user_vectors: np.ndarray, item_vectors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """name of a recommender -> the rank of each test item among all items that its user has not had, 0 the best."""
+    """name of a recommender -> the rank of each test item among all items that its user has not had, 0 the best.
+
+    A test item that the user has had is never recommended: its rank is `evaluation.MISSED`.
+    """
     events = split.interactions
     known = np.sort(np.concatenate([split.train, split.validation]))
     popularity = evaluation.Popularity.from_interactions(events, known)

@@ -101,6 +101,8 @@ def find_leaks(
     - "new_items", "new_users": ids of targets of validation or test that train does not know.
     - "later_in_train": targets of train that are later than the first of validation or test.
     - "same_moment": histories of validation or test with events of the very time of their target.
+    - "repeated_targets": targets of validation or test that are items the user had before. Figures that are made with
+      ``seen`` count them as misses.
 
     Inputs alone show little: an item that a user has in two places may be had twice, or leak. With the
     ``interactions`` that the inputs came from, a history's items are held against the user's events one by one: a
@@ -574,6 +576,7 @@ def _histories(case: _Case, order: str) -> Iterator[Leak]:
         else:
             _look_without_order(case, part, order, watches, wrong)
         yield from _wrong_items(case, part, wrong)
+        yield from _repeated_targets(case, part, wrong)
         for watch in watches:
             hits = watch.found()
             if len(hits):
@@ -712,6 +715,32 @@ def _wrong_items(case: _Case, part: _Part, wrong: _Wrong) -> Iterator[Leak]:
             sentence = _counted(count, total, f"rows of {part.name} {text}.")
             example = part.example(hits[0], more)
             yield Leak(kind, severity, part.name, part.name, count, total, sentence, example, remedy)
+
+
+def _repeated_targets(case: _Case, part: _Part, wrong: _Wrong) -> Iterator[Leak]:
+    if part.name == "train":
+        return
+    events, known = case.events, part.events[part.known]
+    repeated = np.zeros(len(part.users), bool)
+    if case.interactions is not None:
+        repeated[part.known] = known > events.starts[events.pair_of[known]]  # it has earlier events of the pair
+    else:
+        assert part.history is not None
+        if case.ordered:
+            repeated[part.known] = events.before(events.pair_of[known], events.moments[known]) > 0
+        for block in _blocks(np.flatnonzero((part.items > 0) & (wrong.own == 0)), part.history.shape[1]):
+            repeated[block] |= (part.history[block] == part.items[block, None]).any(axis=1)
+    source = "" if case.interactions is not None else ", by the histories"
+    hits = np.flatnonzero(repeated)
+    if len(hits):
+        count, total = len(hits), len(repeated)
+        text = _counted(count, total, f"targets of {part.name} {{are}} of an item that the user had before{source}.")
+        remedy = (
+            "Figures that are made with `seen` count them as misses, since what a user had is not recommended; "
+            "seen_targets='leave_out' leaves them out. Where items are recommended again, leave `seen` out."
+        )
+        example = part.example(hits[0])
+        yield Leak("repeated_targets", "note", part.name, part.name, count, total, text, example, remedy)
 
 
 def _new_ids(case: _Case) -> Iterator[Leak]:

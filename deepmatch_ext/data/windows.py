@@ -98,6 +98,9 @@ def user_histories(
 def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
     """All items that the user of each row had before it, uncut: what evaluation leaves out of a ranking.
 
+    The row's own item is among them if the user had it before: such a target is never served, so it counts as a miss,
+    with a warning. Where the product recommends items again, evaluate without ``seen``.
+
     Args:
         interactions: The events.
         rows: Target rows, (B,).

@@ -9,8 +9,16 @@ import numpy as np
 
 from deepmatch_ext._checks import one_of, positive_int, problem
 from deepmatch_ext._compat import keras
-from deepmatch_ext.evaluation.metrics import Seen, check_targets, evaluate_vectors, ranking_metrics
-from deepmatch_ext.retrieval.exact import check_ids, check_seen
+from deepmatch_ext.evaluation.metrics import (
+    Seen,
+    check_groups,
+    check_seen_targets,
+    check_targets,
+    metrics_of,
+    ranking_metrics,
+    ranks_of,
+)
+from deepmatch_ext.retrieval.exact import check_ids, check_seen, check_vectors, seen_rows
 
 
 class RetrievalMetrics(keras.callbacks.Callback):
@@ -27,7 +35,9 @@ class RetrievalMetrics(keras.callbacks.Callback):
         user_input: name -> array of B rows: the model's user inputs of the held-out events.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before, ``(indptr (B + 1,), items)``, which are left out of the ranking:
-            `deepmatch_ext.data.seen_before` makes them.
+            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
+        seen_targets: What a target counts as that is in its own row's `seen`: "miss", a miss at every N, as it is
+            served; or "leave_out", the row counts in no average, and is not encoded.
         ns: Metrics at each of these lengths.
         groups: (B,) which rows belong to one user, where users have several held-out events.
         monitor: The metric that early stopping and the best weights go by; higher is better.
@@ -39,7 +49,10 @@ class RetrievalMetrics(keras.callbacks.Callback):
         best: The best value of `monitor`, and ``best_epoch`` its epoch, counted from 0.
 
     Raises:
-        ValueError: `monitor` is not among the metrics, or the arrays don't fit each other.
+        ValueError: `monitor` is not among the metrics, the arrays don't fit each other, or every row is left out.
+
+    Warns:
+        SeenTargetsWarning: Some targets are in their own row's `seen`. Told once, here.
 
     Example:
         >>> watch = RetrievalMetrics({"hist_item": [[1, 0]], "hist_len": [1]}, targets=[2], patience=3)
@@ -53,6 +66,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
         targets: Any,
         *,
         seen: Seen | None = None,
+        seen_targets: str = "miss",
         ns: Sequence[int] = (10, 50),
         groups: Any = None,
         monitor: str = "val_NDCG@10",
@@ -69,12 +83,20 @@ class RetrievalMetrics(keras.callbacks.Callback):
                     f"Input {name!r}", f"have a row for each of the {len(self.targets)} targets", f"{len(values)} rows"
                 )
         self.seen = None if seen is None else check_seen("`seen`", seen, len(self.targets))
-        self.ns, self.groups = tuple(ns), groups
-        names = [f"val_{name}" for name in ranking_metrics(np.zeros_like(self.targets), self.ns, groups=groups)]
+        self.groups = None if groups is None else check_groups(groups, len(self.targets))
+        self.ns = tuple(ns)
+        names = [f"val_{name}" for name in ranking_metrics(np.zeros(1, np.int64), self.ns)]
         self.monitor = one_of("`monitor`", monitor, names)
         self.patience = patience if patience is None else positive_int("`patience`", patience)
         self.restore_best_weights = bool(restore_best_weights)
         self.batch_size = positive_int("`batch_size`", batch_size)
+        self._held = check_seen_targets(self.targets, self.seen, seen_targets)
+        if seen_targets == "leave_out" and self._held.any():
+            kept = np.flatnonzero(~self._held)
+            self.user_input = {name: values[kept] for name, values in self.user_input.items()}
+            self.targets, self._held = self.targets[kept], self._held[kept]
+            self.seen = None if self.seen is None else seen_rows(self.seen, kept)
+            self.groups = None if self.groups is None else self.groups[kept]
         self.best = -np.inf
         self.best_epoch: int | None = None
         self._best_weights: list[np.ndarray] | None = None
@@ -105,7 +127,8 @@ class RetrievalMetrics(keras.callbacks.Callback):
 
     def evaluate(self) -> dict[str, float]:
         """The metrics of the model as it is now."""
-        users = self.model.user_vectors(self.user_input, self.batch_size)
-        return evaluate_vectors(
-            users, self.model.item_vectors(), self.targets, seen=self.seen, ns=self.ns, groups=self.groups
+        users, items = check_vectors(
+            self.model.user_vectors(self.user_input, self.batch_size), self.model.item_vectors()
         )
+        ranks = ranks_of(lambda start, stop: users[start:stop] @ items.T, self.targets, self.seen, self._held)
+        return metrics_of(ranks, self.targets, self.ns, self.groups, "miss")

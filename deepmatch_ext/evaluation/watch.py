@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import int_at_least, positive_int, problem
+from deepmatch_ext._checks import int_at_least, one_of, positive_int, problem
 from deepmatch_ext._compat import is_table, keras, raw_variable, require_eager
 from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
 from deepmatch_ext.evaluation.collapse import (
@@ -21,8 +21,14 @@ from deepmatch_ext.evaluation.collapse import (
     popular_share,
     sample_rows,
 )
-from deepmatch_ext.evaluation.metrics import ranking_metrics, target_ranks
-from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, seen_pairs, top_n
+from deepmatch_ext.evaluation.metrics import (
+    SEEN_TARGETS,
+    check_seen_targets,
+    in_seen,
+    ranking_metrics,
+    ranks_of,
+)
+from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, seen_pairs, seen_rows, top_n
 
 # Where warnings begin. "Healthy": runs on ml-100k, ml-1m, Amazon Beauty and synthetic_interactions that ended with a
 # good ranking: uniform, frequency and in-batch samplers, temperatures 0.02 to 0.5, vectors of size 8, 16 and 64.
@@ -76,7 +82,9 @@ class TrainingWatch(keras.callbacks.Callback):
         targets: (B,) the item ids of these held-out events.
         item_count: (V,) how often each item occurs in the training data.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
-            `deepmatch_ext.data.seen_before` makes them.
+            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
+        seen_targets: What a target counts as that is in its own row's `seen`: "miss", a miss at every N, as it is
+            served; or "leave_out", the row is not looked at.
         n: The length of the lists.
         num_users: How many of the rows to look at. Above 250,000 items there are fewer, so that a look scores at most
             2^28 pairs of user and item: measured on two cores, it takes 0.4 s with 10,000 items, 3 s with 100,000 and
@@ -95,14 +103,19 @@ class TrainingWatch(keras.callbacks.Callback):
             - ``rows_changed``: the share of an embedding table's rows that have changed; of the table where it is
               smallest.
             - ``popular_share``: the share of the lists that a popularity recommender would have made too.
-            - ``percentile``: the share of the other items that rank below the target; 0.5 by chance.
+            - ``percentile``: the share of the other items that rank below the target; 0.5 by chance. Only of
+              targets that are not in `seen`; NaN if there are none.
             - ``HR@1``, ``HR@<n>``: the share of the targets in the first place, and in the first n.
             - ``cross_entropy``: of the targets, over all items; log(V - 1) for one who knows nothing. With the softmax
               loss only.
         warned: name -> the text of each warning so far.
 
     Raises:
-        ValueError: The arrays don't fit each other; when training begins: they don't fit the model.
+        ValueError: The arrays don't fit each other, or fewer than two rows remain; when training begins: they don't fit
+            the model.
+
+    Warns:
+        SeenTargetsWarning: Some targets are in their own row's `seen`. Told once, here.
 
     Example:
         >>> import warnings
@@ -130,6 +143,7 @@ class TrainingWatch(keras.callbacks.Callback):
         *,
         item_count: Any = None,
         seen: Seen | None = None,
+        seen_targets: str = "miss",
         n: int = 10,
         num_users: int = 1000,
         patience: int = 500,
@@ -142,10 +156,22 @@ class TrainingWatch(keras.callbacks.Callback):
         if len(set(lengths.values())) != 1 or min(lengths.values()) < 2:
             raise problem("`user_input`", "have the same number of rows in every array, at least 2", f"{lengths}")
         length = next(iter(lengths.values()))
-        rows = sample_rows(length, int_at_least("`num_users`", num_users, 2))
+        num_users = int_at_least("`num_users`", num_users, 2)
+        targets = None if targets is None else check_ids("`targets`", targets, 1, length=length)
+        seen = None if seen is None else check_seen("`seen`", seen, length)
+        kept = np.arange(length)
+        if targets is None:
+            one_of("`seen_targets`", seen_targets, SEEN_TARGETS)
+        else:
+            held = check_seen_targets(targets, seen, seen_targets)
+            kept = np.flatnonzero(~held) if seen_targets == "leave_out" else kept
+            if len(kept) < 2:
+                rule = "have at least 2 that are not in `seen` where seen_targets='leave_out'"
+                raise problem("`targets`", rule, f"{len(kept)} of {length}")
+        rows = kept[sample_rows(len(kept), num_users)]
         self.user_input = {name: values[rows] for name, values in arrays.items()}
-        self.targets = None if targets is None else check_ids("`targets`", targets, 1, length=length)[rows]
-        self.seen = None if seen is None else _rows_of(check_seen("`seen`", seen, length), rows)
+        self.targets = None if targets is None else targets[rows]
+        self.seen = None if seen is None else seen_rows(seen, rows)
         self.popularity = None if item_count is None else Popularity(check_item_counts("`item_count`", item_count))
         self.n = positive_int("`n`", n)
         self.patience = int_at_least("`patience`", patience, 0)
@@ -222,7 +248,7 @@ class _Look:
         self.user_input = {tensor.name: watch.user_input[tensor.name][rows] for tensor in model.user_input}
         self.num_users = len(next(iter(self.user_input.values())))
         self.targets = None if watch.targets is None else watch.targets[rows]
-        self.seen = None if watch.seen is None else _rows_of(watch.seen, np.arange(self.num_users))
+        self.seen = None if watch.seen is None else seen_rows(watch.seen, np.arange(self.num_users))
         self.popularity, self.n, self._batch_size = watch.popularity, watch.n, watch.batch_size
         self._block_size = min(1024, max(1, _BLOCK_SCORES // len(items)))
         self.is_large = self.num_items >= _MANY_ITEMS and self.num_users >= _MANY_USERS
@@ -240,12 +266,15 @@ class _Look:
             counts = np.sort(self.popularity.item_counts)
             self.consumed = float(counts[-self.n :].sum() / (counts.sum() or 1))  # what the n most popular make up
         if self.targets is not None:
-            self._num_others = self._count_others(self.targets)
+            self._held, self._num_others = in_seen(self.targets, self.seen), self._count_others()
             shares = np.bincount(self.targets) / self.num_users
             self.most_frequent = float(shares.max())
             # By chance a rank is uniform, with variance 1 / 12 as a share. Users who are alike rank one item alike, so
-            # the mean over them is as uncertain as if there were one draw for each different target.
-            self.chance = 0.5 + 3 * math.sqrt(max(1 / self.num_users, float(np.sum(shares**2))) / 12)
+            # the mean over them is as uncertain as if there were one draw for each different target. A target that is
+            # in `seen` has no rank.
+            ranked = self.targets[~self._held]
+            shares = np.bincount(ranked) / max(1, len(ranked))
+            self.chance = 0.5 + 3 * math.sqrt(max(1 / max(1, len(ranked)), float(np.sum(shares**2))) / 12)
             if self.popularity is not None:
                 score = self.popularity.score
                 self.of_popularity = self._of_targets(lambda start, stop: score(np.ones(stop - start, np.int64)))
@@ -284,19 +313,19 @@ class _Look:
 
     def _of_targets(self, score: Any) -> dict[str, float]:
         assert self.targets is not None
-        ranks = target_ranks(score, self.targets, seen=self.seen, block_size=self._block_size)
+        ranks = ranks_of(score, self.targets, self.seen, self._held, self._block_size)
         metrics = ranking_metrics(ranks, sorted({1, self.n}))
         hits = {name: value for name, value in metrics.items() if name.startswith("HR")}
-        return {"percentile": float(np.mean(1 - ranks / self._num_others)), **hits}
+        below = (1 - ranks / self._num_others)[~self._held]
+        return {"percentile": float(below.mean()) if below.size else math.nan, **hits}
 
-    def _count_others(self, targets: np.ndarray) -> np.ndarray:
-        """How many items each target is ranked against, (B,)."""
+    def _count_others(self) -> np.ndarray:
+        """How many items each target that is not in `seen` is ranked against, (B,)."""
         others = np.full(self.num_users, self.num_items - 1)
         if self.seen is not None:
             rows, items = seen_pairs(self.seen, 0, self.num_users)
             rows, items = np.divmod(np.unique(rows * (self.num_items + 1) + items), self.num_items + 1)
-            counted = (items > 0) & (items != targets[rows])
-            others -= np.bincount(rows[counted], minlength=self.num_users)
+            others -= np.bincount(rows[items > 0], minlength=self.num_users)
         return np.maximum(others, 1)
 
     def _ids(self) -> np.ndarray:
@@ -542,11 +571,3 @@ def _trained_tables(model: Any) -> Iterator[tuple[str, Any]]:
 
 def _optimizer_steps(model: Any) -> int:
     return int(raw_variable(model.optimizer.iterations).numpy())
-
-
-def _rows_of(seen: Seen, rows: np.ndarray) -> Seen:
-    """The given rows of a CSR pair, in their order."""
-    indptr, items = seen
-    lengths = np.diff(indptr)[rows]
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    return ends, items[np.repeat(indptr[rows] - ends[:-1], lengths) + np.arange(ends[-1])]

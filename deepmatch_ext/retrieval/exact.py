@@ -273,6 +273,14 @@ def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray,
 _AXES = {2: ("row", "column"), 3: ("row", "vector", "column")}
 
 
+def seen_rows(seen: Seen, rows: np.ndarray) -> Seen:
+    """The given rows, in their order."""
+    indptr, items = seen
+    lengths = np.diff(indptr)[rows]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return ends, items[np.repeat(indptr[rows] - ends[:-1], lengths) + np.arange(ends[-1])]
+
+
 def seen_pairs(seen: Seen, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """The entries of rows start..stop as (row - start, item id), repeats included."""
     indptr, items = seen
