@@ -235,7 +235,7 @@ def test_users_on_a_line(events):
 @pytest.mark.slow
 def test_a_model_that_learns_nothing_but_popularity(events, model):
     """Everyone has the same history."""
-    blank = {"hist_item": np.ones((1, MAX_LEN), "int32"), "hist_len": np.ones(1, "int32")}
+    blank = {"hist_item": np.eye(1, MAX_LEN, dtype="int32"), "hist_len": np.ones(1, "int32")}
     x = {**events.train, **{name: np.repeat(values, len(events.train["item"]), 0) for name, values in blank.items()}}
     users = {name: np.repeat(values, len(events.targets), 0) for name, values in blank.items()}
     looking = TrainingWatch(users, events.targets, item_count=events.counts, seen=events.seen, patience=events.steps)
