@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+LARGEST_INT = 2**63 - 1
+
+T = TypeVar("T")
 
 
 def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
@@ -17,11 +23,11 @@ def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
     Args:
         what: The argument, column or input, as the caller knows it.
         rule: What holds for it, as a verb phrase: "be greater than 0".
-        got: The value received, or a phrase that describes it. A string stands as it is.
+        got: The value received, or a phrase that describes it. A string is a phrase: `shown` puts quotes around one
+            that is a value.
         remedy: A whole sentence that says what to do, if that is not plain from the rule.
     """
-    text = f"{what} must {rule}; got {got if isinstance(got, str) else repr(got)}."
-    return ValueError(f"{text} {remedy}".rstrip())
+    return ValueError(f"{what} must {rule}; got {got if isinstance(got, str) else shown(got)}. {remedy}".rstrip())
 
 
 def missing_name(module: str, name: str, left_behind: Mapping[str, str]) -> Exception:
@@ -51,24 +57,41 @@ def listing(values: Any, most: int = 5) -> str:
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: text in quotes, arrays by their type and shape, nothing too long."""
+    if isinstance(value, bool | int | float | np.bool_ | np.number) and not isinstance(value, np.floating):
+        return str(value)
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return str(value) if np.shape(value) == () else f"{type(value).__name__} of {value.dtype}, shape {value.shape}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
 def positive_int(what: str, value: Any, remedy: str = "") -> int:
     """``value`` as a Python int >= 1 (NumPy integers are welcome, booleans and floats are not)."""
     return int_at_least(what, value, 1, remedy)
 
 
 def int_at_least(what: str, value: Any, least: int, remedy: str = "") -> int:
-    """``value`` as a Python int >= ``least``."""
-    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not is_integer or int(value) < least:
-        raise problem(what, f"be an integer of at least {least}", value, remedy)
-    return int(value)
+    """``value`` as a Python int >= ``least``, of 64 bits."""
+    try:
+        number = least - 1 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except Exception:  # arrays, classes and the like have an __index__ that raises errors of its own
+        number = least - 1
+    if number < least:
+        raise problem(what, f"be an integer of at least {least}", shown(value), remedy)
+    if number > LARGEST_INT:
+        raise problem(what, f"be an integer of at most {LARGEST_INT}", shown(value), remedy)
+    return number
 
 
 def positive_number(what: str, value: Any, remedy: str = "") -> float:
     """``value`` as a finite float > 0."""
-    number = _number(what, value)
-    if not 0 < number < float("inf"):
-        raise problem(what, "be a finite number greater than 0", value, remedy)
+    number = finite_number(what, value, remedy)
+    if not number > 0:
+        raise problem(what, "be a finite number greater than 0", shown(value), remedy)
     return number
 
 
@@ -76,31 +99,90 @@ def number_between(what: str, value: Any, low: float, high: float, remedy: str =
     """``value`` as a float with low <= value < high."""
     number = _number(what, value)
     if not low <= number < high:
-        raise problem(what, f"be at least {low:g} and less than {high:g}", value, remedy)
+        raise problem(what, f"be at least {low:g} and less than {high:g}", shown(value), remedy)
     return number
+
+
+def finite_number(what: str, value: Any, remedy: str = "") -> float:
+    """``value`` as a float that is neither NaN nor infinite."""
+    number = _number(what, value)
+    if not abs(number) < float("inf"):
+        raise problem(what, "be a finite number", shown(value), remedy)
+    return number
+
+
+def as_flag(what: str, value: Any) -> bool:
+    """``value`` if it is True or False; "False", for one, would count as True."""
+    if not isinstance(value, bool | np.bool_ | int | np.integer) or value not in (0, 1):
+        raise problem(what, "be True or False", shown(value))
+    return bool(value)
 
 
 def one_of(what: str, value: Any, allowed: Iterable[str]) -> str:
     """``value`` if it is one of the allowed names."""
     allowed = list(allowed)
-    if value not in allowed:
-        raise problem(what, "be one of " + ", ".join(repr(name) for name in allowed), repr(value))
+    if not isinstance(value, str) or value not in allowed:
+        raise problem(what, "be one of " + ", ".join(repr(name) for name in allowed), shown(value))
     return str(value)
+
+
+def as_text(what: str, value: Any) -> str:
+    """``value`` if it is text, and not empty."""
+    if not isinstance(value, str) or not value:
+        raise problem(what, "be text, and not empty", shown(value))
+    return str(value)
+
+
+def as_texts(what: str, values: Any) -> list[str]:
+    """A list of names; one name alone stands for a list of it."""
+    if isinstance(values, str):
+        return [values]
+    if not isinstance(values, Iterable) or isinstance(values, bytes):
+        raise problem(what, "be a list of names", shown(values))
+    names = list(values)
+    for name in names:
+        if not isinstance(name, str):
+            raise problem(what, "be a list of names, which are text", f"{shown(name)} among them")
+    return names
+
+
+def as_path(what: str, value: Any) -> Path:
+    """``value`` as a path. (A number would be taken for an open file, and closed.)"""
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise problem(what, "be a path", shown(value))
+    return Path(value)
+
+
+def instance_of(what: str, value: Any, kind: type[T], remedy: str = "") -> T:
+    """``value`` if it is of the class ``kind``."""
+    if not isinstance(value, kind):
+        raise problem(what, f"be of the class {kind.__name__}", shown(value), remedy)
+    return value
+
+
+def as_function(what: str, value: Any) -> Any:
+    """``value`` if it can be called."""
+    if not callable(value):
+        raise problem(what, "be a function", shown(value))
+    return value
 
 
 def no_duplicates(what: str, names: Iterable[Any]) -> None:
     """Refuses a name that comes twice."""
     seen: set[Any] = set()
     for name in names:
+        if not isinstance(name, Hashable):
+            raise problem(what, "be text", shown(name))
         if name in seen:
             raise problem(what, "not repeat a name", f"{name!r} twice", "Rename one of the two or leave it out.")
         seen.add(name)
 
 
 def _number(what: str, value: Any) -> float:
-    if isinstance(value, bool | str):
-        raise problem(what, "be a number", value)
+    number = np.asarray(value) if isinstance(value, int | float | np.number | np.ndarray) else None
+    if number is None or isinstance(value, bool) or number.ndim or number.dtype.kind not in "iufO":
+        raise problem(what, "be a number", shown(value))
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise problem(what, "be a number", value) from None
+        return float(number)
+    except OverflowError:
+        raise problem(what, "be a number that fits in 64 bits", shown(value)) from None

@@ -14,7 +14,7 @@ tf.data's autotuning is off: its thread sleeps for 10, 20, 40, ... ms and the en
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,17 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
+from deepmatch_ext._checks import (
+    as_flag,
+    as_path,
+    as_texts,
+    instance_of,
+    int_at_least,
+    no_duplicates,
+    positive_int,
+    problem,
+    shown,
+)
 from deepmatch_ext.data.interactions import Interactions, row_numbers
 from deepmatch_ext.data.windows import windows
 
@@ -32,6 +42,7 @@ from deepmatch_ext.data.windows import windows
 # places of row k and row k + 1 correlate by 0.4. At 16 no test that we made tells it from a permutation by NumPy.
 _ROUNDS = 16
 _RECORD_BATCH = 65_536
+_MOST_SHARDS = 10_000
 
 PathLike = str | os.PathLike[str]
 
@@ -84,10 +95,12 @@ def window_dataset(
         [8, 9] [[7, 0], [8, 7]]
         [7] [[8, 0]]
     """
+    interactions = instance_of("`interactions`", interactions, Interactions)
+    shuffle, drop_remainder = as_flag("`shuffle`", shuffle), as_flag("`drop_remainder`", drop_remainder)
     targets = row_numbers("`rows`", rows, len(interactions))
     if not len(targets):
         raise problem("`rows`", "hold at least one row", "none")
-    names = [side] if isinstance(side, str) else list(side)
+    names = as_texts("`side`", side)
     _check_windows(interactions, max_len, order, names)
     batch_size = _batch_size(batch_size, len(targets), drop_remainder)
     row_type = np.int32 if len(interactions) < 2**31 - max_len else np.int64
@@ -155,7 +168,7 @@ def parquet_dataset(
             column without a length. While it is read: ``tf.errors.InvalidArgumentError`` for a missing value.
     """
     parquet = _pyarrow_parquet()
-    files = _files(paths)
+    files, drop_remainder = _files(paths), as_flag("`drop_remainder`", drop_remainder)
     int_at_least("`shuffle_rows`", shuffle_rows, 0)
     if max_len is not None:
         positive_int("`max_len`", max_len)
@@ -245,7 +258,9 @@ def write_tfrecords(data: Mapping[str, Any] | tf.data.Dataset, prefix: PathLike,
         batches = iter([data])
     else:
         raise problem("`data`", "be columns by name or a tf.data.Dataset", type(data).__name__)
-    prefix = os.fspath(prefix)
+    if shards > _MOST_SHARDS:  # each is a file that is open
+        raise problem("`shards`", f"be at most {_MOST_SHARDS}", shards)
+    prefix = str(as_path("`prefix`", prefix))
     folder = Path(prefix).parent
     if not folder.is_dir():
         raise FileNotFoundError(f"`prefix` must be in a folder that exists; there is no {str(folder)!r}.")
@@ -304,7 +319,7 @@ def tfrecord_dataset(
         FileNotFoundError: There is no such file.
         ValueError: No files or columns, a column without a fixed shape, or a first record that does not fit them.
     """
-    files = _files(paths)
+    files, drop_remainder = _files(paths), as_flag("`drop_remainder`", drop_remainder)
     batch_size = positive_int("`batch_size`", batch_size)
     int_at_least("`shuffle_rows`", shuffle_rows, 0)
     if not isinstance(columns, Mapping) or not columns:
@@ -428,7 +443,10 @@ def _batch_size(value: Any, rows: int, drop_remainder: bool) -> int:
 
 
 def _files(paths: PathLike | Sequence[PathLike]) -> list[str]:
-    files = [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    if not isinstance(paths, str | os.PathLike | Iterable) or isinstance(paths, bytes):
+        raise problem("`paths`", "be a path or a list of paths", shown(paths))
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files = [str(as_path("Each of `paths`", path)) for path in given]
     if not files:
         raise problem("`paths`", "name at least one file", "none")
     no_duplicates("`paths`", files)
@@ -458,7 +476,7 @@ class _ParquetTable:
     def __init__(self, parquet: Any, files: list[str], columns: Sequence[str] | None, max_len: int | None) -> None:
         self._parquet = parquet
         schema = parquet.read_schema(files[0])
-        names = list(schema.names) if columns is None else [columns] if isinstance(columns, str) else list(columns)
+        names = list(schema.names) if columns is None else as_texts("`columns`", columns)
         no_duplicates("`columns`", names)
         for name in names:
             if name not in schema.names:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deepmatch_ext._checks import int_at_least, problem
+from deepmatch_ext._checks import int_at_least, problem, shown
 from deepmatch_ext.retrieval.exact import check_ids
 
 
@@ -176,6 +176,8 @@ def check_item_counts(what: str, values: Any) -> np.ndarray:
 
 
 def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:
+    if not all(hasattr(interactions, name) for name in ("users", "items", "item_vocabulary_size", "item_counts")):
+        raise problem("`interactions`", "be Interactions", shown(interactions))
     rows = check_ids("`rows`", rows, 0, len(interactions.items) - 1)
     if (rows[1:] <= rows[:-1]).any():
         raise problem("`rows`", "rise, without repeats", "rows out of order", "Sort them: np.unique(rows).")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import one_of, positive_int, problem, warn_caller
+from deepmatch_ext._checks import as_function, as_texts, one_of, positive_int, problem, shown, warn_caller
 from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs
 
 Score = Callable[[int, int], np.ndarray]
@@ -77,6 +77,7 @@ def ranks_of(
     score: Score, targets: np.ndarray, seen: Seen | None, held: np.ndarray, block_size: int = 1024
 ) -> np.ndarray:
     """``target_ranks`` without its warning, of arguments that have been checked, and ``held``, by ``in_seen``."""
+    score = as_function("`score`", score)
     ranks = np.empty(len(targets), dtype=np.int64)
     vocabulary_size = None
     for start in range(0, len(targets), block_size):
@@ -310,10 +311,13 @@ def format_table(
         popularity  0.0860
         Markov      0.1450
     """
+    if not isinstance(rows, Mapping) or not all(isinstance(figures, Mapping) for figures in rows.values()):
+        raise problem("`rows`", "be the figures of each model by its name", shown(rows))
+    columns = as_texts("`columns`", columns)
     for column in columns:
         if rows and not any(column in figures for figures in rows.values()):
             known = list(dict.fromkeys(name for figures in rows.values() for name in figures))
-            raise problem("`columns`", f"name figures that a row has ({', '.join(known)})", column)
+            raise problem("`columns`", f"name figures that a row has ({', '.join(known)})", shown(column))
     lines = [["", *columns]]
     for name, figures in rows.items():
         lines.append([name, *(f"{figures[column]:.4f}" if column in figures else "-" for column in columns)])
@@ -391,8 +395,8 @@ def in_seen(targets: np.ndarray, seen: Seen | None) -> np.ndarray:
 
 
 def _check_ns(ns: Any) -> list[int]:
-    if not isinstance(ns, Iterable) or isinstance(ns, str):
-        raise problem("`ns`", "be a sequence of integers", ns)
+    if not isinstance(ns, Iterable) or isinstance(ns, str | bytes) or (hasattr(ns, "ndim") and ns.ndim != 1):
+        raise problem("`ns`", "be a sequence of integers", shown(ns))
     checked = [positive_int("each of `ns`", n) for n in ns]
     if not checked:
         raise problem("`ns`", "hold at least one cut-off", "none")

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import one_of, problem
+from deepmatch_ext._checks import as_flag, one_of, problem
 from deepmatch_ext._compat import keras, register
 from deepmatch_ext.layers.softmax import SampledSoftmaxLayer
 
@@ -69,7 +69,7 @@ class PoolingLayer(keras.layers.Layer):
     def __init__(self, mode: str = "mean", supports_masking: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mode = one_of("`mode`", mode, _POOLINGS)
-        self.supports_masking = bool(supports_masking)
+        self.supports_masking = as_flag("`supports_masking`", supports_masking)
 
     def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
         tensors = list(inputs) if isinstance(inputs, list | tuple) else [inputs]

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, positive_int, positive_number, problem
+from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem
 from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 
 _BLOCK_ROWS = 2**16
@@ -53,11 +53,11 @@ class EmbeddingTable(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.check_ids = bool(check_ids)
+        self.check_ids = as_flag("`check_ids`", check_ids)
         self.vocabulary_size = positive_int("`vocabulary_size`", vocabulary_size)
         self.embedding_dim = positive_int("`embedding_dim`", embedding_dim)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
-        self.l2_reg = float(l2_reg)
+        self.l2_reg = number_between("`l2_reg`", l2_reg, 0, float("inf"))
         self.seed = int_at_least("`seed`", seed, 0)
         self.stddev = positive_number("`stddev`", stddev)
 
@@ -149,7 +149,7 @@ class HashIds(keras.layers.Layer):
         kwargs.setdefault("autocast", False)  # Keras 3 would make integers of floats
         super().__init__(**kwargs)
         self.num_buckets = positive_int("`num_buckets`", num_buckets)
-        self.mask_zero = bool(mask_zero)
+        self.mask_zero = as_flag("`mask_zero`", mask_zero)
         self.vocabulary_path = vocabulary_path
         self.supports_jit = False  # strings have no XLA kernels
         if vocabulary_path is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, one_of, problem
+from deepmatch_ext._checks import as_flag, number_between, one_of, problem
 from deepmatch_ext._compat import compute_dtype, keras, register
 
 MODES = ("mean", "sum", "max", "sqrtn", "last")
@@ -20,7 +20,7 @@ class HistoryPooling(keras.layers.Layer):
     def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mode = one_of("`mode`", mode, MODES)
-        self.keepdims = bool(keepdims)
+        self.keepdims = as_flag("`keepdims`", keepdims)
         self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
         if self.recency_decay and mode in ("max", "last"):
             raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which weighs nothing", recency_decay)
@@ -235,7 +235,7 @@ class SequenceWeighting(keras.layers.Layer):
 
     def __init__(self, weight_norm: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.weight_norm = bool(weight_norm)
+        self.weight_norm = as_flag("`weight_norm`", weight_norm)
 
     def call(self, inputs: Any) -> tf.Tensor:
         embeddings, valid = _embeddings_and_mask(inputs[:2], None)

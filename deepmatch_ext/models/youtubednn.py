@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, number_between, positive_int, positive_number, problem
+from deepmatch_ext._checks import (
+    as_flag,
+    int_at_least,
+    no_duplicates,
+    number_between,
+    positive_int,
+    positive_number,
+    problem,
+)
 from deepmatch_ext._compat import require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, ItemCatalogue, KnownItems, L2Normalization
@@ -131,6 +139,7 @@ def YoutubeDNN(
     item_units = _units("`item_dnn_hidden_units`", item_dnn_hidden_units)
     dim = item_units[-1] if item_units else item.embedding_dim
     hidden_units = _units("`user_dnn_hidden_units`", (dim,) if user_dnn_hidden_units is None else user_dnn_hidden_units)
+    check_ids, dnn_use_bn = as_flag("`check_ids`", check_ids), as_flag("`dnn_use_bn`", dnn_use_bn)
     temperature = positive_number("`temperature`", temperature)
     dropout = number_between("`dnn_dropout`", dnn_dropout, 0, 1)
     history_dropout = number_between("`history_dropout`", history_dropout, 0, 1)
@@ -154,7 +163,7 @@ def YoutubeDNN(
     # events stay near where larger ones were drawn. With hidden layers small tables do worse. See "What the defaults
     # rest on" in benchmarks/README.md.
     stddev = 0.05 if len(hidden_units) > 1 else 0.01
-    tables = Tables([*user_columns, *item_columns], l2_reg_embedding, seed, bool(check_ids), stddev)
+    tables = Tables([*user_columns, *item_columns], l2_reg_embedding, seed, check_ids, stddev)
     tables.keep_padding(item.embedding_name)
     unit_length = L2Normalization(name="unit_length")
     dense_settings = (dnn_activation, output_activation, dnn_use_bn, l2_reg_dnn, dropout, seed, item.embedding_name)
@@ -192,7 +201,7 @@ def YoutubeDNN(
         "item_feature_columns": item_columns,
         "user_dnn_hidden_units": hidden_units,
         "dnn_activation": dnn_activation,
-        "dnn_use_bn": bool(dnn_use_bn),
+        "dnn_use_bn": dnn_use_bn,
         "l2_reg_dnn": l2_reg_dnn,
         "l2_reg_embedding": l2_reg_embedding,
         "dnn_dropout": dropout,
@@ -206,7 +215,7 @@ def YoutubeDNN(
         "item_dnn_hidden_units": item_units,
         "item_id_dropout": item_id_dropout,
         "history_dropout": history_dropout,
-        "check_ids": bool(check_ids),
+        "check_ids": check_ids,
     }
     towers = Towers(
         user_input, user_emb, item_input, item_emb, unit_length(encode(item_id)), user_columns, item_columns
