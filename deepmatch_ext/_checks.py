@@ -6,7 +6,7 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +62,9 @@ def shown(value: Any) -> str:
     if isinstance(value, bool | int | float | np.bool_ | np.number) and not isinstance(value, np.floating):
         return str(value)
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return str(value) if np.shape(value) == () else f"{type(value).__name__} of {value.dtype}, shape {value.shape}"
+        if not np.shape(value) and hasattr(value, "tolist"):
+            return repr(value.tolist())
+        return f"{type(value).__name__} of {value.dtype}, shape {value.shape}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     text = " ".join(repr(value).split())
@@ -97,7 +99,7 @@ def positive_number(what: str, value: Any, remedy: str = "") -> float:
 
 def number_between(what: str, value: Any, low: float, high: float, remedy: str = "") -> float:
     """``value`` as a float with low <= value < high."""
-    number = _number(what, value)
+    number = _number(what, value, remedy)
     if not low <= number < high:
         raise problem(what, f"be at least {low:g} and less than {high:g}", shown(value), remedy)
     return number
@@ -105,7 +107,7 @@ def number_between(what: str, value: Any, low: float, high: float, remedy: str =
 
 def finite_number(what: str, value: Any, remedy: str = "") -> float:
     """``value`` as a float that is neither NaN nor infinite."""
-    number = _number(what, value)
+    number = _number(what, value, remedy)
     if not abs(number) < float("inf"):
         raise problem(what, "be a finite number", shown(value), remedy)
     return number
@@ -137,13 +139,21 @@ def as_texts(what: str, values: Any) -> list[str]:
     """A list of names; one name alone stands for a list of it."""
     if isinstance(values, str):
         return [values]
-    if not isinstance(values, Iterable) or isinstance(values, bytes):
-        raise problem(what, "be a list of names", shown(values))
-    names = list(values)
+    names = as_list(what, "be a list of names", values)
     for name in names:
         if not isinstance(name, str):
             raise problem(what, "be a list of names, which are text", f"{shown(name)} among them")
     return names
+
+
+def as_list(what: str, rule: str, values: Any) -> list[Any]:
+    """The elements of ``values``, which is no text."""
+    if isinstance(values, str | bytes):
+        raise problem(what, rule, shown(values))
+    try:
+        return list(values)
+    except Exception:  # no iterable, or one of no dimension
+        raise problem(what, rule, shown(values)) from None
 
 
 def as_path(what: str, value: Any) -> Path:
@@ -171,18 +181,20 @@ def no_duplicates(what: str, names: Iterable[Any]) -> None:
     """Refuses a name that comes twice."""
     seen: set[Any] = set()
     for name in names:
-        if not isinstance(name, Hashable):
-            raise problem(what, "be text", shown(name))
-        if name in seen:
+        try:
+            repeated = name in seen
+        except Exception:  # a list, say, or a tensor
+            raise problem(what, "be text", shown(name)) from None
+        if repeated:
             raise problem(what, "not repeat a name", f"{name!r} twice", "Rename one of the two or leave it out.")
         seen.add(name)
 
 
-def _number(what: str, value: Any) -> float:
+def _number(what: str, value: Any, remedy: str = "") -> float:
     number = np.asarray(value) if isinstance(value, int | float | np.number | np.ndarray) else None
     if number is None or isinstance(value, bool) or number.ndim or number.dtype.kind not in "iufO":
-        raise problem(what, "be a number", shown(value))
+        raise problem(what, "be a number", shown(value), remedy)
     try:
         return float(number)
     except OverflowError:
-        raise problem(what, "be a number that fits in 64 bits", shown(value)) from None
+        raise problem(what, "be a number that fits in 64 bits", shown(value), remedy) from None

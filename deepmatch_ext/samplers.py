@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import finite_number, number_between, positive_int, problem
+from deepmatch_ext._checks import finite_number, number_between, positive_int, problem, shown
 
 State = Mapping[str, Any]
 
@@ -375,7 +375,7 @@ class MixedSampler(Sampler):
 
     def __init__(self, samplers: Sequence[Any]) -> None:
         if not isinstance(samplers, list | tuple) or len(samplers) < 2:
-            raise problem("`samplers`", "be a list of at least two samplers", samplers)
+            raise problem("`samplers`", "be a list of at least two samplers", shown(samplers))
         self.samplers: tuple[Sampler, ...] = tuple(make_sampler(sampler) for sampler in samplers)
         in_batch = sum(sampler.in_batch for sampler in self.samplers)
         if in_batch > 1 or any(sampler.num_hard for sampler in self.samplers):

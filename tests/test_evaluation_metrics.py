@@ -310,7 +310,7 @@ def test_format_table_aligns_and_marks_what_is_missing():
         "pop           0.0859   0.5000",
         "Markov chain  1.0000        -",
     ]
-    with pytest.raises(ValueError, match=r"`columns` must name figures that a row has \(HR@10\); got HR@20"):
+    with pytest.raises(ValueError, match=r"`columns` must name figures that a row has \(HR@10\); got .HR@20."):
         format_table({"pop": {"HR@10": 0.1}}, ["HR@20"])
 
 

@@ -54,7 +54,8 @@ class Popularity:
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Popularity:
         """The popularity over the training ``rows``, (n,), sorted, of ``interactions``."""
-        return cls(interactions.item_counts(_check_rows(interactions, rows)))
+        rows = _check_rows(interactions, rows)
+        return cls(interactions.item_counts(rows))
 
     def score(self, last_items: np.ndarray) -> np.ndarray:
         """The item counts, (b, V), once for each of ``last_items`` (b,): a read-only view that holds no memory."""

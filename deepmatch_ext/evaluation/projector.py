@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import as_path, problem, shown
+from deepmatch_ext._checks import as_list, as_path, problem
 from deepmatch_ext.evaluation.report import write_whole
 
 
@@ -58,9 +58,7 @@ def write_projector(
     columns: dict[str, list[Any]] = {}
     for column, values in labels.items():
         rule = f"be {len(vectors)} entries, one for each item id and one for padding"
-        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-            raise problem(f"The labels {column!r}", rule, shown(values))
-        columns[str(column)] = list(values)
+        columns[str(column)] = as_list(f"The labels {column!r}", rule, values)
         if len(columns[str(column)]) != len(vectors):
             raise problem(f"The labels {column!r}", rule, f"{len(columns[str(column)])}")
     columns.setdefault("item_id", list(range(len(vectors))))

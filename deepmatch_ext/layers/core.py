@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, one_of, problem
+from deepmatch_ext._checks import as_flag, as_list, int_at_least, one_of, problem
 from deepmatch_ext._compat import keras, register
 from deepmatch_ext.layers.softmax import SampledSoftmaxLayer
 
@@ -36,7 +36,8 @@ class EmbeddingIndex(keras.layers.Layer):
 
     def __init__(self, index: Iterable[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.index = [int(each) for each in index]
+        ids = as_list("`index`", "be a list of ids", index)
+        self.index = [int_at_least("Each of `index`", each, 0) for each in ids]
 
     def call(self, x: Any) -> tf.Tensor:
         return tf.constant(self.index, tf.int32)

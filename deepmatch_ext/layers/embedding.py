@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem
+from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem, shown
 from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 
 _BLOCK_ROWS = 2**16
@@ -153,8 +153,8 @@ class HashIds(keras.layers.Layer):
         self.vocabulary_path = vocabulary_path
         self.supports_jit = False  # strings have no XLA kernels
         if vocabulary_path is not None:
-            if not os.path.isfile(vocabulary_path):
-                raise problem("`vocabulary_path`", "be a file of `id,key` lines", vocabulary_path)
+            if not isinstance(vocabulary_path, str | os.PathLike) or not os.path.isfile(vocabulary_path):
+                raise problem("`vocabulary_path`", "be a file of `id,key` lines", shown(vocabulary_path))
             lines = tf.lookup.TextFileInitializer(vocabulary_path, tf.string, 1, tf.int64, 0, delimiter=",")
             self._vocabulary = tf.lookup.StaticHashTable(lines, default_value=0)
 
