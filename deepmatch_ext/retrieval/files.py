@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import one_of, problem
+from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.exact import check_floats
 from deepmatch_ext.retrieval.ids import raw_ids, require_unique
@@ -304,10 +305,11 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
 
 
 def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (V,), unique, and finite vectors (V, D) in float32, V at least 1."""
+    """Ids (V,), unique and each an item's, and finite vectors (V, D) in float32, V at least 1."""
     ids = raw_ids("`ids`", ids)
     if not len(ids):
         raise problem("`ids`", "hold at least one id", "none")
+    no_item("`ids`", ids)  # refuses ids that leave nothing to stand where there is no item
     vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
     if len(vectors) != len(ids):
         raise problem("`vectors`", f"have a row for each of the {len(ids)} ids", f"shape {vectors.shape}")
