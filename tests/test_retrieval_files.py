@@ -73,7 +73,7 @@ def test_a_saved_index_answers_the_same(tmp_path, kind, metric):
 
 
 def test_another_process_gets_the_same(tmp_path):
-    index = ExactIndex(["tea", "", "naïve\0\ud800", "日本"], vectors_of(4), metric="cosine")
+    index = ExactIndex(["tea", "milk", "naïve\0\ud800", "日本"], vectors_of(4), metric="cosine")
     index.save(tmp_path / "index")
     script = f"""
         import json
@@ -274,7 +274,7 @@ CHARACTERS = st.characters(codec="utf-8")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ids=st.one_of(
-        st.lists(st.text(CHARACTERS), min_size=1, unique=True),
+        st.lists(st.text(CHARACTERS, min_size=1), min_size=1, unique=True),
         st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.int64)),
         st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.uint64)),
         st.lists(st.integers(-128, 127), min_size=1, unique=True).map(lambda x: np.array(x, np.int8)),
@@ -318,6 +318,7 @@ def test_parquet_refuses(tmp_path, monkeypatch):
     good = path.read_bytes()
     for arguments, message in [
         ({"ids": [1, 1]}, r"`ids` must be unique"),
+        ({"ids": ["", "a"]}, r"`ids` must hold no empty string"),
         ({"vectors": [[1.0], [np.nan]]}, r"`vectors` must be finite"),
         ({"metric": "l2"}, r"`metric` must be one of"),
         ({"metadata": {"id": [1, 2]}}, r"`metadata` must have no column 'id' or 'vector', and none twice; got 'id'"),
@@ -452,6 +453,76 @@ def test_postgresql_with_an_index_and_few_items_left(connection):
     assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'shop'").fetchone()[0] == 1
 
 
+@pytest.mark.parametrize("index", ["hnsw", "ivfflat"])
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_postgresql_finds_as_many_as_there_are_and_leaves_the_settings_alone(connection, index, autocommit):
+    vectors, users = vectors_of(1500, 4), vectors_of(5, 4, seed=1)
+    whole = ExactIndex(np.arange(1500), vectors)
+    write_pgvector(connection, "items", np.arange(1500), vectors, hnsw=index == "hnsw")
+    if index == "ivfflat":
+        connection.execute("CREATE INDEX ON items USING ivfflat (vector vector_ip_ops) WITH (lists = 30)")
+    # The first has had nothing, the second the 60 nearest, the third nearly all, the others all of it and three times.
+    had = [[], whole.search(users, 60)[0][1].tolist(), list(range(1495)), list(range(1500)), [*range(1400)] * 3]
+    exclude = np.cumsum([0, *map(len, had)]), [item for items in had for item in items]
+    connection.commit()
+    connection.autocommit = autocommit
+    try:
+        with connection.transaction():
+            # So small a table is read whole otherwise.
+            connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = 7")
+            plan = connection.execute("EXPLAIN SELECT id FROM items ORDER BY vector <#> '[1,0,0,0]' LIMIT 5").fetchall()
+            assert "Index Scan" in plan[1][0]
+            for n in (1, 10, 100, 1499, 1600):
+                for seen, left in [(None, [1500] * 5), (exclude, [1500, 1440, 5, 0, 100])]:
+                    ids, scores = search_pgvector(connection, "items", users, n, exclude=seen)
+                    found = np.isfinite(scores)
+                    assert found.sum(axis=1).tolist() == [min(n, most) for most in left]
+                    assert (ids[~found] == -1).all()  # 0 is an item
+                    for row, items in enumerate(had if seen else [[]] * 5):
+                        mine = ids[row][found[row]]
+                        assert len(set(mine.tolist()) - set(items)) == len(mine)
+                        assert scores[row][found[row]] == pytest.approx((vectors @ users[row])[mine], abs=1e-5)
+            assert connection.execute("SHOW hnsw.ef_search").fetchone() == ("7",)
+            connection.execute("CREATE TEMPORARY TABLE mine ON COMMIT DROP AS SELECT 1 AS x")
+            search_pgvector(connection, "items", users, 100)
+            assert connection.execute("SELECT x FROM mine").fetchall() == [(1,)]
+        search_pgvector(connection, "items", users, 100)
+        assert connection.info.transaction_status == 0  # none, as before
+        assert connection.execute("SHOW hnsw.ef_search").fetchone() == ("40",)
+    finally:
+        connection.rollback()
+        connection.autocommit = False
+
+
+def test_postgresql_asks_an_index_for_what_a_user_has_left(connection):
+    """The 60 nearest were had: HNSW gives 40 unless it is asked for more."""
+    vectors, users = vectors_of(3000, 8), vectors_of(4, 8, seed=1)
+    whole = ExactIndex(np.arange(1, 3001), vectors, metric="cosine")
+    write_pgvector(connection, "items", np.arange(1, 3001), vectors, metric="cosine", hnsw=True)
+    exclude = np.arange(0, 241, 60), whole.search(users, 60)[0].ravel()
+    with connection.transaction():
+        connection.execute("SET LOCAL enable_seqscan = off")
+        for n, seen in [(100, None), (10, exclude), (3001, exclude)]:
+            ids, scores = search_pgvector(connection, "items", users, n, exclude=seen)
+            wanted = whole.search(users, min(n, 3000), exclude=seen)[0]
+            there = np.isfinite(scores)
+            assert there.sum(axis=1).tolist() == [min(n, 3000 - (60 if seen else 0))] * 4
+            assert (ids[~there] == 0).all()
+            common = [len(set(a) & set(b)) / n for a, b in zip(ids.tolist(), wanted.tolist(), strict=True)]
+            assert min(common) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("ids", "empty"), [([5, 6], 0), ([0, 5], -1), (range(-250, 3), -251), ([-1, 0, -3], -2), (["a"], "")]
+)
+def test_postgresql_calls_no_item_by_what_is_no_id_of_the_table(connection, ids, empty):
+    write_pgvector(connection, "few", ids, np.ones((len(ids), 1)))
+    found, scores = search_pgvector(connection, "few", [[1.0]], len(ids) + 2)
+    assert sorted(found[0, : len(ids)].tolist()) == sorted(ids)
+    assert found[0, len(ids) :].tolist() == [empty, empty]
+    assert np.isfinite(scores).sum() == len(ids)
+
+
 def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
     from deepmatch_ext.retrieval import pgvector
 
@@ -461,6 +532,7 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
         (lambda: write_pgvector(connection, "plain", [1], [[1.0]]), r"table 'plain' must be one that write_pgvector"),
         (lambda: search_pgvector(connection, "none", [[1.0]], 1), r"table 'none' must be .*; got no such table"),
         (lambda: write_pgvector(connection, "kept", ["a\0"], [[1.0]]), r"no character NUL"),
+        (lambda: write_pgvector(connection, "kept", [""], [[1.0]]), r"`ids` must hold no empty string"),
         (lambda: write_pgvector(connection, "kept", [2**63], [[1.0]]), r"fit in PostgreSQL's bigint"),
         (lambda: write_pgvector(connection, "kept", [1, 1], [[1.0], [1.0]]), r"`ids` must be unique"),
         (lambda: write_pgvector(connection, "kept", [1], [[0.0]], metric="cosine"), r"length zero"),
