@@ -10,7 +10,7 @@ import numpy as np
 
 from deepmatch_ext._checks import positive_int, problem
 from deepmatch_ext.retrieval.exact import Seen, seen_pairs
-from deepmatch_ext.retrieval.files import Write
+from deepmatch_ext.retrieval.files import Write, check_record
 from deepmatch_ext.retrieval.index import VectorIndex, best_first, compiled_best_rows, spare
 
 # Candidates held at once: rows and scores of 12 bytes each, and their sorting.
@@ -233,7 +233,7 @@ class FaissIndex(VectorIndex):
         if self._family == "HNSW":
             # Replaced vectors are candidates, too, and aren't returned.
             width = max(self.effort or 0, candidates) * len(self._row_of) // len(self)
-            parameters = faiss.SearchParametersHNSW(efSearch=width, **options)
+            parameters = faiss.SearchParametersHNSW(efSearch=min(width, len(self._row_of)), **options)
         elif self._family == "IVF":
             width = min((self.effort or 1) * wider, self._searched.nlist)
             parameters = faiss.SearchParametersIVF(nprobe=width, **options)
@@ -254,10 +254,16 @@ class FaissIndex(VectorIndex):
             "rows.npy": lambda path: np.save(path, row_of, allow_pickle=False),
         }
 
-    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
-        self.factory, self._effort = settings["factory"], settings["effort"]
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
+        check_record("the settings", settings, {"factory": str})
+        self.factory, self.effort = settings["factory"], settings["effort"]
         self._adopt(_faiss().read_index(str(files["index.faiss"])))
-        self._set_rows(np.load(files["rows.npy"], allow_pickle=False))
+        rows = np.load(files["rows.npy"], allow_pickle=False)
+        current = np.sort(rows[rows >= 0])
+        if len(rows) != self._index.ntotal or (current != np.arange(len(current))).any():
+            raise problem("the rows", "be those of the vectors", f"{len(rows)} for {self._index.ntotal}")
+        self._set_rows(rows)
+        return len(current), self._index.d
 
     @staticmethod
     def _versions() -> dict[str, str]:

@@ -69,15 +69,15 @@ class Ids:
         if self.values.dtype == object:
             return self._lookup.get_indexer(_index(ids))
         # pandas would compare a mixture of signed and unsigned as floats.
-        fits = _within(ids, self.values.dtype)
-        rows = self._lookup.get_indexer(_index(np.where(fits, ids, ids.dtype.type(0)).astype(self.values.dtype)))
-        return np.where(fits, rows, -1)
+        able = fits(ids, self.values.dtype)
+        rows = self._lookup.get_indexer(_index(np.where(able, ids, ids.dtype.type(0)).astype(self.values.dtype)))
+        return np.where(able, rows, -1)
 
     def joined(self, what: str, ids: np.ndarray) -> Ids:
         """These and further ids behind them, which none of these may be."""
         self._require_kind(what, ids)
-        if self.values.dtype != object and not _within(ids, self.values.dtype).all():
-            wrong = ids[~_within(ids, self.values.dtype)]
+        if self.values.dtype != object and not fits(ids, self.values.dtype).all():
+            wrong = ids[~fits(ids, self.values.dtype)]
             raise problem(what, f"fit in {self.values.dtype}, the type of the index's ids", listing(wrong))
         there = self.rows(what, ids) >= 0
         if there.any():
@@ -104,7 +104,8 @@ class Ids:
         return len(self.values)
 
 
-def _within(ids: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def fits(ids: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Which of some integers another type of integers can hold."""
     bounds = np.iinfo(dtype)
     return (ids >= bounds.min) & (ids <= bounds.max)
 

@@ -190,8 +190,16 @@ class VectorIndex(ABC):
             raise problem(f"folder {str(folder)!r}", rule, repr(manifest["kind"]), "VectorIndex.load() reads any.")
         index = object.__new__(kinds[manifest["kind"]])
         index.metric, index.dimension = manifest["metric"], manifest["dimension"]
-        index._ids = Ids(read_ids(files["ids.json"], manifest["ids"]))
-        index._restore(manifest["settings"], files)
+        try:
+            index._ids = Ids(read_ids(files["ids.json"], manifest["ids"]))
+            held = index._restore(manifest["settings"], files)
+        except (ValueError, TypeError, KeyError, RecursionError, RuntimeError) as error:  # the last are FAISS's
+            rule = f"hold an index of kind {manifest['kind']!r}, as its manifest says"
+            raise problem(f"folder {str(folder)!r}", rule, f"{type(error).__name__}: {error}") from error
+        if not held == (len(index), index.dimension) == (manifest["count"], manifest["dimension"]):
+            rule = f"hold {manifest['count']} items of dimension {manifest['dimension']}, as its manifest says"
+            got = f"{len(index)} ids, and vectors of shape {held}"
+            raise problem(f"folder {str(folder)!r}", rule, got)
         return index
 
     def __len__(self) -> int:
@@ -246,8 +254,8 @@ class VectorIndex(ABC):
         """What the manifest should say of it, and what writes its files."""
 
     @abstractmethod
-    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
-        """The reverse."""
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
+        """The reverse. Returns the shape of the vectors that are in the files."""
 
     @staticmethod
     def _versions() -> dict[str, str]:
@@ -333,9 +341,13 @@ class ExactIndex(VectorIndex):
         blocks = (items[k : k + _ROWS_AT_ONCE].numpy() for k in range(0, len(self), _ROWS_AT_ONCE))
         return {}, {"vectors.npy": lambda path: write_array(path, tuple(items.shape), np.float32, blocks)}
 
-    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
         held = np.load(files["vectors.npy"], mmap_mode="r", allow_pickle=False)
-        self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
+        if held.ndim != 2 or held.dtype != np.float32:
+            raise problem("the vectors", "be a matrix of float32", f"{held.dtype} of shape {held.shape}")
+        if held.shape[1] == self.dimension:
+            self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
+        return held.shape
 
 
 _VECTORS, _ROWS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)

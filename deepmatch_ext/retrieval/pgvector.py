@@ -12,7 +12,7 @@ import numpy as np
 from deepmatch_ext._checks import listing, one_of, positive_int, problem
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.exact import Seen, check_floats, check_seen
-from deepmatch_ext.retrieval.files import METRICS, check_items
+from deepmatch_ext.retrieval.files import METRICS, check_items, read_record
 from deepmatch_ext.retrieval.ids import raw_ids
 from deepmatch_ext.retrieval.index import spare, unit_vectors
 
@@ -232,12 +232,15 @@ def _about(cursor: Any, table: str) -> dict[str, Any]:
     comment = cursor.execute(query, [_quoted(cursor, table)]).fetchone()[0]
     if not comment.startswith(_MARK):
         raise problem(what, rule, "another table", "Take another name, or drop it first.")
-    return json.loads(comment[len(_MARK) :])
+    return read_record(f"the comment on {what}", comment[len(_MARK) :], {"metric": METRICS, "dimension": int})
 
 
 def _kind(cursor: Any, table: str) -> str:
     query = "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'id'"
-    return cursor.execute(query, [_quoted(cursor, table)]).fetchone()[0]
+    found = cursor.execute(query, [_quoted(cursor, table)]).fetchone()
+    if found not in (("bigint",), ("text",)):
+        raise problem(f"the column 'id' of table {table!r}", "be bigint or text", found[0] if found else "none")
+    return found[0]
 
 
 def _quoted(cursor: Any, table: str) -> str:
