@@ -535,14 +535,14 @@ def test_parquet_with_other_metadata_or_columns_is_refused(tmp_path, ids):
 def test_without_pyarrow_the_command_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for call in (lambda: read_vectors(tmp_path / "x"), lambda: write_vectors(tmp_path / "x", [1], [[1.0]])):
-        with pytest.raises(ImportError, match=r"needs pyarrow: pip install 'deepmatch_ext\[parquet\]'"):
+        with pytest.raises(ImportError, match=r"_vectors\(\) needs pyarrow: pip install"):
             call()
 
 
 def test_without_psycopg_the_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     for call in (lambda: write_pgvector(None, "x", [1], [[1.0]]), lambda: search_pgvector(None, "x", [[1.0]], 1)):
-        with pytest.raises(ImportError, match=r"needs psycopg: pip install 'deepmatch_ext\[pgvector\]'"):
+        with pytest.raises(ImportError, match=r"PostgreSQL needs psycopg\[binary\]: pip install"):
             call()
 
 

@@ -594,7 +594,7 @@ def test_faiss_says_what_is_wrong(clustered, factory, message):
 
 def test_without_faiss_the_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"FaissIndex needs FAISS: pip install 'deepmatch_ext\[faiss\]'"):
+    with pytest.raises(ImportError, match=r"FaissIndex needs faiss-cpu: pip install"):
         FaissIndex([1], [[1.0]])
 
 

@@ -27,7 +27,7 @@ from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
 
 for module in ("fastapi", "uvicorn", "prometheus_client"):
-    pytest.importorskip(module, reason=f"{module} is not installed: pip install 'deepmatch_ext[serve]'")
+    pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}")
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "serve.py"
 NAMES = IdMap([f"sku-{k}" for k in range(1, VOCABULARY)])

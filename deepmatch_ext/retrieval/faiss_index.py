@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._checks import missing_extra, positive_int, problem
 from deepmatch_ext.retrieval.exact import Seen, seen_pairs
 from deepmatch_ext.retrieval.files import Write, check_record
 from deepmatch_ext.retrieval.index import VectorIndex, best_first, compiled_best_rows, spare
@@ -24,7 +24,7 @@ _MANY = 2**15
 
 
 class FaissIndex(VectorIndex):
-    """An index of the FAISS library: `pip install 'deepmatch_ext[faiss]'`.
+    """An index of the FAISS library, which the extra ``faiss`` brings.
 
     Johnson et al., "Billion-scale similarity search with GPUs" (2017), and for HNSW Malkov and Yashunin, "Efficient and
     robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs" (2016).
@@ -314,5 +314,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise ImportError("FaissIndex needs FAISS: pip install 'deepmatch_ext[faiss]'") from error
+        raise missing_extra("FaissIndex", "faiss-cpu", "faiss") from error
     return faiss

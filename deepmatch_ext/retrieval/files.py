@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import listing, one_of, problem
+from deepmatch_ext._checks import listing, missing_extra, one_of, problem
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.exact import check_floats
@@ -388,5 +388,5 @@ def _pyarrow(what: str) -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise ImportError(f"{what} needs pyarrow: pip install 'deepmatch_ext[parquet]'") from error
+        raise missing_extra(what, "pyarrow", "parquet") from error
     return pyarrow, pyarrow.parquet

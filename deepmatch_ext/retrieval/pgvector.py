@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import listing, one_of, positive_int, problem
+from deepmatch_ext._checks import listing, missing_extra, one_of, positive_int, problem
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.exact import Seen, check_floats, check_seen
 from deepmatch_ext.retrieval.files import METRICS, check_items, read_record
@@ -28,8 +28,8 @@ def write_pgvector(
     """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), by COPY.
 
     A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new. Other
-    columns belong in a table of yours beside it, and grants have to be given anew. The connection is psycopg's:
-    pip install 'deepmatch_ext[pgvector]'.
+    columns belong in a table of yours beside it, and grants have to be given anew. The connection is psycopg's,
+    which the extra ``pgvector`` brings.
 
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
@@ -209,7 +209,7 @@ def _sql() -> Any:
     try:
         from psycopg import sql
     except ImportError as error:
-        raise ImportError("PostgreSQL needs psycopg: pip install 'deepmatch_ext[pgvector]'") from error
+        raise missing_extra("PostgreSQL", "psycopg[binary]", "pgvector") from error
     return sql
 
 
