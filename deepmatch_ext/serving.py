@@ -61,7 +61,8 @@ def export_recommender(
 
     A version is a folder with a number for its name, as TensorFlow Serving wants it. It is written under another name
     and renamed, so that whoever watches the folder finds it whole or not at all; a version that exists is never
-    touched. Beside the SavedModel lies ``manifest.json``: what a server has to know to check its requests.
+    touched. Beside the SavedModel lies ``manifest.json``: what a server has to know to check its requests, and the size
+    of each file, which tells a copy that is not whole.
 
     Args:
         model: What a builder such as `YoutubeDNN` returned.
@@ -332,7 +333,9 @@ def _write(recommender: _Recommender, manifest: Mapping[str, Any], folder: Path,
         # Nothing is trained there, and gradients of our own can't be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(recommender.trackable(), str(unfinished), recommender.signatures, options)
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        paths = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        files = {path.relative_to(unfinished).as_posix(): path.stat().st_size for path in paths}
+        (unfinished / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n", encoding="utf-8")
         while True:
             target = folder / str(_highest(folder) + 1 if version is None else version)
             try:
