@@ -278,7 +278,8 @@ def write_vectors(
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: Ids are repeated, vectors are not finite, lengths differ, or a column is named ``id`` or ``vector``.
+        ValueError: Ids are repeated or empty strings, vectors are not finite, lengths differ, or a column is named
+            ``id`` or ``vector``.
 
     Example:
         >>> import tempfile
