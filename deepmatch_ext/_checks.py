@@ -51,6 +51,18 @@ def warn_caller(text: str, category: type[Warning]) -> None:
     warnings.warn(text, category, stacklevel=depth)
 
 
+def missing_extra(what: str, package: str, extra: str) -> ImportError:
+    """What to raise where a package of an optional extra is not installed.
+
+    Args:
+        what: What needs it.
+        package: What pip calls it.
+        extra: The extra of this package that brings it, in a version that fits.
+    """
+    clone = f'pip install -e ".[{extra}]"'
+    return ImportError(f'{what} needs {package}: pip install "{package}", or from a clone of deepmatch_ext {clone}')
+
+
 def listing(values: Any, most: int = 5) -> str:
     """The first few of ``values`` and how many more there are, for an error message."""
     shown = ", ".join(repr(value) for value in np.asarray(values[:most]).tolist())

@@ -255,7 +255,7 @@ def plot(path: str, history: History, ranks: dict[str, np.ndarray]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print("\nNo plot without matplotlib: pip install 'deepmatch_ext[examples]'")
+        print("\nNo plot without matplotlib: pip install matplotlib")
         return
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -466,7 +466,7 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"pip install 'deepmatch_ext\[parquet\]'"):
+    with pytest.raises(ImportError, match=r"parquet_dataset\(\) needs pyarrow: pip install"):
         parquet_dataset("events.parquet", 4)
 
 

@@ -202,7 +202,7 @@ def test_without_known_genres_or_users_there_are_no_side_features(example, movie
 def test_without_matplotlib_one_line_says_what_to_install(example, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # importing it now fails
     example.plot(str(tmp_path / "none.png"), {"loss": [1.0], "val_NDCG@10": [0.1]}, {"Markov": np.array([3])})
-    assert capsys.readouterr().out.strip() == "No plot without matplotlib: pip install 'deepmatch_ext[examples]'"
+    assert capsys.readouterr().out.strip() == "No plot without matplotlib: pip install matplotlib"
     assert not (tmp_path / "none.png").exists()
 
 

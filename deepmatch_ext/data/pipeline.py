@@ -30,6 +30,7 @@ from deepmatch_ext._checks import (
     as_texts,
     instance_of,
     int_at_least,
+    missing_extra,
     no_duplicates,
     positive_int,
     problem,
@@ -144,7 +145,7 @@ def parquet_dataset(
     (``pyarrow.parquet.write_table(..., row_group_size=10_000)``) or the rows in no order. Three blocks are in memory
     at a time and two in a saved iterator, each of ``shuffle_rows`` rows or one row group, whichever is more.
 
-    Needs pyarrow: ``pip install 'deepmatch_ext[parquet]'``.
+    Needs pyarrow, which the extra ``parquet`` brings.
 
     Args:
         paths: One file, or several with the same columns.
@@ -460,8 +461,7 @@ def _pyarrow_parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        message = "parquet_dataset() needs pyarrow: pip install 'deepmatch_ext[parquet]'"
-        raise ImportError(message) from error
+        raise missing_extra("parquet_dataset()", "pyarrow", "parquet") from error
     return pyarrow.parquet
 
 

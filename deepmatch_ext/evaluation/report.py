@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import missing_extra, problem
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
 from deepmatch_ext.evaluation.metrics import (
@@ -232,7 +232,7 @@ def _matplotlib_figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("write_report() needs matplotlib: pip install 'deepmatch_ext[report]'") from error
+        raise missing_extra("write_report()", "matplotlib", "report") from error
     return Figure
 
 

@@ -43,7 +43,7 @@ def top_n(
 
     Returns:
         ``(ids, scores)``: (B, N) int64 and (B, N) float32. Where fewer than ``n`` items are left for a user, the rest
-        of the row is id 0 with score -inf.
+        of the row is id 0 with score -inf; `IdMap.decode` takes such rows.
 
     Raises:
         ValueError: The vectors are not finite or their shapes do not fit, ``n`` is out of 1..V-1, or ``exclude`` is
