@@ -16,6 +16,8 @@ import pandas as pd
 from deepmatch_ext._checks import positive_int, problem
 from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs
 
+NAME_FORMAT = "{metric}@{n}"
+
 Score = Callable[[int, int], np.ndarray]
 """``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop; column 0 is padding."""
 
@@ -81,7 +83,11 @@ def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None,
 
 
 def ranking_metrics(
-    ranks: np.ndarray, ns: Sequence[int] = (10, 50), *, groups: np.ndarray | None = None
+    ranks: np.ndarray,
+    ns: Sequence[int] = (10, 50),
+    *,
+    groups: np.ndarray | None = None,
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """Hit rate, NDCG, MRR and recall at each N, averaged over users.
 
@@ -99,12 +105,15 @@ def ranking_metrics(
         groups: The user of each row, (B,), integers or strings in any order. A user's rows should be different targets
             in one ranking (the same scores and seen items). Two targets cannot share a place: the user's i-th best
             rank (from 0) is taken as at least i, which keeps every figure within 0..1.
+        name_format: How figures are named, from ``metric`` and ``n``. Some experiment trackers refuse ``@``, so give
+            them ``"{metric}_at_{n}"``.
 
     Returns:
         ``{"HR@10": ..., "NDCG@10": ..., "MRR@10": ..., "Recall@10": ..., "HR@50": ...}``, all within 0..1.
 
     Raises:
-        ValueError: ``ranks`` is empty or negative, ``ns`` is empty or below 1, or ``groups`` has another shape.
+        ValueError: ``ranks`` is empty or negative, ``ns`` is empty or below 1, ``groups`` has another shape, or
+            ``name_format`` does not name metric and n.
 
     Example:
         >>> import numpy as np
@@ -114,6 +123,7 @@ def ranking_metrics(
         0.5
     """
     ns = _check_ns(ns)
+    check_name_format(name_format)
     ranks = check_ids("`ranks`", ranks, 0)
     if ranks.size == 0:
         raise problem("`ranks`", "hold at least one rank", "none")
@@ -125,16 +135,19 @@ def ranking_metrics(
     # Rows of one user that were scored apart may both claim a place: rounding, or other seen items.
     ranks = np.maximum(ranks, place)
     best = ranks[place == 0]
-    metrics = {}
+    metrics: dict[str, float] = {}
     for n in ns:
         hit = ranks < n
         gain = np.where(hit, 1 / np.log2(ranks + 2.0), 0.0)
         most = np.minimum(num_targets, n)
         ideal = np.cumsum(1 / np.log2(np.arange(most.max()) + 2.0))[most - 1]
-        metrics[f"HR@{n}"] = float((best < n).mean())
-        metrics[f"NDCG@{n}"] = float((np.bincount(users, weights=gain) / ideal).mean())
-        metrics[f"MRR@{n}"] = float(np.where(best < n, 1 / (best + 1.0), 0.0).mean())
-        metrics[f"Recall@{n}"] = float((np.bincount(users, weights=hit) / num_targets).mean())
+        figures = {
+            "HR": (best < n).mean(),
+            "NDCG": (np.bincount(users, weights=gain) / ideal).mean(),
+            "MRR": np.where(best < n, 1 / (best + 1.0), 0.0).mean(),
+            "Recall": (np.bincount(users, weights=hit) / num_targets).mean(),
+        }
+        metrics |= {name_format.format(metric=metric, n=n): float(value) for metric, value in figures.items()}
     return metrics
 
 
@@ -146,6 +159,7 @@ def evaluate(
     ns: Sequence[int] = (10, 50),
     groups: np.ndarray | None = None,
     block_size: int = 1024,
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """The ranking metrics of any scorer: ``ranking_metrics`` of its ``target_ranks``.
 
@@ -157,6 +171,7 @@ def evaluate(
         groups: The user of each row, (B,), where a user may have several targets. An item that is the target of one
             user twice counts once, by its first row.
         block_size: Rows scored at once.
+        name_format: As in ``ranking_metrics``.
 
     Returns:
         The figures that ``ranking_metrics`` describes.
@@ -171,13 +186,14 @@ def evaluate(
         {'HR@1': 0.5, 'NDCG@1': 0.5, 'MRR@1': 0.5, 'Recall@1': 0.5}
     """
     ns = _check_ns(ns)  # before the scoring, which may take long
+    check_name_format(name_format)
     targets = check_targets(targets)
     users = None if groups is None else _check_groups(groups, len(targets))
     ranks = target_ranks(score, targets, seen=seen, block_size=block_size)
     if users is not None:
         _, first = np.unique(users * (targets.max() + 1) + targets, return_index=True)
         ranks, users = ranks[first], users[first]
-    return ranking_metrics(ranks, ns, groups=users)
+    return ranking_metrics(ranks, ns, groups=users, name_format=name_format)
 
 
 def evaluate_vectors(
@@ -189,6 +205,7 @@ def evaluate_vectors(
     ns: Sequence[int] = (10, 50),
     groups: np.ndarray | None = None,
     block_size: int = 1024,
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """The ranking metrics of two towers: the score is the inner product, in float32.
 
@@ -200,6 +217,7 @@ def evaluate_vectors(
         ns: As in ``evaluate``.
         groups: As in ``evaluate``.
         block_size: Rows scored at once; the largest arrays held are (block_size, V).
+        name_format: As in ``ranking_metrics``.
 
     Returns:
         The figures that ``ranking_metrics`` describes.
@@ -222,6 +240,7 @@ def evaluate_vectors(
         ns=ns,
         groups=groups,
         block_size=block_size,
+        name_format=name_format,
     )
 
 
@@ -289,6 +308,17 @@ def _check_ns(ns: Any) -> list[int]:
     if not checked:
         raise problem("`ns`", "hold at least one cut-off", "none")
     return checked
+
+
+def check_name_format(name_format: Any) -> str:
+    """``name_format`` if it makes a name of its own for each metric and n."""
+    try:
+        names = {name_format.format(metric=metric, n=n) for metric in ("HR", "MRR") for n in (1, 10)}
+    except (AttributeError, IndexError, KeyError, ValueError):
+        names = set()
+    if len(names) < 4:
+        raise problem("`name_format`", "be text with {metric} and {n} in it", repr(name_format))
+    return str(name_format)
 
 
 def _check_groups(values: Any, length: int) -> np.ndarray:
