@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -110,18 +111,77 @@ def check_optimizer(model: Any) -> None:
         )
 
 
-def check_loss(model: Any) -> None:
+# Packages whose losses and metrics compare predictions with labels.
+_COMPARING = ("keras", "keras_rs", "tf_keras", "tensorflow_addons", "tensorflow_ranking")
+
+
+def check_loss(given: Any) -> None:
     """Refuses a loss of Keras's: of an output that is a loss already, a cross-entropy or an error teaches nothing."""
-    given = getattr(model, "loss", None)
-    for loss in given.values() if isinstance(given, dict) else given if isinstance(given, list | tuple) else [given]:
+    for loss in _leaves(given):
         made = keras.losses.get(loss) if isinstance(loss, str) else loss
-        made = getattr(made, "fn", made)  # of a function that Keras has wrapped
-        if made is not None and str(made.__module__).split(".")[0] in ("keras", "tf_keras"):
-            got = getattr(made, "__name__", made)
+        if _compares(made, "call"):
             raise ValueError(
-                f"`loss` must be `sampledsoftmaxloss`, or a function of your own; got {got}. The model's output is the "
-                "loss of each example already: compile(optimizer, sampledsoftmaxloss), from deepmatch_ext.utils."
+                f"`loss` must be `sampledsoftmaxloss`, or a function of your own; got {_name_of(made)}. The model's "
+                "output is the loss of each example already: compile(optimizer) is enough."
             )
+
+
+def check_metrics(what: str, given: Any) -> None:
+    """Refuses metrics of Keras's: they would compare the loss of each example with a label that says nothing."""
+    for metric in _leaves(given):
+        made = metric
+        if isinstance(metric, str):
+            try:
+                made = keras.metrics.get(metric)
+            except ValueError:  # a name that only `compile` knows, such as "accuracy"
+                made = None
+        if not callable(made) or _compares(made, "update_state"):
+            got = repr(metric) if isinstance(metric, str) else _name_of(metric)
+            raise ValueError(
+                f"`{what}` must hold functions of your own alone; got {got}. The model's output is the loss of each "
+                "example, which no metric of Keras's is made for. For hit rate, NDCG, MRR and recall take the callback "
+                "deepmatch_ext.evaluation.RetrievalMetrics."
+            )
+
+
+def _leaves(given: Any) -> list[Any]:
+    """What is given to `compile` alone, in a list, or by the output's name."""
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    if isinstance(given, list | tuple):
+        return [leaf for each in given for leaf in _leaves(each)]
+    return [] if given is None else [given]
+
+
+def _compares(made: Any, method: str) -> bool:
+    """Whether a loss or metric computes by code of those packages; subclasses and wrappers of one's own code don't."""
+    while isinstance(made, functools.partial):
+        made = made.func
+    if isinstance(made, type) and not _is_of(made, _COMPARING):
+        made = made()
+    kind = made if isinstance(made, type) else type(made)
+    author = next((each for each in kind.__mro__ if method in vars(each)), None)
+    if not _is_of(made if author is None else author, _COMPARING):
+        return False
+    wrapped = getattr(made, "fn", None) or getattr(made, "_fn", None)
+    return wrapped is None or _compares(wrapped, method)
+
+
+def _is_of(made: Any, packages: tuple[str, ...]) -> bool:
+    """Whether a class or function comes from one of the packages."""
+    return str(getattr(made, "__module__", "")).split(".")[0] in packages
+
+
+def _name_of(made: Any) -> str:
+    wrapped = getattr(made, "fn", None) or getattr(made, "_fn", None) or made
+    return str(getattr(wrapped, "__name__", type(made).__name__))
+
+
+def compile_as_saved(model: Any, config: dict[str, Any]) -> None:
+    """What Keras's ``compile_from_config`` does, which leaves models alone that have a ``compile`` of their own."""
+    model.compile(**_saving.deserialize_keras_object(config))
+    if isinstance(model.optimizer, keras.optimizers.Optimizer):  # Keras 2's legacy ones build themselves
+        model.optimizer.build(model.trainable_variables)
 
 
 def input_name(tensor: Any) -> str:
@@ -144,8 +204,11 @@ def is_table(variable: Any) -> bool:
 
 
 def add_state(layer: Any, name: str, value: Any) -> Any:
-    """A non-trainable weight that starts as ``value`` (a NumPy array), kept in its dtype and saved with the model."""
-    return layer.add_weight(
+    """A non-trainable weight that starts as ``value`` (a NumPy array), kept in its dtype and saved with the model.
+
+    It becomes an attribute of the layer, `_<name>`: ``tf.train.Checkpoint`` does not look into Keras 3's dictionaries.
+    """
+    weight = layer.add_weight(
         name=name,
         shape=value.shape,
         dtype=str(value.dtype),
@@ -153,6 +216,8 @@ def add_state(layer: Any, name: str, value: Any) -> Any:
         trainable=False,
         **_NO_CAST,
     )
+    setattr(layer, f"_{name}", weight)
+    return weight
 
 
 def raw_variable(weight: Any) -> tf.Variable:

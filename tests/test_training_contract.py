@@ -430,18 +430,6 @@ def test_a_frame_trains_like_its_columns():
         model.fit(frame[["item"]], verbose=0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["binary_crossentropy", tf.keras.losses.MeanSquaredError()])
-def test_a_loss_of_a_loss_is_refused(loss):
-    model = small_model()
-    model.compile("sgd", loss)
-    for train in (model.fit, model.train_on_batch):
-        with pytest.raises(ValueError, match=r"`loss` must be `sampledsoftmaxloss`.*; got (binary_cross|mean_sq)"):
-            train(small_input())
-    model.compile("sgd", lambda y, output: 2 * tf.reduce_mean(output))
-    assert model.train_on_batch(small_input()) is not None
-
-
 def test_a_strategy_of_several_replicas_is_refused():
     strategy = mock.patch.object(tf.distribute, "get_strategy", return_value=mock.Mock(num_replicas_in_sync=2))
     with strategy, pytest.raises(ValueError, match=r"The model must be built for one device; got .* of 2 replicas"):

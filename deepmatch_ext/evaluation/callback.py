@@ -10,6 +10,7 @@ import numpy as np
 from deepmatch_ext._checks import one_of, positive_int, problem
 from deepmatch_ext._compat import keras
 from deepmatch_ext.evaluation.metrics import (
+    NAME_FORMAT,
     Seen,
     check_groups,
     check_seen_targets,
@@ -25,8 +26,9 @@ class RetrievalMetrics(keras.callbacks.Callback):
     """Ranks each user's held-out item among all items after every epoch, and adds the metrics to Keras's logs.
 
     They appear beside the loss, under ``val_HR@10`` and so on, in the progress bar, in ``History``, and for other
-    callbacks that stand behind this one. The loss tells little here: it is sampled, and falls on when the ranking has
-    long stopped to get better.
+    callbacks that stand behind this one. `fit` sees to it that Keras's EarlyStopping, ModelCheckpoint and the like take
+    the highest value for the best, and refuses them in front. The loss tells little here: it is sampled, and falls on
+    when the ranking has long stopped to get better.
 
     `best`, the best weights and `patience` go by the epochs of one call of ``fit``. A run that Keras's BackupAndRestore
     takes up again begins anew with them.
@@ -40,12 +42,15 @@ class RetrievalMetrics(keras.callbacks.Callback):
             served; or "leave_out", the row counts in no average, and is not encoded.
         ns: Metrics at each of these lengths.
         groups: (B,) which rows belong to one user, where users have several held-out events.
-        monitor: The metric that early stopping and the best weights go by; higher is better.
+        monitor: The metric that early stopping and the best weights go by; higher is better. None: NDCG at 10.
         patience: Stop after this many epochs without a better `monitor`. None: never.
         restore_best_weights: Put back the weights of the best epoch when training ends.
         batch_size: Users encoded at a time.
+        name_format: How the metrics are named behind ``val_``. Experiment trackers that refuse ``@``, such as MLflow,
+            take ``"{metric}_at_{n}"``.
 
     Attributes:
+        figure_modes: The metrics' names in the logs, each with ``"max"``, since higher is better.
         best: The best value of `monitor`, and ``best_epoch`` its epoch, counted from 0.
 
     Raises:
@@ -69,10 +74,11 @@ class RetrievalMetrics(keras.callbacks.Callback):
         seen_targets: str = "miss",
         ns: Sequence[int] = (10, 50),
         groups: Any = None,
-        monitor: str = "val_NDCG@10",
+        monitor: str | None = None,
         patience: int | None = None,
         restore_best_weights: bool = False,
         batch_size: int = 4096,
+        name_format: str = NAME_FORMAT,
     ) -> None:
         super().__init__()
         self.user_input = {name: np.asarray(values) for name, values in user_input.items()}
@@ -84,9 +90,11 @@ class RetrievalMetrics(keras.callbacks.Callback):
                 )
         self.seen = None if seen is None else check_seen("`seen`", seen, len(self.targets))
         self.groups = None if groups is None else check_groups(groups, len(self.targets))
-        self.ns = tuple(ns)
-        names = [f"val_{name}" for name in ranking_metrics(np.zeros(1, np.int64), self.ns)]
-        self.monitor = one_of("`monitor`", monitor, names)
+        self.ns, self.name_format = tuple(ns), name_format
+        names = ranking_metrics(np.zeros(1, np.int64), self.ns, name_format=name_format)
+        self.figure_modes = {f"val_{name}": "max" for name in names}
+        default = f"val_{name_format.format(metric='NDCG', n=10)}"
+        self.monitor = one_of("`monitor`", default if monitor is None else monitor, self.figure_modes)
         self.patience = patience if patience is None else positive_int("`patience`", patience)
         self.restore_best_weights = bool(restore_best_weights)
         self.batch_size = positive_int("`batch_size`", batch_size)
@@ -131,4 +139,4 @@ class RetrievalMetrics(keras.callbacks.Callback):
             self.model.user_vectors(self.user_input, self.batch_size), self.model.item_vectors()
         )
         ranks = ranks_of(lambda start, stop: users[start:stop] @ items.T, self.targets, self.seen, self._held)
-        return metrics_of(ranks, self.targets, self.ns, self.groups, "miss")
+        return metrics_of(ranks, self.targets, self.ns, self.groups, "miss", self.name_format)

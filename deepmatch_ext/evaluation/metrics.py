@@ -17,6 +17,8 @@ import pandas as pd
 from deepmatch_ext._checks import as_function, as_texts, one_of, positive_int, problem, shown, warn_caller
 from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs
 
+NAME_FORMAT = "{metric}@{n}"
+
 Score = Callable[[int, int], np.ndarray]
 """``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop; column 0 is padding."""
 
@@ -110,6 +112,7 @@ def ranking_metrics(
     *,
     groups: np.ndarray | None = None,
     seen_targets: str = "miss",
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """Hit rate, NDCG, MRR and recall at each N, averaged over users.
 
@@ -130,13 +133,15 @@ def ranking_metrics(
             rank (from 0) is taken as at least i, which keeps every figure within 0..1.
         seen_targets: What a rank of ``MISSED`` counts as: "miss", a miss at every N, as it is served; or "leave_out",
             the row counts in no average.
+        name_format: How figures are named, from ``metric`` and ``n``. Some experiment trackers refuse ``@``, so give
+            them ``"{metric}_at_{n}"``.
 
     Returns:
         ``{"HR@10": ..., "NDCG@10": ..., "MRR@10": ..., "Recall@10": ..., "HR@50": ...}``, all within 0..1.
 
     Raises:
-        ValueError: ``ranks`` is empty or negative, ``ns`` is empty or below 1, ``groups`` has another shape, or every
-            row is left out.
+        ValueError: ``ranks`` is empty or negative, ``ns`` is empty or below 1, ``groups`` has another shape, every row
+            is left out, or ``name_format`` does not name metric and n.
 
     Example:
         >>> import numpy as np
@@ -149,6 +154,7 @@ def ranking_metrics(
     """
     ns = _check_ns(ns)
     one_of("`seen_targets`", seen_targets, SEEN_TARGETS)
+    check_name_format(name_format)
     ranks = check_ids("`ranks`", ranks, 0)
     if ranks.size == 0:
         raise problem("`ranks`", "hold at least one rank", "none")
@@ -166,17 +172,20 @@ def ranking_metrics(
     # Rows of one user that were scored apart may both claim a place: rounding, or other seen items.
     ranks = np.maximum(ranks, place)
     best = ranks[place == 0]
-    metrics = {}
+    metrics: dict[str, float] = {}
     for n in ns:
         within = min(n, MISSED)  # which is a miss at every N
         hit, hits_first = ranks < within, best < within
         gain = np.where(hit, 1 / np.log2(ranks + 2.0), 0.0)
         most = np.minimum(num_targets, n)
         ideal = np.cumsum(1 / np.log2(np.arange(most.max()) + 2.0))[most - 1]
-        metrics[f"HR@{n}"] = float(hits_first.mean())
-        metrics[f"NDCG@{n}"] = float((np.bincount(users, weights=gain) / ideal).mean())
-        metrics[f"MRR@{n}"] = float(np.where(hits_first, 1 / (best + 1.0), 0.0).mean())
-        metrics[f"Recall@{n}"] = float((np.bincount(users, weights=hit) / num_targets).mean())
+        figures = {
+            "HR": hits_first.mean(),
+            "NDCG": (np.bincount(users, weights=gain) / ideal).mean(),
+            "MRR": np.where(hits_first, 1 / (best + 1.0), 0.0).mean(),
+            "Recall": (np.bincount(users, weights=hit) / num_targets).mean(),
+        }
+        metrics |= {name_format.format(metric=metric, n=n): float(value) for metric, value in figures.items()}
     return metrics
 
 
@@ -189,6 +198,7 @@ def evaluate(
     ns: Sequence[int] = (10, 50),
     groups: np.ndarray | None = None,
     block_size: int = 1024,
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """The ranking metrics of any scorer: ``ranking_metrics`` of its ``target_ranks``.
 
@@ -203,6 +213,7 @@ def evaluate(
         groups: The user of each row, (B,), where a user may have several targets. An item that is the target of one
             user twice counts once, by its first row that is not left out.
         block_size: Rows scored at once.
+        name_format: As in ``ranking_metrics``.
 
     Returns:
         The figures that ``ranking_metrics`` describes.
@@ -221,22 +232,28 @@ def evaluate(
     """
     ns = _check_ns(ns)  # before the scoring, which may take long
     block_size = positive_int("`block_size`", block_size)
+    check_name_format(name_format)
     targets = check_targets(targets)
     users = None if groups is None else check_groups(groups, len(targets))
     seen = None if seen is None else check_seen("`seen`", seen, len(targets))
     held = check_seen_targets(targets, seen, seen_targets)
-    return metrics_of(ranks_of(score, targets, seen, held, block_size), targets, ns, users, seen_targets)
+    return metrics_of(ranks_of(score, targets, seen, held, block_size), targets, ns, users, seen_targets, name_format)
 
 
 def metrics_of(
-    ranks: np.ndarray, targets: np.ndarray, ns: Sequence[int], users: np.ndarray | None, seen_targets: str
+    ranks: np.ndarray,
+    targets: np.ndarray,
+    ns: Sequence[int],
+    users: np.ndarray | None,
+    seen_targets: str,
+    name_format: str,
 ) -> dict[str, float]:
     """``ranking_metrics`` of the ranks of ``targets``, each target of a user once; ``users`` as by `check_groups`."""
     if users is not None:
         kept = np.flatnonzero(ranks != MISSED) if seen_targets == "leave_out" else np.arange(len(ranks))
         _, first = np.unique(users[kept] * (targets.max() + 1) + targets[kept], return_index=True)
         ranks, users = ranks[kept[first]], users[kept[first]]
-    return ranking_metrics(ranks, ns, groups=users, seen_targets=seen_targets)
+    return ranking_metrics(ranks, ns, groups=users, seen_targets=seen_targets, name_format=name_format)
 
 
 def evaluate_vectors(
@@ -249,6 +266,7 @@ def evaluate_vectors(
     ns: Sequence[int] = (10, 50),
     groups: np.ndarray | None = None,
     block_size: int = 1024,
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """The ranking metrics of two towers: the score is the inner product, in float32.
 
@@ -261,6 +279,7 @@ def evaluate_vectors(
         ns: As in ``evaluate``.
         groups: As in ``evaluate``.
         block_size: Rows scored at once; the largest arrays held are (block_size, V).
+        name_format: As in ``ranking_metrics``.
 
     Returns:
         The figures that ``ranking_metrics`` describes.
@@ -287,6 +306,7 @@ def evaluate_vectors(
         ns=ns,
         groups=groups,
         block_size=block_size,
+        name_format=name_format,
     )
 
 
@@ -401,6 +421,17 @@ def _check_ns(ns: Any) -> list[int]:
     if not checked:
         raise problem("`ns`", "hold at least one cut-off", "none")
     return checked
+
+
+def check_name_format(name_format: Any) -> str:
+    """``name_format`` if it makes a name of its own for each metric and n."""
+    try:
+        names = {name_format.format(metric=metric, n=n) for metric in ("HR", "MRR") for n in (1, 10)}
+    except Exception:  # whatever is no such text
+        names = set()
+    if len(names) < 4:
+        raise problem("`name_format`", "be text with {metric} and {n} in it", shown(name_format))
+    return str(name_format)
 
 
 def check_groups(values: Any, length: int) -> np.ndarray:

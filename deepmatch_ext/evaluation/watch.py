@@ -22,7 +22,9 @@ from deepmatch_ext.evaluation.collapse import (
     sample_rows,
 )
 from deepmatch_ext.evaluation.metrics import (
+    NAME_FORMAT,
     SEEN_TARGETS,
+    check_name_format,
     check_seen_targets,
     in_seen,
     ranking_metrics,
@@ -51,6 +53,12 @@ _MANY_ITEMS, _MANY_USERS = 100, 30  # with fewer, a perfect ranking means little
 _MAX_SCORES = 2**28  # pairs of user and item that a look scores, in blocks of
 _BLOCK_SCORES = 2**24
 _MAX_ROWS = 1000  # rows of each embedding table that are compared with what they were
+
+# Which values of the figures are farther from what is warned of.
+_MODES = {
+    **dict.fromkeys(["score_correlation", "user_cosine", "row_size", "popular_share", "cross_entropy"], "min"),
+    **dict.fromkeys(["user_rank", "coverage", "rows_changed", "percentile"], "max"),
+}
 
 Finding = tuple[str, str]  # the name of what was found, and the text of the warning
 
@@ -92,8 +100,11 @@ class TrainingWatch(keras.callbacks.Callback):
         patience: For how many training steps (not epochs) vectors, lists and ranking may look collapsed: healthy ones
             do at first, since popularity is learnt first.
         batch_size: Users encoded at a time.
+        name_format: How the hit rates are named. Experiment trackers that refuse ``@`` take ``"{metric}_at_{n}"``.
 
     Attributes:
+        figure_modes: The figures' names in the logs, each with ``"max"`` or ``"min"``: which values are farther from
+            what the watch warns of. Callbacks behind this one that monitor a figure go by it.
         history: name -> the figure after each epoch. Keras's logs have them too, as ``watch_<name>``:
 
             - ``score_correlation``, ``user_cosine``, ``user_rank``: as in `deepmatch_ext.evaluation.likeness`.
@@ -148,6 +159,7 @@ class TrainingWatch(keras.callbacks.Callback):
         num_users: int = 1000,
         patience: int = 500,
         batch_size: int = 4096,
+        name_format: str = NAME_FORMAT,
     ) -> None:
         require_eager(type(self).__name__)
         super().__init__()
@@ -176,6 +188,9 @@ class TrainingWatch(keras.callbacks.Callback):
         self.n = positive_int("`n`", n)
         self.patience = int_at_least("`patience`", patience, 0)
         self.batch_size = positive_int("`batch_size`", batch_size)
+        hits = {f"HR@{k}": check_name_format(name_format).format(metric="HR", n=k) for k in (1, self.n)}
+        self._names = {**dict(zip(_MODES, _MODES, strict=True)), **hits}
+        self.figure_modes = {f"watch_{name}": _MODES.get(figure, "max") for figure, name in self._names.items()}
         self.history: dict[str, list[float]] = {}
         self.warned: dict[str, str] = {}
         self._look: _Look | None = None
@@ -186,7 +201,7 @@ class TrainingWatch(keras.callbacks.Callback):
         if self._look is not None and self._look.model is self.model:
             return  # the same training goes on, in another call of `fit`
         self._look = _Look(self, self.model)
-        self.history = {name: [] for name in self._look.names}
+        self.history = {self._names[figure]: [] for figure in self._look.names}
         self.warned, self._absent_at, self._steps = {}, {}, 0
         self._warn(_of_temperature(self._look))
         self._warn(_of_input(self._look))
@@ -209,7 +224,8 @@ class TrainingWatch(keras.callbacks.Callback):
             found += self._lasting(_of_likeness(look, figures), _of_lists(look, figures), _of_ranking(look, figures))
         else:
             figures = dict.fromkeys(look.names, math.nan)
-        for name, value in figures.items():
+        for figure, value in figures.items():
+            name = self._names[figure]
             self.history[name].append(value)
             if logs is not None:
                 logs[f"watch_{name}"] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,11 @@ from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
     KERAS_3,
     check_loss,
+    check_metrics,
     check_optimizer,
     compilation_here,
     compilation_kept,
+    compile_as_saved,
     deserialize,
     eager_is_on,
     global_policy_name,
@@ -33,6 +36,7 @@ from deepmatch_ext._compat import (
 )
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
 from deepmatch_ext.layers import own_objects
+from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._checking import (
     CheckedSequence,
     CheckInWorker,
@@ -46,6 +50,7 @@ from deepmatch_ext.models._checking import (
     number_of_batches,
 )
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
+from deepmatch_ext.models._monitoring import agree_on_figures
 from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
 from deepmatch_ext.models._resuming import TrainingPlace
 from deepmatch_ext.models._towers import layer_name
@@ -125,6 +130,23 @@ class RetrievalModel(keras.Model):
     user_embedding = user_emb
     item_embedding = item_emb
 
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Keras's ``compile``. The optimizer is enough: the output is the loss of each example already.
+
+        Args:
+            optimizer: As in Keras, by name or an instance.
+            loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own.
+            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold what is your own.
+
+        Raises:
+            ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
+        """
+        given = inspect.signature(super().compile).bind(optimizer, loss, *args, **kwargs).arguments
+        check_loss(loss)
+        for name in ("metrics", "weighted_metrics"):
+            check_metrics(name, given.get(name))
+        super().compile(optimizer, sampledsoftmaxloss if loss is None else loss, *args, **kwargs)
+
     def fit(
         self,
         x: Any = None,
@@ -146,14 +168,18 @@ class RetrievalModel(keras.Model):
         and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
         rows. (Without eager mode the order is Keras's.)
 
+        Callbacks such as EarlyStopping that monitor a figure of `deepmatch_ext.evaluation`'s callbacks stand behind
+        these; they need no ``mode``.
+
         Raises:
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
-                Datasets, generators and sequences are refused at the batch that is wrong.
+                Datasets, generators and sequences are refused at the batch that is wrong. Or callbacks don't agree on
+                a figure: one stands in front of what adds it, or has the contrary ``mode``.
         """
         leave_jit_off(self)
         check_optimizer(self)
-        check_loss(self)
         check_class_weight(class_weight)
+        agree_on_figures(callbacks)
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
@@ -236,7 +262,6 @@ class RetrievalModel(keras.Model):
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_optimizer(self)
-        check_loss(self)
         x, y, _ = self._checked(x, y)
         return super().train_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
@@ -375,7 +400,7 @@ class RetrievalModel(keras.Model):
 
     def compile_from_config(self, config: Any) -> None:
         """Keras's ``compile_from_config``, for a file that any Keras has written."""
-        super().compile_from_config(compilation_here(config))
+        compile_as_saved(self, compilation_here(config))
 
     def _checked(self, x: Any, y: Any, in_processes: bool = False) -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
