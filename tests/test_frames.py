@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._frames import Lists, array_of, as_array, columns_of
-from deepmatch_ext.data import IdMap, Interactions, parquet_dataset, tfrecord_dataset, write_tfrecords
+from deepmatch_ext.data import IdMap, Interactions, find_leaks, parquet_dataset, tfrecord_dataset, write_tfrecords
 from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
 from deepmatch_ext.features import read_columns
 from deepmatch_ext.models._catalogue import read_catalogue
@@ -511,6 +511,34 @@ def test_interactions_come_in_any_frame():
     ]:
         with pytest.raises(ValueError, match=message):
             Interactions.from_frame(pa.table({**EVENTS, **change}), side="rating")
+
+
+def test_leaks_are_found_in_any_frame():
+    columns = {"user_id": [1, 2], "item_id": [4, 5], "hist_item_id": [[3, 2, 1], []], "time": [10, 20]}
+    train = {**columns, "hist_item_id": np.array([[3, 2, 1], [0, 0, 0]])}
+    test = {"user_id": [1, 2], "item_id": [6, 7], "hist_item_id": [[4, 6], [5]], "time": [30, 40]}
+    forms = [dict, pd.DataFrame, pa.table] + ([] if pl is None else [pl.DataFrame])
+    found = [str(find_leaks({"train": form(columns), "test": form(test)}, time="time")) for form in forms]
+    found.append(str(find_leaks({"train": train, "test": test}, time="time")))
+    assert "possible: 1 of 2 rows of test has its own target in its history. Row 0: user 1, item 6" in found[0]
+    assert set(found) == {found[0]}
+    with pytest.raises(
+        ValueError, match="column 'hist_item_id' of test must have a list in every row; got none in row"
+    ):
+        find_leaks({"train": train, "test": {**test, "hist_item_id": [None, [5]]}})
+    with pytest.raises(
+        ValueError, match=r"column 'item_id' of test must be \(2,\), a value in each row; got lists of 1"
+    ):
+        find_leaks({"train": train, "test": {**test, "item_id": [[6], [7, 8]]}})
+
+
+def test_batches_are_converted_in_workers(model):
+    x, arrays = lists_and_arrays()
+    check = model._check_in_worker()
+    (expected, labels), (inputs, _) = check((arrays,)), check(pd.DataFrame(x))
+    assert labels.shape == (48, 1)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(inputs[name], values)
 
 
 def test_ids_come_in_any_column():
