@@ -447,7 +447,7 @@ def test_refusals_of_parquet_dataset(tmp_path):
     with pytest.raises(ValueError, match=r"column 'row' must be int64 in all files, .*; got no such column"):
         parquet_dataset([*paths, *lists], 4, columns=["row"])
     dates = write_parquet(tmp_path / "lists", {"day": np.array(["2020-01-01"], "datetime64[s]")}, files=1)
-    with pytest.raises(ValueError, match="column 'day' must be numbers, lists of numbers or strings; got timestamp"):
+    with pytest.raises(ValueError, match="column 'day' must be numbers, strings or lists of them; got timestamp"):
         parquet_dataset(dates, 4)
     gaps = write_parquet(tmp_path / "lists", {"item": [1, None]}, files=1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="column 'item' must have no missing value; got 1"):

@@ -22,24 +22,25 @@ ROOT = pathlib.Path(deepmatch_ext.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepmatch_ext."))
 
 # Which parts of the package a part may import. Keras-free parts know nothing of models, and models nothing of them.
-CHECKS, KERAS = {"_checks"}, {"_checks", "_compat"}
+CHECKS, KERAS, FRAMES = {"_checks"}, {"_checks", "_compat"}, {"_checks", "_frames"}
 MAY_IMPORT = {
     "_version": set(),
     "_checks": set(),
     "_compat": set(),
     "_no_item": CHECKS,
+    "_frames": CHECKS,
     "features": KERAS,
     "inputs": CHECKS,
     "samplers": CHECKS,
     "losses": KERAS,
     "optimizers": KERAS,
     "layers": KERAS | {"features", "samplers", "losses", "layers"},
-    "models": KERAS | {"_version", "features", "samplers", "losses", "layers", "models"},
-    "data": CHECKS | {"_no_item", "data"},
-    "retrieval": CHECKS | {"_no_item", "_version", "retrieval"},
+    "models": KERAS | FRAMES | {"_version", "features", "samplers", "losses", "layers", "models"},
+    "data": FRAMES | {"_no_item", "data"},
+    "retrieval": FRAMES | {"_no_item", "_version", "retrieval"},
     "evaluation": CHECKS | {"retrieval", "evaluation"},
-    "evaluation.watch": KERAS | {"retrieval", "evaluation"},
-    "evaluation.callback": KERAS | {"retrieval", "evaluation"},
+    "evaluation.watch": KERAS | FRAMES | {"retrieval", "evaluation"},
+    "evaluation.callback": KERAS | FRAMES | {"retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
     "serving": KERAS | {"_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
@@ -69,7 +70,7 @@ def test_imports_only_point_down(path):
         if top == "deepmatch_ext":
             assert rest.split(".")[0] in allowed, f"{name} imports {imported}"
         assert top not in ("keras", "tf_keras", "deepctr"), f"{name} imports {imported}: only _compat knows Keras"
-        if parts[0] in ("data", "retrieval", "evaluation", "_checks") and name not in USE_TENSORFLOW:
+        if parts[0] in ("data", "retrieval", "evaluation", "_checks", "_frames") and name not in USE_TENSORFLOW:
             assert top != "tensorflow", f"{name} imports {imported}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import listing, one_of, problem
+from deepmatch_ext._frames import as_array
 from deepmatch_ext._no_item import no_item
 
 
@@ -157,15 +157,6 @@ class IdMap:
 
     def __repr__(self) -> str:
         return f"IdMap({listing(self._values)})"
-
-
-def as_array(values: Any) -> np.ndarray:
-    """An array of ``values`` in which nothing has turned into a string on the way (np.array(["a", None]) would)."""
-    if hasattr(values, "dtype"):
-        return np.asarray(values)
-    if isinstance(values, Iterable) and not isinstance(values, str | bytes | list | tuple):
-        values = list(values)
-    return np.array(values, dtype=object)
 
 
 def raw_values(what: str, values: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import listing, no_duplicates, problem
+from deepmatch_ext._frames import FRAMES, Lists, array_of, columns_of, is_frame
 from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
 
 
@@ -82,7 +83,7 @@ class Interactions:
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Any,
         user: str = "user_id",
         item: str = "item_id",
         time: str | None = "timestamp",
@@ -93,7 +94,7 @@ class Interactions:
         """Interactions of a frame with one row an event. The frame is left as it is.
 
         Args:
-            frame: Events in any order.
+            frame: Events in any order: a pandas or polars DataFrame, or an Arrow table.
             user: The column of raw user ids, integers or strings.
             item: The column of raw item ids, integers or strings.
             time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
@@ -103,32 +104,35 @@ class Interactions:
             item_ids: A map made earlier; without it, the items of the frame are numbered.
 
         Raises:
+            ImportError: The frame is not pandas's, and pyarrow is not installed.
             ValueError: The frame is empty or lacks a column, a column has two roles, missing values or a type that
                 does not fit its role, or a given map does not know a user or an item.
         """
-        if not isinstance(frame, pd.DataFrame):
-            raise problem("`frame`", "be a pandas DataFrame", type(frame).__name__)
+        if not is_frame(frame):
+            raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
         side = [side] if isinstance(side, str) else list(side)
         names = [user, item, *([] if time is None else [time]), *side]
         no_duplicates("the columns user, item, time and side", names)
+        columns = columns_of("`frame`", frame, names)
         for name in names:
-            found = int((frame.columns == name).sum())
-            if found != 1:
-                got = f"{found} of that name" if found else f"the columns {listing(list(frame.columns), 20)}"
-                remedy = "With time=None the frame's order is the order of time." if name == time and not found else ""
-                raise problem(f"column {name!r}", "be in the frame once", got, remedy)
-        if frame.empty:
+            if name not in columns:
+                remedy = "With time=None the frame's order is the order of time." if name == time else ""
+                raise problem(
+                    f"column {name!r}", "be in the frame", f"the columns {listing(list(columns), 20)}", remedy
+                )
+        given = {name: _one_a_row(f"column {name!r}", columns[name]) for name in names}
+        if not len(given[user]):
             raise problem("`frame`", "have at least one row", "an empty frame")
-        users, user_ids = _encoded(frame, user, user_ids)
-        items, item_ids = _encoded(frame, item, item_ids)
-        times = None if time is None else time_values(f"column {time!r}", frame[time])
+        users, user_ids = _encoded(given[user], user, user_ids)
+        items, item_ids = _encoded(given[item], item, item_ids)
+        times = None if time is None else time_values(f"column {time!r}", given[time])
         # Both sorts are stable: events of one user at one time keep the frame's order.
         rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
         return cls(
             users=read_only(users[rows]),
             items=read_only(items[rows]),
             times=None if times is None else read_only(times[rows]),
-            side={name: read_only(_numbers(f"column {name!r}", frame[name])[rows]) for name in side},
+            side={name: read_only(_numbers(f"column {name!r}", given[name])[rows]) for name in side},
             user_ids=user_ids,
             item_ids=item_ids,
             user_name=user,
@@ -247,8 +251,16 @@ def row_numbers(what: str, rows: Any, size: int, of: str = "row numbers") -> np.
     return array.astype(np.int64, copy=False)
 
 
-def _encoded(frame: pd.DataFrame, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
-    values = raw_values(f"column {name!r}", frame[name])
+def _one_a_row(what: str, column: Any) -> Any:
+    """A column of pandas as it is, which knows time zones and what is missing; of others an array."""
+    values = column if isinstance(column, pd.Series) else array_of(what, column)
+    if isinstance(values, Lists):
+        raise problem(what, "have one value in each row", "lists")
+    return values
+
+
+def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
+    values = raw_values(f"column {name!r}", column)
     if ids is None:
         ids = IdMap.from_values(values)
     if values.dtype != ids.values.dtype:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deepmatch_ext._checks import listing, one_of, problem
+from deepmatch_ext._frames import Lists, array_of, columns_of, is_frame
 from deepmatch_ext.data.interactions import Interactions, time_values
 from deepmatch_ext.data.splits import Split
 from deepmatch_ext.data.windows import windows
@@ -74,7 +76,7 @@ class LeakReport:
 
 
 def find_leaks(
-    parts: Split | Mapping[str, Mapping[str, Any]],
+    parts: Split | Mapping[str, Any],
     interactions: Interactions | None = None,
     *,
     item_count: Any = None,
@@ -114,8 +116,9 @@ def find_leaks(
         parts: A split; its histories are all that the user did before a row, as :func:`windows` cuts them. Or inputs
             by part, {"train": {...}, "validation": {...}, "test": {...}}, train and at least one other. Each has, with
             u, i for the names of user and item, ``u`` and ``i``, integer ids (B,) or (B, 1); ``hist_i`` (B, T), padded
-            with 0; and perhaps ``hist_len`` (B,) or (B, 1). Rows of true events only, no negatives. Id 0 is
-            padding or unknown. All arrays are only read.
+            with 0, or a list in each row; and perhaps ``hist_len`` (B,) or (B, 1). Arrays by name, or a
+            pandas, polars or Arrow frame. Rows of true events only, no negatives. Id 0 is padding or unknown. All
+            arrays are only read.
         interactions: The events that the inputs came from, in the ids of the inputs.
         item_count: What the sampler was given, (V,), by item id: counts as they are, before a power or a scale.
         user: The name of the users' column; by default that of the interactions, or "user_id".
@@ -373,10 +376,12 @@ def _case_of_inputs(parts: Any, x: Interactions | None, user: str | None, item: 
 
 
 def _read_input(part: str, inputs: Any, user: str, item: str, time: str | None) -> _Input:
-    if not isinstance(inputs, Mapping):
-        raise problem(f"`parts`[{part!r}]", "be a dictionary of arrays", type(inputs).__name__)
+    if not (isinstance(inputs, Mapping) or is_frame(inputs)):
+        raise problem(f"`parts`[{part!r}]", "be a dictionary of arrays, or a frame", type(inputs).__name__)
     history_name = f"hist_{item}"
-    for name in [user, item, history_name, *([] if time is None else [time])]:
+    names = [user, item, history_name, *([] if time is None else [time])]
+    inputs = columns_of(f"`parts`[{part!r}]", inputs, [*names, "hist_len"])
+    for name in names:
         if name not in inputs:
             got = f"the columns {listing(list(inputs), 20)}"
             remedy = "`user`, `item` and `time` are the names of columns."
@@ -385,7 +390,11 @@ def _read_input(part: str, inputs: Any, user: str, item: str, time: str | None) 
     number = len(users)
     items = _checked_ids(f"column {item!r} of {part}", _flat(f"column {item!r} of {part}", inputs[item], number))
     what = f"column {history_name!r} of {part}"
-    history = np.asarray(inputs[history_name])
+    history = array_of(what, inputs[history_name])
+    if isinstance(history, Lists):
+        if history.missing.any():
+            raise problem(what, "have a list in every row", f"none in row {int(history.missing.argmax())}")
+        history = history.padded(max(1, int(history.lengths.max(initial=0))))
     if history.ndim != 2 or len(history) != number or not history.shape[1]:
         raise problem(what, f"be ({number}, T), a history in each row", f"shape {history.shape}")
     _checked_ids(what, history)
@@ -400,13 +409,18 @@ def _read_input(part: str, inputs: Any, user: str, item: str, time: str | None) 
     if time is None:
         return _Input(users, items, history, None)
     what, times = f"column {time!r} of {part}", inputs[time]
-    if np.ndim(times) != 1:
+    if np.ndim(times) != 1 or not isinstance(times, list | np.ndarray | pd.Series | pd.Index):
         times = _flat(what, times, number)
     return _Input(users, items, history, _flat(what, time_values(what, times), number))
 
 
 def _flat(what: str, values: Any, number: int | None = None) -> np.ndarray:
-    array = np.asarray(values)
+    array = array_of(what, values)
+    if isinstance(array, Lists):
+        if (array.lengths != 1).any():
+            got = f"lists of {array.lengths.min()} to {array.lengths.max()} values"
+            raise problem(what, f"be ({'B' if number is None else number},), a value in each row", got)
+        array = array.padded(1)
     if array.shape not in ((array.size,), (array.size, 1)) or number not in (None, array.size):
         raise problem(what, f"be ({'B' if number is None else number},), a value in each row", f"shape {array.shape}")
     return array.reshape(-1)

@@ -36,6 +36,7 @@ from deepmatch_ext._checks import (
     problem,
     shown,
 )
+from deepmatch_ext._frames import Lists, array_of, arrays_of, is_frame
 from deepmatch_ext.data.interactions import Interactions, row_numbers
 from deepmatch_ext.data.windows import windows
 
@@ -150,9 +151,9 @@ def parquet_dataset(
     Args:
         paths: One file, or several with the same columns.
         batch_size: Rows in a batch, B; the last batch may be smaller.
-        columns: Numeric, boolean or string columns, or lists of such numbers, without missing values. None: all.
+        columns: Numeric, boolean or string columns, or lists of such values, without missing ones. None: all.
         max_len: T of columns whose lists differ in length: longer ones keep their first T values, shorter ones are
-            padded with 0. Lists of a fixed size in the schema keep that size.
+            padded with 0 (of text, "0"). Lists of a fixed size in the schema keep that size.
         shuffle_rows: Rows in a block; 0 gives all rows in the order of the files.
         seed: Decides the order of the first pass, of the second, and so on.
         epochs: Passes in one iteration, as for :func:`window_dataset`.
@@ -213,7 +214,7 @@ def parquet_dataset(
     return _passes(one_pass, seed, epochs, first_epoch, batches)
 
 
-def write_tfrecords(data: Mapping[str, Any] | tf.data.Dataset, prefix: PathLike, shards: int = 1) -> list[str]:
+def write_tfrecords(data: Any, prefix: PathLike, shards: int = 1) -> list[str]:
     """Writes rows as ``tf.train.Example`` records, dealt to ``shards`` files in turn.
 
     Give the rows in no order, as :func:`window_dataset` does: reading them shuffles within blocks only.
@@ -221,9 +222,9 @@ def write_tfrecords(data: Mapping[str, Any] | tf.data.Dataset, prefix: PathLike,
     values a second.
 
     Args:
-        data: Columns by name, (n,) or (n, T), or a finite dataset of batches of such dictionaries, for example of
-            :func:`window_dataset`. Integers (not uint64), booleans, float32 or smaller, strings: what a record
-            holds exactly.
+        data: Columns by name, (n,) or (n, T), in a dictionary or frame; or a finite dataset of batches of such
+            dictionaries, for example of :func:`window_dataset`. Integers (not uint64), booleans, float32 or smaller,
+            strings: what a record holds exactly.
         prefix: "folder/train" gives "folder/train-00000-of-00002.tfrecord", and so on. The folder must exist.
         shards: The number of files.
 
@@ -248,14 +249,14 @@ def write_tfrecords(data: Mapping[str, Any] | tf.data.Dataset, prefix: PathLike,
         [3, 2, 1]
     """
     shards = positive_int("`shards`", shards)
-    batches: Iterator[Mapping[str, Any]]
+    batches: Iterator[Any]
     if isinstance(data, tf.data.Dataset):
         if not isinstance(data.element_spec, Mapping):
             raise problem("`data`", "give dictionaries", repr(data.element_spec))
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise problem("`data`", "come to an end", "a dataset that repeats for ever")
         batches = data.as_numpy_iterator()
-    elif isinstance(data, Mapping):
+    elif isinstance(data, Mapping) or is_frame(data):
         batches = iter([data])
     else:
         raise problem("`data`", "be columns by name or a tf.data.Dataset", type(data).__name__)
@@ -532,31 +533,23 @@ def _parquet_spec(name: str, kind: Any, max_len: int | None) -> tf.TensorSpec:
         shape, value = [max_len], kind.value_type
     if types.is_boolean(value) or types.is_integer(value) or types.is_floating(value):
         return tf.TensorSpec(shape, tf.as_dtype(value.to_pandas_dtype()))
-    if not shape and any(is_one(value) for is_one in (types.is_string, types.is_large_string, types.is_binary)):
+    if any(is_one(value) for is_one in (types.is_string, types.is_large_string, types.is_binary)):
         return tf.TensorSpec(shape, tf.string)
     remedy = "Convert it before, or name the other columns in `columns`."
-    raise problem(f"column {name!r}", "be numbers, lists of numbers or strings", str(kind), remedy)
+    raise problem(f"column {name!r}", "be numbers, strings or lists of them", str(kind), remedy)
 
 
 def _column_values(name: str, column: Any, spec: tf.TensorSpec) -> np.ndarray:
     """A column of a record batch as (rows,) or (rows, T)."""
+    what = f"column {name!r}"
     if column.null_count:
-        raise problem(f"column {name!r}", "have no missing value", f"{column.null_count} missing")
-    if not spec.shape.rank:
-        return column.to_numpy(zero_copy_only=False)
-    flat = column.flatten()
-    if flat.null_count:
-        raise problem(f"column {name!r}", "have no missing value in its lists", f"{flat.null_count} missing")
-    values, width = flat.to_numpy(zero_copy_only=False), int(spec.shape[0])
-    if len(values) == len(column) * width and not hasattr(column, "offsets"):
-        return values.reshape(-1, width)
-    offsets = column.offsets.to_numpy()
-    starts, lengths = offsets[:-1] - offsets[0], np.minimum(np.diff(offsets), width)
-    steps = np.arange(width)
-    real = steps < lengths[:, None]
-    out = np.zeros(real.shape, values.dtype)
-    out[real] = values[(starts[:, None] + steps)[real]]
-    return out
+        raise problem(what, "have no missing value", f"{column.null_count} missing")
+    values = array_of(what, column)
+    if isinstance(values, np.ndarray):
+        return values
+    if column.flatten().null_count:
+        raise problem(what, "have no missing value in its lists", f"{column.flatten().null_count} missing")
+    return values.padded(int(spec.shape[0]))
 
 
 def _block_ends(rows: np.ndarray, least: int) -> np.ndarray:
@@ -572,9 +565,9 @@ def _block_ends(rows: np.ndarray, least: int) -> np.ndarray:
     return ends
 
 
-def _records(batch: Mapping[str, Any]) -> Iterator[bytes]:
+def _records(batch: Any) -> Iterator[bytes]:
     """A batch of columns as serialized examples, one a row."""
-    arrays = {name: np.asarray(values) for name, values in batch.items()}
+    arrays = {name: _rectangle(name, values) for name, values in arrays_of("`data`", batch).items()}
     if not arrays:
         raise problem("`data`", "have at least one column", "none")
     rows = len(next(iter(arrays.values()))) if next(iter(arrays.values())).ndim else None
@@ -586,6 +579,17 @@ def _records(batch: Mapping[str, Any]) -> Iterator[bytes]:
     for row in range(rows or 0):
         features = dict(zip(arrays, (maker(row) for maker in makers), strict=True))
         yield tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def _rectangle(name: str, values: np.ndarray | Lists) -> np.ndarray:
+    """Lists of one length as an array."""
+    if isinstance(values, np.ndarray):
+        return values
+    lengths = np.unique(values.lengths)
+    if len(lengths) > 1 or values.missing.any():
+        got = "a missing list" if values.missing.any() else f"lists of {lengths[0]} to {lengths[-1]} values"
+        raise problem(f"column {name!r}", "have as many values in every row", got, "Cut and pad them to one length.")
+    return values.padded(int(lengths[0]) if len(lengths) else 0)
 
 
 def _feature_maker(name: str, array: np.ndarray) -> Callable[[int], tf.train.Feature]:

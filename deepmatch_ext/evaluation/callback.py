@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from deepmatch_ext._checks import one_of, positive_int, problem
 from deepmatch_ext._compat import keras
+from deepmatch_ext._frames import arrays_of
 from deepmatch_ext.evaluation.metrics import (
     NAME_FORMAT,
     Seen,
@@ -34,7 +35,8 @@ class RetrievalMetrics(keras.callbacks.Callback):
     takes up again begins anew with them.
 
     Args:
-        user_input: name -> array of B rows: the model's user inputs of the held-out events.
+        user_input: The model's user inputs of the held-out events, B rows of anything that `user_vectors` takes by
+            name: a dictionary of arrays or lists, a frame.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before, ``(indptr (B + 1,), items)``, which are left out of the ranking:
             `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
@@ -67,7 +69,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
 
     def __init__(
         self,
-        user_input: Mapping[str, Any],
+        user_input: Any,
         targets: Any,
         *,
         seen: Seen | None = None,
@@ -81,7 +83,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
         name_format: str = NAME_FORMAT,
     ) -> None:
         super().__init__()
-        self.user_input = {name: np.asarray(values) for name, values in user_input.items()}
+        self.user_input = arrays_of("`user_input`", user_input)
         self.targets = check_targets(targets)
         for name, values in self.user_input.items():
             if len(values) != len(self.targets):
@@ -111,7 +113,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.best, self.best_epoch, self._best_weights = -np.inf, None, None
-        self.model.check_user_input(self.user_input)
+        self.model.user_arrays(self.user_input)
         vocabulary_size = self.model.check_item_vectors().vocabulary_size
         check_ids("`targets`", self.targets, 1, vocabulary_size - 1)
         if self.seen is not None:

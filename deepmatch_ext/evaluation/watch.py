@@ -11,6 +11,7 @@ import numpy as np
 
 from deepmatch_ext._checks import int_at_least, one_of, positive_int, problem
 from deepmatch_ext._compat import is_table, keras, raw_variable, require_eager
+from deepmatch_ext._frames import arrays_of
 from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
 from deepmatch_ext.evaluation.collapse import (
     coverage,
@@ -85,8 +86,8 @@ class TrainingWatch(keras.callbacks.Callback):
     no better than popularity's. The training goes on as it would without the watch, bit by bit.
 
     Args:
-        user_input: name -> array of B rows: the model's user inputs, of held-out events where there are `targets`. A
-            few hundred rows will do.
+        user_input: The model's user inputs, of held-out events where there are `targets`: B rows of anything that
+            `user_vectors` takes by name, a dictionary of arrays or lists or a frame. A few hundred rows will do.
         targets: (B,) the item ids of these held-out events.
         item_count: (V,) how often each item occurs in the training data.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
@@ -149,7 +150,7 @@ class TrainingWatch(keras.callbacks.Callback):
 
     def __init__(
         self,
-        user_input: Mapping[str, Any],
+        user_input: Any,
         targets: Any = None,
         *,
         item_count: Any = None,
@@ -163,7 +164,7 @@ class TrainingWatch(keras.callbacks.Callback):
     ) -> None:
         require_eager(type(self).__name__)
         super().__init__()
-        arrays = {name: np.asarray(values) for name, values in user_input.items()}
+        arrays = arrays_of("`user_input`", user_input)
         lengths = {name: len(values) for name, values in arrays.items()}
         if len(set(lengths.values())) != 1 or min(lengths.values()) < 2:
             raise problem("`user_input`", "have the same number of rows in every array, at least 2", f"{lengths}")
@@ -254,14 +255,14 @@ class _Look:
 
     def __init__(self, watch: TrainingWatch, model: Any) -> None:
         self.model = model
-        model.check_user_input(watch.user_input)
+        user_input = model.user_arrays(watch.user_input)
         model.check_item_vectors()
         items = model.item_vectors()
         self.num_items = len(items) - 1
         self._check(watch, len(items))
 
         rows = slice(max(2, _MAX_SCORES // len(items)))  # the order is random: the first are a sample
-        self.user_input = {tensor.name: watch.user_input[tensor.name][rows] for tensor in model.user_input}
+        self.user_input = {name: values[rows] for name, values in user_input.items()}
         self.num_users = len(next(iter(self.user_input.values())))
         self.targets = None if watch.targets is None else watch.targets[rows]
         self.seen = None if watch.seen is None else seen_rows(watch.seen, np.arange(self.num_users))

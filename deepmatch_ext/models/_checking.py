@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._compat import keras
+from deepmatch_ext._frames import is_frame
 from deepmatch_ext.features import (
     LARGEST_NUMBER,
     Column,
@@ -24,21 +25,25 @@ from deepmatch_ext.features import (
     warn_of_length,
 )
 from deepmatch_ext.layers.pooling import item_counts
+from deepmatch_ext.models._input_arrays import dense_spec, input_arrays
 
 
-def check_types(columns: Sequence[Column], spec: Mapping[str, tf.TensorSpec]) -> None:
+def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
     """Refuses a dataset whose elements can't be what the columns say, before anything runs.
+
+    Args:
+        columns: All columns of the input.
+        spec: name -> the type of a batch of the feature, as the dataset's ``element_spec`` has it.
 
     Raises:
         ValueError: An input is missing, is not batched, or has another kind of values.
     """
+    spec = dense_spec(columns, spec)
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
             if name not in spec:
                 raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(spec)}")
             given = spec[name]
-            if not isinstance(given, tf.TensorSpec):
-                raise problem(f"The dataset's {name!r}", "be a tensor", f"{given}")
             if given.shape.rank is not None and given.shape.rank < len(shape):
                 raise problem(
                     "The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(batch_size)` on it."
@@ -201,12 +206,13 @@ class CheckInWorker:
 
     def __call__(self, element: Any) -> Any:
         x, *others = element if isinstance(element, tuple) else (element,)
-        if not isinstance(x, Mapping):
+        if not (isinstance(x, Mapping) or is_frame(x)):
             return element
+        x = input_arrays(self.columns, x)
         rows = check_model_input(self.columns, x, [self.target])
         taken = {}
         for name, (shape, dtype) in self.inputs.items():
-            values = np.asarray(x[name]).reshape(rows, *shape)
+            values = x[name].reshape(rows, *shape)
             taken[name] = values if values.dtype.kind in "OUST" else values.astype(dtype, copy=False)
         labels, *weights = others or [np.zeros((rows, 1), "float32")]
         return (taken, labels, *map(check_weights, weights))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import number_between, positive_int, problem
@@ -30,11 +29,13 @@ from deepmatch_ext._compat import (
     raw_variable,
     register,
     rename,
+    require_eager,
     serialize,
     set_first_epoch,
     set_global_policy,
 )
-from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext._frames import is_frame
+from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config, input_names
 from deepmatch_ext.layers import own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._checking import (
@@ -49,7 +50,8 @@ from deepmatch_ext.models._checking import (
     in_rows,
     number_of_batches,
 )
-from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
+from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches, without_autotuning
+from deepmatch_ext.models._input_arrays import dense_batch, input_arrays
 from deepmatch_ext.models._monitoring import agree_on_figures
 from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
 from deepmatch_ext.models._resuming import TrainingPlace
@@ -164,6 +166,11 @@ class RetrievalModel(keras.Model):
     ) -> Any:
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
 
+        ``x`` is name -> array, or whatever says the same: a pandas or polars DataFrame, an Arrow table, lists, ragged
+        tensors; or a dataset, generator or Sequence of batches of these. A history may come as lists of any length,
+        most recent first: each is cut after its first T ids and padded with 0, and its length, if `x` lacks it, is
+        counted up to the last id that is not 0.
+
         With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
         and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
         rows. (Without eager mode the order is Keras's.)
@@ -172,6 +179,7 @@ class RetrievalModel(keras.Model):
         these; they need no ``mode``.
 
         Raises:
+            ImportError: ``x`` is a table other than pandas's, and pyarrow is not installed.
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
                 Datasets, generators and sequences are refused at the batch that is wrong. Or callbacks don't agree on
                 a figure: one stands in front of what adds it, or has the contrary ``mode``.
@@ -183,7 +191,7 @@ class RetrievalModel(keras.Model):
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-        if isinstance(validation_data, Mapping | pd.DataFrame):
+        if isinstance(validation_data, Mapping) or is_frame(validation_data):
             validation_data = (validation_data,)
         if isinstance(validation_data, list | tuple):
             held_out_size = (kwargs.pop("validation_batch_size", None) if eager_is_on() else None) or size
@@ -271,27 +279,71 @@ class RetrievalModel(keras.Model):
         x, y, _ = self._checked(x, y)
         return super().test_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
-    def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
+    def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
 
         Args:
-            x: name -> array of B rows; names that the user side does not read are left alone.
+            x: name -> array of B rows, or what else `fit` takes: a frame, lists, ragged tensors. Names that the user
+                side does not read are left alone. Or a finite ``tf.data.Dataset`` of batches of them, whose vectors
+                come in its order; a dataset that shuffles gives nobody that order.
             batch_size: Users encoded at a time; the vectors don't depend on it.
 
         Raises:
-            ValueError: An array can't be what its column says.
-        """
-        rows = self.check_user_input(x)
-        arrays = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.user_input}
-        return self._user_encoder.value(arrays, rows, positive_int("`batch_size`", batch_size))
+            ValueError: An array can't be what its column says, or a dataset never ends.
 
-    def check_user_input(self, x: Mapping[str, Any]) -> int:
-        """The number of rows in ``x``, user inputs by name.
+        With more users than fit into memory, take the vectors of a batch at a time, where the users' ids are at hand::
+
+            for k, batch in enumerate(dataset):
+                write_vectors(f"users-{k:05d}.parquet", batch["user_id"], model.user_vectors(batch))
+        """
+        size = positive_int("`batch_size`", batch_size)
+        if isinstance(x, tf.data.Dataset):
+            blocks = [self.user_vectors(batch, size) for batch in self._user_batches(x, size)]
+            return np.concatenate(blocks) if blocks else np.empty((0, *self.user_emb.shape[1:]), np.float32)
+        arrays = self.user_arrays(x)
+        return self._user_encoder.value(arrays, len(next(iter(arrays.values()))), size)
+
+    def user_arrays(self, x: Any) -> dict[str, np.ndarray]:
+        """name -> array (B, ...) of every user input in ``x``, in the shapes and types that `user_input` has.
+
+        Args:
+            x: As for `user_vectors`, but no dataset.
 
         Raises:
             ValueError: An array is missing or can't be what its column says.
+
+        Example:
+            >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+            >>> from deepmatch_ext import YoutubeDNN
+            >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 3, "mean", "len")
+            >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
+            >>> arrays = model.user_arrays({"hist_item": [[7, 5], [9, 8, 7, 6]]})
+            >>> arrays["hist_item"].tolist(), arrays["len"].tolist()
+            ([[7, 5, 0], [9, 8, 7]], [[2], [3]])
         """
-        return check_model_input(self._towers.user_columns, x)
+        if not (isinstance(x, Mapping) or is_frame(x)):
+            remedy = "Of other batches, take the vectors of each." if isinstance(x, Iterator) else ""
+            raise problem("`x`", "be user inputs by name, a frame or a tf.data.Dataset", type(x).__name__, remedy)
+        arrays = input_arrays(self._towers.user_columns, x)
+        check_model_input(self._towers.user_columns, arrays)
+        return {input_name(tensor): _as_input(arrays[input_name(tensor)], tensor) for tensor in self.user_input}
+
+    def _user_batches(self, dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        """The dataset's user inputs, dense and in batches of ``batch_size``."""
+        require_eager("`user_vectors` of a dataset")
+        spec, columns = dataset.element_spec, self._towers.user_columns
+        features = spec[0] if isinstance(spec, tuple) else spec
+        if not isinstance(features, Mapping):
+            raise problem("`x`", "give dictionaries of user inputs, or tuples of these and others", f"{spec}")
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise problem("`x`", "come to an end", "a dataset that repeats for ever")
+        check_types(columns, features)
+
+        def dense(*element: Any) -> dict[str, tf.Tensor]:
+            batch = dense_batch(columns, element[0])
+            return {name: batch[name] for name in input_names(columns)}
+
+        return without_autotuning(dataset.map(dense).rebatch(batch_size).prefetch(1))
 
     def item_vectors(self, batch_size: int = 65536) -> np.ndarray:
         """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.
@@ -413,20 +465,20 @@ class RetrievalModel(keras.Model):
             x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
         if x is None:
             raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
-        if isinstance(x, pd.DataFrame):
-            x = {str(name): x[name].to_numpy() for name in x.columns}
-        if isinstance(x, Iterator):
-            return checked_batches(x, self._checked_batch), y, None
-        if isinstance(x, keras.utils.Sequence):
-            in_processes = in_processes or getattr(x, "use_multiprocessing", False)
-            return CheckedSequence(x, self._check_in_worker() if in_processes else self._checked_batch), y, None
-        if not isinstance(x, Mapping):
-            return x, y, None
+        if not is_frame(x):
+            if isinstance(x, Iterator):
+                return checked_batches(x, self._checked_batch), y, None
+            if isinstance(x, keras.utils.Sequence):
+                in_processes = in_processes or getattr(x, "use_multiprocessing", False)
+                return CheckedSequence(x, self._check_in_worker() if in_processes else self._checked_batch), y, None
+            if not isinstance(x, Mapping):
+                return x, y, None
         target = self._towers.item_columns[0]
         assert isinstance(target, SparseColumn)
+        x = input_arrays(self._training_columns, x)
         rows = check_model_input(self._training_columns, x, [target.name])
         if target.vocabulary_path is not None and eager_is_on():
-            items = np.asarray(x[target.name])
+            items = x[target.name]
             unknown = items[np.asarray(self._is_unknown(tf.constant(items)))]
             if unknown.size:
                 got = f"{unknown.size} others, such as {unknown.flat[0]!r}"
@@ -436,7 +488,7 @@ class RetrievalModel(keras.Model):
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
-        x = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.inputs}
+        x = {input_name(tensor): _as_keras_input(x[input_name(tensor)], tensor) for tensor in self.inputs}
         y = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
         return x, y, rows if eager_is_on() else None
 
@@ -470,8 +522,9 @@ class RetrievalModel(keras.Model):
         dtypes = {input_name(tensor): tf.as_dtype(tensor.dtype) for tensor in self.inputs}
 
         def complete(*element: Any) -> tuple[Any, ...]:
-            rows = tf.shape(element[0][target.name])[0]
-            reshaped = {name: in_rows(element[0][name], name, shape, rows) for name, shape in shapes.items()}
+            dense = dense_batch(columns, element[0])
+            rows = tf.shape(dense[target.name])[0]
+            reshaped = {name: in_rows(dense[name], name, shape, rows) for name, shape in shapes.items()}
             batch = check_batch(columns, reshaped, [target.name])
             # Of another type, each would have Keras trace its functions anew.
             batch = {
@@ -529,13 +582,17 @@ def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
     return (x, y, weights)
 
 
-def _array(values: Any, tensor: Any) -> Any:
+def _as_input(array: np.ndarray, tensor: Any) -> np.ndarray:
     """Checked values in an input's rank and type; of another type, each would have Keras trace its functions anew."""
-    array = np.asarray(values)
     array = array.reshape(len(array), *tensor.shape[1:])
-    if array.dtype.kind not in "OUST":
-        return array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype, copy=False)
-    return tf.constant(array) if eager_is_on() else array  # Keras 3 refuses NumPy strings
+    if array.dtype.kind in "OUST":
+        return array
+    return array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype, copy=False)
+
+
+def _as_keras_input(array: np.ndarray, tensor: Any) -> Any:
+    array = _as_input(array, tensor)
+    return tf.constant(array) if array.dtype.kind in "OUST" and eager_is_on() else array  # Keras 3 refuses NumPy text
 
 
 own_objects["RetrievalModel"] = RetrievalModel

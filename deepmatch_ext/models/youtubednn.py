@@ -88,8 +88,10 @@ def YoutubeDNN(
         loss: What is made of the logits: ``softmax`` (sampled softmax), ``bpr`` or ``gbce``, as `CandidateLoss` says.
         gbce_t: The calibration of ``gbce``, in [0, 1].
         item_features: With several item columns: their values by item id, as the model keeps them for positives and
-            negatives. A DataFrame whose index is the item id (a history's column holds lists; what is missing is 0), or
-            name -> array (V, ...), row k for item id k. Training reads the item id alone.
+            negatives. A pandas DataFrame whose index is the item id; a polars DataFrame or Arrow table with the ids in
+            the column of the item's name; or name -> array (V, ...), row k for item id k. What belongs to a
+            ``VarLenSparseFeat`` may be lists of any length; items that a frame leaves out have 0. Training reads the
+            item id alone.
         item_dnn_hidden_units: Units of the item tower's dense layers, the last of them the size of the vectors. None:
             no layer for the id alone, else one of the id's ``embedding_dim``.
         item_id_dropout: With several item columns: the share of items that are encoded from their features alone
@@ -255,7 +257,7 @@ def _item_encoder(
     shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
     values = None
     if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
-        arrays = read_catalogue(described_by, item_features, item.vocabulary_size)
+        arrays = read_catalogue(item.name, described_by, item_features, item.vocabulary_size)
         # Keras 3 takes no NumPy strings.
         tensors = {name: tf.constant(a) if a.dtype.kind in "OUS" else a for name, a in arrays.items()}
         rows = row_ids(described_by, tensors, tables)

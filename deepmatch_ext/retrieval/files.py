@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import listing, missing_extra, one_of, problem
+from deepmatch_ext._frames import columns_of
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.exact import check_floats
@@ -263,7 +264,7 @@ def write_vectors(
     vectors: Any,
     *,
     metric: str = "inner_product",
-    metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+    metadata: Any = None,
 ) -> None:
     """Writes vectors to a Parquet file for any program to read: columns ``id``, ``vector``, and those of ``metadata``.
 
@@ -274,7 +275,8 @@ def write_vectors(
         ids: (V,) unique integers or strings.
         vectors: (V, D), taken as float32.
         metric: What the vectors are to be compared by, "inner_product" or "cosine"; it is recorded in the file.
-        metadata: Columns of V values each, row by row with the ids.
+        metadata: Columns of V values each, row by row with the ids: a pandas or polars DataFrame, an Arrow table, or a
+            dictionary.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -298,15 +300,13 @@ def write_vectors(
             arrow.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]
         ),
     }
-    given: Any = {} if metadata is None else metadata
-    for name in given:
-        values = given[name]
-        if str(name) in columns or isinstance(values, pd.DataFrame):  # a frame gives all its columns of one name
+    for name, values in columns_of("`metadata`", {} if metadata is None else metadata).items():
+        if str(name) in columns:
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
         if len(values) != len(ids):
             raise problem(f"`metadata` {name!r}", f"have {len(ids)} values, one for each id", f"{len(values)}")
         try:
-            columns[str(name)] = arrow.array(values, from_pandas=True)
+            columns[str(name)] = _arrow_column(arrow, values)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError, OverflowError) as error:
             raise problem(f"`metadata` {name!r}", "be of one type that Parquet knows", _line(error)) from None
     about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[1], "count": len(ids)}
@@ -365,6 +365,16 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), about["dimension"])
     metadata = table.drop_columns(["id", "vector"]).to_pandas()
     return Vectors(table.column("id").to_numpy(), vectors, about["metric"], metadata)
+
+
+def _arrow_column(arrow: Any, values: Any) -> Any:
+    if hasattr(values, "__arrow_c_stream__") and not isinstance(values, pd.Series):
+        values = arrow.chunked_array(values)
+    if isinstance(values, arrow.Array | arrow.ChunkedArray):
+        if "_view" not in str(values.type):
+            return values
+        values = values.to_pylist()  # text as polars has it, which older versions can't write
+    return arrow.array(values, from_pandas=True)
 
 
 def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:

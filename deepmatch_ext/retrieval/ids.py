@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import listing, problem
+from deepmatch_ext._frames import as_array
 from deepmatch_ext._no_item import no_item
 
 
 def raw_ids(what: str, values: Any) -> np.ndarray:
     """``values`` as a new array of integers of their own type, or of objects that are all ``str``: (V,)."""
-    # np.array(["a", None]) would make strings of both.
-    array = np.asarray(values) if hasattr(values, "dtype") else np.array(list(values), dtype=object)
+    array = as_array(values)
     if array.ndim != 1:
         raise problem(what, "be one-dimensional", f"shape {array.shape}")
     if not array.size:  # NumPy makes an empty list a float array
