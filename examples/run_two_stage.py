@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refused("run_two_stage.py", args, error)
     enable_deepctr_on_keras3()  # does nothing on tf-keras
     events = dataset.interactions
-    print(f"{dataset.name}: {events.num_users} users, {events.num_items} items, {len(events)} events")
+    print(dataset)
     print(f"events to learn from: {len(split.train_targets())}, of which the ranker gets {len(lessons)}")
 
     results: dict[str, list[dict[str, float]]] = {}

@@ -115,7 +115,8 @@ class Interactions:
             found = int((frame.columns == name).sum())
             if found != 1:
                 got = f"{found} of that name" if found else f"the columns {listing(list(frame.columns), 20)}"
-                remedy = "With time=None the frame's order is the order of time." if name == time and not found else ""
+                told = "Name it, time='...', or say that the rows are in the order of time: time=None."
+                remedy = told if name == time and not found else ""
                 raise problem(f"column {name!r}", "be in the frame once", got, remedy)
         if frame.empty:
             raise problem("`frame`", "have at least one row", "an empty frame")
