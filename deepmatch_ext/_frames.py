@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import no_duplicates, problem
+from deepmatch_ext._checks import missing_extra, no_duplicates, problem
 
 FRAMES = "a pandas or polars DataFrame, or an Arrow table"
 
@@ -249,7 +249,7 @@ def _pyarrow(what: str) -> Any:
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        raise ImportError(f"{what}: a table needs pyarrow: pip install 'deepmatch_ext[parquet]'") from error
+        raise missing_extra(f"{what}, a table,", "pyarrow", "parquet") from error
     return pyarrow
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -423,6 +424,21 @@ def test_parquet_blocks_hold_whole_row_groups(tmp_path):
         assert sorted(counts.tolist()) == [0] * 7 + [30] * 3
         groups += np.flatnonzero(counts).tolist()
     assert groups != sorted(groups)
+
+
+@needs_pyarrow
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    paths = write_parquet(tmp_path)
+    dataset = parquet_dataset(paths, 4, shuffle_rows=0)
+    damaged = Path(paths[1])
+    whole = damaged.read_bytes()
+    for content in (b"", whole[:-9], b"\0" * 2000 + whole[2000:]):
+        damaged.write_bytes(content)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"part-1.parquet' must be a whole Parquet file"):
+            numbers(dataset)
+    damaged.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r"part-1.parquet' must be a whole Parquet file"):
+        parquet_dataset(paths, 4)
 
 
 @needs_pyarrow

@@ -30,7 +30,6 @@ from deepmatch_ext._checks import (
     as_texts,
     instance_of,
     int_at_least,
-    missing_extra,
     no_duplicates,
     positive_int,
     problem,
@@ -38,6 +37,7 @@ from deepmatch_ext._checks import (
 )
 from deepmatch_ext._frames import Lists, array_of, arrays_of, is_frame
 from deepmatch_ext.data.interactions import Interactions, row_numbers
+from deepmatch_ext.data.tables import parquet_batches, parquet_file, pyarrow_parquet
 from deepmatch_ext.data.windows import windows
 
 # At tf.random.experimental.index_shuffle's fixed 4 rounds, neighbours stay neighbours: of 1,000,000 rows, the new
@@ -166,15 +166,16 @@ def parquet_dataset(
     Raises:
         ImportError: pyarrow is not installed.
         FileNotFoundError: There is no such file.
-        ValueError: No files or rows, files of different columns, an unknown column, one of another type or a list
-            column without a length. While it is read: ``tf.errors.InvalidArgumentError`` for a missing value.
+        ValueError: No files or rows, a damaged file, files of different columns, an unknown column, one of another type
+            or a list column without a length. While it is read: ``tf.errors.InvalidArgumentError`` for a missing value
+            or a damaged file, which is named.
     """
-    parquet = _pyarrow_parquet()
+    pyarrow_parquet("parquet_dataset()")
     files, drop_remainder = _files(paths), as_flag("`drop_remainder`", drop_remainder)
     int_at_least("`shuffle_rows`", shuffle_rows, 0)
     if max_len is not None:
         positive_int("`max_len`", max_len)
-    table = _ParquetTable(parquet, files, columns, max_len)
+    table = _ParquetTable(files, columns, max_len)
     number = int(table.group_rows.sum())
     if not number:
         raise problem("`paths`", "hold at least one row", "none")
@@ -458,14 +459,6 @@ def _files(paths: PathLike | Sequence[PathLike]) -> list[str]:
     return files
 
 
-def _pyarrow_parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra("parquet_dataset()", "pyarrow", "parquet") from error
-    return pyarrow.parquet
-
-
 class _ParquetTable:
     """Row groups of several files as one table.
 
@@ -474,9 +467,9 @@ class _ParquetTable:
         group_rows: The number of rows of each row group, int64, in the order of the files.
     """
 
-    def __init__(self, parquet: Any, files: list[str], columns: Sequence[str] | None, max_len: int | None) -> None:
-        self._parquet = parquet
-        schema = parquet.read_schema(files[0])
+    def __init__(self, files: list[str], columns: Sequence[str] | None, max_len: int | None) -> None:
+        with parquet_file(files[0]) as first:
+            schema = first.schema_arrow
         names = list(schema.names) if columns is None else as_texts("`columns`", columns)
         no_duplicates("`columns`", names)
         for name in names:
@@ -488,7 +481,7 @@ class _ParquetTable:
         groups: list[tuple[str, int]] = []
         rows: list[int] = []
         for file in files:
-            with parquet.ParquetFile(file) as opened:
+            with parquet_file(file) as opened:
                 for name in names:
                     there = opened.schema_arrow
                     got = there.field(name).type if name in there.names else "no such column"
@@ -510,13 +503,12 @@ class _ParquetTable:
         done = 0
         for place in groups:
             file, group = self._groups[place]
-            with self._parquet.ParquetFile(file) as opened:
-                # In small record batches, so that beside the block itself little is held.
-                for batch in opened.iter_batches(_RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
-                    where = places[done : done + batch.num_rows]
-                    for name, spec in self.specs.items():
-                        out[name][where] = _column_values(name, batch.column(name), spec)
-                    done += batch.num_rows
+            # In small record batches, so that beside the block itself little is held.
+            for batch in parquet_batches(file, _RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
+                where = places[done : done + batch.num_rows]
+                for name, spec in self.specs.items():
+                    out[name][where] = _column_values(name, batch.column(name), spec)
+                done += batch.num_rows
         return [values.astype(bytes) if values.dtype == object and not number else values for values in out.values()]
 
 
