@@ -285,6 +285,8 @@ def test_times_refused(tmp_path, text, options, message):
         ("user_id:token item_id_list:token_seq item_id:token", "ann|tea milk|egg", "item_id_list"),
         ("user_id:token item_id_list:token_seq", "ann|tea milk egg", "item_id_list"),
         ("user_id:token item_id:token_seq", "ann|tea milk egg", "item_id"),
+        ("user_id:token item_id:token", "ann|[tea, milk]", "item_id"),
+        ("user_id:token item_id", "ann|['tea', 'milk']", "item_id"),
         ("user_id:token item_id:token clicks:token_seq", "ann|tea|tea tea", "clicks"),
         ("user_id:token item_id:token rating_list:float_seq", "ann|tea|1.0 2.0", "rating_list"),
         ("user_id:token item_id:token hist_item_id", "ann|tea|egg,milk", "hist_item_id"),
