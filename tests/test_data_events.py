@@ -322,6 +322,10 @@ def test_encodings_and_separators(tmp_path):
     assert raw_events(x) == [("José", "007"), ("José", "thé")]
     with pytest.raises(ValueError, match=r"must be text in utf-8; .* encoding='latin-1'"):
         read_text(tmp_path, text.encode("latin-1"), sep=";")
+    with pytest.raises(ValueError, match=r"must be text in utf-8-sig; got binary data"):
+        read_text(tmp_path, (text + "a\0;b;3\n").encode("utf-8-sig"), sep=";", encoding="utf-8-sig")
+    with pytest.raises(ValueError, match=r"must be a text table; got the character '\\x1f' in it"):
+        read_text(tmp_path, text.replace("thé", "\x1f").replace(";", "::"), sep="::")
     with pytest.raises(ValueError, match=r"must be a text table; got unknown encoding: klingon"):
         read_text(tmp_path, text, encoding="klingon")
     for sep in ("\t", "|", "::", "||", "\x01"):
