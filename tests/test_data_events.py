@@ -285,6 +285,8 @@ def test_times_refused(tmp_path, text, options, message):
         ("user_id:token item_id_list:token_seq item_id:token", "ann|tea milk|egg", "item_id_list"),
         ("user_id:token item_id_list:token_seq", "ann|tea milk egg", "item_id_list"),
         ("user_id:token item_id:token_seq", "ann|tea milk egg", "item_id"),
+        ("user_id:token item_id:token", "ann|[tea, milk]", "item_id"),
+        ("user_id:token item_id", "ann|['tea', 'milk']", "item_id"),
         ("user_id:token item_id:token clicks:token_seq", "ann|tea|tea tea", "clicks"),
         ("user_id:token item_id:token rating_list:float_seq", "ann|tea|1.0 2.0", "rating_list"),
         ("user_id:token item_id:token hist_item_id", "ann|tea|egg,milk", "hist_item_id"),
@@ -320,6 +322,10 @@ def test_encodings_and_separators(tmp_path):
     assert raw_events(x) == [("José", "007"), ("José", "thé")]
     with pytest.raises(ValueError, match=r"must be text in utf-8; .* encoding='latin-1'"):
         read_text(tmp_path, text.encode("latin-1"), sep=";")
+    with pytest.raises(ValueError, match=r"must be text in utf-8-sig; got binary data"):
+        read_text(tmp_path, (text + "a\0;b;3\n").encode("utf-8-sig"), sep=";", encoding="utf-8-sig")
+    with pytest.raises(ValueError, match=r"must be a text table; got the character '\\x1f' in it"):
+        read_text(tmp_path, text.replace("thé", "\x1f").replace(";", "::"), sep="::")
     with pytest.raises(ValueError, match=r"must be a text table; got unknown encoding: klingon"):
         read_text(tmp_path, text, encoding="klingon")
     for sep in ("\t", "|", "::", "||", "\x01"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -85,10 +85,9 @@ class Reading:
             raise problem("`date_format`", "be a format such as '%d/%m/%Y'", repr(self.date_format))
         if self.dayfirst not in (None, True, False):
             raise problem("`dayfirst`", "be True or False", repr(self.dayfirst))
-        if self.time is None and not self.date_format == self.dayfirst is None:
-            raise problem(
-                "`date_format` and `dayfirst`", "be left out where time=None says that no times are read", "one"
-            )
+        if self.time is None and (self.date_format is not None or self.dayfirst is not None):
+            rule = "be left out where time=None says that no times are read"
+            raise problem("`date_format` and `dayfirst`", rule, f"{self.date_format!r} and {self.dayfirst!r}")
 
 
 def read_events(tables: Sequence[Table], reading: Reading) -> tuple[Interactions, str]:
@@ -99,35 +98,22 @@ def read_events(tables: Sequence[Table], reading: Reading) -> tuple[Interactions
     first = tables[0]
     columns, others = _columns(first, reading)
     _refuse_histories(first, columns, others)
-    parts: dict[str, list[Any]] = {"user": [], "item": [], "time": []}
+    parts: list[_Part] = []
+    kinds: dict[str, str] = {}  # of ids, by column
     for table in tables:
-        for name in filter(None, columns):
-            if table.names.count(name) != 1:
-                got = f"{table.names.count(name)} of that name" if name in table.names else _listed(table.names)
-                rule = f"have the column {name!r} once" + (
-                    f", as {first.path.name!r} has" if table is not first else ""
-                )
-                raise problem(f"file {str(table.path)!r}", rule, got)
-        row = 1
-        for piece in table.pieces([name for name in columns if name is not None]):
-            where = _Place(table, row)
-            _refuse_headers(where, piece, columns)
-            for role in ("user", "item"):
-                parts[role].append(_id_part(where, piece[getattr(columns, role)]))
-                kinds = {values.dtype.kind for _, values in parts[role] if len(values)}
-                if len(kinds) > 1:
-                    what = where.column(getattr(columns, role))
+        for part in _parts(table, first, columns, reading):
+            for name, (codes, values) in [(columns.user, part.users), (columns.item, part.items)]:
+                if len(codes) and kinds.setdefault(name, values.dtype.kind) != values.dtype.kind:
+                    what = f"column {name!r} of file {str(table.path)!r}"
                     raise problem(what, "hold integers or strings throughout all files", "both")
-            if columns.time is not None:
-                parts["time"].append(_times(where, piece[columns.time], reading))
-            row += len(piece)
-    if not sum(len(codes) for codes, _ in parts["user"]):
+            parts.append(part)
+    if not any(len(part.users[0]) for part in parts):
         raise problem(f"file {str(first.path)!r}", "have at least one row of events", "none")
-    user, user_ids = _numbered(parts["user"], columns.user in first.untyped)
-    item, item_ids = _numbered(parts["item"], columns.item in first.untyped)
-    frame = pd.DataFrame({"user_id": user, "item_id": item})
+    users, user_ids = _numbered([part.users for part in parts], columns.user in first.untyped)
+    items, item_ids = _numbered([part.items for part in parts], columns.item in first.untyped)
+    frame = pd.DataFrame({"user_id": users, "item_id": items})
     if columns.time is not None:
-        frame["timestamp"] = _joined(first, columns.time, parts["time"])
+        frame["timestamp"] = _joined(first, columns.time, [part.times for part in parts])
     interactions = Interactions.from_frame(frame, time=None if columns.time is None else "timestamp")
     unread = [name for name in others if name]
     note = f"columns {', '.join(filter(None, columns))}" + (f" (not read: {_few(unread)})" if unread else "")
@@ -160,6 +146,31 @@ class _Place:
         """The first place in the piece where something is true, and its row of the file."""
         place = int(np.flatnonzero(np.asarray(where))[0])
         return place, self.row + place
+
+
+class _Part(NamedTuple):
+    """A piece of a table: of users and items each row's place among the unique raw ids, and these; times, if any."""
+
+    users: tuple[np.ndarray, np.ndarray]
+    items: tuple[np.ndarray, np.ndarray]
+    times: np.ndarray
+
+
+def _parts(table: Table, first: Table, columns: Columns, reading: Reading) -> Iterator[_Part]:
+    """The pieces of a table that has the columns which were found in the first."""
+    for name in filter(None, columns):
+        if table.names.count(name) != 1:
+            rule = f"have the column {name!r} once" + (f", as {first.path.name!r} has" if table is not first else "")
+            got = f"{table.names.count(name)} of that name" if name in table.names else _listed(table.names)
+            raise problem(f"file {str(table.path)!r}", rule, got)
+    row = 1
+    for piece in table.pieces([name for name in columns if name is not None]):
+        where = _Place(table, row)
+        _refuse_headers(where, piece, columns)
+        users, items = (_id_part(where, piece[name]) for name in (columns.user, columns.item))
+        times = np.empty(0) if columns.time is None else _times(where, piece[columns.time], reading)
+        yield _Part(users, items, times)
+        row += len(piece)
 
 
 def _columns(table: Table, reading: Reading) -> tuple[Columns, list[str]]:
@@ -264,19 +275,21 @@ def _nothing_missing(where: _Place, column: pd.Series) -> None:
 def _id_part(where: _Place, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """The unique raw ids of a piece, and for each row the place of its id among them."""
     _nothing_missing(where, column)
-    if column.name in where.table.untyped:
-        codes, uniques = pd.factorize(column)
-        texts = np.asarray(uniques, dtype=object)
-        if broken := [text for text in texts if "\n" in text or "\r" in text]:
-            remedy = "An opening quote without its closing one joins lines: quoting=3 reads quotes as they are."
-            raise problem(where.column(column.name), "hold ids of one line", listing(broken, 1)[:99], remedy)
-        return codes, texts
-    codes, values = pd.factorize(raw_values(where.column(column.name), column))
-    return codes, np.asarray(values)
+    untyped = column.name in where.table.untyped
+    codes, uniques = pd.factorize(column if untyped else raw_values(where.column(column.name), column))
+    values = np.asarray(uniques, dtype=object if untyped else None)
+    texts = values if values.dtype.kind == "O" else ()
+    if broken := [text for text in texts if "\n" in text or "\r" in text]:
+        remedy = "An opening quote without its closing one joins lines: quoting=3 reads quotes as they are."
+        raise problem(where.column(column.name), "hold ids of one line", listing(broken, 1)[:99], remedy)
+    if any(re.fullmatch(r"\s*\[.*,.*\]\s*", text) for text in texts if "[" in text):
+        _refuse_lists(where.table, [str(column.name)])
+    return codes, values
 
 
 def _numbered(parts: Sequence[tuple[np.ndarray, np.ndarray]], untyped: bool) -> tuple[np.ndarray, IdMap]:
     """The place of each row's id among the sorted raw ids, and their map."""
+    parts = [part for part in parts if len(part[0])]
     merged, values = pd.factorize(np.concatenate([values for _, values in parts]))
     ends = np.cumsum([len(values) for _, values in parts])
     codes = np.concatenate([merged[end - len(v) : end][c] for end, (c, v) in zip(ends, parts, strict=True)])

@@ -231,7 +231,7 @@ def _parts(path: Path, files: Collection[Path], options: dict[str, Any]) -> Data
             raise problem(f"path {str(path)!r}", "hold each file once", f"{other.name!r} and {file.name!r}")
     tables = [_table(file, options).with_constants(_folders(file.relative_to(root))) for file in files]
     interactions, note = read_events(tables, _reading(options))
-    return Dataset(root.resolve().name, interactions, note=f"{len(files)} files; {note}")
+    return Dataset(root.resolve().name, interactions, note=f"{len(files)} file{'s' * (len(files) != 1)}; {note}")
 
 
 def _form(name: str, options: Mapping[str, Any] | None = None) -> str | None:

@@ -145,6 +145,8 @@ def text_table(
             return stream
         with stream:
             text = stream.read().decode(encoding, encoding_errors).removeprefix("\ufeff")
+        if _SEPARATOR in text:
+            raise OSError(f"the character {_SEPARATOR!r} in it")
         return io.StringIO(text.replace(sep, _SEPARATOR), newline="")
 
     with _readable(path, encoding):
@@ -186,7 +188,6 @@ def json_table(
     path: Path, *, encoding: str = "utf-8", encoding_errors: str = "strict", compression: str | None = "infer"
 ) -> Table:
     """A table of JSON lines, one object with a value for each column a line; the arguments as for `text_table`."""
-
     if compression is not None:
         one_of("`compression`", compression, ["infer", *_COMPRESSIONS.values()])
 
@@ -321,7 +322,7 @@ def _opened(path: Path, compression: str | None) -> IO[bytes]:
 
 def _refuse_binary(path: Path, compression: str | None, encoding: str) -> None:
     """A NUL ends a value in some versions of pandas, which would make two ids one."""
-    if "\0".encode(encoding) != b"\0":
+    if b"\0" in "a".encode(encoding):  # UTF-16, UTF-32
         return
     with _opened(path, compression) as stream:
         if any(b"\0" in block for block in iter(lambda: stream.read(2**20), b"")):
