@@ -8,13 +8,11 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 LARGEST_INT = 2**63 - 1
-
-T = TypeVar("T")
 
 
 def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
@@ -175,7 +173,7 @@ def as_path(what: str, value: Any) -> Path:
     return Path(value)
 
 
-def instance_of(what: str, value: Any, kind: type[T], remedy: str = "") -> T:
+def instance_of(what: str, value: Any, kind: Any, remedy: str = "") -> Any:
     """``value`` if it is of the class ``kind``."""
     if not isinstance(value, kind):
         raise problem(what, f"be of the class {kind.__name__}", shown(value), remedy)

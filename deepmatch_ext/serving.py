@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, one_of, problem
+from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
 from deepmatch_ext._compat import keras
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
@@ -102,7 +102,7 @@ def export_recommender(
     if not isinstance(model, RetrievalModel):
         raise problem("`model`", "be what a builder such as YoutubeDNN returns", type(model).__name__)
     one_of("`vector_dtype`", vector_dtype, VECTOR_DTYPES)
-    folder = Path(folder)
+    folder = as_path("`folder`", folder)
     if folder.exists() and not folder.is_dir():
         raise problem("`folder`", "be a folder", f"the file {str(folder)!r}")
     if version is not None:

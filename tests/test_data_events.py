@@ -528,7 +528,7 @@ def test_parquet(tmp_path, pyarrow):
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(ImportError, match=r"needs pyarrow: pip install 'deepmatch_ext\[parquet\]'"):
+    with pytest.raises(ImportError, match=r'needs pyarrow: pip install "pyarrow"'):
         read_dataset(tmp_path / "a.parquet")
 
 

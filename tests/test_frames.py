@@ -585,7 +585,7 @@ def test_without_pyarrow_the_command_is_named(monkeypatch):
             raise AssertionError
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"`x`: a table needs pyarrow: pip install 'deepmatch_ext\[parquet\]'"):
+    with pytest.raises(ImportError, match=r'`x`, a table, needs pyarrow: pip install "pyarrow"'):
         columns_of("`x`", Table())
     arrays = input_arrays(SHARED, pd.DataFrame(LISTS))  # pandas needs none
     assert arrays["n"].tolist() == EXPECTED["n"]

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import one_of, positive_int, problem
+from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
 from deepmatch_ext._compat import keras
 from deepmatch_ext._frames import arrays_of
 from deepmatch_ext.evaluation.metrics import (
     NAME_FORMAT,
     Seen,
     check_groups,
+    check_ns,
     check_seen_targets,
     check_targets,
     metrics_of,
@@ -92,13 +93,13 @@ class RetrievalMetrics(keras.callbacks.Callback):
                 )
         self.seen = None if seen is None else check_seen("`seen`", seen, len(self.targets))
         self.groups = None if groups is None else check_groups(groups, len(self.targets))
-        self.ns, self.name_format = tuple(ns), name_format
+        self.ns, self.name_format = check_ns(ns), name_format
         names = ranking_metrics(np.zeros(1, np.int64), self.ns, name_format=name_format)
         self.figure_modes = {f"val_{name}": "max" for name in names}
         default = f"val_{name_format.format(metric='NDCG', n=10)}"
         self.monitor = one_of("`monitor`", default if monitor is None else monitor, self.figure_modes)
         self.patience = patience if patience is None else positive_int("`patience`", patience)
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = as_flag("`restore_best_weights`", restore_best_weights)
         self.batch_size = positive_int("`batch_size`", batch_size)
         self._held = check_seen_targets(self.targets, self.seen, seen_targets)
         if seen_targets == "leave_out" and self._held.any():

@@ -152,7 +152,7 @@ def ranking_metrics(
         >>> [ranking_metrics(np.array([0, MISSED]), [2], seen_targets=how)["HR@2"] for how in ("miss", "leave_out")]
         [0.5, 1.0]
     """
-    ns = _check_ns(ns)
+    ns = check_ns(ns)
     one_of("`seen_targets`", seen_targets, SEEN_TARGETS)
     check_name_format(name_format)
     ranks = check_ids("`ranks`", ranks, 0)
@@ -230,7 +230,7 @@ def evaluate(
         >>> evaluate(lambda start, stop: scores[start:stop], np.array([2, 3]), ns=[1])
         {'HR@1': 0.5, 'NDCG@1': 0.5, 'MRR@1': 0.5, 'Recall@1': 0.5}
     """
-    ns = _check_ns(ns)  # before the scoring, which may take long
+    ns = check_ns(ns)  # before the scoring, which may take long
     block_size = positive_int("`block_size`", block_size)
     check_name_format(name_format)
     targets = check_targets(targets)
@@ -414,7 +414,7 @@ def in_seen(targets: np.ndarray, seen: Seen | None) -> np.ndarray:
     return held
 
 
-def _check_ns(ns: Any) -> list[int]:
+def check_ns(ns: Any) -> list[int]:
     if not isinstance(ns, Iterable) or isinstance(ns, str | bytes) or (hasattr(ns, "ndim") and ns.ndim != 1):
         raise problem("`ns`", "be a sequence of integers", shown(ns))
     checked = [positive_int("each of `ns`", n) for n in ns]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import missing_extra, problem
+from deepmatch_ext._checks import as_path, missing_extra, problem
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
 from deepmatch_ext.evaluation.metrics import (
@@ -526,7 +526,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _check_path(path: Any) -> Path:
-    checked = Path(path)
+    checked = as_path("`path`", path)
     if checked.suffix not in (".html", ".htm") or checked.is_dir():
         raise problem("`path`", "name an .html file", repr(str(path)))
     if not checked.absolute().parent.is_dir():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import listing, missing_extra, one_of, problem
+from deepmatch_ext._checks import as_path, listing, missing_extra, one_of, problem, shown
 from deepmatch_ext._frames import columns_of
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
@@ -58,7 +58,7 @@ def write_folder(folder: str | os.PathLike[str], manifest: Mapping[str, Any], fi
         ValueError: ``folder`` is something else than an index.
         OSError: It can't be written. What was there before is there still.
     """
-    folder = Path(folder)
+    folder = as_path("`folder`", folder)
     if folder.exists():
         if not folder.is_dir():
             raise problem(f"folder {str(folder)!r}", "be a folder or not exist yet", "a file")
@@ -118,7 +118,7 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     Raises:
         ValueError: ``folder`` is no index, or it is damaged: what is wrong with it.
     """
-    folder = Path(folder)
+    folder = as_path("`folder`", folder)
     manifest = _read_manifest(folder)
     while True:
         try:
@@ -292,7 +292,9 @@ def write_vectors(
         (['tea', 'milk'], 'inner_product', [3.5, 1.2])
     """
     arrow, parquet = _pyarrow("write_vectors()")
-    path, metric = Path(path), one_of("`metric`", metric, METRICS)
+    path, metric = as_path("`path`", path), one_of("`metric`", metric, METRICS)
+    if path.is_dir():
+        raise problem(f"file {str(path)!r}", "be a file or not exist yet", "a folder")
     ids, vectors = check_items(ids, vectors)
     columns = {
         "id": arrow.array(ids, arrow.string() if ids.dtype == object else None),
@@ -303,6 +305,8 @@ def write_vectors(
     for name, values in columns_of("`metadata`", {} if metadata is None else metadata).items():
         if str(name) in columns:
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
+        if not hasattr(values, "__len__") or isinstance(values, str | bytes) or np.ndim(values) == 0:
+            raise problem(f"`metadata` {name!r}", "be a column of values", shown(values))
         if len(values) != len(ids):
             raise problem(f"`metadata` {name!r}", f"have {len(ids)} values, one for each id", f"{len(values)}")
         try:
@@ -331,6 +335,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or another program wrote it: what is wrong with it.
     """
+    path = as_path("`path`", path)
     arrow, parquet = _pyarrow("read_vectors()")
     what = f"file {str(path)!r}"
     try:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import listing, one_of, positive_int, problem
+from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.exact import Seen, best_rows, check_floats, check_seen, seen_pairs
 from deepmatch_ext.retrieval.files import (
@@ -379,7 +379,8 @@ def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, excl
         >>> bool(0.4 < recall(half, whole, vectors[:100], n=10) < 0.6)
         True
     """
-    if not exact.is_exact:
+    instance_of("`index`", index, VectorIndex)
+    if not instance_of("`exact`", exact, VectorIndex).is_exact:
         raise problem("`exact`", "be an exact index", repr(exact))
     same = index.metric == exact.metric and index.dimension == exact.dimension
     if not same or len(index) != len(exact):
