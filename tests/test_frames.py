@@ -141,7 +141,7 @@ FRAMES = {
     "pandas of Arrow": lambda lists: pa.table(lists).to_pandas(types_mapper=pd.ArrowDtype),
     "nullable pandas": lambda lists: pd.DataFrame(lists).astype({"user": "Int32", "city": "category"}),
     "Arrow table": pa.table,
-    "Arrow batch": pa.record_batch,
+    "Arrow batch": pa.RecordBatch.from_pydict,
     "Arrow reader": lambda lists: pa.table(lists).to_reader(),
 }
 if pl is not None:
