@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import as_path, listing, problem
+from deepmatch_ext._checks import as_flag, as_path, listing, problem
 from deepmatch_ext.data.events import EXAMPLES, INFER, Reading, find, plain, read_events
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.interactions import Interactions
@@ -155,6 +155,7 @@ def read_dataset(
         >>> shop.interactions.item_ids.decode(shop.interactions.items).tolist()
         ['7', '007']
     """
+    verbose = as_flag("`verbose`", verbose)
     data = _read(as_path("`path`", path), {"user": user, "item": item, "time": time, **options})
     if verbose:
         print(data)
