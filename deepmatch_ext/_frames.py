@@ -45,6 +45,12 @@ class Lists:
         places = np.arange(lengths.sum()) + np.repeat(shift, lengths)
         return Lists(self.values[places], lengths, self.missing[rows])
 
+    def kept(self, keep: np.ndarray) -> Lists:
+        """The lists without some of their values, ``keep`` (n,) False for these."""
+        before = np.concatenate([[0], np.cumsum(keep)])
+        ends = np.cumsum(self.lengths)
+        return Lists(self.values[keep], before[ends] - before[ends - self.lengths], self.missing)
+
     def padded(self, width: int) -> np.ndarray:
         """The first ``width`` values of each list, then 0 (of text, "0"): (rows, width), in the type of the values."""
         if (self.lengths == width).all():

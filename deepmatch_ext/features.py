@@ -304,11 +304,11 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
             limits = integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":
                 _check_range(name, values, *limits)
-            if name in targets and (found := int(np.count_nonzero(~_is_item(values)))):
+            if name in targets and (found := int(np.count_nonzero(~is_item(values)))):
                 raise problem(f"Input {name!r}", no_padding(column, name), f"{found} of it")
         if isinstance(column, SequenceColumn) and column.length_name is not None:
             ids, lengths = arrays[column.name], arrays[column.length_name].reshape(-1)
-            counts = np.count_nonzero(_is_item(ids).reshape(len(ids), column.maxlen), axis=1)
+            counts = np.count_nonzero(is_item(ids).reshape(len(ids), column.maxlen), axis=1)
             if len(counts) == len(lengths) and (counts > lengths).any():
                 warn_of_length(column)
     if len(set(rows.values())) > 1:
@@ -360,7 +360,7 @@ def warn_of_length(column: SequenceColumn) -> None:
     )
 
 
-def _is_item(ids: np.ndarray) -> np.ndarray:
+def is_item(ids: np.ndarray) -> np.ndarray:
     """Where an array of ids has an item: all but 0, or of strings, "0" and "". Strings may come as bytes."""
     if ids.dtype.kind in "UT":
         return (ids != "0") & (ids != "")

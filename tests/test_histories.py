@@ -65,6 +65,25 @@ def test_zeros_change_no_vector_wherever_they_stand(served, data):
     np.testing.assert_allclose(exported(**tensors)["user_vector"], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["lists", "ragged", "dataset"])
+def test_zeros_in_a_list_take_no_room(served, form):
+    """Of a list that is longer than the history, the first T items count, wherever there are zeros among them."""
+    model, _ = served
+    ids, words = [0, 0, *range(1, 5), 0, *range(5, 15)], ["0", "", *"abcd", "", *"efghijklmn"]
+    weights = list(np.cos(ids))
+    lists = {name: [ids, [3]] for name in ("counted", "uncounted", "weighted", "raw_weighted", "hashed")}
+    lists |= {name: [words, ["c"]] for name in ("words", "counted_words")}
+    lists |= {name: [weights, [0.5]] for name in ("weights", "raw_weights")}
+    known = {name: [[rows[0][place] for place in np.flatnonzero(ids)], rows[1]] for name, rows in lists.items()}
+    expected = model.user_vectors(known)
+    if form != "lists":
+        lists = {name: tf.ragged.constant(rows) for name, rows in lists.items()}
+    if form == "dataset":
+        lists = tf.data.Dataset.from_tensors(lists)
+    np.testing.assert_allclose(model.user_vectors(lists), expected, rtol=1e-5, atol=1e-6)
+    assert model.user_arrays(known)["counted"].tolist() == [list(range(1, 9)), [3, 0, 0, 0, 0, 0, 0, 0]]
+
+
 def test_an_empty_history_gives_the_vector_of_no_history(served):
     model, _ = served
     unknown = features([], [], "0", longer=3)

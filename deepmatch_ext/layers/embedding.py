@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem, shown
 from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
+from deepmatch_ext.layers.pooling import item_mask
 
 _BLOCK_ROWS = 2**16
 
@@ -159,18 +160,13 @@ class HashIds(keras.layers.Layer):
             self._vocabulary = tf.lookup.StaticHashTable(lines, default_value=0)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        is_text = inputs.dtype == tf.string
-        keys = inputs if is_text else tf.strings.as_string(inputs)
+        keys = inputs if inputs.dtype == tf.string else tf.strings.as_string(inputs)
         if self.vocabulary_path is not None:
             return self._vocabulary.lookup(keys)
         if not self.mask_zero:
             return tf.strings.to_hash_bucket_fast(keys, self.num_buckets)
         buckets = tf.strings.to_hash_bucket_fast(keys, self.num_buckets - 1) + 1
-        if is_text:
-            is_padding = tf.equal(keys, "0") | tf.equal(keys, "")
-        else:
-            is_padding = tf.equal(inputs, tf.zeros([], inputs.dtype))
-        return tf.where(is_padding, tf.zeros_like(buckets), buckets)
+        return tf.where(item_mask(inputs), buckets, tf.zeros_like(buckets))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -9,6 +9,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import problem
 from deepmatch_ext._compat import in_training, register
 from deepmatch_ext.layers.dropout import DroppingLayer
+from deepmatch_ext.layers.pooling import item_mask
 
 
 @register
@@ -47,7 +48,7 @@ class HistoryDropout(DroppingLayer):
         if training is False:
             return [tf.identity(tensor) for tensor in inputs]
         of_ids = [tensor for tensor in inputs if tensor.shape.rank == 2]
-        has_item = tf.reduce_any([tf.not_equal(ids, tf.zeros([], ids.dtype)) for ids in of_ids], axis=0)
+        has_item = tf.reduce_any([item_mask(ids) for ids in of_ids], axis=0)
         keep = has_item & self._kept(tf.shape(has_item), training)
         return [_moved_up(history, keep) for history in inputs]
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._compat import eager_is_on, keras, register
-from deepmatch_ext.layers.pooling import HistoryPooling, recency_weights
+from deepmatch_ext.layers.pooling import HistoryPooling, item_mask, recency_weights
 
 
 @register
@@ -38,7 +38,7 @@ class JaggedIds(keras.layers.Layer):
         self.supports_jit = False  # how many ids are different is not known beforehand
 
     def call(self, ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        valid = tf.not_equal(ids, tf.zeros([], ids.dtype))
+        valid = item_mask(ids)
         places = tf.where(valid)
         row = places[:, 0]
         first = tf.cumsum(tf.reduce_sum(tf.cast(valid, tf.int64), axis=1), exclusive=True)

@@ -175,7 +175,7 @@ class PaddingMask(keras.layers.Layer):
         super().__init__(**kwargs)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        return tf.not_equal(ids, tf.zeros([], ids.dtype))
+        return item_mask(ids)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -203,7 +203,7 @@ class HistoryItems(keras.layers.Layer):
 
     def call(self, inputs: Any) -> tf.Tensor:
         ids, lengths = inputs
-        is_item = tf.not_equal(ids, tf.zeros([], ids.dtype))
+        is_item = item_mask(ids)
         lengths = tf.cast(tf.reshape(lengths, [-1, 1]), tf.int32)
 
         def cut() -> tf.Tensor:
@@ -216,6 +216,13 @@ class HistoryItems(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]
+
+
+def item_mask(ids: tf.Tensor) -> tf.Tensor:
+    """Where ids (B, T) are an item's: all but 0, or of strings, "0" and ""."""
+    if ids.dtype == tf.string:
+        return tf.not_equal(ids, "0") & tf.not_equal(ids, "")
+    return tf.not_equal(ids, tf.zeros([], ids.dtype))
 
 
 def item_counts(is_item: tf.Tensor) -> tf.Tensor:

@@ -24,7 +24,7 @@ from deepmatch_ext.features import (
     no_padding,
     warn_of_length,
 )
-from deepmatch_ext.layers.pooling import item_counts
+from deepmatch_ext.layers.pooling import item_counts, item_mask
 from deepmatch_ext.models._input_arrays import dense_spec, input_arrays
 
 
@@ -99,7 +99,7 @@ def check_batch(
                 elif values.dtype != tf.uint64:  # what does not fit in int64 comes as uint64 alone
                     rules.append((wide >= first, rule))
             if name in targets:
-                rules.append((_is_item(values), no_padding(column, name).removeprefix("hold ")))
+                rules.append((item_mask(values), no_padding(column, name).removeprefix("hold ")))
             with tf.control_dependencies(_assertions(name, rules)):
                 checked[name] = tf.identity(values)
         if isinstance(column, SequenceColumn) and column.length_name is not None:
@@ -111,7 +111,7 @@ def check_batch(
 def _told_of_length(column: SequenceColumn, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Warns when a batch comes by with a history of more ids than its length."""
     lengths = tf.cast(tf.reshape(batch[column.length_name or ""], [-1, 1]), tf.int32)
-    fits = tf.reduce_all(item_counts(_is_item(batch[column.name])) <= lengths)
+    fits = tf.reduce_all(item_counts(item_mask(batch[column.name])) <= lengths)
 
     def tell() -> np.ndarray:
         warn_of_length(column)
@@ -119,13 +119,6 @@ def _told_of_length(column: SequenceColumn, batch: Mapping[str, tf.Tensor]) -> t
 
     # TensorFlow keeps `tell`, and the column, for ever; there is nothing large behind them.
     return tf.cond(fits, lambda: tf.constant(True), lambda: tf.numpy_function(tell, [], tf.bool))
-
-
-def _is_item(ids: tf.Tensor) -> tf.Tensor:
-    """Where a tensor of ids has an item: all but 0, or of strings, "0" and ""."""
-    if ids.dtype == tf.string:
-        return tf.not_equal(ids, "0") & tf.not_equal(ids, "")
-    return tf.not_equal(ids, tf.zeros([], ids.dtype))
 
 
 def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:

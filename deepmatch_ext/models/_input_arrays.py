@@ -1,7 +1,7 @@
 """Whatever the inputs come in, in the shapes that the columns ask for: arrays, frames, lists, and tf.data's tensors.
 
-A history that comes as lists is cut after its first T values, which are the most recent, and padded with 0 at the end.
-Its length may be left out.
+A history that comes as lists loses its zeros, is cut after its first T items, which are the most recent, and is padded
+with 0 at the end. Its length may be left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._frames import Lists, array_of, columns_of, missing_values, padding_of, without_objects
-from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes
+from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes, is_item
+from deepmatch_ext.layers.pooling import item_mask
 
 
 def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
@@ -32,15 +33,22 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
         ValueError: A value or a list is missing, or lists can't be what their column says.
     """
     named = columns_of("`x`", x, input_names(columns))
-    arrays, lists = dict(named), {}
+    found = {
+        name: array_of(f"Input {name!r}", named[name])
+        for column in columns
+        for name in input_shapes(column)
+        if name in named
+    }
+    lists = {name: values for name, values in found.items() if isinstance(values, Lists)}
+    items = _without_zeros(columns, lists)
+    arrays: dict[str, Any] = dict(named)
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
-            if name not in named:
+            if name not in found:
                 continue
-            values = array_of(f"Input {name!r}", named[name])
+            values = items.get(name, found[name])
             pads = isinstance(column, SequenceColumn) and name != column.length_name
             if isinstance(values, Lists):
-                lists[name] = values
                 arrays[name] = _from_lists(name, values, math.prod(shape), dtype, pads)
             else:
                 arrays[name] = _from_values(name, values, shape, dtype, pads)
@@ -48,6 +56,34 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
     for column in histories:
         _see_to_lengths(column, histories, lists, arrays)
     return arrays
+
+
+def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
+    """Histories that share a length, whose positions belong together, and each history without one by itself."""
+    groups: dict[str, list[SequenceColumn]] = {}
+    for column in columns:
+        if isinstance(column, SequenceColumn):
+            groups.setdefault(column.length_name or column.name, []).append(column)
+    return groups
+
+
+def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists]) -> dict[str, Lists]:
+    """The lists of histories without the positions where none that belongs to them has an item: unknown items, say.
+
+    They would take the room of items that are known. Lists of other lengths than they should have are left as they are.
+    """
+    left: dict[str, Lists] = {}
+    for group in _belonging(columns).values():
+        names = [name for column in group for name in (column.name, column.weight_name) if name is not None]
+        together = [lists[name] for name in names if name in lists]
+        if len(together) < len(names) or not all(
+            np.array_equal(each.lengths, together[0].lengths) for each in together
+        ):
+            continue
+        keep = np.any([is_item(lists[column.name].values) for column in group], axis=0)
+        if not keep.all():
+            left |= {name: lists[name].kept(keep) for name in names}
+    return left
 
 
 def _from_lists(name: str, lists: Lists, width: int, dtype: str, pads: bool) -> np.ndarray:
@@ -156,15 +192,20 @@ def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str
         tf.errors.InvalidArgumentError: When the batch comes by: lists that belong together differ in length.
     """
     dense: dict[str, tf.Tensor] = dict(batch)
+    ragged: dict[str, tf.RaggedTensor] = {}
     lengths: dict[str, tf.Tensor] = {}  # of what is ragged
     for column in columns:
         if isinstance(column, SequenceColumn):
             for name in (column.name, column.weight_name):
                 if name is not None and isinstance(batch.get(name), tf.RaggedTensor):
-                    ragged = batch[name].with_flat_values(tf.reshape(batch[name].flat_values, [-1]))
-                    lengths[name] = ragged.row_lengths()
-                    padding = "0" if ragged.dtype == tf.string else None
-                    dense[name] = ragged.to_tensor(padding, shape=[None, column.maxlen])
+                    ragged[name] = batch[name].with_flat_values(tf.reshape(batch[name].flat_values, [-1]))
+                    lengths[name] = ragged[name].row_lengths()
+    ragged |= _ragged_without_zeros(columns, ragged)
+    for column in columns:
+        for name, (shape, _) in input_shapes(column).items():
+            if name in ragged:
+                padding = "0" if ragged[name].dtype == tf.string else None
+                dense[name] = ragged[name].to_tensor(padding, shape=[None, shape[0]])
     histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lengths]
     for column in histories:
         name, weight_name, length_name = column.name, column.weight_name, column.length_name
@@ -181,6 +222,30 @@ def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str
             cut = tf.reshape(lengths[name] > column.maxlen, tf.shape(given))
             dense[length_name] = tf.where(cut, tf.minimum(given, tf.cast(column.maxlen, given.dtype)), given)
     return dense
+
+
+def _ragged_without_zeros(
+    columns: Iterable[Column], ragged: Mapping[str, tf.RaggedTensor]
+) -> dict[str, tf.RaggedTensor]:
+    """`_without_zeros` of tensors."""
+    left: dict[str, tf.RaggedTensor] = {}
+    for group in _belonging(columns).values():
+        names = [name for column in group for name in (column.name, column.weight_name) if name is not None]
+        if not all(name in ragged for name in names):
+            continue
+        first = ragged[names[0]]
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_all(tf.equal(ragged[name].row_lengths(), first.row_lengths())),
+                [f"Input {name!r} must hold lists as long as those of {names[0]!r}"],
+            )
+            for name in names[1:]
+        ]
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            has_item = [item_mask(tf.identity(ragged[column.name].values)) for column in group]
+        keep = first.with_values(tf.reduce_any(tf.stack(has_item), axis=0))
+        left |= {name: tf.ragged.boolean_mask(first.with_values(ragged[name].values), keep) for name in names}
+    return left
 
 
 def _filled(history: tf.Tensor) -> tf.Tensor:

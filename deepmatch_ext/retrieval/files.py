@@ -305,7 +305,7 @@ def write_vectors(
     for name, values in columns_of("`metadata`", {} if metadata is None else metadata).items():
         if str(name) in columns:
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
-        if not hasattr(values, "__len__") or isinstance(values, str | bytes) or np.ndim(values) == 0:
+        if not hasattr(values, "__len__") or isinstance(values, str | bytes) or getattr(values, "ndim", 1) == 0:
             raise problem(f"`metadata` {name!r}", "be a column of values", shown(values))
         if len(values) != len(ids):
             raise problem(f"`metadata` {name!r}", f"have {len(ids)} values, one for each id", f"{len(values)}")
