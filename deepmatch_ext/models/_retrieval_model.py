@@ -168,8 +168,8 @@ class RetrievalModel(keras.Model):
 
         ``x`` is name -> array, or whatever says the same: a pandas or polars DataFrame, an Arrow table, lists, ragged
         tensors; or a dataset, generator or Sequence of batches of these. A history may come as lists of any length,
-        most recent first (tf.data's ``ragged_batch`` keeps them so): each is cut after its first T ids and padded with
-        0, and its length, if `x` does not have it, is counted up to the last id that is not 0.
+        most recent first (tf.data's ``ragged_batch`` keeps them so): zeros are left out, each is cut after its first T
+        ids and padded with 0, and its length, if `x` does not have it, is counted.
 
         With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
         and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
