@@ -15,6 +15,7 @@ Options: ``--kills N`` (20), ``--runs N`` (5, or a few more) that they are sprea
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,8 @@ import numpy as np
 EPOCHS, BATCH_SIZE, DIM, MAX_LEN = 12, 256, 16, 10
 
 
-def train(folder: Path, rows: int, items: int) -> None:
-    """One process of a run: goes on where the one before it was killed."""
+def train(folder: Path, rows: int, items: int, say: Callable[[str], None]) -> float:
+    """Trains, or goes on where the process before was killed. Gives the seconds since the first step."""
     from unittest import mock
 
     import tensorflow as tf
@@ -48,6 +50,7 @@ def train(folder: Path, rows: int, items: int) -> None:
         "hist_len": rng.integers(1, MAX_LEN + 1, rows).astype("int32"),
         "item": rng.integers(1, items, rows).astype("int32"),
     }
+    x["hist_item"][np.arange(MAX_LEN) >= x["hist_len"][:, None]] = 0
     history = SparseFeat("hist_item", items, DIM, embedding_name="item")
     user = [VarLenSparseFeat(history, MAX_LEN, "recency+last", "hist_len")]
     model = YoutubeDNN(user, [SparseFeat("item", items, DIM)], history_dropout=0.2)
@@ -56,22 +59,24 @@ def train(folder: Path, rows: int, items: int) -> None:
     class Begun(tf.keras.callbacks.Callback):
         """Says so once, when all is traced and restored and the first step is made."""
 
+        at = 0.0
+
         def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-            if not self.said:
-                self.said = True
-                print("training", flush=True)
+            if not self.at:
+                self.at = time.perf_counter()
+                say("training")
 
-        said = False
-
+    begun = Begun()
     callbacks = [
-        Begun(),
+        begun,
         tf.keras.callbacks.BackupAndRestore(str(folder / "backup")),
         tf.keras.callbacks.ModelCheckpoint(str(folder / "model.keras")),
     ]
     model.fit(x, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0, callbacks=callbacks)
     np.savez(folder / "unfinished.npz", *model.get_weights())
     os.replace(folder / "unfinished.npz", folder / "final.npz")
-    print("done", flush=True)
+    say("done")
+    return time.perf_counter() - begun.at
 
 
 class Run:
@@ -92,13 +97,10 @@ class Run:
             raise RuntimeError(f"the process ended early:\n{(self.folder / 'errors.txt').read_text()[-3000:]}")
         return process
 
-    def finish(self) -> float:
-        """Lets a process through to the end; gives the seconds of its training."""
-        process = self.start()
-        begun = time.perf_counter()
-        if process.wait() != 0:
+    def finish(self) -> None:
+        """Lets a process through to the end."""
+        if self.start().wait() != 0:
             raise RuntimeError(f"the run failed:\n{(self.folder / 'errors.txt').read_text()[-3000:]}")
-        return time.perf_counter() - begun
 
     def wait_for_a_save(self, process: subprocess.Popen[str], before: set[Path]) -> None:
         """Waits until a file is being written while there is a former one, or the process ends."""
@@ -140,14 +142,14 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        train(arguments.child, arguments.rows, arguments.items)
+        train(arguments.child, arguments.rows, arguments.items, functools.partial(print, flush=True))
         return
 
     chance = random.Random(arguments.seed)
     killed = in_save = lost = readable = resumed = 0
     with tempfile.TemporaryDirectory() as work:
         undisturbed = Run(Path(work) / "undisturbed", arguments.rows, arguments.items)
-        seconds = undisturbed.finish()
+        seconds = train(undisturbed.folder, arguments.rows, arguments.items, lambda word: None)
         print(f"undisturbed: {EPOCHS} epochs in {seconds:.1f} s")
         number = 0
         while killed < arguments.kills:  # a run may end before all of its kills

@@ -111,6 +111,13 @@ def check_optimizer(model: Any) -> None:
         )
 
 
+def build_optimizer(model: Any) -> None:
+    """Creates the optimizer's variables. If a step creates them while it is traced, TensorFlow traces it twice."""
+    optimizer = getattr(model, "optimizer", None)
+    if eager_is_on() and isinstance(optimizer, keras.optimizers.Optimizer):  # Keras 2's legacy ones build themselves
+        optimizer.build(model.trainable_variables)
+
+
 # Packages whose losses and metrics compare predictions with labels.
 _COMPARING = ("keras", "keras_rs", "tf_keras", "tensorflow_addons", "tensorflow_ranking")
 

@@ -89,6 +89,8 @@ def test_nothing_is_left_to_learn_where_events_are_dealt_out_at_random(data):
     assert oracle < 1.15 * popularity
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_the_default_size(data):
     x = data.interactions
     assert (x.num_users, x.num_items) == (3000, 1200)
@@ -98,6 +100,8 @@ def test_the_default_size(data):
     assert len(x) / x.num_users == pytest.approx(40, rel=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_no_user_has_an_item_twice_and_times_rise(data):
     x = data.interactions
     pairs = x.users.astype(np.int64) * x.item_vocabulary_size + x.items
@@ -105,6 +109,8 @@ def test_no_user_has_an_item_twice_and_times_rise(data):
     assert (np.diff(x.times)[x.users[1:] == x.users[:-1]] > 0).all()
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_attributes_are_aligned_with_ids(data):
     x = data.interactions
     assert data.item_genres.shape == data.item_titles.shape == (x.item_vocabulary_size,)

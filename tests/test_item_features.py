@@ -51,8 +51,8 @@ def featured_model(item_features=None, columns=COLUMNS, **arguments):
     )
 
 
-def fitted(model, x, epochs=1, optimizer="sgd"):
-    model.compile(optimizer, sampledsoftmaxloss)
+def fitted(model, x, epochs=1, optimizer="sgd", run_eagerly=False):
+    model.compile(optimizer, sampledsoftmaxloss, run_eagerly=run_eagerly)
     model.fit(x, epochs=epochs, verbose=0)
     return model
 
@@ -60,7 +60,8 @@ def fitted(model, x, epochs=1, optimizer="sgd"):
 @pytest.mark.slow
 def test_a_frame_and_arrays_say_the_same():
     x = small_input(64)
-    from_arrays, from_frame = (fitted(featured_model(f), x) for f in (catalogue(), as_frame(catalogue())))
+    models = (featured_model(features) for features in (catalogue(), as_frame(catalogue())))
+    from_arrays, from_frame = (fitted(model, x, run_eagerly=True) for model in models)
     np.testing.assert_array_equal(from_arrays.item_vectors(), from_frame.item_vectors())
 
 
@@ -144,9 +145,11 @@ def test_features_alone_tell_new_items_apart():
 def test_a_model_with_features_reloads_and_goes_on(sampler, optimizer, tmp_path):
     x = small_input(64)
     model = featured_model(sampler_config=sampler, history_dropout=0.2, dnn_dropout=0.1)
-    model = fitted(model, x, optimizer=optimizer)
+    eagerly = optimizer == "sgd"  # graphs would take longer than what they compute; one is enough
+    model = fitted(model, x, optimizer=optimizer, run_eagerly=eagerly)
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
+    again.run_eagerly = eagerly
     np.testing.assert_array_equal(again.item_vectors(), model.item_vectors())
     np.testing.assert_array_equal(again.user_vectors(x), model.user_vectors(x))
     for each in (model, again):
@@ -157,14 +160,14 @@ def test_a_model_with_features_reloads_and_goes_on(sampler, optimizer, tmp_path)
 @pytest.mark.slow
 def test_a_dense_item_tower_on_the_id_alone():
     model = YoutubeDNN([history_column()], [item_column()], (16, 5), item_dnn_hidden_units=[6, 5])
-    assert fitted(model, small_input(32)).item_vectors().shape == (VOCABULARY, 5)
+    assert fitted(model, small_input(32), run_eagerly=True).item_vectors().shape == (VOCABULARY, 5)
 
 
 @pytest.mark.slow
 def test_training_reads_no_item_features():
     model = featured_model()
     assert sorted(tensor.name for tensor in model.inputs) == ["hist_item", "hist_len", "item"]
-    fitted(model, {**small_input(32), "maker": "whatever"})
+    fitted(model, {**small_input(32), "maker": "whatever"}, run_eagerly=True)
 
 
 def changed(**columns):

@@ -103,6 +103,16 @@ def own_loop(model, x, weights, batch_size=32, epochs=1, optimizer=None):
             step(batch, weight)
 
 
+@pytest.mark.slow
+def test_a_step_is_traced_once():
+    """Twice if it created the optimizer's variables."""
+    model, traced = compiled(), []
+    train_step = model.train_step
+    model.train_step = lambda data: traced.append(data) or train_step(data)
+    model.fit(small_input(64), verbose=0)
+    assert len(traced) == 1
+
+
 WEIGHTS = np.linspace(0, 2, 96)
 
 

@@ -94,7 +94,7 @@ def test_the_vectors_are_those_of_the_description_step_by_step():
 
 
 def hit_rate(model, x, n=3):
-    scores = user_vectors(model, x) @ model.item_vectors().T
+    scores = model.user_vectors(x) @ model.item_vectors().T
     scores[:, 0] = -np.inf
     return np.mean([item in np.argsort(-row)[:n] for row, item in zip(scores, x["item"], strict=True)])
 
@@ -143,9 +143,11 @@ def test_every_sampler_trains_and_reloads(sampler, tmp_path):
     model.compile("sgd", sampledsoftmaxloss, run_eagerly=isinstance(sampler, NegativeSampler))
     losses = model.fit(x, np.ones(60), batch_size=32, epochs=2, verbose=0).history["loss"]
     assert np.all(np.isfinite(losses))
+    model.run_eagerly = True  # both graphs would take longer than what they compute
     before = model.evaluate(x, verbose=0)
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
+    again.run_eagerly = True
     # The sampler's counts came along: the same draws, corrected alike, give the same loss.
     assert again.evaluate(x, verbose=0) == pytest.approx(before, rel=1e-6)
 
@@ -160,7 +162,9 @@ def test_every_loss_learns_and_reloads(loss, tmp_path):
     assert hit_rate(model, test) > 0.9
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
-    assert again.evaluate(test, verbose=0) == pytest.approx(model.evaluate(test, verbose=0), rel=1e-6)
+    again.run_eagerly = model.run_eagerly = True
+    losses = [each.evaluate(test, batch_size=500, verbose=0) for each in (again, model)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -198,15 +202,24 @@ def test_histories_of_several_kinds_stand_beside_each_other():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("combiner", ["mean", "sum", "max", "sqrtn", "last", "recency", "recency:0.5+last+max"])
-def test_every_combiner_trains(combiner):
-    model = small_model(combiner)
+def test_every_combiner_trains():
+    """Beside each other, each with a table of its own, and the first user without a history."""
+    combiners = ["mean", "sum", "max", "sqrtn", "last", "recency", "recency:0.5+last+max"]
+    users = [
+        VarLenSparseFeat(SparseFeat(f"h{k}", VOCABULARY, DIM), MAX_LEN, combiner, "hist_len")
+        for k, combiner in enumerate(combiners)
+    ]
+    model = YoutubeDNN(users, [item_column()])
     model.compile("sgd", sampledsoftmaxloss)
+    tables = [model.get_layer(f"table_h{k}") for k in range(len(combiners))]
+    before = [table.get_weights()[0] for table in tables]
     x = small_input(32)
     x["hist_len"][0] = 0
     x["hist_item"][0] = 0
-    model.fit(x, verbose=0)
+    model.fit({**x, **{f"h{k}": x["hist_item"] for k in range(len(combiners))}}, verbose=0)
     assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
+    for combiner, table, former in zip(combiners, tables, before, strict=True):
+        assert np.any(table.get_weights()[0] != former), combiner
 
 
 @pytest.mark.slow
@@ -373,7 +386,7 @@ def test_the_callers_arrays_are_not_changed():
     x = small_input(64)
     copies = {name: values.copy() for name, values in x.items()}
     model = small_model()
-    model.compile("sgd", sampledsoftmaxloss)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     model.fit(x, verbose=0)
     model.evaluate(x, verbose=0)
     assert x.keys() == copies.keys()
@@ -454,7 +467,7 @@ def test_a_reload_keeps_frozen_layers_and_the_name(tmp_path):
     model = small_model(dnn_dropout=0.1)
     model.get_layer("table_item").trainable = False
     rename(model, "mine")
-    model.compile("sgd", sampledsoftmaxloss)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     model.fit(small_input(32), verbose=0)
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
@@ -462,6 +475,7 @@ def test_a_reload_keeps_frozen_layers_and_the_name(tmp_path):
     assert not again.get_layer("table_item").trainable
     assert len(again.trainable_weights) == len(model.trainable_weights) == 4
     frozen = again.get_layer("table_item").get_weights()[0]
+    again.run_eagerly = True
     again.fit(small_input(32), verbose=0)
     np.testing.assert_array_equal(again.get_layer("table_item").get_weights()[0], frozen)
 
@@ -499,7 +513,7 @@ def test_a_reload_keeps_the_precision_policy(tmp_path):
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     x = small_input(32)
-    model.compile("sgd", sampledsoftmaxloss)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     model.fit(x, verbose=0)
     vectors = user_vectors(model, x)
     assert vectors.dtype == np.float32
@@ -585,7 +599,7 @@ def test_names_that_differ_in_other_letters_only_are_different():
 @pytest.mark.slow
 def test_more_negatives_than_items_are_no_problem_by_default():
     tiny = YoutubeDNN([VarLenSparseFeat(SparseFeat("h", 3, 4, embedding_name="i"), 2)], [SparseFeat("i", 3, 4)])
-    tiny.compile("sgd", sampledsoftmaxloss)
+    tiny.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     tiny.fit({"h": [[1, 0]], "i": [2]}, verbose=0)
 
 
@@ -644,7 +658,7 @@ def test_a_validation_split_holds_the_last_rows_out():
 @pytest.mark.slow
 def test_predict_gives_each_examples_loss():
     model, x = small_model(), small_input(50)
-    model.compile("sgd", sampledsoftmaxloss)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     losses = model.predict(x, batch_size=16, verbose=0)
     assert losses.shape == (50, 1)
     assert np.mean(losses) == pytest.approx(model.evaluate(x, batch_size=16, verbose=0), rel=1e-5)
@@ -739,7 +753,7 @@ def test_labels_and_weights_of_another_length_are_refused():
 @pytest.mark.slow
 def test_dense_columns_of_integers_stand_beside_embeddings():
     model = YoutubeDNN([history_column(), DenseFeat("age", 1, "int32"), DenseFeat("n", 2, "int64")], [item_column()])
-    model.compile("sgd", sampledsoftmaxloss)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     model.fit({**small_input(8), "age": np.arange(8), "n": np.ones((8, 2), int)}, verbose=0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import keras, register
+from deepmatch_ext._compat import build_optimizer, keras, register
 
 
 @register
@@ -34,6 +34,7 @@ class DeepCTRModel(keras.Model):
         if isinstance(kwargs.get("validation_data"), tuple | list):
             features, *rest = kwargs["validation_data"]
             kwargs["validation_data"] = (_tensors(features), *rest)
+        build_optimizer(self)
         return super().fit(_tensors(x), y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -46,6 +47,7 @@ class DeepCTRModel(keras.Model):
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``train_on_batch``."""
+        build_optimizer(self)
         return super().train_on_batch(_tensors(x), *args, **kwargs)
 
     def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:

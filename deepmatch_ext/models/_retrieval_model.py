@@ -14,6 +14,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext._compat import (
     KERAS_3,
+    build_optimizer,
     check_loss,
     check_metrics,
     check_optimizer,
@@ -222,6 +223,7 @@ class RetrievalModel(keras.Model):
             callbacks = place.among(callbacks)
         if isinstance(x, tf.data.Dataset | Iterator):
             shuffle = False  # Keras 3 warns of its own default
+        build_optimizer(self)
         return super().fit(
             x,
             y,
@@ -271,6 +273,7 @@ class RetrievalModel(keras.Model):
         leave_jit_off(self)
         check_optimizer(self)
         x, y, _ = self._checked(x, y)
+        build_optimizer(self)
         return super().train_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
