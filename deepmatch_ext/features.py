@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, warn_caller
+from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown, warn_caller
 from deepmatch_ext._compat import keras, serialize
 
 
@@ -72,7 +72,7 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
         ValueError: Something is no column, a size is not a positive integer, a name is empty or comes twice.
     """
     if isinstance(columns, str | Mapping) or not isinstance(columns, Iterable):
-        raise problem(f"`{what}`", "be a list of DeepCTR feature columns", columns)
+        raise problem(f"`{what}`", "be a list of DeepCTR feature columns", shown(columns))
     read = [_read_column(what, column) for column in columns]
     for name in input_names(read):
         if not isinstance(name, str) or not name:  # Keras would give its input another one

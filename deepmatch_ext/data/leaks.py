@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import listing, one_of, problem
+from deepmatch_ext._checks import as_text, listing, one_of, problem
 from deepmatch_ext._frames import Lists, array_of, columns_of, is_frame
 from deepmatch_ext.data.interactions import Interactions, time_values
 from deepmatch_ext.data.splits import Split
@@ -346,6 +346,8 @@ def _case_of_inputs(parts: Any, x: Interactions | None, user: str | None, item: 
         raise problem("`interactions`", "be Interactions", type(x).__name__, "Interactions.from_frame() makes them.")
     if x is not None and x.times is None and time is not None:
         raise problem("`interactions`", "have times where `time` is given", "times=None")
+    names_given = {"user": user, "item": item, "time": time}
+    user, item, time = (name if name is None else as_text(f"`{role}`", name) for role, name in names_given.items())
     user = user or (x.user_name if x is not None else "user_id")
     item = item or (x.item_name if x is not None else "item_id")
     inputs = {name: _read_input(name, parts[name], user, item, time) for name in _PARTS if name in names}

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_number
+from deepmatch_ext._checks import positive_number, problem, shown
 from deepmatch_ext._compat import keras, register
 
 
@@ -50,6 +50,17 @@ class Dice(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis, "epsilon": self.epsilon}
+
+
+def check_activation(what: str, activation: Any) -> None:
+    """Refuses what `activation_layer` can make nothing of."""
+    if activation is None or callable(activation) or (isinstance(activation, str) and activation.lower() == "dice"):
+        return
+    try:
+        keras.activations.get(activation)
+    except Exception:
+        rule = "be a name that Keras knows, 'dice', a function or a layer"
+        raise problem(what, rule, shown(activation)) from None
 
 
 def activation_layer(activation: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._compat import keras
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext.features import (
@@ -157,9 +157,20 @@ def check_class_weight(class_weight: Any) -> None:
     if not isinstance(class_weight, Mapping):
         raise problem("`class_weight`", rule, type(class_weight).__name__)
     for label, weight in class_weight.items():
+        if not isinstance(label, int | np.integer):
+            raise problem("`class_weight`", rule.replace("labels", "integer labels"), f"the label {label!r}")
         number = np.asarray(weight)
         if number.ndim or number.dtype.kind not in "iufb" or not abs(float(number)) <= LARGEST_NUMBER:
             raise problem("`class_weight`", rule, f"{weight!r} for {label!r}")
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Refuses callbacks that are none."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return
+    for callback in [] if callbacks is None else tf.nest.flatten(callbacks):
+        if not hasattr(callback, "set_model"):
+            raise problem("`callbacks`", "be a list of Keras callbacks", shown(callback))
 
 
 def number_of_batches(x: Any) -> int | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, positive_int, problem
+from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, problem, shown
 from deepmatch_ext._compat import (
     KERAS_3,
     build_optimizer,
@@ -44,6 +46,7 @@ from deepmatch_ext.models._checking import (
     CheckInWorker,
     check_batch,
     check_batch_weights,
+    check_callbacks,
     check_class_weight,
     check_types,
     check_weights,
@@ -54,10 +57,17 @@ from deepmatch_ext.models._checking import (
 from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches, without_autotuning
 from deepmatch_ext.models._input_arrays import dense_batch, input_arrays
 from deepmatch_ext.models._monitoring import agree_on_figures
-from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
+from deepmatch_ext.models._persistence import (
+    FORMAT,
+    check_config,
+    check_path,
+    check_weights_file,
+    describe_weights,
+    whole_file,
+)
 from deepmatch_ext.models._resuming import TrainingPlace
 from deepmatch_ext.models._towers import layer_name
-from deepmatch_ext.samplers import Sampler
+from deepmatch_ext.samplers import InBatchSampler, Sampler
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
 
@@ -188,7 +198,12 @@ class RetrievalModel(keras.Model):
         leave_jit_off(self)
         check_optimizer(self)
         check_class_weight(class_weight)
+        check_callbacks(callbacks)
         agree_on_figures(callbacks)
+        epochs = int_at_least("`epochs`", epochs, 0)
+        validation_split = number_between("`validation_split`", validation_split, 0, 1)
+        if not isinstance(shuffle, bool | np.bool_) and shuffle is not None:
+            one_of("`shuffle`", shuffle, ["batch"])
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
@@ -198,15 +213,14 @@ class RetrievalModel(keras.Model):
             held_out_size = (kwargs.pop("validation_batch_size", None) if eager_is_on() else None) or size
             validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
         elif validation_data is not None:
-            validation_data = self._checked(validation_data, None)[0]
+            validation_data = self._checked(validation_data, None, what="`validation_data`")[0]
         if rows is not None:
-            if shuffle not in (True, False, "batch"):
-                raise problem("`shuffle`", "be True, False or 'batch'", repr(shuffle))
             examples = _with_weights(x, y, sample_weight)
             if validation_split and validation_data is None:
                 rows, examples, held_out = _split_off(examples, rows, validation_split)
                 held_out_size = kwargs.pop("validation_batch_size", None) or size
                 validation_data = batches(held_out, len(held_out[1]), held_out_size)
+            self._check_negatives(min(rows, size))
             passes = -(-rows // size)
             place = self._training_place(kwargs.get("steps_per_epoch") or passes, kwargs, passes)
             order = functools.partial(_epoch_order, place, rows, size, shuffle == "batch") if shuffle else None
@@ -402,6 +416,7 @@ class RetrievalModel(keras.Model):
         here, and writes in place. A process that is killed while it saves leaves a file with ``.tmp`` in its name,
         which may be deleted.
         """
+        check_path(filepath)
         with whole_file(filepath, overwrite) as path, compilation_kept(self):
             super().save(path, overwrite, *args, **kwargs)
             if path != filepath:
@@ -413,6 +428,7 @@ class RetrievalModel(keras.Model):
         Any name that ends in ``.h5`` will do. Keras 3 wants ``.weights.h5``; for another name it writes the older
         format, which its ``load_weights`` reads.
         """
+        check_path(filepath)
         name = str(filepath)
         if KERAS_3 and not args and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
             self.save(filepath, overwrite, include_optimizer=False)
@@ -429,8 +445,12 @@ class RetrievalModel(keras.Model):
             ValueError: The weights are another model's, or of a format that this version does not know.
             OSError: The file is damaged, or there is none.
         """
+        check_path(filepath)
         if not args and not kwargs.get("skip_mismatch") and not kwargs.get("by_name"):
             check_weights_file(filepath, self)
+        # Else Keras 3 asks for a package that reads other files.
+        if KERAS_3 and "://" not in str(filepath) and not os.path.exists(filepath):
+            raise FileNotFoundError(f"There is no file of weights {str(filepath)!r}.")
         return super().load_weights(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -457,7 +477,14 @@ class RetrievalModel(keras.Model):
         """Keras's ``compile_from_config``, for a file that any Keras has written."""
         compile_as_saved(self, compilation_here(config))
 
-    def _checked(self, x: Any, y: Any, in_processes: bool = False) -> tuple[Any, Any, int | None]:
+    def _check_negatives(self, batch_size: int) -> None:
+        """Refuses batches of one where all negatives are the batch's own: the loss would always be 0."""
+        sampler = self.get_layer("candidates").sampler
+        if batch_size == 1 and isinstance(getattr(sampler, "sampler", sampler), InBatchSampler):
+            remedy = "Or take another sampler, or a MixedSampler around it."
+            raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
+
+    def _checked(self, x: Any, y: Any, in_processes: bool = False, what: str = "`x`") -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
 
         The rows are None where ``x`` is not made of arrays, and without eager mode, where Keras feeds them itself.
@@ -466,8 +493,9 @@ class RetrievalModel(keras.Model):
             return self._checked_dataset(x), y, None
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
-        if x is None:
-            raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
+        if isinstance(x, _NO_BATCHES) or not hasattr(x, "__iter__"):
+            rule = "be a dictionary of arrays, a frame, a tf.data.Dataset, a generator or a Keras Sequence"
+            raise problem(what, rule, shown(x))
         if not is_frame(x):
             if isinstance(x, Iterator):
                 return checked_batches(x, self._checked_batch), y, None
@@ -549,6 +577,10 @@ class RetrievalModel(keras.Model):
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
         return tf.equal(self.get_layer(layer_name("hash", column.embedding_name))(items), 0)
+
+
+# What can be iterated, and is no sequence of batches.
+_NO_BATCHES = (str, bytes, list, tuple, set, range, type, np.ndarray, np.generic, tf.Tensor, tf.RaggedTensor, pd.Series)
 
 
 def _epoch_order(place: TrainingPlace, rows: int, batch_size: int, whole_batches: bool) -> np.ndarray:

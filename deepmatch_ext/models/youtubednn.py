@@ -14,13 +14,14 @@ from deepmatch_ext._checks import (
     no_duplicates,
     number_between,
     positive_int,
-    positive_number,
     problem,
+    shown,
 )
 from deepmatch_ext._compat import require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, ItemCatalogue, KnownItems, L2Normalization
-from deepmatch_ext.layers.softmax import default_sampler
+from deepmatch_ext.layers.activation import check_activation
+from deepmatch_ext.layers.softmax import checked_temperature, default_sampler
 from deepmatch_ext.models._catalogue import catalogue_shapes, read_catalogue
 from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers, builder
 from deepmatch_ext.models._towers import Tables, Tower, derived_seed, row_ids, with_history_dropout
@@ -142,7 +143,9 @@ def YoutubeDNN(
     dim = item_units[-1] if item_units else item.embedding_dim
     hidden_units = _units("`user_dnn_hidden_units`", (dim,) if user_dnn_hidden_units is None else user_dnn_hidden_units)
     check_ids, dnn_use_bn = as_flag("`check_ids`", check_ids), as_flag("`dnn_use_bn`", dnn_use_bn)
-    temperature = positive_number("`temperature`", temperature)
+    check_activation("`dnn_activation`", dnn_activation)
+    check_activation("`output_activation`", output_activation)
+    temperature = checked_temperature(temperature)
     dropout = number_between("`dnn_dropout`", dnn_dropout, 0, 1)
     history_dropout = number_between("`history_dropout`", history_dropout, 0, 1)
     item_id_dropout = number_between("`item_id_dropout`", item_id_dropout, 0, 1)
@@ -284,7 +287,7 @@ def _without(columns: list[Column], names: Sequence[str]) -> list[Column]:
 def _units(what: str, units: Any) -> tuple[int, ...]:
     if not isinstance(units, list | tuple):
         older = "DeepMatch's older versions had `num_sampled` in this place; give it by its name."
-        raise problem(what, "be a list of integers", units, older if isinstance(units, int) else "")
+        raise problem(what, "be a list of integers", shown(units), older if isinstance(units, int) else "")
     return tuple(positive_int(f"Every element of {what}", each) for each in units)
 
 
