@@ -248,19 +248,22 @@ def set_global_policy(name: str) -> None:
 
 
 def serialize(value: Any) -> Any:
-    """An initializer, activation or registered function as plain data."""
-    return _saving.serialize_keras_object(value)
+    """A layer, initializer or other object, or a function that is registered or Keras's, as plain data."""
+    plain = _saving.serialize_keras_object(value)
+    if isinstance(plain, dict) and plain.get("class_name") == "function":
+        plain["config"] = keras.utils.get_registered_name(value)  # Keras 2.15 leaves the package out
+    return plain
 
 
-def deserialize(value: Any) -> Any:
-    """The reverse of `serialize`."""
-    try:
-        return _saving.deserialize_keras_object(value)
-    except ValueError:
-        # tf-keras reads .h5 files by older rules, which don't know the form that functions are written in.
-        if KERAS_3 or value["class_name"] != "function":
-            raise
-        return keras.activations.get(value["config"])
+def deserialize(plain: Any, part: str | None = None) -> Any:
+    """The reverse of `serialize`; ``part`` is where Keras has its own of the kind, such as "layers"."""
+    if not KERAS_3 and isinstance(plain, dict):
+        # tf-keras reads .h5 files by older rules, which don't know how functions and registered classes are written.
+        if plain["class_name"] == "function":
+            return keras.utils.get_registered_object(plain["config"]) or keras.activations.get(plain["config"])
+        if (kind := keras.utils.get_registered_object(plain.get("registered_name"))) is not None:
+            return kind.from_config(plain["config"])
+    return _saving.deserialize_keras_object(plain) if part is None else getattr(keras, part).deserialize(plain)
 
 
 def compilation_here(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Columns are recognised by their attributes, so this package never has to import 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown, warn_caller
-from deepmatch_ext._compat import keras, serialize
+from deepmatch_ext._compat import keras
+from deepmatch_ext._initializers import TableInitializer, table_initializer
+from deepmatch_ext._plain import is_registered, nameless
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class SparseColumn:
     use_hash: bool = False
     vocabulary_path: str | None = None
     dtype: str = "int32"
-    embeddings_initializer: Any = None  # None: the user gave none
+    embeddings_initializer: TableInitializer | None = None  # None: the user gave none
     embedding_name: str = ""
     trainable: bool = True
 
@@ -113,14 +115,15 @@ def _read_sparse(column: Any) -> SparseColumn:
     size = int_at_least(f"`vocabulary_size` {of}", column.vocabulary_size, 2, "Id 0 is padding and counts.")
     if isinstance(dim, str) and dim == "auto":
         dim = 6 * int(size**0.25)  # DeepCTR's rule
+    dim = positive_int(f"`embedding_dim` {of}", dim)
     read = SparseColumn(
         name=column.name,
         vocabulary_size=size,
-        embedding_dim=positive_int(f"`embedding_dim` {of}", dim),
+        embedding_dim=dim,
         use_hash=bool(column.use_hash),
         vocabulary_path=column.vocabulary_path,
         dtype=_dtype_name(column),
-        embeddings_initializer=_given_initializer(column.embeddings_initializer),
+        embeddings_initializer=_read_initializer(column.name, column.embeddings_initializer, (size, dim)),
         embedding_name=column.embedding_name or column.name,
         trainable=bool(column.trainable),
     )
@@ -139,38 +142,34 @@ def _dtype_name(column: Any) -> str:
         raise problem(f"`dtype` of column {column.name!r}", "be a TensorFlow dtype", repr(column.dtype)) from None
 
 
-def _given_initializer(initializer: Any) -> Any:
+def _read_initializer(column_name: str, given: Any, shape: tuple[int, int]) -> TableInitializer | None:
     """None where the user gave none: DeepCTR then puts one RandomNormal with one fixed seed on every column."""
-    if type(initializer).__name__ == "RandomNormal":
-        config = initializer.get_config()
+    if type(given).__name__ == "RandomNormal":
+        config = given.get_config()
         if (config["mean"], config["stddev"], config["seed"]) == (0.0, 0.0001, 2020):
             return None
-    return initializer
+    return table_initializer(f"`embeddings_initializer` of column {column_name!r}", given, shape)
 
 
 def column_config(column: Column) -> dict[str, Any]:
     """``column`` as plain data; `read_columns` takes it back.
 
     Raises:
-        ValueError: ``transform_fn`` is a function that no name stands for, such as a lambda.
+        ValueError: ``transform_fn`` or the initializer is one that no name stands for, such as a lambda.
     """
+    plain = {field.name: getattr(column, field.name) for field in fields(column)}
     if isinstance(column, SequenceColumn):
-        plain = {**asdict(column), "sparsefeat": column_config(column.sparsefeat)}
-    else:
-        plain = asdict(column)
+        plain["sparsefeat"] = column_config(column.sparsefeat)
     if plain.get("embeddings_initializer") is not None:
-        plain["embeddings_initializer"] = keras.initializers.serialize(plain["embeddings_initializer"])
+        plain["embeddings_initializer"] = plain["embeddings_initializer"].plain()
     transform = plain.get("transform_fn")
     if transform is not None:
-        registered = keras.utils.get_registered_name(transform)
-        if registered == getattr(transform, "__name__", None) or ">" not in str(registered):
-            raise problem(
-                f"`transform_fn` of column {column.name!r}",
-                "be a registered function if the model is to be saved",
-                transform,
-                "Decorate it with `@tf.keras.utils.register_keras_serializable()`, or transform the data beforehand.",
+        if not is_registered(transform):
+            remedy = (
+                "Decorate it with `@tf.keras.utils.register_keras_serializable()`, or transform the data beforehand."
             )
-        plain["transform_fn"] = registered
+            raise nameless(f"`transform_fn` of column {column.name!r}", transform, remedy)
+        plain["transform_fn"] = keras.utils.get_registered_name(transform)
     return {"kind": type(column).__name__, **plain}
 
 
@@ -181,9 +180,9 @@ def _column_from_config(config: Mapping[str, Any]) -> Column:
         assert isinstance(sparse, SparseColumn)
         return SequenceColumn(sparsefeat=sparse, **plain)
     if config["kind"] == "SparseColumn":
-        if plain["embeddings_initializer"] is not None:
-            plain["embeddings_initializer"] = keras.initializers.deserialize(plain["embeddings_initializer"])
-        return SparseColumn(**plain)
+        shape = plain["vocabulary_size"], plain["embedding_dim"]
+        initializer = _read_initializer(plain["name"], plain["embeddings_initializer"], shape)
+        return SparseColumn(**{**plain, "embeddings_initializer": initializer})
     if plain["transform_fn"] is not None:
         name = plain["transform_fn"]
         plain["transform_fn"] = keras.utils.get_registered_object(name)
@@ -266,11 +265,11 @@ def _check_initializers(sharing: list[SparseColumn], column: SparseColumn) -> No
         return
     for other in sharing:
         given = [other.embeddings_initializer, column.embeddings_initializer]
-        if given[0] is not None and serialize(given[0]) != serialize(given[1]):
+        if given[0] is not None and given[0] != given[1]:
             raise problem(
                 f"Columns {other.name!r} and {column.name!r}, which share the table {column.embedding_name!r},",
                 "have the same `embeddings_initializer`, or only one of them any",
-                " and ".join(type(each).__name__ for each in given),
+                " and ".join(map(str, given)),
                 "Give it to one of them alone.",
             )
 

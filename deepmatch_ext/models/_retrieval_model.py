@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,11 +35,11 @@ from deepmatch_ext._compat import (
     register,
     rename,
     require_eager,
-    serialize,
     set_first_epoch,
     set_global_policy,
 )
 from deepmatch_ext._frames import is_frame
+from deepmatch_ext._plain import plain_object
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config, input_names
 from deepmatch_ext.layers import own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
@@ -417,6 +419,7 @@ class RetrievalModel(keras.Model):
         which may be deleted.
         """
         check_path(filepath)
+        self.get_config()  # refuses what no file could hold, before anything is written
         with whole_file(filepath, overwrite) as path, compilation_kept(self):
             super().save(path, overwrite, *args, **kwargs)
             if path != filepath:
@@ -455,7 +458,7 @@ class RetrievalModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         frozen = [layer.name for layer in self.layers if not layer.trainable]
-        plain = {key: _to_plain(value) for key, value in self._builder_config.value.items()}
+        plain = {key: _to_plain(f"`{key}`", value) for key, value in self._builder_config.value.items()}
         return {"format": FORMAT, "name": self.name, "frozen": frozen, **plain}
 
     @classmethod
@@ -640,34 +643,39 @@ class _Untracked:
     value: Any
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(what: str, value: Any) -> Any:
     """Builder arguments as JSON can hold them; refuses what no name stands for."""
     if isinstance(value, Mapping):
-        return {key: _to_plain(item) for key, item in value.items()}
+        return {key: _to_plain(f"`{key}`", item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_plain(item) for item in value]
+        return [_to_plain(what, item) for item in value]
     if isinstance(value, Column):
         return column_config(value)
     if isinstance(value, Sampler):
-        return value.get_config()
+        return _plain_settings(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, type):  # a layer's class stands for its defaults
         value = value()
     if isinstance(value, keras.layers.Layer):
-        return {"keras_layer": keras.layers.serialize(value)}
-    if callable(value):
-        if getattr(value, "__name__", "") == "<lambda>":
-            raise problem(
-                "An activation", "have a name if the model is to be saved", "a lambda", "Use a registered def."
-            )
-        return {"keras_object": serialize(value)}
-    return value
+        return {"keras_layer": plain_object(what, value, "layers")}
+    return {"keras_object": plain_object(what, value)} if callable(value) else value
+
+
+def _plain_settings(sampler: Sampler) -> Any:
+    settings = sampler.get_config()
+    try:
+        json.dumps(settings, default=operator.methodcaller("item"))  # NumPy's numbers
+    except (AttributeError, TypeError, ValueError):
+        what = f"`get_config` of the sampler {type(sampler).__name__}"
+        remedy = "Counts and the like are its `state`, which is saved with the weights."
+        raise problem(what, "give numbers, text and lists of them", repr(settings), remedy) from None
+    return settings
 
 
 def _from_plain(value: Any) -> Any:
     if isinstance(value, Mapping) and "keras_layer" in value:
-        return keras.layers.deserialize(value["keras_layer"])
+        return deserialize(value["keras_layer"], "layers")
     if isinstance(value, Mapping) and "keras_object" in value:
         return deserialize(value["keras_object"])
     return value
