@@ -201,7 +201,7 @@ def write_arrays(folder, path):
         return path
     from deepmatch_ext import data
 
-    split = data.leave_last_out(data.read_dataset(folder).interactions)
+    split = data.leave_last_out(data.read_dataset(folder, verbose=False).interactions)
     events = split.interactions
     arrays = {"users": np.array(events.user_vocabulary_size), "items": np.array(events.item_vocabulary_size)}
     for part, rows in {"train": split.train_targets(), "validation": split.validation, "test": split.test}.items():

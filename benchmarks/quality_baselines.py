@@ -20,7 +20,7 @@ from deepmatch_ext import __version__, data, evaluation
 
 def main():
     job = read_job()
-    split = data.leave_last_out(data.read_dataset(job["data"]).interactions)
+    split = data.leave_last_out(data.read_dataset(job["data"], verbose=False).interactions)
     parts = {"validation": (split.train, split.validation)}
     parts["test"] = (np.sort(np.concatenate([split.train, split.validation])), split.test)
     fit = {"popularity": popularity, "Markov": markov, "item-kNN": item_knn, "ALS": als}[job["settings"]["method"]]

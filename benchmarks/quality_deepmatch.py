@@ -77,7 +77,10 @@ def inputs(columns, tensors):
 
 
 def ranks(users, items, held_out, block=1024):
-    """How many of the items that a user has not had score at least as high as the held-out one."""
+    """How many of the items that a user has not had score at least as high as the held-out one.
+
+    A held-out item that the user has had gets deepmatch_ext's rank for it, MISSED.
+    """
     result = np.empty(len(users), np.int64)
     for start in range(0, len(users), block):
         scores = users[start : start + block] @ items.T
@@ -89,6 +92,7 @@ def ranks(users, items, held_out, block=1024):
         scores[np.repeat(rows, np.diff(bounds)), had] = -np.inf
         scores[rows, target] = scores[:, 0] = -np.inf
         result[start : start + len(rows)] = (scores >= least[:, None]).sum(axis=1)
+        result[start + np.repeat(rows, np.diff(bounds))[had == np.repeat(target, np.diff(bounds))]] = 2**31 - 1
     return result
 
 

@@ -20,7 +20,7 @@ from deepmatch_ext.utils import sampledsoftmaxloss
 def main():
     job = read_job()
     settings, max_len = job["settings"], job["settings"]["columns"]["max_len"]
-    split = data.leave_last_out(data.read_dataset(job["data"]).interactions)
+    split = data.leave_last_out(data.read_dataset(job["data"], verbose=False).interactions)
     held_out = {
         "validation": HeldOut(split.interactions, split.validation, max_len),
         "test": HeldOut(split.interactions, split.test, max_len),

@@ -18,7 +18,7 @@ Vectors have length one. Items are like a two-tower model's, with some structure
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
 drawn in the same way. `--isotropic` draws all directions alike: the worst case for a graph, and no model's vectors.
 
-Needs an installed `deepmatch_ext[faiss]`.
+Needs FAISS: `pip install -e ".[faiss]"`.
 """
 
 import argparse

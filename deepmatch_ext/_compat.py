@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -117,18 +118,77 @@ def build_optimizer(model: Any) -> None:
         optimizer.build(model.trainable_variables)
 
 
-def check_loss(model: Any) -> None:
+# Packages whose losses and metrics compare predictions with labels.
+_COMPARING = ("keras", "keras_rs", "tf_keras", "tensorflow_addons", "tensorflow_ranking")
+
+
+def check_loss(given: Any) -> None:
     """Refuses a loss of Keras's: of an output that is a loss already, a cross-entropy or an error teaches nothing."""
-    given = getattr(model, "loss", None)
-    for loss in given.values() if isinstance(given, dict) else given if isinstance(given, list | tuple) else [given]:
+    for loss in _leaves(given):
         made = keras.losses.get(loss) if isinstance(loss, str) else loss
-        made = getattr(made, "fn", made)  # of a function that Keras has wrapped
-        if made is not None and str(made.__module__).split(".")[0] in ("keras", "tf_keras"):
-            got = getattr(made, "__name__", made)
+        if _compares(made, "call"):
             raise ValueError(
-                f"`loss` must be `sampledsoftmaxloss`, or a function of your own; got {got}. The model's output is the "
-                "loss of each example already: compile(optimizer, sampledsoftmaxloss), from deepmatch_ext.utils."
+                f"`loss` must be `sampledsoftmaxloss`, or a function of your own; got {_name_of(made)}. The model's "
+                "output is the loss of each example already: compile(optimizer) is enough."
             )
+
+
+def check_metrics(what: str, given: Any) -> None:
+    """Refuses metrics of Keras's: they would compare the loss of each example with a label that says nothing."""
+    for metric in _leaves(given):
+        made = metric
+        if isinstance(metric, str):
+            try:
+                made = keras.metrics.get(metric)
+            except ValueError:  # a name that only `compile` knows, such as "accuracy"
+                made = None
+        if not callable(made) or _compares(made, "update_state"):
+            got = repr(metric) if isinstance(metric, str) else _name_of(metric)
+            raise ValueError(
+                f"`{what}` must hold functions of your own alone; got {got}. The model's output is the loss of each "
+                "example, which no metric of Keras's is made for. For hit rate, NDCG, MRR and recall take the callback "
+                "deepmatch_ext.evaluation.RetrievalMetrics."
+            )
+
+
+def _leaves(given: Any) -> list[Any]:
+    """What is given to `compile` alone, in a list, or by the output's name."""
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    if isinstance(given, list | tuple):
+        return [leaf for each in given for leaf in _leaves(each)]
+    return [] if given is None else [given]
+
+
+def _compares(made: Any, method: str) -> bool:
+    """Whether a loss or metric computes by code of those packages; subclasses and wrappers of one's own code don't."""
+    while isinstance(made, functools.partial):
+        made = made.func
+    if isinstance(made, type) and not _is_of(made, _COMPARING):
+        made = made()
+    kind = made if isinstance(made, type) else type(made)
+    author = next((each for each in kind.__mro__ if method in vars(each)), None)
+    if not _is_of(made if author is None else author, _COMPARING):
+        return False
+    wrapped = getattr(made, "fn", None) or getattr(made, "_fn", None)
+    return wrapped is None or _compares(wrapped, method)
+
+
+def _is_of(made: Any, packages: tuple[str, ...]) -> bool:
+    """Whether a class or function comes from one of the packages."""
+    return str(getattr(made, "__module__", "")).split(".")[0] in packages
+
+
+def _name_of(made: Any) -> str:
+    wrapped = getattr(made, "fn", None) or getattr(made, "_fn", None) or made
+    return str(getattr(wrapped, "__name__", type(made).__name__))
+
+
+def compile_as_saved(model: Any, config: dict[str, Any]) -> None:
+    """What Keras's ``compile_from_config`` does, which leaves models alone that have a ``compile`` of their own."""
+    model.compile(**_saving.deserialize_keras_object(config))
+    if isinstance(model.optimizer, keras.optimizers.Optimizer):  # Keras 2's legacy ones build themselves
+        model.optimizer.build(model.trainable_variables)
 
 
 def input_name(tensor: Any) -> str:
@@ -151,8 +211,11 @@ def is_table(variable: Any) -> bool:
 
 
 def add_state(layer: Any, name: str, value: Any) -> Any:
-    """A non-trainable weight that starts as ``value`` (a NumPy array), kept in its dtype and saved with the model."""
-    return layer.add_weight(
+    """A non-trainable weight that starts as ``value`` (a NumPy array), kept in its dtype and saved with the model.
+
+    It becomes an attribute of the layer, `_<name>`: ``tf.train.Checkpoint`` does not look into Keras 3's dictionaries.
+    """
+    weight = layer.add_weight(
         name=name,
         shape=value.shape,
         dtype=str(value.dtype),
@@ -160,6 +223,8 @@ def add_state(layer: Any, name: str, value: Any) -> Any:
         trainable=False,
         **_NO_CAST,
     )
+    setattr(layer, f"_{name}", weight)
+    return weight
 
 
 def raw_variable(weight: Any) -> tf.Variable:
@@ -183,19 +248,22 @@ def set_global_policy(name: str) -> None:
 
 
 def serialize(value: Any) -> Any:
-    """An initializer, activation or registered function as plain data."""
-    return _saving.serialize_keras_object(value)
+    """A layer, initializer or other object, or a function that is registered or Keras's, as plain data."""
+    plain = _saving.serialize_keras_object(value)
+    if isinstance(plain, dict) and plain.get("class_name") == "function":
+        plain["config"] = keras.utils.get_registered_name(value)  # Keras 2.15 leaves the package out
+    return plain
 
 
-def deserialize(value: Any) -> Any:
-    """The reverse of `serialize`."""
-    try:
-        return _saving.deserialize_keras_object(value)
-    except ValueError:
-        # tf-keras reads .h5 files by older rules, which don't know the form that functions are written in.
-        if KERAS_3 or value["class_name"] != "function":
-            raise
-        return keras.activations.get(value["config"])
+def deserialize(plain: Any, part: str | None = None) -> Any:
+    """The reverse of `serialize`; ``part`` is where Keras has its own of the kind, such as "layers"."""
+    if not KERAS_3 and isinstance(plain, dict):
+        # tf-keras reads .h5 files by older rules, which don't know how functions and registered classes are written.
+        if plain["class_name"] == "function":
+            return keras.utils.get_registered_object(plain["config"]) or keras.activations.get(plain["config"])
+        if (kind := keras.utils.get_registered_object(plain.get("registered_name"))) is not None:
+            return kind.from_config(plain["config"])
+    return _saving.deserialize_keras_object(plain) if part is None else getattr(keras, part).deserialize(plain)
 
 
 def compilation_here(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,17 @@ Columns are recognised by their attributes, so this package never has to import 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
-from deepmatch_ext._compat import keras, serialize
+from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown, warn_caller
+from deepmatch_ext._compat import keras
+from deepmatch_ext._initializers import TableInitializer, table_initializer
+from deepmatch_ext._plain import is_registered, nameless
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class SparseColumn:
     use_hash: bool = False
     vocabulary_path: str | None = None
     dtype: str = "int32"
-    embeddings_initializer: Any = None  # None: the user gave none
+    embeddings_initializer: TableInitializer | None = None  # None: the user gave none
     embedding_name: str = ""
     trainable: bool = True
 
@@ -72,7 +74,7 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
         ValueError: Something is no column, a size is not a positive integer, a name is empty or comes twice.
     """
     if isinstance(columns, str | Mapping) or not isinstance(columns, Iterable):
-        raise problem(f"`{what}`", "be a list of DeepCTR feature columns", columns)
+        raise problem(f"`{what}`", "be a list of DeepCTR feature columns", shown(columns))
     read = [_read_column(what, column) for column in columns]
     for name in input_names(read):
         if not isinstance(name, str) or not name:  # Keras would give its input another one
@@ -113,14 +115,15 @@ def _read_sparse(column: Any) -> SparseColumn:
     size = int_at_least(f"`vocabulary_size` {of}", column.vocabulary_size, 2, "Id 0 is padding and counts.")
     if isinstance(dim, str) and dim == "auto":
         dim = 6 * int(size**0.25)  # DeepCTR's rule
+    dim = positive_int(f"`embedding_dim` {of}", dim)
     read = SparseColumn(
         name=column.name,
         vocabulary_size=size,
-        embedding_dim=positive_int(f"`embedding_dim` {of}", dim),
+        embedding_dim=dim,
         use_hash=bool(column.use_hash),
         vocabulary_path=column.vocabulary_path,
         dtype=_dtype_name(column),
-        embeddings_initializer=_given_initializer(column.embeddings_initializer),
+        embeddings_initializer=_read_initializer(column.name, column.embeddings_initializer, (size, dim)),
         embedding_name=column.embedding_name or column.name,
         trainable=bool(column.trainable),
     )
@@ -139,38 +142,34 @@ def _dtype_name(column: Any) -> str:
         raise problem(f"`dtype` of column {column.name!r}", "be a TensorFlow dtype", repr(column.dtype)) from None
 
 
-def _given_initializer(initializer: Any) -> Any:
+def _read_initializer(column_name: str, given: Any, shape: tuple[int, int]) -> TableInitializer | None:
     """None where the user gave none: DeepCTR then puts one RandomNormal with one fixed seed on every column."""
-    if type(initializer).__name__ == "RandomNormal":
-        config = initializer.get_config()
+    if type(given).__name__ == "RandomNormal":
+        config = given.get_config()
         if (config["mean"], config["stddev"], config["seed"]) == (0.0, 0.0001, 2020):
             return None
-    return initializer
+    return table_initializer(f"`embeddings_initializer` of column {column_name!r}", given, shape)
 
 
 def column_config(column: Column) -> dict[str, Any]:
     """``column`` as plain data; `read_columns` takes it back.
 
     Raises:
-        ValueError: ``transform_fn`` is a function that no name stands for, such as a lambda.
+        ValueError: ``transform_fn`` or the initializer is one that no name stands for, such as a lambda.
     """
+    plain = {field.name: getattr(column, field.name) for field in fields(column)}
     if isinstance(column, SequenceColumn):
-        plain = {**asdict(column), "sparsefeat": column_config(column.sparsefeat)}
-    else:
-        plain = asdict(column)
+        plain["sparsefeat"] = column_config(column.sparsefeat)
     if plain.get("embeddings_initializer") is not None:
-        plain["embeddings_initializer"] = keras.initializers.serialize(plain["embeddings_initializer"])
+        plain["embeddings_initializer"] = plain["embeddings_initializer"].plain()
     transform = plain.get("transform_fn")
     if transform is not None:
-        registered = keras.utils.get_registered_name(transform)
-        if registered == getattr(transform, "__name__", None) or ">" not in str(registered):
-            raise problem(
-                f"`transform_fn` of column {column.name!r}",
-                "be a registered function if the model is to be saved",
-                transform,
-                "Decorate it with `@tf.keras.utils.register_keras_serializable()`, or transform the data beforehand.",
+        if not is_registered(transform):
+            remedy = (
+                "Decorate it with `@tf.keras.utils.register_keras_serializable()`, or transform the data beforehand."
             )
-        plain["transform_fn"] = registered
+            raise nameless(f"`transform_fn` of column {column.name!r}", transform, remedy)
+        plain["transform_fn"] = keras.utils.get_registered_name(transform)
     return {"kind": type(column).__name__, **plain}
 
 
@@ -181,9 +180,9 @@ def _column_from_config(config: Mapping[str, Any]) -> Column:
         assert isinstance(sparse, SparseColumn)
         return SequenceColumn(sparsefeat=sparse, **plain)
     if config["kind"] == "SparseColumn":
-        if plain["embeddings_initializer"] is not None:
-            plain["embeddings_initializer"] = keras.initializers.deserialize(plain["embeddings_initializer"])
-        return SparseColumn(**plain)
+        shape = plain["vocabulary_size"], plain["embedding_dim"]
+        initializer = _read_initializer(plain["name"], plain["embeddings_initializer"], shape)
+        return SparseColumn(**{**plain, "embeddings_initializer": initializer})
     if plain["transform_fn"] is not None:
         name = plain["transform_fn"]
         plain["transform_fn"] = keras.utils.get_registered_object(name)
@@ -266,11 +265,11 @@ def _check_initializers(sharing: list[SparseColumn], column: SparseColumn) -> No
         return
     for other in sharing:
         given = [other.embeddings_initializer, column.embeddings_initializer]
-        if given[0] is not None and serialize(given[0]) != serialize(given[1]):
+        if given[0] is not None and given[0] != given[1]:
             raise problem(
                 f"Columns {other.name!r} and {column.name!r}, which share the table {column.embedding_name!r},",
                 "have the same `embeddings_initializer`, or only one of them any",
-                " and ".join(type(each).__name__ for each in given),
+                " and ".join(map(str, given)),
                 "Give it to one of them alone.",
             )
 
@@ -289,20 +288,28 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
     Raises:
         ValueError: An input is missing, has another shape or kind, or holds a NaN, an id outside its vocabulary, or a
             length outside 0..maxlen.
+
+    Warns:
+        UserWarning: A history has more ids than its length says.
     """
     rows: dict[str, int] = {}
     for column in columns:
+        arrays: dict[str, np.ndarray] = {}
         for name, (shape, dtype) in input_shapes(column).items():
-            values = _input_array(name, x, shape, dtype)
+            arrays[name] = values = _input_array(name, x, shape, dtype)
             rows[name] = len(values)
             if values.dtype.kind == "f" or (isinstance(column, DenseColumn) and dtype != "string"):
                 _check_numbers(name, values, is_id=id_column(column, name) is not None)
             limits = integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":
                 _check_range(name, values, *limits)
-            padding = padding_key(column, name)
-            if name in targets and padding is not None and (found := _count(values, padding)):
-                raise problem(f"Input {name!r}", NO_PADDING, f"{found} of it")
+            if name in targets and (found := int(np.count_nonzero(~is_item(values)))):
+                raise problem(f"Input {name!r}", no_padding(column, name), f"{found} of it")
+        if isinstance(column, SequenceColumn) and column.length_name is not None:
+            ids, lengths = arrays[column.name], arrays[column.length_name].reshape(-1)
+            counts = np.count_nonzero(is_item(ids).reshape(len(ids), column.maxlen), axis=1)
+            if len(counts) == len(lengths) and (counts > lengths).any():
+                warn_of_length(column)
     if len(set(rows.values())) > 1:
         raise problem("The inputs", "have one number of rows", f"{rows}")
     return next(iter(rows.values()), 0)
@@ -310,8 +317,6 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
 
 # Its square, and that of a layer's sum of such, still fit in float32: no gradient becomes NaN.
 LARGEST_NUMBER = 1e15
-
-NO_PADDING = "hold no padding, 0, since it is what is to be predicted"
 
 
 def id_column(column: Column, name: str) -> SparseColumn | None:
@@ -338,12 +343,31 @@ def integer_limits(column: Column, name: str, is_target: bool) -> tuple[int, int
     return int(limits.min), int(limits.max), f"ids that its dtype holds, {sparse.dtype}; give the column dtype='int64'"
 
 
-def padding_key(column: Column, name: str) -> Any:
-    """What stands for padding in an input of ids that are hashed; None for other inputs."""
+def no_padding(column: Column, name: str) -> str:
+    """The rule, in words, for an input of targets."""
     sparse = id_column(column, name)
-    if sparse is None or not sparse.use_hash:
-        return None
-    return "0" if sparse.dtype == "string" else 0
+    padding = '"0" or ""' if sparse is not None and sparse.dtype == "string" else "0"
+    return f"hold no padding, {padding}, since it is what is to be predicted"
+
+
+def warn_of_length(column: SequenceColumn) -> None:
+    """Tells that a history and its length disagree. The text is always the same, so Python tells it once."""
+    warn_caller(
+        f"Input {column.name!r} has rows with more ids than {column.length_name!r} says: as many are read as it says, "
+        "the first ones. Count a history's ids for its length, and fill the rest with 0.",
+        UserWarning,
+    )
+
+
+def is_item(ids: np.ndarray) -> np.ndarray:
+    """Where an array of ids has an item: all but 0, or of strings, "0" and "". Strings may come as bytes."""
+    if ids.dtype.kind in "UT":
+        return (ids != "0") & (ids != "")
+    if ids.dtype.kind == "S":
+        return (ids != b"0") & (ids != b"")
+    if ids.dtype.kind == "O":
+        return (ids != "0") & (ids != "") & (ids != b"0") & (ids != b"")
+    return ids != 0
 
 
 def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
@@ -357,14 +381,6 @@ def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
         got = f"{values.flat[np.argmax(np.abs(values))]:g}"
         remedy = "Scale the column, or take its logarithm."
         raise problem(f"Input {name!r}", f"hold numbers of at most {LARGEST_NUMBER:g} in size", got, remedy)
-
-
-def _count(values: np.ndarray, key: Any) -> int:
-    """How many of the values are ``key``; strings may come as bytes."""
-    if isinstance(key, int) or values.dtype.kind == "U":
-        return int((values == key).sum())
-    found = values == key.encode()
-    return int((found if values.dtype.kind == "S" else found | (values == key)).sum())
 
 
 def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_number, problem
+from deepmatch_ext._checks import finite_number, positive_number, problem, shown
 from deepmatch_ext._compat import (
     KERAS_3,
     add_row_state,
@@ -128,6 +128,7 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
         **kwargs: Any,
     ) -> None:
         clipping = _take_clipping(type(self).__name__, kwargs)
+        learning_rate = _checked_rate(learning_rate)
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
         self._clipping = clipping
 
@@ -174,6 +175,7 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
         **kwargs: Any,
     ) -> None:
         clipping = _take_clipping(type(self).__name__, kwargs)
+        learning_rate = _checked_rate(learning_rate)
         super().__init__(learning_rate, initial_accumulator_value, epsilon, name=name, **kwargs)
         self._clipping = clipping
 
@@ -195,6 +197,18 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
 
     def get_config(self) -> dict[str, Any]:
         return self._config(super().get_config())
+
+
+def _checked_rate(learning_rate: Any) -> Any:
+    """A learning rate as Keras takes it: a number, a schedule, or a function without arguments."""
+    if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return learning_rate
+    if callable(learning_rate) and not isinstance(learning_rate, type):
+        return learning_rate
+    rate = finite_number("`learning_rate`", learning_rate, "Or give a schedule of tf.keras.optimizers.schedules.")
+    if rate < 0:
+        raise problem("`learning_rate`", "be at least 0", shown(learning_rate))
+    return rate
 
 
 def _take_clipping(class_name: str, arguments: dict[str, Any]) -> tuple[str, float] | None:

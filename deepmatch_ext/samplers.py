@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, positive_int, problem
+from deepmatch_ext._checks import finite_number, number_between, positive_int, problem, shown
 
 State = Mapping[str, Any]
 
@@ -184,12 +184,7 @@ class FrequencySampler(Sampler):
     def __init__(self, num_sampled: int, item_count: Any, distortion: float = 1.0) -> None:
         self.num_sampled: int = positive_int("`num_sampled`", num_sampled)
         self.item_count = _checked_counts(item_count)
-        try:
-            self.distortion = float(distortion)
-        except (TypeError, ValueError):
-            self.distortion = math.nan
-        if not math.isfinite(self.distortion):
-            raise problem("`distortion`", "be a finite number", distortion)
+        self.distortion = finite_number("`distortion`", distortion)
 
     @property
     def awaits_counts(self) -> bool:
@@ -380,7 +375,7 @@ class MixedSampler(Sampler):
 
     def __init__(self, samplers: Sequence[Any]) -> None:
         if not isinstance(samplers, list | tuple) or len(samplers) < 2:
-            raise problem("`samplers`", "be a list of at least two samplers", samplers)
+            raise problem("`samplers`", "be a list of at least two samplers", shown(samplers))
         self.samplers: tuple[Sampler, ...] = tuple(make_sampler(sampler) for sampler in samplers)
         in_batch = sum(sampler.in_batch for sampler in self.samplers)
         if in_batch > 1 or any(sampler.num_hard for sampler in self.samplers):
@@ -642,7 +637,7 @@ def make_sampler(spec: Any) -> Sampler:
         raise problem(
             "`sampler_config`", "be a sampler or a NegativeSampler", repr(spec), "For example UniformSampler(100)."
         )
-    if spec["sampler"] not in _SAMPLERS:
+    if not isinstance(spec["sampler"], str) or spec["sampler"] not in _SAMPLERS:
         rule, remedy = f"be one of {', '.join(map(repr, _SAMPLERS))}", "A sampler of your own: import its module first."
         raise problem("The sampler's name", rule, repr(spec["sampler"]), remedy)
     name = spec["sampler"]

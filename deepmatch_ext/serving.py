@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, one_of, problem
+from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
 from deepmatch_ext._compat import keras
+from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
@@ -61,7 +61,8 @@ def export_recommender(
 
     A version is a folder with a number for its name, as TensorFlow Serving wants it. It is written under another name
     and renamed, so that whoever watches the folder finds it whole or not at all; a version that exists is never
-    touched. Beside the SavedModel lies ``manifest.json``: what a server has to know to check its requests.
+    touched. Beside the SavedModel lies ``manifest.json``: what a server has to know to check its requests, and the size
+    of each file, which tells a copy that is not whole.
 
     Args:
         model: What a builder such as `YoutubeDNN` returned.
@@ -101,7 +102,7 @@ def export_recommender(
     if not isinstance(model, RetrievalModel):
         raise problem("`model`", "be what a builder such as YoutubeDNN returns", type(model).__name__)
     one_of("`vector_dtype`", vector_dtype, VECTOR_DTYPES)
-    folder = Path(folder)
+    folder = as_path("`folder`", folder)
     if folder.exists() and not folder.is_dir():
         raise problem("`folder`", "be a folder", f"the file {str(folder)!r}")
     if version is not None:
@@ -232,21 +233,14 @@ def _table(ids: IdMap) -> tf.lookup.StaticHashTable:
 
 def _no_item(ids: IdMap) -> tuple[tf.DType, Any]:
     """The type of raw ids, and one of that type that is none of them."""
-    if ids.values.dtype.kind == "O":
-        return tf.string, ""
-    return tf.int64, next(value for value in itertools.count(0, -1) if value not in ids)
-
-
-def _refuse_empty(what: str, ids: IdMap) -> None:
-    if "" in ids:
-        raise problem(what, "hold no empty string, which stands for no item", "one")
+    return tf.string if ids.values.dtype.kind == "O" else tf.int64, ids.no_item
 
 
 def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple[IdMap | None, np.ndarray]:
     """The items' own ids, if there are any, and the items' vectors (N, D), padding left out."""
     ids = item_ids if item_ids is None or isinstance(item_ids, IdMap) else IdMap(item_ids)
     if ids is not None:
-        _refuse_empty("`item_ids`", ids)
+        no_item("`item_ids`", ids.values)
     if item_vectors is None:
         vectors = model.item_vectors()[1:]
         if ids is not None and len(ids) != len(vectors):
@@ -298,7 +292,7 @@ def _checked_maps(columns: Sequence[Column], id_maps: Mapping[str, IdMap] | None
             raise problem(what, f"be for a user input of ids that are not hashed, one of {able}", repr(name))
         if not isinstance(known, IdMap):
             raise problem(what, "be an IdMap", type(known).__name__)
-        _refuse_empty(what, known)
+        no_item(what, known.values)
         if known.vocabulary_size > sparse[name].vocabulary_size:
             rule = f"have at most {sparse[name].vocabulary_size - 1} raw ids, as many as the column has room for"
             raise problem(what, rule, f"{len(known)}")
@@ -339,7 +333,9 @@ def _write(recommender: _Recommender, manifest: Mapping[str, Any], folder: Path,
         # Nothing is trained there, and gradients of our own can't be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(recommender.trackable(), str(unfinished), recommender.signatures, options)
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        paths = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        files = {path.relative_to(unfinished).as_posix(): path.stat().st_size for path in paths}
+        (unfinished / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n", encoding="utf-8")
         while True:
             target = folder / str(_highest(folder) + 1 if version is None else version)
             try:

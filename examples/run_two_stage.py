@@ -92,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refused("run_two_stage.py", args, error)
     enable_deepctr_on_keras3()  # does nothing on tf-keras
     events = dataset.interactions
-    print(f"{dataset.name}: {events.num_users} users, {events.num_items} items, {len(events)} events")
+    print(dataset)
     print(f"events to learn from: {len(split.train_targets())}, of which the ranker gets {len(lessons)}")
+    repeats = [leak for leak in data.find_leaks(split).leaks if leak.kind == "repeated_targets"]
+    print("".join(f"{leak}\n" for leak in repeats), end="")  # what a user has had is not retrieved: a miss
 
     results: dict[str, list[dict[str, float]]] = {}
     for seed in seeds:

@@ -1,7 +1,7 @@
 """YoutubeDNN from events to recommendations: read, split, train, judge against two baselines, recommend, save.
 
 With no arguments it makes its own data. ``--data PATH`` takes a MovieLens folder as GroupLens ships it, RecBole's
-files, or a CSV file of one event a line::
+files, or one event a row in CSV, JSON lines or Parquet: a file, a folder or a pattern::
 
     python examples/run_youtubednn.py
     python examples/run_youtubednn.py --data ml-1m --save model.keras --report report.html
@@ -52,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refused("run_youtubednn.py", args, error)
 
     events = dataset.interactions
-    side = ", ".join([*attributes, *events.side]) or "none"
-    print(f"{dataset.name}: {events.num_users} users, {events.num_items} items, {len(events)} events; side: {side}")
+    print(f"{dataset}; side: {', '.join([*attributes, *events.side]) or 'none'}")
 
     tf.keras.utils.set_random_seed(args.seed)
     model = build_model(split, attributes, args)
@@ -92,10 +91,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """What `read` reads."""
-    parser.add_argument("--data", metavar="PATH", help="a folder or file; without it, data are generated")
-    parser.add_argument("--user", metavar="COLUMN", help="the column of users in a CSV file")
-    parser.add_argument("--item", metavar="COLUMN", help="the column of items in a CSV file")
-    parser.add_argument("--time", metavar="COLUMN", help="the column of times in a CSV file")
+    parser.add_argument("--data", metavar="PATH", help="a folder, file or pattern; without it, data are generated")
+    parser.add_argument("--user", metavar="COLUMN", default="infer", help="of users, if it has no usual name")
+    parser.add_argument("--item", metavar="COLUMN", default="infer", help="of items, if it has no usual name")
+    times = parser.add_mutually_exclusive_group()
+    times.add_argument("--time", metavar="COLUMN", default="infer", help="of times, if it has no usual name")
+    times.add_argument("--in-order", action="store_true", help="there are no times: the rows are in their order")
+    parser.add_argument(
+        "--sep", metavar="TEXT", help="what stands between the columns of a text (default: by its name)"
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="of a text (default: utf-8)")
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -135,7 +140,9 @@ def read(args: argparse.Namespace) -> data.Dataset:
         users = pd.DataFrame({"first_genre": made.user_genres.astype(str)})
         dataset = data.Dataset("generated", made.interactions, users, items)
     else:
-        dataset = data.read_dataset(args.data, args.user, args.item, args.time)
+        time = None if args.in_order else args.time
+        options = {name: getattr(args, name) for name in ("sep", "encoding") if getattr(args, name) is not None}
+        dataset = data.read_dataset(args.data, args.user, args.item, time, verbose=False, **options)
     genres = genre_names(dataset)
     if genres is None:
         return dataset
@@ -213,7 +220,10 @@ def train(model: Any, split: data.Split, attributes: dict[str, np.ndarray], args
 def rank_test_items(
     split: data.Split, test: dict[str, Any], user_vectors: np.ndarray, item_vectors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """name of a recommender -> the rank of each test item among all items that its user has not had, 0 the best."""
+    """name of a recommender -> the rank of each test item among all items that its user has not had, 0 the best.
+
+    A test item that the user has had is never recommended: its rank is `evaluation.MISSED`.
+    """
     events = split.interactions
     known = np.sort(np.concatenate([split.train, split.validation]))
     popularity = evaluation.Popularity.from_interactions(events, known)
@@ -252,7 +262,7 @@ def plot(path: str, history: History, ranks: dict[str, np.ndarray]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print("\nNo plot without matplotlib: pip install 'deepmatch_ext[examples]'")
+        print("\nNo plot without matplotlib: pip install matplotlib")
         return
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -6,8 +6,10 @@
     curl --json '{"user": {"hist_item_id": [5, 4, 3]}, "n": 10, "seen": [5, 4, 3]}' localhost:8000/recommend
 
 The folder's highest version is served. When a higher one appears, or the highest is taken away, the server changes over
-without a pause: requests that have come by then are answered from the version that they were checked against. SIGTERM
-ends the server when the requests under way are answered. It needs neither deepmatch_ext nor DeepCTR.
+without a pause: requests that have come by then are answered from the version that they were checked against. While a
+version can't be served, such as one that is still being copied, the next lower one is; the other is tried again, and
+/health says why. SIGTERM ends the server when the requests under way are answered. It needs neither deepmatch_ext nor
+DeepCTR.
 """
 
 from __future__ import annotations
@@ -37,19 +39,21 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 log = logging.getLogger("uvicorn.error")  # uvicorn's own, so that all lines look alike
 
 FORMAT = 1  # of the manifest
 LARGEST_BODY = 2**20  # bytes
+LONGEST_BODY = 10.0  # seconds until it has come
+LONGEST_WAIT = 60.0  # seconds until a version that can't be served is tried again
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the server until a signal ends it; returns the exit status: 0, or 2 for an export that can't be served."""
     args = parse_arguments(argv)
     try:
-        export = Export(newest(args.folder))
+        export = highest(args.folder)
     except (OSError, ValueError) as error:
         print(f"serve.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -95,12 +99,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 # The export: what is loaded, what it takes, and what it gives.
 
 
-def newest(folder: Path) -> Path:
-    """The version with the highest number."""
-    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-    if not numbers:
-        raise ValueError(f"{folder} has no exported version, a folder with a number for its name")
-    return folder / str(max(numbers))
+def versions(folder: Path) -> list[Path]:
+    """The exported versions, the highest first."""
+    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: -int(path.name))
+
+
+def highest(folder: Path) -> Export:
+    """The highest version that can be served."""
+    errors = [ValueError(f"{folder} has no exported version, a folder with a number for its name")]
+    for path in versions(folder):
+        try:
+            return Export(path)
+        except ValueError as error:
+            errors.insert(-1, error)
+    raise errors[0]
 
 
 @dataclass(frozen=True)
@@ -123,12 +135,15 @@ class Export:
         try:
             self._load(path)
         except Exception as error:  # TensorFlow's are of many kinds
-            raise ValueError(f"{path} can't be served: {error}") from error
+            raise ValueError(f"{path} can't be served: {' '.join(str(error).split())}") from error
 
     def _load(self, path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format must be {FORMAT}; got {manifest['format']}")
+        for name, size in manifest["files"].items():  # TensorFlow takes half a vocabulary for a whole one
+            if (path / name).stat().st_size != size:
+                raise ValueError(f"{name} must have {size} bytes; got {(path / name).stat().st_size}")
         self.version, self.items, self.inputs = int(path.name), manifest["items"], manifest["inputs"]
         self._ids_are_text, self._no_item = manifest["item_ids"] == "string", manifest["no_item"]
         self._loaded = tf.saved_model.load(str(path))  # kept, for the signatures alone don't keep its variables
@@ -256,6 +271,15 @@ def checked_list(name: str, value: Any) -> list[Any]:
 # The service: requests that wait, batches of them, and the change from one version to the next.
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a version can't be served, and when it is tried again, having waited."""
+
+    reason: str
+    wait: float
+    again: float
+
+
 class Service:
     """Answers queries in batches: whatever has come while the last batch was computed is computed next.
 
@@ -264,6 +288,7 @@ class Service:
 
     def __init__(self, folder: Path, export: Export, max_batch: int, max_waiting: int, poll_seconds: float) -> None:
         self.folder, self.export = folder, export
+        self.failures: dict[int, Failure] = {}  # of versions above the one that is served
         self.metrics = Metrics(self)
         self._max_batch, self._max_waiting, self._poll_seconds = max_batch, max_waiting, poll_seconds
         self._waiting: asyncio.Queue[tuple[Export, Query, asyncio.Future[Any]]] = asyncio.Queue()
@@ -310,26 +335,36 @@ class Service:
             future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
 
     async def watch(self) -> None:
-        """Changes over to the folder's newest version whenever that is another one, for ever."""
-        refused: Path | None = None
+        """Changes over to the highest version that can be served whenever that is another one, for ever."""
         while True:
+            with contextlib.suppress(OSError):  # no folder: what is loaded stays
+                await self._change_over(versions(self.folder))
             await asyncio.sleep(self._poll_seconds)
-            try:
-                path = newest(self.folder)
-            except (OSError, ValueError):
-                continue  # nothing there: what is loaded stays
-            if int(path.name) == self.export.version or path == refused:
+
+    async def _change_over(self, paths: Sequence[Path]) -> None:
+        """Serves the first version that can be. One that can't is tried again, each time after a longer wait."""
+        for path in paths:
+            version = int(path.name)
+            before = self.failures.get(version)
+            if version == self.export.version:
+                break
+            if before and time.monotonic() < before.again:
                 continue
             try:
                 export = await asyncio.to_thread(Export, path)
-            except Exception as error:
-                log.error("Version %s stays: %s", self.export.version, " ".join(str(error).split()))
+            except ValueError as error:
+                if not before or before.reason != str(error):
+                    log.error("Version %s stays: %s", self.export.version, error)
                 self.metrics.loads.labels("failed").inc()
-                refused = path
+                wait = min(2 * before.wait, LONGEST_WAIT) if before else self._poll_seconds
+                self.failures[version] = Failure(str(error), wait, time.monotonic() + wait)
                 continue
             log.info("Version %s is served in the place of version %s", export.version, self.export.version)
             self.metrics.loads.labels("served").inc()
             self.export = export
+            break
+        there = {int(path.name) for path in paths if int(path.name) > self.export.version}
+        self.failures = {version: failure for version, failure in self.failures.items() if version in there}
 
 
 class Metrics:
@@ -350,7 +385,7 @@ class Metrics:
             "recommend_batch_size", "Requests computed together", buckets=sizes, **made
         )
         self.loads = prometheus_client.Counter(
-            "recommend_loads", "New versions by what came of them", ["result"], **made
+            "recommend_loads", "Loads of new versions by what came of them", ["result"], **made
         )
         version = prometheus_client.Gauge("recommend_version", "The version that is served", **made)
         version.set_function(lambda: service.export.version)
@@ -371,7 +406,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
     user: dict[str, Any] = Field(description="The user's features by name; a history is a list, the most recent first.")
     n: StrictInt = Field(10, ge=1, description="How many items to recommend.")
-    seen: list[StrictInt | StrictStr] = Field([], description="Ids of items that are left out.")
+    seen: list[Any] = Field([], description="Ids of items that are left out.")
 
 
 def make_app(service: Service, max_n: int) -> FastAPI:
@@ -401,7 +436,8 @@ def make_app(service: Service, max_n: int) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "version": service.export.version, "items": service.export.items}
+        failed = {version: failure.reason for version, failure in service.failures.items()}
+        return {"status": "ok", "version": service.export.version, "items": service.export.items, "failed": failed}
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -421,7 +457,7 @@ def make_app(service: Service, max_n: int) -> FastAPI:
 
 
 class Guard:
-    """Counts and times requests, and refuses bodies that are too large."""
+    """Counts and times requests, and refuses bodies that are too large or take too long."""
 
     def __init__(self, app: Any, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -430,12 +466,20 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status, size = time.perf_counter(), 500, 0
+        start, status, whole = time.perf_counter(), 500, False
+        size = announced = int(dict(scope["headers"]).get(b"content-length", 0))
 
         async def counted_receive() -> Any:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
+            nonlocal size, whole
+            if size <= LARGEST_BODY:
+                left = None if whole else start + LONGEST_BODY - time.perf_counter()
+                try:
+                    message = await asyncio.wait_for(receive(), left)
+                except asyncio.TimeoutError:
+                    said = f"the body must come within {LONGEST_BODY:g} s"
+                    raise HTTPException(408, said, {"Connection": "close"}) from None
+                size = announced or size + len(message.get("body", b""))
+                whole = not message.get("more_body", False)
             if size > LARGEST_BODY:
                 raise HTTPException(413, f"the body must be at most {LARGEST_BODY} bytes")
             return message

@@ -75,33 +75,43 @@ def ml_latest(folder):
 def test_every_form_gives_one_shape(tmp_path, form):
     data = read_dataset(form(tmp_path))
     x = data.interactions
+    # A header that says "token" makes strings of ids, numbered as the numbers are.
+    raw = [str if form is recbole else int][0]
     assert data.name == tmp_path.name
     assert (x.user_name, x.item_name) == ("user_id", "item_id")
-    assert x.user_ids.decode(x.users).tolist() == [3, 3, 7, 7, 7]
-    assert x.item_ids.decode(x.items).tolist() == [10, 20, 20, 30, 10]  # 30 before 10: the file's order in a tie
+    assert x.user_ids.decode(x.users).tolist() == list(map(raw, [3, 3, 7, 7, 7]))
+    assert x.users.tolist() == [1, 1, 2, 2, 2]
+    assert x.item_ids.decode(x.items).tolist() == list(
+        map(raw, [10, 20, 20, 30, 10])
+    )  # 30 before 10: the file's order in a tie
     assert x.times.tolist() == [140, 150, 100, 200, 200]
-    assert data.items.index.tolist() == [10, 20, 30]
+    assert data.items.index.tolist() == list(map(raw, [10, 20, 30]))
     assert data.items["title"].tolist() == ['"Ten" Things', "Two, Zero", "Été"]
     assert data.items["genres"].fillna("").tolist() == ["Drama|Sci-Fi", "Comedy", ""]
     if form is ml_latest:
         assert data.users is None
     else:
-        assert data.users.index.tolist() == [3, 7]
+        assert data.users.index.tolist() == list(map(raw, [3, 7]))
         assert data.users["gender"].tolist() == ["M", "F"]
         assert data.users.filter(like="zip").squeeze().tolist() == ["05201", "94043"]  # no number: it keeps its 0
 
 
-def test_attributes_go_to_the_ids_they_name(tmp_path):
+@pytest.mark.parametrize("kind", ["token", "float"])
+def test_attributes_go_to_the_ids_of_the_same_text(tmp_path, kind):
     large = 10**18
+    others = ["7.0", "07", "+7", " 7", "7e0", "x", "inf", "1e30", "99999999999999999999", ""]
     write(
         tmp_path,
-        a__inter=f"user_id:token\titem_id:token\n1\t{large + 1}\n1\t{large + 3}\n2\t7\n",
+        a__inter=f"user_id:token\titem_id:{kind}\n1\t{large + 1}\n1\t{large + 3}\n2\t7\n",
         a__item="item_id:token\tmovie_title:token_seq\n"
-        f"{large + 1}\tone\n{large + 3}\tthree\n7.0\tseven\n"
-        "x\tnone\n7.5\tnone\ninf\tnone\n1e30\tnone\n99999999999999999999\tnone\n\tnone\n",
+        f"{large + 1}\tone\n{large + 3}\tthree\n7\tseven\n" + "".join(f"{other}\tnone\n" for other in others),
     )
-    titles = read_dataset(tmp_path).items["title"]
-    assert titles.to_dict() == {large + 1: "one", large + 3: "three", 7: "seven"}
+    data = read_dataset(tmp_path, time=None)
+    raw = str if kind == "token" else int
+    expected = [raw(7), raw(large + 1), raw(large + 3)]
+    assert data.interactions.item_ids.values.tolist() == expected
+    assert data.items["title"].reindex(expected).tolist() == ["seven", "one", "three"]
+    assert (data.items["title"] == "none").sum() == (len(others) - 1 if kind == "token" else 0)
 
 
 def sequence_folder(folder, **arrays):
@@ -144,10 +154,10 @@ def test_any_csv(tmp_path, packed):
     assert (x.user_name, x.item_name) == ("user_id", "item_id")
 
 
-def test_usual_names_are_found_and_time_is_optional(tmp_path):
+def test_rows_in_the_order_of_time(tmp_path):
     file = tmp_path / "clicks.csv"
     file.write_text("UserId,Item\nb,NA\na,x\nb,null\n")
-    x = read_dataset(file).interactions
+    x = read_dataset(file, time=None).interactions
     assert x.times is None
     # "NA" and "null" are names like any other.
     assert x.item_ids.decode(x.items).tolist() == ["x", "NA", "null"]
@@ -160,17 +170,58 @@ CSV = "user_id,item_id,timestamp\n"
     ("name", "content", "message"),
     [
         ("a.csv", b"", "must be a text table; got an empty file"),
-        ("a.csv", CSV.encode(), "`frame` must have at least one row"),
+        ("a.csv", CSV.encode(), "must have at least one row of events; got none"),
         ("a.csv", b"user_id,price\n1,2\n", "have a column of items, such as 'item_id'; got the columns 'user_id', 'pr"),
-        ("a.csv", CSV.encode() + b"1,2\x00,3\n", "must be a text table; got binary data"),
+        ("a.csv", b"\n\n", "must be a text table; got an empty file"),
+        ("a.csv", CSV.encode() + b"1,2\x00,3\n", "must be text in utf-8; got binary data"),
+        ("a.csv", (CSV + "1,2,3\n" * 9999 + "1,2\x00,3\n").encode(), "must be text in utf-8; got binary data"),
+        ("a.csv", (CSV + "1,2,3\n").encode("utf-16"), "must be text in utf-8.*such as .* encoding='utf-16'"),
         ("a.csv", CSV.encode() + b"1,\xff\xfe,3\n", "must be text in utf-8"),
         ("a.csv", CSV.encode() + b"1,2,3\n1,2,3,4\n", "must be a text table; got .*line 3"),
         ("a.csv", CSV.encode() + b"1,2,3,4\n1,2,3,4\n", "must be a text table"),
-        ("a.csv", CSV.encode() + b"1,,3\n", "column 'item_id' must have no missing value; got 1 missing of 1"),
-        ("a.csv", CSV.encode() + b"1,2,soon\n", "hold numbers or ISO 8601 dates in column 'timestamp'"),
+        (
+            "a.csv",
+            CSV.encode() + b"1,2,3\n1,,3\n",
+            "column 'item_id' .*have a value in every row; got 1 missing of 2, the",
+        ),
+        ("a.csv", CSV.encode() + b"1,2,3\n1\n", "column 'item_id' .*must have a value in every row; .* first in row 2"),
+        ("a.csv", CSV.encode() + b"1,2,3\n1,2\n", "column 'timestamp' .*have a value in every row; .* first in row 2"),
+        ("a.csv", CSV.encode() + b'"",2,3\n', "column 'user_id' .*must have a value in every row; .* first in row 1"),
+        (
+            "a.csv",
+            CSV.encode() + b"1,2,soon\n",
+            "column 'timestamp' .*hold numbers or ISO 8601 dates; got 'soon' in row 1",
+        ),
+        ("a.csv", CSV.encode() + b"1,2,5\n1,2,nan\n", "must hold numbers or ISO 8601 dates; got 'nan' in row 2"),
+        ("a.csv", CSV.encode() + b"1,2,inf\n", "must hold numbers or ISO 8601 dates; got 'inf' in row 1"),
+        ("a.csv", CSV.encode() + b"1,2,1_000\n", "must hold numbers or ISO 8601 dates; got '1_000' in row 1"),
+        ("a.csv", CSV.encode() + b"1,2,now\n", "must hold numbers or ISO 8601 dates; got 'now' in row 1"),
+        (
+            "a.csv",
+            CSV.encode() + b"1,2,01/02/2024\n",
+            "got '01/02/2024' in row 1. Say how .*date_format=.* dayfirst=True",
+        ),
+        (
+            "a.csv",
+            CSV.encode() + b"1,2,3\nuser_id,item_id,timestamp\n",
+            "have no header among its rows; got one in row 2",
+        ),
         ("a.csv.gz", b"plain text", "must be a text table; got Not a gzipped file"),
         ("a.csv.gz", gzip.compress(CSV.encode() * 99, mtime=0)[:-20], "must be a text table"),
-        ("a.parquet", b"x", "must be a folder or a .csv, .csv.gz or .inter file; got 'a.parquet'"),
+        ("a.csv.zip", b"plain text", "must be a text table; got File is not a zip file"),
+        ("a.csv.xz", b"plain text", "must be a text table; got Input format not supported"),
+        ("a.csv.bz2", b"plain text", "must be a text table; got Invalid data stream"),
+        (
+            "a.xlsx",
+            b"x",
+            "must end in .csv, .tsv, .jsonl, .ndjson, .parquet, .inter, or be a folder; got 'a.xlsx'. Text",
+        ),
+        ("a.json", b"{}", "or be a folder; got 'a.json'. .*lines=True"),
+        ("a.jsonl", b"", "must have one JSON object a line; got an empty file"),
+        ("a.jsonl", b'{"user_id": 1}\n[1]\n', "must have one JSON object a line; got a list in line 2"),
+        ("a.jsonl", b'{"user_id": 1}\n\n{"user_id": 1\n', "must have one JSON object a line; got in line 3: Expecting"),
+        ("a.jsonl", b"[" * 99999, "must have one JSON object a line; got in line 1: "),
+        ("a.jsonl", b'{"user_id": "\xff"}\n', "must be text in utf-8"),
         ("a.inter", b"user_id:token\n1\n", "have a column of items.*; got the columns 'user_id'"),
     ],
 )
@@ -186,6 +237,8 @@ def test_files_refused_in_one_line(tmp_path, name, content, message):
 def test_paths_and_folders_refused(tmp_path):
     with pytest.raises(ValueError, match="nowhere' must exist; got no such file or folder"):
         read_dataset(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"nowhere\*' must match a file; got none"):
+        read_dataset(tmp_path / "nowhere*")
     with pytest.raises(ValueError, match=r"must have one of \*.inter, seq.npz, .*; got an empty folder"):
         read_dataset(tmp_path)
     write(tmp_path, notes__txt="x")
@@ -227,8 +280,22 @@ def test_other_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"movies.csv.* must have a column of ids"):
         read_dataset(tmp_path)
     (tmp_path / "one").mkdir()
-    with pytest.raises(ValueError, match=r"user, item and time must be left out where ratings.dat is read"):
-        read_dataset(ml_1m(tmp_path / "one"), time="timestamp")
+    with pytest.raises(ValueError, match=r"be left out where ratings.dat is read; got time=None, sep='::'"):
+        read_dataset(ml_1m(tmp_path / "one"), time=None, sep="::")
+
+
+def test_one_line_says_what_was_read(tmp_path, capsys):
+    data = read_dataset(recbole(tmp_path))
+    assert str(data) == (
+        f"{tmp_path.name}: 5 rows, 2 users, 3 items, times from 100 to 200; attributes of 2 of 2 users and 3 of 3 "
+        "items; columns user_id, item_id, timestamp (not read: 'rating')"
+    )
+    assert capsys.readouterr().out == f"{data}\n"
+    read_dataset(tmp_path, verbose=False)
+    assert capsys.readouterr().out == ""
+    (tmp_path / "one").mkdir()
+    read_dataset(sequence_folder(tmp_path / "one", indptr=[0, 2], items=[2, 1]))
+    assert capsys.readouterr().out == "one: 2 rows, 1 user, 2 items, no times: the order of the rows\n"
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "ml-1m", "amazon-beauty"])
@@ -241,7 +308,7 @@ def test_real_data(name):
     with np.load(Path(folder) / name / "seq.npz") as arrays:
         expected = {key: arrays[key] for key in arrays}
     assert (x.indptr[1:] == expected["indptr"]).all()
-    items = x.item_ids.decode(x.items)
+    items = x.item_ids.decode(x.items).astype(int)
     # In amazon-beauty 3 of 22,363 users are out of the order of their times; from .inter, even ties are equal.
     differing = np.unique(x.users[items != expected["items"]])
     assert len(differing) <= (3 if name == "amazon-beauty" else 0)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmatch_ext.data import IdMap
+from deepmatch_ext.retrieval import top_n
 
 pytestmark = pytest.mark.smoke
 
@@ -103,10 +104,47 @@ def test_any_shape():
     assert int(ids.encode("b")) == 2
 
 
-@pytest.mark.parametrize("unfit", [[0, 1], [4], [-1]])
+@pytest.mark.parametrize("unfit", [[4, 0], [-1]])
 def test_decode_refuses_ids_outside_the_map(unfit):
-    with pytest.raises(ValueError, match=rf"`ids` must lie in 1\.\.3; got {min(unfit, key=lambda x: 1 <= x <= 3)}"):
+    with pytest.raises(ValueError, match=rf"`ids` must lie in 0\.\.3; got {unfit[0]}\."):
         IdMap([7, 8, 9]).decode(unfit)
+
+
+@pytest.mark.parametrize(
+    ("values", "empty"),
+    [
+        (["tea", "milk"], ""),
+        ([7, 8], 0),
+        ([0, 1, 2], -1),
+        ([-2, 0, -1, 5], -3),
+        ([-1, 3], 0),
+    ],
+)
+def test_id_0_decodes_to_what_no_item_is_called(values, empty):
+    ids = IdMap(values)
+    assert ids.no_item == empty
+    for dtype in (np.int64, np.int32, np.uint8, np.uint64):
+        decoded = ids.decode(np.array([[2, 0], [0, 1]], dtype))
+        assert decoded.tolist() == [[values[1], empty], [empty, values[0]]]
+        assert decoded.dtype == ids.values.dtype
+    assert ids.encode(decoded).tolist() == [[2, 0], [0, 1]]
+    assert ids.values.tolist() == values
+    assert ids.decode(0) == empty
+    assert ids.decode(1) == values[0]
+
+
+def test_a_map_with_an_empty_string_decodes_whatever_is_an_item():
+    ids = IdMap(["", "a"])
+    assert ids.decode([2, 1]).tolist() == ["a", ""]
+    with pytest.raises(ValueError, match="raw values must hold no empty string, which stands where there is no"):
+        ids.decode([2, 0])
+
+
+def test_short_lists_of_top_n_decode():
+    ids, scores = top_n(np.ones((2, 1)), np.array([[0.0], [1.0], [2.0]]), 2, exclude=(np.array([0, 1, 1]), [2]))
+    assert IdMap(["tea", "milk"]).decode(ids).tolist() == [["tea", ""], ["milk", "tea"]]
+    assert IdMap([0, 5]).decode(ids).tolist() == [[0, -1], [5, 0]]
+    assert np.isneginf(scores).tolist() == [[False, True], [False, False]]
 
 
 def test_decode_refuses_floats():

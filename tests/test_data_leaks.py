@@ -16,6 +16,7 @@ from deepmatch_ext.data import (
     find_leaks,
     leave_last_out,
     read_dataset,
+    seen_before,
     split_by_time,
     synthetic_interactions,
     windows,
@@ -154,6 +155,44 @@ def test_a_repeat_is_no_leak_and_one_too_many_is():
     }
 
 
+@pytest.mark.parametrize("mode", ["split", *MODES])
+def test_targets_that_the_user_had_before(mode):
+    # User 1 takes items 1, 2, 1 (validation), 2 (test); user 2 takes 3, 4, 4 (validation), 5 (test). Row 2 repeats row
+    # 0, row 3 row 1, and row 6 row 5.
+    frame = pd.DataFrame(
+        [(1, 1, 10), (1, 2, 20), (1, 1, 30), (1, 2, 40), (2, 3, 15), (2, 4, 25), (2, 4, 35), (2, 5, 45)],
+        columns=["user_id", "item_id", "timestamp"],
+    )
+    x = Interactions.from_frame(frame)
+    split = leave_last_out(x)
+    rows = {"train": split.train_targets(), "validation": split.validation, "test": split.test}
+    inputs = {name: {**windows(x, of, 3), "time": x.times[of]} for name, of in rows.items()}
+    options = {
+        **MODES,
+        "interactions": {"interactions": x},
+        "interactions and time": {"interactions": x, "time": "time"},
+    }
+    report = find_leaks(split) if mode == "split" else find_leaks(inputs, **options[mode])
+    assert report.serious == ()
+    notes = {leak.part: leak for leak in report.leaks if leak.kind == "repeated_targets"}
+    assert {leak.severity for leak in notes.values()} == {"note"}
+    counts = {part: (leak.count, leak.total) for part, leak in notes.items()}
+    if mode == "inputs alone":
+        # That the most recent item is the target, as in row 6, may be a leak as well, and is told as such.
+        assert counts == {"validation": (1, 2), "test": (1, 2)}
+        assert ("target_in_history", "validation", "validation") in found(report, "possible")
+    elif mode == "time":
+        # Rows 0 and 4 are targets in no part: that the history before row 2 has row 0, and not row 2, is possible only.
+        assert counts == {"validation": (1, 2), "test": (1, 2)}
+    else:
+        assert counts == {"validation": (2, 2), "test": (1, 2)}
+    row = {"split": 3}.get(mode, 0)
+    by = {"time": ", by the histories", "inputs alone": ", by the histories"}.get(mode, "")
+    assert notes["test"].text == f"1 of 2 targets of test is of an item that the user had before{by}."
+    assert notes["test"].example == f"Row {row}: user 1, item 2."
+    assert "count them as misses" in notes["test"].remedy
+
+
 def one_user(*items):
     """Events of user 1 at 0, 1, 2, ..."""
     return Interactions.from_sequences([0, len(items)], list(items), np.arange(len(items)))
@@ -230,7 +269,10 @@ def test_without_times_a_target_had_twice_is_nobodys_witness():
         [(1, 2, 10), (1, 1, 20), (1, 3, 25), (1, 1, 70), (2, 2, 5), (2, 1, 7), (2, 3, 40)],
         columns=["user_id", "item_id", "timestamp"],
     )
-    assert found(find_leaks(deepmatch_inputs(frame), Interactions.from_frame(frame))) == {}
+    # That it is taken as the last is a repeat.
+    assert found(find_leaks(deepmatch_inputs(frame), Interactions.from_frame(frame))) == {
+        ("repeated_targets", "test", "test"): (1, 2)
+    }
 
 
 def test_without_times_a_repeat_is_possible_only():
@@ -276,7 +318,10 @@ def test_an_event_that_the_source_has_twice():
         assert found(report, "leak") == {}
         assert found(report, "possible") == {("duplicate_target", "test", "train"): (1, 1)}
         # It has the other one, of the same moment, in its history.
-        assert found(report, "note") == {("same_moment", "test", "test"): (1, 1)}
+        assert found(report, "note") == {
+            ("same_moment", "test", "test"): (1, 1),
+            ("repeated_targets", "test", "test"): (1, 1),
+        }
     # Two events, two targets: by user and item alone nothing is wrong. With one more target, something is.
     assert found(find_leaks(inputs, x), "leak", "possible") == {}
     inputs["train"] = windows(x, [1, 2, 2], 3)
@@ -493,6 +538,9 @@ def test_any_split_against_a_slow_loop(rows, timed, data):
                 if any(x.users[r] == x.users[row] and x.times[r] == x.times[row] for r in range(row))
             ]
             expected["same_moment", held, held] = (len(tied), len(parts[held]))
+        indptr, had = seen_before(x, parts[held])
+        repeats = [item in had[a:b] for item, a, b in zip(x.items[parts[held]], indptr, indptr[1:], strict=False)]
+        expected["repeated_targets", held, held] = (sum(repeats), len(parts[held]))
     assert found(find_leaks(Split(x, **parts))) == {key: of for key, of in expected.items() if of[0]}
 
 
@@ -518,6 +566,9 @@ def test_any_histories_against_a_slow_loop(rows, data, block):
                     kinds.add("target_in_history" if item == x.items[row] else "future_in_history")
                 elif times_in > len(before) and name != "train":
                     kinds.add("same_moment")
+            again = [r for r in range(len(x)) if (x.users[r], x.items[r]) == (x.users[row], x.items[row]) and r != row]
+            if name != "train" and any(x.times[r] <= x.times[row] for r in again):
+                kinds.add("repeated_targets")
             number.update(kinds)
         expected |= {(kind, name, name): (count, len(part)) for kind, count in number.items()}
         columns = {"user_id": x.users[part], "item_id": x.items[part], "time": x.times[part]}
@@ -670,7 +721,8 @@ def test_the_order_of_histories_is_told():
         ("target_in_history", "train", "train"): (6, 6),
         ("target_in_history", "test", "test"): (3, 3),
     }
-    assert found(find_leaks(inputs)) == {}
+    # Read in the wrong order, the targets are in the histories, but not as the most recent.
+    assert found(find_leaks(inputs)) == {("repeated_targets", "test", "test"): (3, 3)}
 
 
 def test_empty_parts():
@@ -693,7 +745,8 @@ def changed(part="test", **columns):
         (FRAME, {}, "`parts` must be a Split, or inputs by the names 'train' and .*; got DataFrame"),
         ({"train": {}}, {}, "`parts` must be a Split, or inputs by the names.*; got 'train'"),
         ({"train": {}, "dev": {}}, {}, "`parts` must be .*; got 'train', 'dev'"),
-        ({"train": FRAME, "test": FRAME}, {}, r"`parts`\['train'\] must be a dictionary of arrays; got DataFrame"),
+        ({"train": FRAME, "test": FRAME}, {}, r"column 'hist_item_id' of train must be in the input; got the columns"),
+        ({"train": [1], "test": [1]}, {}, r"`parts`\['train'\] must be a dictionary of arrays, or a frame; got list"),
         (leave_last_out(X), {"interactions": X}, "`interactions` must be left out beside a Split.*; got Interactions"),
         (leave_last_out(X), {"time": "time"}, "`time` must be left out beside a Split"),
         (changed(), {"interactions": FRAME}, "`interactions` must be Interactions; got DataFrame"),
@@ -705,8 +758,8 @@ def changed(part="test", **columns):
             {},
             r"column 'item_id' of test must be \(3,\), a value in each row; got shape \(2,\)",
         ),
-        (changed(user_id=[[1, 2]]), {}, r"column 'user_id' of test must be \(B,\).*; got shape \(1, 2\)"),
-        (changed(user_id=["a", "b", "c"]), {}, "column 'user_id' of test must be integer ids; got dtype <U1. IdMap"),
+        (changed(user_id=[[1, 2]]), {}, r"column 'user_id' of test must be \(B,\).*; got lists of 2 to 2 values"),
+        (changed(user_id=["a", "b", "c"]), {}, "column 'user_id' of test must be integer ids; got dtype object. IdMap"),
         (changed(item_id=[1, -2, 1]), {}, r"column 'item_id' of test must be ids in 0\.\.2147483647; got -2"),
         (changed(item_id=[1, 2**31, 1]), {}, "column 'item_id' of test must be ids in .*; got 2147483648"),
         (changed(hist_item_id=[1, 2, 3]), {}, r"column 'hist_item_id' of test must be \(3, T\).*; got shape \(3,\)"),
@@ -716,7 +769,7 @@ def changed(part="test", **columns):
         (
             changed(hist_len=[4, 2, 2]),
             {},
-            "column 'hist_item_id' of test must be 0 from 'hist_len' on; got 5, 2, 3, 0, 0 and 1 more with length 2 in",
+            "column 'hist_item_id' of test must have at most as many ids in a row as 'hist_len' says; got 5, 2, 3",
         ),
         (changed(time=[1, 2, np.nan]), {"time": "time"}, "column 'time' of test must have no missing value"),
         (changed(time=[1, 2]), {"time": "time"}, r"column 'time' of test must be \(3,\)"),

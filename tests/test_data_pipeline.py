@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -426,6 +427,21 @@ def test_parquet_blocks_hold_whole_row_groups(tmp_path):
 
 
 @needs_pyarrow
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    paths = write_parquet(tmp_path)
+    dataset = parquet_dataset(paths, 4, shuffle_rows=0)
+    damaged = Path(paths[1])
+    whole = damaged.read_bytes()
+    for content in (b"", whole[:-9], b"\0" * 2000 + whole[2000:]):
+        damaged.write_bytes(content)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"part-1.parquet' must be a whole Parquet file"):
+            numbers(dataset)
+    damaged.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r"part-1.parquet' must be a whole Parquet file"):
+        parquet_dataset(paths, 4)
+
+
+@needs_pyarrow
 def test_refusals_of_parquet_dataset(tmp_path):
     paths = write_parquet(tmp_path)
     with pytest.raises(ValueError, match="column 'shoe' must be in the files; got the columns"):
@@ -447,7 +463,7 @@ def test_refusals_of_parquet_dataset(tmp_path):
     with pytest.raises(ValueError, match=r"column 'row' must be int64 in all files, .*; got no such column"):
         parquet_dataset([*paths, *lists], 4, columns=["row"])
     dates = write_parquet(tmp_path / "lists", {"day": np.array(["2020-01-01"], "datetime64[s]")}, files=1)
-    with pytest.raises(ValueError, match="column 'day' must be numbers, lists of numbers or strings; got timestamp"):
+    with pytest.raises(ValueError, match="column 'day' must be numbers, strings or lists of them; got timestamp"):
         parquet_dataset(dates, 4)
     gaps = write_parquet(tmp_path / "lists", {"item": [1, None]}, files=1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="column 'item' must have no missing value; got 1"):
@@ -466,7 +482,7 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"pip install 'deepmatch_ext\[parquet\]'"):
+    with pytest.raises(ImportError, match=r"parquet_dataset\(\) needs pyarrow: pip install"):
         parquet_dataset("events.parquet", 4)
 
 

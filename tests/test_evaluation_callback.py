@@ -7,7 +7,7 @@ from conftest import csr, small_input, small_model, user_part, user_vectors
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
-from deepmatch_ext.evaluation import RetrievalMetrics, evaluate_vectors
+from deepmatch_ext.evaluation import RetrievalMetrics, SeenTargetsWarning, evaluate_vectors
 from deepmatch_ext.utils import sampledsoftmaxloss
 
 TRAIN, VALIDATION = small_input(256, seed=1), small_input(64, seed=2)
@@ -36,12 +36,39 @@ def test_the_figures_are_those_of_the_vectors_after_each_epoch():
 @pytest.mark.slow
 def test_seen_items_are_left_out():
     seen = (np.arange(65) * 10, np.random.default_rng(0).integers(1, 30, 640))
+    indptr, items = seen
+    held = sum(target in items[a:b] for target, a, b in zip(VALIDATION["item"], indptr, indptr[1:], strict=False))
+    assert 0 < held < 64
     model = small_model()
-    watch = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"], seen=seen)
-    history = fit(model, watch, epochs=1)
+    watches = {}
+    for how in ("miss", "leave_out"):
+        with pytest.warns(SeenTargetsWarning, match=f"{held} of 64 targets are in their own row's `seen`") as told:
+            watches[how] = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"], seen=seen, seen_targets=how)
+        assert len(told) == 1
+    history = fit(model, watches["miss"], epochs=1)  # where warnings are errors: it is not told again
     vectors = user_vectors(model, VALIDATION), model.item_vectors(), VALIDATION["item"]
-    assert history["val_HR@10"][0] == evaluate_vectors(*vectors, seen=seen)["HR@10"]
-    assert evaluate_vectors(*vectors)["NDCG@10"] != evaluate_vectors(*vectors, seen=seen)["NDCG@10"]
+    figures = {"plain": evaluate_vectors(*vectors)}
+    for how, watch in watches.items():
+        watch.set_model(model)
+        with pytest.warns(SeenTargetsWarning):
+            figures[how] = evaluate_vectors(*vectors, seen=seen, seen_targets=how)
+        assert watch.evaluate() == pytest.approx(figures[how])
+    assert history["val_HR@10"][0] == figures["miss"]["HR@10"]
+    assert len({of["NDCG@10"] for of in figures.values()}) == 3
+
+
+def test_rows_of_a_user_that_are_left_out_stay_with_their_groups(trained):
+    model, _ = trained
+    users, targets = user_part(VALIDATION), VALIDATION["item"]
+    groups = np.array(["a", "b", "c", "d"])[np.arange(64) % 4]
+    seen = csr([[target] if row % 3 == 0 or row % 4 == 1 else [] for row, target in enumerate(targets)])
+    with pytest.warns(SeenTargetsWarning, match="These rows count in no average"):
+        watch = RetrievalMetrics(users, targets, seen=seen, seen_targets="leave_out", groups=groups)
+    watch.set_model(model)
+    vectors = model.user_vectors(users), model.item_vectors(), targets
+    with pytest.warns(SeenTargetsWarning):
+        expected = evaluate_vectors(*vectors, seen=seen, seen_targets="leave_out", groups=groups)
+    assert watch.evaluate() == pytest.approx(expected)
 
 
 @pytest.mark.slow
@@ -80,6 +107,11 @@ def test_keras_early_stopping_sees_the_figures():
         ({"monitor": "val_HR@7"}, r"`monitor` must be one of 'val_HR@10', .* got 'val_HR@7'"),
         ({"patience": 0}, r"`patience` must be an integer of at least 1"),
         ({"ns": ()}, r"`ns` must"),
+        ({"seen_targets": "hit"}, r"`seen_targets` must be one of 'miss', 'leave_out'; got 'hit'"),
+        (
+            {"seen": csr([[item] for item in VALIDATION["item"]]), "seen_targets": "leave_out"},
+            r"`targets` must have a target that is not in `seen` .*; got 64 that are all in",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(options, message):

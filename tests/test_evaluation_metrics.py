@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,7 +12,18 @@ import pytest
 from conftest import csr
 from hypothesis import given
 
-from deepmatch_ext.evaluation import evaluate, evaluate_vectors, format_table, ranking_metrics, target_ranks
+from deepmatch_ext.evaluation import (
+    MISSED,
+    SeenTargetsWarning,
+    evaluate,
+    evaluate_vectors,
+    format_table,
+    ranking_metrics,
+    target_ranks,
+)
+from deepmatch_ext.retrieval import top_n
+
+untold = pytest.mark.filterwarnings("ignore::deepmatch_ext.evaluation.SeenTargetsWarning")
 
 
 def rows_of(scores):
@@ -23,7 +35,7 @@ def slow_ranks(scores, targets, seen):
     ranks = []
     for row, target, had in zip(scores.tolist(), targets, seen, strict=True):
         others = [i for i in range(1, len(row)) if i != target and i not in had]
-        ranks.append(sum(row[i] >= row[target] for i in others))
+        ranks.append(MISSED if target in had else sum(row[i] >= row[target] for i in others))
     return ranks
 
 
@@ -57,6 +69,7 @@ def ranking_cases(draw):
     return scores, np.array(targets), seen, draw(st.integers(1, rows + 1))
 
 
+@untold
 @given(ranking_cases())
 def test_ranks_equal_a_slow_loop_at_any_block_size(case):
     scores, targets, seen, block_size = case
@@ -71,8 +84,102 @@ def test_ranks_by_hand():
     targets = np.array([3, 2])
     # Row 0: only item 2 scores at least 0.5. Row 1: all three others tie with the target and count against it.
     assert target_ranks(rows_of(scores), targets).tolist() == [1, 3]
-    # Row 0 has seen item 2, named twice: it counts once. Row 1 has seen its target, which is ranked all the same.
-    assert target_ranks(rows_of(scores), targets, seen=csr([[2, 2], [2, 4]])).tolist() == [0, 2]
+    # Row 0 has seen item 2, named twice: it counts once. Row 1 has seen items 3 and 4.
+    assert target_ranks(rows_of(scores), targets, seen=csr([[2, 2], [3, 4]])).tolist() == [0, 1]
+    # Row 1 has seen its target, which is then never served.
+    with pytest.warns(SeenTargetsWarning):
+        assert target_ranks(rows_of(scores), targets, seen=csr([[2, 2], [2, 4]])).tolist() == [0, MISSED]
+
+
+@untold
+@given(st.integers(0, 1000), st.integers(1, 6), st.integers(2, 9), st.integers(1, 7))
+def test_a_hit_is_a_target_that_is_served(seed, rows, vocabulary_size, block_size):
+    rng = np.random.default_rng(seed)
+    items = np.eye(vocabulary_size)
+    users = rng.permuted(np.tile(np.arange(vocabulary_size), (rows, 1)), axis=1)  # scores without ties
+    targets = rng.integers(1, vocabulary_size, rows)
+    seen = csr([rng.integers(0, vocabulary_size, rng.integers(0, 9)).tolist() for _ in range(rows)])
+    ns = range(1, vocabulary_size)
+    served, _ = top_n(users, items, vocabulary_size - 1, exclude=seen)
+    figures = evaluate_vectors(users, items, targets, seen=seen, ns=[*ns, 10**12], block_size=block_size)
+    for n in [*ns, 10**12]:
+        places = [row[:n].tolist().index(t) if t in row[:n] else None for row, t in zip(served, targets, strict=True)]
+        gains = [0 if place is None else 1 / math.log2(place + 2) for place in places]
+        assert figures[f"HR@{n}"] == pytest.approx(np.mean([place is not None for place in places]))
+        assert figures[f"NDCG@{n}"] == pytest.approx(np.mean(gains))
+        assert figures[f"MRR@{n}"] == pytest.approx(np.mean([0 if p is None else 1 / (p + 1) for p in places]))
+        assert figures[f"Recall@{n}"] == figures[f"HR@{n}"]
+
+
+@untold
+@given(ranking_cases(), st.data())
+def test_left_out_rows_count_in_no_average(case, data):
+    scores, targets, seen, block_size = case
+    groups = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(targets), max_size=len(targets))))
+    kept = np.array([target not in had for target, had in zip(targets, seen, strict=True)])
+    for users in (None, groups):
+        options = {"seen": csr(seen), "seen_targets": "leave_out", "ns": [1, 3], "block_size": block_size}
+        if not kept.any():
+            with pytest.raises(ValueError, match="`targets` must have a target that is not in `seen` where"):
+                evaluate(rows_of(scores), targets, groups=users, **options)
+            continue
+        figures = evaluate(rows_of(scores), targets, groups=users, **options)
+        options |= {"seen": csr([had for had, keep in zip(seen, kept, strict=True) if keep])}
+        users = None if users is None else users[kept]
+        assert figures == evaluate(rows_of(scores[kept]), targets[kept], groups=users, **options)
+
+
+def test_targets_that_were_seen_are_told_once_with_their_number():
+    scores = np.array([[0.0, 0.6, 0.5, 0.2], [0.0, 0.1, 0.4, 0.3], [0.0, 0.1, 0.4, 0.3]])
+    users, items, targets = scores, np.eye(4), np.array([1, 2, 3])
+    seen = csr([[], [2, 0, 2], [1, 3]])
+    calls = [
+        lambda **how: target_ranks(rows_of(scores), targets, seen=seen),
+        lambda **how: evaluate(rows_of(scores), targets, seen=seen, ns=[9], **how),
+        lambda **how: evaluate_vectors(users, items, targets, seen=seen, ns=[9], block_size=1, **how),
+    ]
+    for call in calls:
+        with pytest.warns(SeenTargetsWarning) as told:
+            figures = call()
+        (warning,) = told
+        text = str(warning.message)
+        assert text.startswith("2 of 3 targets are in their own row's `seen`, whose items are not recommended; the ")
+        assert "the first is item 2 in row 1. Each is a miss at every N, as it is served; seen_targets=" in text
+        assert "Where items are recommended again, leave `seen` out" in text
+        assert warning.filename == __file__  # the caller's line, not one of ours
+        if call is calls[0]:
+            assert figures.tolist() == [0, MISSED, MISSED]
+            continue
+        assert figures["HR@9"] == 1 / 3
+        with pytest.warns(SeenTargetsWarning, match="These rows count in no average: 1 are left") as told:
+            assert call(seen_targets="leave_out")["HR@9"] == 1
+        assert len(told) == 1
+    # Padding in `seen`, another row's target and rows without a target among them are nothing to tell.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(rows_of(scores), targets, seen=csr([[0, 2], [1, 3], [0]]), ns=[1], seen_targets="leave_out")
+
+
+def test_one_user_with_targets_that_were_seen():
+    # Ranks 0 and 1, and item 2 again, which is seen by then. User 7 takes 1, 2 and 2, user 8 takes 2, seen.
+    scores = np.tile([0.0, 0.9, 0.5, 0.2], (4, 1))
+    targets, groups, seen = np.array([1, 2, 2, 2]), np.array([7, 7, 7, 8]), csr([[], [], [2], [2]])
+    for how, recall in (("miss", (1 + 0) / 2), ("leave_out", 1.0)):
+        with pytest.warns(SeenTargetsWarning, match="2 of 4 targets"):
+            figures = evaluate(rows_of(scores), targets, seen=seen, groups=groups, ns=[2], seen_targets=how)
+        assert figures["Recall@2"] == recall
+    # An item that comes twice counts by its first row, or by the first that is not left out.
+    for how, recall in (("miss", 1 / 2), ("leave_out", 1.0)):
+        with pytest.warns(SeenTargetsWarning, match="1 of 3 targets"):
+            figures = evaluate(
+                rows_of(scores[:3]),
+                targets[[2, 0, 1]],
+                seen=csr([[2], [], []]),
+                groups=groups[:3],
+                ns=[2],
+                seen_targets=how,
+            )
+        assert figures["Recall@2"] == recall
 
 
 def test_score_is_asked_for_each_row_once_and_never_for_more_than_a_block():
@@ -83,7 +190,7 @@ def test_score_is_asked_for_each_row_once_and_never_for_more_than_a_block():
         asked.append((start, stop))
         return scores[start:stop]
 
-    target_ranks(score, np.full(10, 3), seen=csr([[1, 3]] * 10), block_size=4)
+    target_ranks(score, np.full(10, 3), seen=csr([[1, 4]] * 10), block_size=4)
     assert asked == [(0, 4), (4, 8), (8, 10)]
 
 
@@ -152,6 +259,7 @@ def test_metrics_equal_slow_loops_and_groups_of_one_change_nothing(rows, n):
     assert ranking_metrics(ranks, [n], groups=np.arange(len(ranks))[::-1]) == pytest.approx(alone)
 
 
+@untold
 @given(ranking_cases(), st.data())
 def test_evaluate_stays_within_0_and_1_whatever_the_groups(case, data):
     scores, targets, seen, block_size = case
@@ -178,6 +286,7 @@ def test_a_perfect_scorer_gets_1_and_a_constant_one_gets_0():
     assert set(constant.values()) == {0.0}
 
 
+@untold
 @given(st.integers(0, 1000), st.integers(1, 7))
 def test_evaluate_vectors_is_the_inner_product(seed, block_size):
     rng = np.random.default_rng(seed)
@@ -201,7 +310,7 @@ def test_format_table_aligns_and_marks_what_is_missing():
         "pop           0.0859   0.5000",
         "Markov chain  1.0000        -",
     ]
-    with pytest.raises(ValueError, match=r"`columns` must name figures that a row has \(HR@10\); got HR@20"):
+    with pytest.raises(ValueError, match=r"`columns` must name figures that a row has \(HR@10\); got .HR@20."):
         format_table({"pop": {"HR@10": 0.1}}, ["HR@20"])
 
 
@@ -228,12 +337,17 @@ FITTING = {"score": rows_of(SCORES), "targets": np.array([1, 2, 3]), "ns": [2]}
         ({"block_size": 0}, r"`block_size` must be an integer of at least 1; got 0"),
         ({"seen": np.array([1, 2])}, r"`seen` must be a pair \(indptr, item ids\); got ndarray"),
         ({"seen": csr([[1], [2]])}, r"the indptr of `seen` must have shape \(4,\); got shape \(3,\)"),
-        ({"seen": csr([[1], [7], []])}, r"the item ids of `seen` must be between 0 and 4; got 7 at position 1"),
+        ({"seen": csr([[2], [7], []])}, r"the item ids of `seen` must be between 0 and 4; got 7 at position 1"),
         ({"seen": csr([[1], [-2], []])}, r"the item ids of `seen` must be at least 0; got -2 at position 1"),
         ({"seen": (np.array([1, 1, 1, 1]), np.array([2]))}, r"the indptr of `seen` must start at 0"),
         (
             {"seen": (np.array([0, 2, 1, 2]), np.array([2, 3]))},
             r"never fall and end at .* got 0 first and 2 last, falling",
+        ),
+        ({"seen_targets": "skip"}, r"`seen_targets` must be one of 'miss', 'leave_out'; got 'skip'"),
+        (
+            {"seen": csr([[1], [0, 2], [3]]), "seen_targets": "leave_out"},
+            r"`targets` must have a target that is not in `seen` .*; got 3 that are all in .*leave `seen` out",
         ),
         ({"groups": np.array([1, 2])}, r"`groups` must have shape \(3,\); got shape \(2,\)"),
         ({"groups": np.array([1, np.nan, 2])}, r"`groups` must hold integers or strings, none missing; got float64"),
@@ -257,6 +371,11 @@ def test_evaluate_refuses_what_does_not_fit(arguments, message):
         ({"ranks": np.array([1, -1])}, r"`ranks` must be at least 0; got -1 at position 1"),
         ({"ns": [0]}, r"each of `ns` must be an integer of at least 1; got 0"),
         ({"groups": np.array([1])}, r"`groups` must have shape \(2,\); got shape \(1,\)"),
+        ({"seen_targets": True}, r"`seen_targets` must be one of 'miss', 'leave_out'; got True"),
+        (
+            {"ranks": np.array([MISSED, MISSED]), "seen_targets": "leave_out"},
+            r"`ranks` must hold a rank that is not MISSED where seen_targets='leave_out'; got 2 that are",
+        ),
     ],
 )
 def test_ranking_metrics_refuses_what_does_not_fit(arguments, message):

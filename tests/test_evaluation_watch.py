@@ -1,18 +1,25 @@
 """TrainingWatch: each warning on a model that is sick in just that way, none on a healthy one; training untouched."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import put_back, small_input, small_model, state_of, user_part
+from conftest import csr, put_back, small_input, small_model, state_of, user_part
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._compat import raw_variable
 from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, windows
-from deepmatch_ext.evaluation import CollapseWarning, TrainingWatch, evaluate_vectors, likeness, watch
+from deepmatch_ext.evaluation import (
+    CollapseWarning,
+    SeenTargetsWarning,
+    TrainingWatch,
+    evaluate_vectors,
+    likeness,
+    watch,
+)
 from deepmatch_ext.evaluation.collapse import full_cross_entropy
 from deepmatch_ext.samplers import FrequencySampler
 from deepmatch_ext.utils import sampledsoftmaxloss
@@ -173,6 +180,41 @@ def test_the_figures_are_those_of_the_vectors_and_stand_in_the_logs(events, mode
     assert last["percentile"] == pytest.approx(np.mean(below), abs=1e-4)
 
 
+def test_targets_that_were_seen(events, model):
+    """Every second user has had the target before, as where items are taken again and again."""
+    had = [events.seen[1][a:b].tolist() for a, b in zip(events.seen[0], events.seen[0][1:], strict=False)]
+    seen = csr(
+        [
+            [*items, target] if row % 2 else items
+            for row, (items, target) in enumerate(zip(had, events.targets, strict=True))
+        ]
+    )
+    told = {}
+    for how in ("miss", "leave_out"):
+        with pytest.warns(SeenTargetsWarning, match="300 of 600 targets are in their own row's `seen`") as warned:
+            told[how] = TrainingWatch(
+                events.users, events.targets, seen=seen, seen_targets=how, item_count=events.counts, patience=10_000
+            )
+        assert len(warned) == 1
+        assert go_through(model, told[how], learn) == []
+        users, items = model.user_vectors(events.users), model.item_vectors()
+        with pytest.warns(SeenTargetsWarning):
+            metrics = evaluate_vectors(users, items, events.targets, seen=seen, seen_targets=how)
+        assert told[how].history["HR@10"] == pytest.approx([metrics["HR@10"]])
+    assert told["miss"].history["HR@10"][0] == pytest.approx(told["leave_out"].history["HR@10"][0] / 2)
+    # Only what is ranked has a percentile, so chance is 0.5 for both; half as many targets tell half as much.
+    assert told["miss"].history["percentile"] == pytest.approx(told["leave_out"].history["percentile"])
+    assert told["miss"]._look.chance == pytest.approx(told["leave_out"]._look.chance)
+    assert (len(told["miss"].targets), len(told["leave_out"].targets)) == (600, 300)
+    # Where no target can be served, nothing is said of the ranking.
+    with pytest.warns(SeenTargetsWarning, match="600 of 600"):
+        nothing = watch_of(replace(events, seen=csr([[target] for target in events.targets])))
+    assert not {"no_better_than_chance", "no_better_than_popularity"} & set(go_through(model, nothing, learn))
+    assert np.isnan(nothing.history["percentile"]).all()
+    assert nothing.history["HR@10"] == [0]
+    assert not {"no_better_than_chance", "no_better_than_popularity"} & set(nothing.warned)
+
+
 @pytest.mark.slow
 def test_users_who_are_all_alike(events, model):
     kernel, bias = model.get_layer("user_dense_2").get_weights()
@@ -193,7 +235,7 @@ def test_users_on_a_line(events):
 @pytest.mark.slow
 def test_a_model_that_learns_nothing_but_popularity(events, model):
     """Everyone has the same history."""
-    blank = {"hist_item": np.ones((1, MAX_LEN), "int32"), "hist_len": np.ones(1, "int32")}
+    blank = {"hist_item": np.eye(1, MAX_LEN, dtype="int32"), "hist_len": np.ones(1, "int32")}
     x = {**events.train, **{name: np.repeat(values, len(events.train["item"]), 0) for name, values in blank.items()}}
     users = {name: np.repeat(values, len(events.targets), 0) for name, values in blank.items()}
     looking = TrainingWatch(users, events.targets, item_count=events.counts, seen=events.seen, patience=events.steps)
@@ -441,6 +483,12 @@ SMALL = user_part(small_input(64, seed=2))
         (SMALL, {"targets": np.zeros(64, int)}, r"`targets` must be at least 1; got 0 at position 0"),
         (SMALL, {"item_count": [[1, 2]]}, r"`item_count` must have shape \(V,\)"),
         (SMALL, {"seen": ([0, 1], [1])}, r"the indptr of `seen` must have shape \(65,\)"),
+        (SMALL, {"seen_targets": "hit"}, r"`seen_targets` must be one of 'miss', 'leave_out'; got 'hit'"),
+        (
+            {"hist_item": [[1], [2]]},
+            {"targets": [3, 4], "seen": ([0, 1, 2], [3, 4]), "seen_targets": "leave_out"},
+            r"`targets` must have a target that is not in `seen` .*; got 2 that are all in",
+        ),
         (SMALL, {"n": 0}, r"`n` must be an integer of at least 1"),
         (SMALL, {"num_users": 1}, r"`num_users` must be an integer of at least 2"),
         (SMALL, {"patience": -1}, r"`patience` must be an integer of at least 0"),

@@ -33,7 +33,7 @@ def test_columns_survive_json():
     columns = read_columns("columns", EVERY_OPTION)
     plain = json.loads(json.dumps([column_config(column) for column in columns]))
     again = read_columns("columns", plain)
-    assert again[2].embeddings_initializer.__class__.__name__ == "Zeros"
+    assert str(again[2].embeddings_initializer) == "Zeros"
     assert [column_config(column) for column in again] == plain
     assert [column for k, column in enumerate(again) if k != 2] == [c for k, c in enumerate(columns) if k != 2]
 
@@ -57,7 +57,9 @@ def test_transform_functions_are_saved_by_registered_name_only():
     (again,) = read_columns("columns", json.loads(json.dumps([column_config(column)])))
     assert again.transform_fn is registered
     (column,) = read_columns("columns", [DenseFeat("x", 1, transform_fn=lambda x: x)])
-    with pytest.raises(ValueError, match=r"`transform_fn` of column 'x' must be a registered function .*Decorate it"):
+    with pytest.raises(
+        ValueError, match=r"`transform_fn` of column 'x' must be registered .*got a lambda\. Decorate it"
+    ):
         column_config(column)
     with pytest.raises(ValueError, match=r"`transform_fn` of column 'x' must be registered before .* 'none>none'"):
         read_columns("columns", [{"kind": "DenseColumn", "name": "x", "transform_fn": "none>none"}])

@@ -192,10 +192,13 @@ def changed(**columns):
         ),
         (
             {"item_features": as_frame(catalogue()).assign(price=[[1.0]] + [[1.0, 2.0]] * 28)},
-            r"'price' in `item_features` must hold lists of 2; got of \[1\] too",
+            r"In `item_features`: Input 'price' must have lists of 2 values; got lists of 1",
         ),
         ({"item_features": {"maker": catalogue()["maker"]}}, r"`item_features` must have 'genres'; got only"),
-        ({"item_features": as_frame(catalogue()).drop(columns="place")}, r"`item_features` must have a column 'place'"),
+        (
+            {"item_features": as_frame(catalogue()).drop(columns="place")},
+            r"`item_features` must have 'place'; got only",
+        ),
         ({"item_features": as_frame(catalogue()).set_axis([1] * 29)}, r"The index of `item_features` must hold each"),
         (
             {"item_features": as_frame(catalogue()).set_axis(range(29))},

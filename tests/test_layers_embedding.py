@@ -66,7 +66,9 @@ def test_half_precision_casts_rows_and_not_the_table():
 )
 def test_hash_has_deepctrs_buckets(values, mask_zero):
     tensor = tf.constant(values)
-    expected = Hash(13, mask_zero=mask_zero)(tensor)
+    expected = Hash(13, mask_zero=mask_zero)(tensor).numpy()
+    if mask_zero:
+        expected[values == ""] = 0  # padding, as "0" is; DeepCTR gives it a bucket of its own
     result = HashIds(13, mask_zero=mask_zero)(tensor)
     np.testing.assert_array_equal(result, expected)
     again = HashIds.from_config(HashIds(13, mask_zero=mask_zero).get_config())

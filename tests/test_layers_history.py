@@ -14,12 +14,7 @@ def histories(lengths, seed=0, max_len=6):
     rng = np.random.default_rng(seed)
     valid = np.arange(max_len)[None] < np.array(lengths)[:, None]
     items = np.where(valid, rng.integers(1, 100, valid.shape), 0)
-    return (
-        tf.constant(np.array(lengths)[:, None], tf.int32),
-        items,
-        items * 1000,
-        (items / 7).astype("float32")[..., None],
-    )
+    return items, items * 1000, (items / 7).astype("float32")[..., None]
 
 
 def is_subsequence(part, whole):
@@ -33,29 +28,28 @@ def is_subsequence(part, whole):
     seed=st.integers(0, 99),
 )
 def test_what_stays_keeps_its_order_and_belongs_together(lengths, rate, seed):
-    given_lengths, items, genres, weights = histories(lengths, seed)
-    layer = HistoryDropout(rate, seed)
-    left, kept, kept_genres, kept_weights = layer([given_lengths, items, genres, weights], training=True)
-    for row, length in enumerate(left.numpy()[:, 0]):
+    items, genres, weights = histories(lengths, seed)
+    kept, kept_genres, kept_weights = HistoryDropout(rate, seed)([items, genres, weights], training=True)
+    for row, length in enumerate(np.count_nonzero(kept, axis=1)):
         assert np.all(kept[row, length:] == 0)
         assert is_subsequence(kept[row, :length].numpy().tolist(), items[row, : lengths[row]].tolist())
     np.testing.assert_array_equal(kept_genres, kept.numpy() * 1000)
     np.testing.assert_allclose(kept_weights[..., 0], kept.numpy() / 7, rtol=1e-6)
-    assert (left.dtype, kept.shape, kept_weights.shape) == (tf.int32, items.shape, weights.shape)
+    assert (kept.shape, kept_weights.shape) == (items.shape, weights.shape)
 
 
-def test_the_rate_is_the_share_of_items_left_out():
-    lengths, items, _, _ = histories([6] * 3000)
-    left, _ = HistoryDropout(0.3)([lengths, items], training=True)
+def test_the_rate_is_the_fraction_of_items_left_out():
+    items, _, _ = histories([6] * 3000)
+    (kept,) = HistoryDropout(0.3)([items], training=True)
     # 18,000 items: four standard deviations.
-    assert abs(np.sum(left) / 18_000 - 0.7) < 4 * np.sqrt(0.21 / 18_000)
+    assert abs(np.count_nonzero(kept) / 18_000 - 0.7) < 4 * np.sqrt(0.21 / 18_000)
 
 
-def test_without_lengths_zero_is_padding():
-    _, items, genres, _ = histories([0, 3, 6])
-    kept, kept_genres = HistoryDropout(0.5, has_lengths=False)([tf.constant(items), tf.constant(genres)], training=True)
-    np.testing.assert_array_equal(kept_genres, kept.numpy() * 1000)
-    assert 0 < np.count_nonzero(kept) < np.count_nonzero(items)
+def test_zeros_are_padding_wherever_they_stand():
+    items, genres = tf.constant([[0, 0, 5, 0, 3, 0]]), tf.constant([[0, 0, 6, 7, 0, 0]])
+    kept, kept_genres = HistoryDropout(1e-9)([items, genres], training=True)
+    assert kept.numpy().tolist() == [[5, 0, 3, 0, 0, 0]]  # where one of the two has an id, the position stays
+    assert kept_genres.numpy().tolist() == [[6, 7, 0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("training", [False, None])
@@ -66,9 +60,9 @@ def test_nothing_is_left_out_when_not_training(training):
 
 
 def test_every_step_draws_anew_and_a_seed_repeats():
-    lengths, items, _, _ = histories([6] * 20)
+    items, _, _ = histories([6] * 20)
     first, second = HistoryDropout(0.5, seed=3), HistoryDropout(0.5, seed=3)
-    runs = [[layer([lengths, items], training=True)[1].numpy() for _ in range(2)] for layer in (first, second)]
+    runs = [[layer([items], training=True)[0].numpy() for _ in range(2)] for layer in (first, second)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0][0], runs[0][1])
 
@@ -77,7 +71,7 @@ def test_every_step_draws_anew_and_a_seed_repeats():
     ("make", "message"),
     [
         (lambda: HistoryDropout(1.0), r"`rate` must be at least 0 and less than 1; got 1"),
-        (lambda: HistoryDropout(0.5)([tf.constant([[1]])]), r"The input must be a list"),
+        (lambda: HistoryDropout(0.5)(tf.constant([[1]])), r"The input must be a list"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):

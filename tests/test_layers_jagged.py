@@ -11,7 +11,7 @@ from deepmatch_ext.layers import JaggedIds, JaggedPooling, SequenceMaskPooling
 POOLINGS = [("mean", 0.0), ("mean", 1.0), ("sum", 0.5), ("sqrtn", 0.0), ("sqrtn", 1.0), ("max", 0.0), ("last", 0.0)]
 
 
-def both(table, ids, second, mode, decay):
+def both(table, ids, mode, decay):
     """[jagged, padded] results and gradients to the table."""
     results = []
     weights = tf.constant(np.random.default_rng(1).normal(size=(len(ids), table.shape[1])), tf.float32)
@@ -19,11 +19,10 @@ def both(table, ids, second, mode, decay):
         variable = tf.Variable(table)
         with tf.GradientTape() as tape:
             if jagged:
-                unique_ids, *places = JaggedIds()(ids if second is None else [ids, second])
+                unique_ids, *places = JaggedIds()(ids)
                 pooled = JaggedPooling(mode, recency_decay=decay)([tf.gather(variable, unique_ids), *places])
             else:
-                valid = ids > 0 if second is None else second
-                pooled = SequenceMaskPooling(mode, recency_decay=decay)([tf.gather(variable, ids), valid])
+                pooled = SequenceMaskPooling(mode, recency_decay=decay)([tf.gather(variable, ids), ids > 0])
             value = tf.reduce_sum(pooled * weights)
         results.append((pooled.numpy(), tf.convert_to_tensor(tape.gradient(value, variable)).numpy()))
     return results
@@ -31,36 +30,24 @@ def both(table, ids, second, mode, decay):
 
 @given(
     pooling=st.sampled_from(POOLINGS),
-    lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5),
-    form=st.sampled_from(["lengths", "mask", "padding"]),
+    ids=st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=5),
     seed=st.integers(0, 99),
 )
-def test_equals_the_padded_pooling_in_value_and_gradient(pooling, lengths, form, seed):
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(0 if form == "lengths" else 1, 4, (len(lengths), 5))  # few ids, so that most repeat
-    mask = np.arange(5)[None] < np.array(lengths)[:, None]
-    if form == "mask":
-        mask = rng.random(ids.shape) < 0.5
-    if form == "padding":
-        ids[~mask] = 0
-    second = {"lengths": np.array(lengths)[:, None], "mask": mask, "padding": None}[form]
-    table = rng.normal(size=(4, 3)).astype("float32")
-    arguments = tf.constant(ids), None if second is None else tf.constant(second)
-    (pooled, gradient), (expected, expected_gradient) = both(table, *arguments, *pooling)
+def test_equals_the_padded_pooling_in_value_and_gradient(pooling, ids, seed):
+    table = np.random.default_rng(seed).normal(size=(4, 3)).astype("float32")
+    (pooled, gradient), (expected, expected_gradient) = both(table, tf.constant(ids), *pooling)
     np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)
     # The largest of equal values is one of them here, each in part there: the sums over equal rows agree.
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_ids_by_hand():
-    unique_ids, index, row, position, num_rows = JaggedIds()(
-        [tf.constant([[7, 5, 9], [5, 5, 0]]), tf.constant([[2], [3]])]
-    )
-    assert unique_ids.numpy().tolist() == [7, 5, 0]
-    assert index.numpy().tolist() == [0, 1, 1, 1, 2]
-    assert row.numpy().tolist() == [0, 0, 1, 1, 1]
-    assert position.numpy().tolist() == [0, 1, 0, 1, 2]
-    assert num_rows.numpy() == 2
+    unique_ids, index, row, rank, num_rows = JaggedIds()(tf.constant([[0, 7, 5], [0, 0, 0], [5, 0, 5]]))
+    assert unique_ids.numpy().tolist() == [7, 5]
+    assert index.numpy().tolist() == [0, 1, 1, 1]
+    assert row.numpy().tolist() == [0, 0, 2, 2]
+    assert rank.numpy().tolist() == [0, 1, 0, 1]
+    assert num_rows.numpy() == 3
 
 
 @pytest.mark.parametrize("mode", ["mean", "max", "last", "sqrtn", "sum"])

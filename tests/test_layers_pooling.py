@@ -7,7 +7,7 @@ from deepctr.layers import SequencePoolingLayer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepmatch_ext.layers import PaddingMask, SequenceMaskPooling, SequenceWeighting
+from deepmatch_ext.layers import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
 from deepmatch_ext.layers.pooling import combiner_poolings
 
 WEIGHTED = ("mean", "sum", "sqrtn")
@@ -56,6 +56,19 @@ def test_every_mode_equals_the_formula_whatever_stands_beyond_the_length(mode, d
     ):
         assert result.shape == (len(lengths), 3)
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
+@given(
+    mode=st.sampled_from(["mean", "sum", "max", "sqrtn", "last"]),
+    decay=st.sampled_from([0.0, 1.0]),
+    mask=st.lists(st.booleans(), min_size=1, max_size=6),
+)
+def test_what_is_masked_counts_as_if_it_were_not_there(mode, decay, mask):
+    decay = decay if mode in WEIGHTED else 0.0
+    embeddings = np.random.default_rng(len(mask)).normal(size=(1, len(mask), 3)).astype("float32")
+    there = embeddings[:, mask]
+    pooled = SequenceMaskPooling(mode, recency_decay=decay)([tf.constant(embeddings), tf.constant([mask])])
+    np.testing.assert_allclose(pooled, reference(mode, there, [there.shape[1]], decay), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["mean", "sum", "max"])
@@ -114,6 +127,12 @@ def test_a_keras_mask_is_used():
 
 def test_padding_mask():
     assert PaddingMask()(tf.constant([[3, 0, 1]])).numpy().tolist() == [[True, False, True]]
+
+
+def test_a_history_ends_at_its_length():
+    ids = tf.constant([[0, 4, 2], [7, 8, 9], [0, 5, 6], [0, 0, 0]])
+    kept = HistoryItems()([ids, tf.constant([[2], [2], [1], [3]])])
+    assert kept.numpy().tolist() == [[0, 4, 2], [7, 8, 0], [0, 5, 0], [0, 0, 0]]
 
 
 def test_weighting_by_hand():

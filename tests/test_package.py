@@ -1,6 +1,7 @@
 """The package as a whole: imports only point down and leave the process as it was; docstring examples run."""
 
 import ast
+import configparser
 import doctest
 import importlib
 import os
@@ -15,31 +16,36 @@ import pytest
 import tensorflow as tf
 
 import deepmatch_ext
+from deepmatch_ext._checks import missing_extra
 
 ROOT = pathlib.Path(deepmatch_ext.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepmatch_ext."))
 
 # Which parts of the package a part may import. Keras-free parts know nothing of models, and models nothing of them.
-CHECKS, KERAS = {"_checks"}, {"_checks", "_compat"}
+CHECKS, KERAS, FRAMES = {"_checks"}, {"_checks", "_compat"}, {"_checks", "_frames"}
 MAY_IMPORT = {
     "_version": set(),
     "_checks": set(),
     "_compat": set(),
-    "features": KERAS,
+    "_no_item": CHECKS,
+    "_frames": CHECKS,
+    "_plain": KERAS,
+    "_initializers": KERAS | {"_plain"},
+    "features": KERAS | {"_plain", "_initializers"},
     "inputs": CHECKS,
     "samplers": CHECKS,
     "losses": KERAS,
     "optimizers": KERAS,
-    "layers": KERAS | {"features", "samplers", "losses", "layers"},
-    "models": KERAS | {"_version", "features", "samplers", "losses", "layers", "models"},
-    "data": CHECKS | {"data"},
-    "retrieval": CHECKS | {"retrieval", "_version"},
+    "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
+    "models": KERAS | FRAMES | {"_plain", "_version", "features", "samplers", "losses", "layers", "models"},
+    "data": FRAMES | {"_no_item", "data"},
+    "retrieval": FRAMES | {"_no_item", "_version", "retrieval"},
     "evaluation": CHECKS | {"retrieval", "evaluation"},
-    "evaluation.watch": KERAS | {"retrieval", "evaluation"},
-    "evaluation.callback": KERAS | {"retrieval", "evaluation"},
+    "evaluation.watch": KERAS | FRAMES | {"retrieval", "evaluation"},
+    "evaluation.callback": KERAS | FRAMES | {"retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
-    "serving": KERAS | {"_version", "data", "features", "layers", "models", "retrieval"},
+    "serving": KERAS | {"_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
 }
 # The Keras-free parts that use TensorFlow.
 USE_TENSORFLOW = {"data.pipeline", "retrieval.exact", "retrieval.index"}
@@ -66,7 +72,7 @@ def test_imports_only_point_down(path):
         if top == "deepmatch_ext":
             assert rest.split(".")[0] in allowed, f"{name} imports {imported}"
         assert top not in ("keras", "tf_keras", "deepctr"), f"{name} imports {imported}: only _compat knows Keras"
-        if parts[0] in ("data", "retrieval", "evaluation", "_checks") and name not in USE_TENSORFLOW:
+        if parts[0] in ("data", "retrieval", "evaluation", "_checks", "_frames") and name not in USE_TENSORFLOW:
             assert top != "tensorflow", f"{name} imports {imported}"
 
 
@@ -142,3 +148,21 @@ def test_a_mixed_state_of_two_keras_versions_is_refused():
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, env=environment
     )
     assert "ImportError: TensorFlow is in a mixed state" in done.stderr, done.stderr[-2000:]
+
+
+def test_a_missing_package_is_named_as_its_extra_names_it():
+    config = configparser.ConfigParser()
+    config.read(ROOT.parent / "setup.cfg")
+    calls = [
+        [argument.value for argument in node.args[1:]]
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "missing_extra"
+    ]
+    assert {extra for _, extra in calls} == {"faiss", "parquet", "pgvector", "report"}
+    for package, extra in calls:
+        assert any(line.startswith(package + ">") for line in config["options.extras_require"][extra].split())
+    assert str(missing_extra("FaissIndex", "faiss-cpu", "faiss")) == (
+        'FaissIndex needs faiss-cpu: pip install "faiss-cpu", or from a clone of deepmatch_ext '
+        'pip install -e ".[faiss]"'
+    )

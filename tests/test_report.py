@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmatch_ext.evaluation import evaluate_vectors, write_projector, write_report
+from deepmatch_ext.evaluation import MISSED, SeenTargetsWarning, evaluate_vectors, write_projector, write_report
 from deepmatch_ext.evaluation import report as report_module
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -33,7 +33,8 @@ def arguments(seed=0):
     users = centres[taste] + 0.2 * rng.normal(size=(USERS, DIM))
     items[0] = 0
     targets = np.array([rng.choice(np.flatnonzero(genre[1:] == liked) + 1) for liked in taste])
-    seen = np.arange(USERS + 1) * 4, rng.integers(1, ITEMS + 1, USERS * 4)
+    others = np.repeat(targets, 4) + rng.integers(1, ITEMS, USERS * 4)  # any item but the user's target
+    seen = np.arange(USERS + 1) * 4, (others - 1) % ITEMS + 1
     names = [None, *(GENRES[g] for g in genre[1:])]
     history = {
         "loss": [4.0, 3.0, 2.5],
@@ -239,6 +240,44 @@ def test_scores_leave_out_what_the_user_had(tmp_path):
     assert "higher than a random item in 100.0% of the pairs" in Page(path.read_text(encoding="utf-8")).text
 
 
+@pytest.mark.parametrize("how", ["miss", "leave_out"])
+def test_targets_that_the_user_had(tmp_path, how):
+    given, path = arguments(), tmp_path / "r.html"
+    indptr, items = given["seen"]
+    held = np.arange(USERS) % 5 == 0
+    items[indptr[:-1][held]] = given["targets"][held]
+    ranks = given["ranks"]["popularity"]
+    before = ranks.copy()
+    with pytest.warns(SeenTargetsWarning, match="24 of 120 targets are in their own row's `seen`") as told:
+        figures = write_report(path, **given, seen_targets=how)
+    assert [warning.filename for warning in told] == [__file__]
+    assert (ranks == before).all()
+    page = Page(path.read_text(encoding="utf-8"))
+    fate = {"miss": "counts as a miss", "leave_out": "is left out"}[how]
+    assert f"Of 120 events, 24 are of an item that the user has had; each {fate}." in page.text
+    vectors = given["user_vectors"], given["item_vectors"], given["targets"]
+    with pytest.warns(SeenTargetsWarning):
+        expected = evaluate_vectors(*vectors, seen=given["seen"], seen_targets=how)
+    assert figures["model"] == pytest.approx(expected)
+    # The other recommender's ranks are under the same rule, whatever they were.
+    kept = ranks[~held]
+    expected = (kept < 10).sum() / (len(ranks) if how == "miss" else len(kept))
+    assert figures["popularity"]["HR@10"] == pytest.approx(expected)
+    # The curve, the lists and the scores are of the same rows.
+    assert page.row(str(ITEMS), cells=3)[2] == f"{len(kept) / (len(ranks) if how == 'miss' else len(kept)):.4f}"
+
+
+def test_no_target_that_could_be_served(tmp_path):
+    items, path = np.array([[0.0], [2.0], [3.0]]), tmp_path / "r.html"
+    given = {"seen": (np.array([0, 1]), np.array([2])), "user_vectors": np.ones((1, 1)), "targets": [2]}
+    with pytest.warns(SeenTargetsWarning):
+        figures = write_report(path, item_vectors=items, **given)
+    assert set(figures["model"].values()) == {0.0}
+    assert "There is no pair of a target and an item to compare." in path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="`targets` must have a target that is not in `seen`"):
+        write_report(path, item_vectors=items, **given, seen_targets="leave_out")
+
+
 def test_principal_axes():
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(200, 5)) * [5, 1, 3, 0.5, 0.1] @ np.linalg.qr(rng.normal(size=(5, 5)))[0] + 7
@@ -281,7 +320,7 @@ def test_matplotlib_is_left_as_it_was(tmp_path):
 
 def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # importing it now fails
-    with pytest.raises(ImportError, match=r"pip install 'deepmatch_ext\[report\]'"):
+    with pytest.raises(ImportError, match=r"write_report\(\) needs matplotlib: pip install"):
         write_report(tmp_path / "r.html", **arguments())
     assert list(tmp_path.iterdir()) == []
 
@@ -305,6 +344,11 @@ BAD = {
     "NaN": ({"user_vectors": np.full((USERS, DIM), np.nan)}, "`user_vectors` must be finite"),
     "a target too many": ({"targets": np.ones(USERS + 1, int)}, "`targets`"),
     "padding as a target": ({"targets": np.zeros(USERS, int)}, "`targets`"),
+    "an unknown choice": ({"seen_targets": "hit"}, "`seen_targets` must be one of 'miss', 'leave_out'"),
+    "ranks with another seen": (
+        {"ranks": {"p": np.full(USERS, MISSED)}},
+        "the ranks of 'p' must be made with the `seen` that is given here; got MISSED in row 0",
+    ),
     "seen of other rows": ({"seen": (np.zeros(3, int), np.zeros(0, int))}, "`seen`"),
     "no lengths": ({"ns": []}, "`ns`"),
     "a length that is none": ({"ns": 10}, "`ns`"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -76,7 +77,7 @@ def test_a_saved_index_answers_the_same(tmp_path, kind, metric):
 @pytest.mark.slow
 @pytest.mark.once
 def test_another_process_gets_the_same(tmp_path):
-    index = ExactIndex(["tea", "", "naïve\0\ud800", "日本"], vectors_of(4), metric="cosine")
+    index = ExactIndex(["tea", "milk", "naïve\0\ud800", "日本"], vectors_of(4), metric="cosine")
     index.save(tmp_path / "index")
     script = f"""
         import json
@@ -232,6 +233,131 @@ def test_a_damaged_folder_is_refused(tmp_path, file, damage, message):
         VectorIndex.load(folder)
 
 
+def rewrite(folder, change):
+    """Changes the manifest as one does by hand who knows how it is written: its checksum is right."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]
+    change(manifest)
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": digest}))
+
+
+def replace_file(folder, name, write):
+    """Puts another file in the place of one, with its right size and checksum."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    path = folder / manifest["files"][name]["file"]
+    write(path)
+    about = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    rewrite(folder, lambda manifest: manifest["files"][name].update(about))
+
+
+MISSING = object()
+OTHERS = [MISSING, None, "x", -1, 0, 1, 2.5, True, [], [[1]], {}, {"a": 1}, 10**30]
+ENTRIES = ["kind", "metric", "dimension", "count", "ids", "settings", "files"]
+
+
+@pytest.mark.parametrize("kind", ["exact", "HNSW8"])
+def test_a_manifest_written_by_hand_is_refused_or_means_the_same(tmp_path, kind):
+    index = make(kind, ["a", "b", "c"], vectors_of(3))
+    index.save(tmp_path / "index")
+    whole = (tmp_path / "index" / "manifest.json").read_text()
+    files = json.loads(whole)["files"]
+    places = [(name,) for name in ENTRIES]
+    places += [("files", name) for name in files] + [("files", n, key) for n in files for key in files[n]]
+    places += [("settings", name) for name in json.loads(whole)["settings"]]
+    refused = taken = 0
+    for *within, last in places:
+        for other in OTHERS:
+
+            def change(manifest, within=within, last=last, other=other):
+                for name in within:
+                    manifest = manifest[name]
+                manifest.pop(last) if other is MISSING else manifest.update({last: other})
+
+            rewrite(tmp_path / "index", change)
+            try:
+                same = answers(VectorIndex.load(tmp_path / "index"))
+            except ValueError as error:
+                refused += bool(re.match(r"('.*' in the|the) manifest of folder|(folder|file) '.*' must", str(error)))
+            else:
+                assert same == answers(index), (within, last, other)
+                taken += 1
+            (tmp_path / "index" / "manifest.json").write_text(whole)
+    # An exact index has no settings to be wrong; of a graph, "x" is text for a factory, and None, 1 and 10**30 efforts.
+    assert taken == (2 if kind == "exact" else 4)
+    assert refused + taken == len(places) * len(OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m.update(count=7),
+            r"must hold 7 items of dimension 3, as its manifest says; got 2 ids, and .* \(2, 3",
+        ),
+        (lambda m: m.update(dimension=4), r"must hold 2 items of dimension 4, as its manifest says; got 2 ids"),
+        (
+            lambda m: m.update(ids="int8"),
+            r"as its manifest says; got ValueError: the ids must be of type int8; got 'a'",
+        ),
+        (lambda m: m.pop("metric"), r"'metric' in the manifest of folder '.*' must be one of 'inner_pro.*; got none"),
+        (lambda m: m.update(count="2"), r"'count' in the manifest of folder '.*' must be of type int; got '2'"),
+        (lambda m: m["files"].pop("ids.json"), r"as its manifest says; got KeyError: 'ids.json'"),
+        (
+            lambda m: m["files"]["ids.json"].update(file="../secret"),
+            r"the manifest of folder '.*' on 'ids.json' must name a file as save\(\) does; got '../secret'",
+        ),
+    ],
+)
+def test_a_false_manifest_is_refused_with_the_reason(tmp_path, change, message):
+    ExactIndex(["a", "b"], vectors_of(2)).save(tmp_path / "index")
+    rewrite(tmp_path / "index", change)
+    with pytest.raises(ValueError, match=message):
+        VectorIndex.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("ids.json", lambda path: path.write_text('["a", "a"]')),
+        ("ids.json", lambda path: path.write_text('["a", ""]')),
+        ("ids.json", lambda path: path.write_text('["a", 1]')),
+        ("ids.json", lambda path: path.write_text('["a"]')),
+        ("ids.json", lambda path: path.write_text("5")),
+        ("ids.json", lambda path: path.write_text("[" * 100_000)),
+        ("vectors.npy", lambda path: path.write_bytes(b"rubbish")),
+        ("vectors.npy", lambda path: write_npy(path, np.eye(2))),
+        ("vectors.npy", lambda path: write_npy(path, np.zeros(6, np.float32))),
+        ("vectors.npy", lambda path: write_npy(path, np.zeros((3, 3), np.float32))),
+        ("vectors.npy", lambda path: write_npy(path, np.zeros((2, 2), np.float32))),
+        ("index.faiss", lambda path: path.write_bytes(b"rubbish")),
+        ("rows.npy", lambda path: write_npy(path, np.array([0, 0]))),
+        ("rows.npy", lambda path: write_npy(path, np.array([0, 5]))),
+        ("rows.npy", lambda path: write_npy(path, np.array([0]))),
+        ("rows.npy", lambda path: write_npy(path, np.array([1, -1]))),
+    ],
+)
+def test_files_that_are_not_what_the_manifest_says_are_refused(tmp_path, name, write):
+    make("exact" if name == "vectors.npy" else "HNSW8", ["a", "b"], vectors_of(2)).save(tmp_path / "index")
+    replace_file(tmp_path / "index", name, write)
+    with pytest.raises(ValueError, match=r"folder '.*index' must hold .*, as its manifest says; got"):
+        VectorIndex.load(tmp_path / "index")
+
+
+def write_npy(path, array):
+    with path.open("wb") as file:
+        np.save(file, array)
+
+
+@pytest.mark.parametrize("depth", [400, 990, 100_000])
+def test_a_manifest_nested_deep_is_refused(tmp_path, depth):
+    (tmp_path / "manifest.json").write_text('{"format": ' + "[" * depth + "]" * depth + "}")
+    with pytest.raises(ValueError, match=r"folder '.*' must be a saved index; got a manifest.json"):
+        VectorIndex.load(tmp_path)
+    with pytest.raises(ValueError, match=r"must be a saved index; got a manifest.json .* Save to another place"):
+        ExactIndex([1], [[1.0]]).save(tmp_path)
+
+
 def test_a_foreign_folder_is_refused(tmp_path):
     folder, index = tmp_path / "photos", ExactIndex([1, 2], vectors_of(2))
     with pytest.raises(ValueError, match=r"folder '.*photos' must be a saved index; got no such folder"):
@@ -280,7 +406,7 @@ CHARACTERS = st.characters(codec="utf-8")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ids=st.one_of(
-        st.lists(st.text(CHARACTERS), min_size=1, unique=True),
+        st.lists(st.text(CHARACTERS, min_size=1), min_size=1, unique=True),
         st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.int64)),
         st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.uint64)),
         st.lists(st.integers(-128, 127), min_size=1, unique=True).map(lambda x: np.array(x, np.int8)),
@@ -324,6 +450,7 @@ def test_parquet_refuses(tmp_path, monkeypatch):
     good = path.read_bytes()
     for arguments, message in [
         ({"ids": [1, 1]}, r"`ids` must be unique"),
+        ({"ids": ["", "a"]}, r"`ids` must hold no empty string"),
         ({"vectors": [[1.0], [np.nan]]}, r"`vectors` must be finite"),
         ({"metric": "l2"}, r"`metric` must be one of"),
         ({"metadata": {"id": [1, 2]}}, r"`metadata` must have no column 'id' or 'vector', and none twice; got 'id'"),
@@ -332,7 +459,7 @@ def test_parquet_refuses(tmp_path, monkeypatch):
         ({"metadata": {"x": [1, 2**70]}}, r"`metadata` 'x' must be of one type that Parquet knows; got "),
         (
             {"metadata": pd.DataFrame([[1, 2]] * 2, columns=["x", "x"])},
-            r"`metadata` must have no .* none twice; got 'x'",
+            r"The columns of `metadata` must not repeat a name; got 'x' twice",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -364,17 +491,64 @@ def test_parquet_that_is_damaged_or_foreign_is_refused(tmp_path):
         read_vectors(tmp_path / "none.parquet")
 
 
+@parquet
+@pytest.mark.parametrize("ids", [[1, 2], ["a", "b"]])
+def test_parquet_with_other_metadata_or_columns_is_refused(tmp_path, ids):
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    path = tmp_path / "v.parquet"
+    write_vectors(path, ids, vectors_of(2), metadata={"n": [1, 2]})
+    table = pyarrow.parquet.read_table(path)
+    about = json.loads(table.schema.metadata[b"deepmatch_ext"])
+
+    def refused(table, text, message):
+        pyarrow.parquet.write_table(table.replace_schema_metadata({"deepmatch_ext": text}), path)
+        with pytest.raises(ValueError, match=r"file '.*v.parquet'.* must .*; got") as caught:
+            read_vectors(path)
+        assert message in str(caught.value)
+
+    for name in ("format_version", "metric", "dimension", "count"):
+        for other in OTHERS:
+            changed = {key: value for key, value in about.items() if key != name}
+            changed |= {} if other is MISSING else {name: other}
+            if other is True or other != about[name]:
+                refused(table, json.dumps(changed), "")
+    for text in ("{", "[1]", '"x"', "3", "\ud800".encode("utf-8", "surrogatepass"), "[" * 100_000):
+        refused(table, text, "metadata")
+    good = json.dumps(about)
+    null = arrow.array([None, *ids[1:]])
+    for changed, message in [
+        (table.drop_columns(["id"]), "must have one column 'id' of integers or strings; got None"),
+        (table.drop_columns(["vector"]), "must have one column 'vector' of 3 float32; got None"),
+        (table.append_column("id", table["id"]), "must have one column 'id' of integers or strings; got None"),
+        (table.set_column(0, "id", null), "must have no null in the columns 'id' and 'vector'; got some"),
+        (table.set_column(0, "id", arrow.array([1.5, 2.0])), "of integers or strings; got double"),
+        (table.set_column(1, "vector", arrow.array([[1.0], [2.0]])), "of 3 float32; got list<"),
+        (table.set_column(1, "vector", arrow.array([1.0, 2.0])), "of 3 float32; got double"),
+        (
+            table.set_column(1, "vector", arrow.array([[1.0, 2, 3], None], arrow.list_(arrow.float32(), 3))),
+            "",  # older versions of pyarrow don't read it
+        ),
+        (
+            table.set_column(1, "vector", arrow.array([[1.0, 2, 3], [1, 2, None]], arrow.list_(arrow.float32(), 3))),
+            "must have no null",
+        ),
+    ]:
+        refused(changed, good, message)
+
+
 def test_without_pyarrow_the_command_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for call in (lambda: read_vectors(tmp_path / "x"), lambda: write_vectors(tmp_path / "x", [1], [[1.0]])):
-        with pytest.raises(ImportError, match=r"needs pyarrow: pip install 'deepmatch_ext\[parquet\]'"):
+        with pytest.raises(ImportError, match=r"_vectors\(\) needs pyarrow: pip install"):
             call()
 
 
 def test_without_psycopg_the_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     for call in (lambda: write_pgvector(None, "x", [1], [[1.0]]), lambda: search_pgvector(None, "x", [[1.0]], 1)):
-        with pytest.raises(ImportError, match=r"needs psycopg: pip install 'deepmatch_ext\[pgvector\]'"):
+        with pytest.raises(ImportError, match=r"PostgreSQL needs psycopg\[binary\]: pip install"):
             call()
 
 
@@ -462,6 +636,76 @@ def test_postgresql_with_an_index_and_few_items_left(connection):
     assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'shop'").fetchone()[0] == 1
 
 
+@pytest.mark.parametrize("index", ["hnsw", "ivfflat"])
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_postgresql_finds_as_many_as_there_are_and_leaves_the_settings_alone(connection, index, autocommit):
+    vectors, users = vectors_of(1500, 4), vectors_of(5, 4, seed=1)
+    whole = ExactIndex(np.arange(1500), vectors)
+    write_pgvector(connection, "items", np.arange(1500), vectors, hnsw=index == "hnsw")
+    if index == "ivfflat":
+        connection.execute("CREATE INDEX ON items USING ivfflat (vector vector_ip_ops) WITH (lists = 30)")
+    # The first has had nothing, the second the 60 nearest, the third nearly all, the others all of it and three times.
+    had = [[], whole.search(users, 60)[0][1].tolist(), list(range(1495)), list(range(1500)), [*range(1400)] * 3]
+    exclude = np.cumsum([0, *map(len, had)]), [item for items in had for item in items]
+    connection.commit()
+    connection.autocommit = autocommit
+    try:
+        with connection.transaction():
+            # So small a table is read whole otherwise.
+            connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = 7")
+            plan = connection.execute("EXPLAIN SELECT id FROM items ORDER BY vector <#> '[1,0,0,0]' LIMIT 5").fetchall()
+            assert "Index Scan" in plan[1][0]
+            for n in (1, 10, 100, 1499, 1600):
+                for seen, left in [(None, [1500] * 5), (exclude, [1500, 1440, 5, 0, 100])]:
+                    ids, scores = search_pgvector(connection, "items", users, n, exclude=seen)
+                    found = np.isfinite(scores)
+                    assert found.sum(axis=1).tolist() == [min(n, most) for most in left]
+                    assert (ids[~found] == -1).all()  # 0 is an item
+                    for row, items in enumerate(had if seen else [[]] * 5):
+                        mine = ids[row][found[row]]
+                        assert len(set(mine.tolist()) - set(items)) == len(mine)
+                        assert scores[row][found[row]] == pytest.approx((vectors @ users[row])[mine], abs=1e-5)
+            assert connection.execute("SHOW hnsw.ef_search").fetchone() == ("7",)
+            connection.execute("CREATE TEMPORARY TABLE mine ON COMMIT DROP AS SELECT 1 AS x")
+            search_pgvector(connection, "items", users, 100)
+            assert connection.execute("SELECT x FROM mine").fetchall() == [(1,)]
+        search_pgvector(connection, "items", users, 100)
+        assert connection.info.transaction_status == 0  # none, as before
+        assert connection.execute("SHOW hnsw.ef_search").fetchone() == ("40",)
+    finally:
+        connection.rollback()
+        connection.autocommit = False
+
+
+def test_postgresql_asks_an_index_for_what_a_user_has_left(connection):
+    """The 60 nearest were had: HNSW gives 40 unless it is asked for more."""
+    vectors, users = vectors_of(3000, 8), vectors_of(4, 8, seed=1)
+    whole = ExactIndex(np.arange(1, 3001), vectors, metric="cosine")
+    write_pgvector(connection, "items", np.arange(1, 3001), vectors, metric="cosine", hnsw=True)
+    exclude = np.arange(0, 241, 60), whole.search(users, 60)[0].ravel()
+    with connection.transaction():
+        connection.execute("SET LOCAL enable_seqscan = off")
+        for n, seen in [(100, None), (10, exclude), (3001, exclude)]:
+            ids, scores = search_pgvector(connection, "items", users, n, exclude=seen)
+            wanted = whole.search(users, min(n, 3000), exclude=seen)[0]
+            there = np.isfinite(scores)
+            assert there.sum(axis=1).tolist() == [min(n, 3000 - (60 if seen else 0))] * 4
+            assert (ids[~there] == 0).all()
+            common = [len(set(a) & set(b)) / n for a, b in zip(ids.tolist(), wanted.tolist(), strict=True)]
+            assert min(common) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("ids", "empty"), [([5, 6], 0), ([0, 5], -1), (range(-250, 3), -251), ([-1, 0, -3], -2), (["a"], "")]
+)
+def test_postgresql_calls_no_item_by_what_is_no_id_of_the_table(connection, ids, empty):
+    write_pgvector(connection, "few", ids, np.ones((len(ids), 1)))
+    found, scores = search_pgvector(connection, "few", [[1.0]], len(ids) + 2)
+    assert sorted(found[0, : len(ids)].tolist()) == sorted(ids)
+    assert found[0, len(ids) :].tolist() == [empty, empty]
+    assert np.isfinite(scores).sum() == len(ids)
+
+
 @pytest.mark.slow
 @pytest.mark.once
 def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
@@ -473,6 +717,7 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
         (lambda: write_pgvector(connection, "plain", [1], [[1.0]]), r"table 'plain' must be one that write_pgvector"),
         (lambda: search_pgvector(connection, "none", [[1.0]], 1), r"table 'none' must be .*; got no such table"),
         (lambda: write_pgvector(connection, "kept", ["a\0"], [[1.0]]), r"no character NUL"),
+        (lambda: write_pgvector(connection, "kept", [""], [[1.0]]), r"`ids` must hold no empty string"),
         (lambda: write_pgvector(connection, "kept", [2**63], [[1.0]]), r"fit in PostgreSQL's bigint"),
         (lambda: write_pgvector(connection, "kept", [1, 1], [[1.0], [1.0]]), r"`ids` must be unique"),
         (lambda: write_pgvector(connection, "kept", [1], [[0.0]], metric="cosine"), r"length zero"),
@@ -489,6 +734,31 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
     with pytest.raises(Exception, match="COPY"):
         write_pgvector(connection, "kept", [5], [[1.0]])
     assert search_pgvector(connection, "kept", [[1.0, 0.1]], 2)[0].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["{", "[]", "{}", '{"metric": "l2", "dimension": 1}', '{"metric": "cosine", "dimension": "1"}', "[" * 10**5],
+)
+def test_postgresql_refuses_a_table_whose_comment_was_changed(connection, about):
+    write_pgvector(connection, "changed", [1], [[1.0]])
+    connection.execute(f"COMMENT ON TABLE changed IS 'deepmatch_ext vectors {about}'")
+    with pytest.raises(ValueError, match=r"the comment on table 'changed' must "):
+        search_pgvector(connection, "changed", [[1.0]], 1)
+    connection.execute("DROP TABLE changed")
+
+
+def test_postgresql_refuses_a_table_whose_ids_were_changed(connection):
+    write_pgvector(connection, "changed", [1], [[1.0]])
+    connection.execute("ALTER TABLE changed ALTER id TYPE double precision")
+    with pytest.raises(
+        ValueError, match=r"column 'id' of table 'changed' must be bigint or text; got double precision"
+    ):
+        search_pgvector(connection, "changed", [[1.0]], 1)
+    connection.execute("ALTER TABLE changed DROP id")
+    with pytest.raises(ValueError, match=r"column 'id' of table 'changed' must be bigint or text; got none"):
+        search_pgvector(connection, "changed", [[1.0]], 1)
+    connection.execute("DROP TABLE changed")
 
 
 @pytest.mark.slow

@@ -72,6 +72,14 @@ def true_scores(users, items, metric="inner_product"):
     return scores if users.ndim == 2 else scores.max(axis=1)
 
 
+def nothing(ids, dtype):
+    """What has to stand where no item is left: no item's id, and the type's own."""
+    if dtype.kind == "O":
+        return ""
+    round_trip = 0 if dtype.kind == "i" else 2 ** (8 * dtype.itemsize)  # what -1 is below
+    return next(k for k in [0, *(round_trip - 1 - k for k in range(len(ids)))] if k not in ids)
+
+
 def assert_best(found, ids, scores, n, excluded, in_order=False):
     """Whether what was found is right, given all (N, V) scores. Without `in_order`, any of equal scores will do."""
     found_ids, found_scores = found
@@ -84,7 +92,7 @@ def assert_best(found, ids, scores, n, excluded, in_order=False):
         assert found_scores[row, :filled] == pytest.approx(scores[row, ranked], abs=1e-5)
         assert found_scores[row, filled:].tolist() == [-INF] * (n - filled)
         got = found_ids[row].tolist()
-        assert got[filled:] == ["" if isinstance(ids[0], str) else 0] * (n - filled)
+        assert got[filled:] == [nothing(ids, found_ids.dtype)] * (n - filled)
         assert len(set(got[:filled])) == filled
         assert not set(got[:filled]) & set(left_out)
         positions = {item: k for k, item in enumerate(ids)}
@@ -97,7 +105,8 @@ ID_LISTS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=12, unique=True),
     st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=12, unique=True).map(lambda x: np.array(x, np.uint64)),
     st.lists(st.integers(0, 255), min_size=1, max_size=12, unique=True).map(lambda x: np.array(x, np.uint8)),
-    st.lists(st.text(st.characters(codec="utf-8"), max_size=5), min_size=1, max_size=12, unique=True),
+    st.lists(st.integers(-3, 3), min_size=1, unique=True),  # 0 is an item's id often, and -1, ...
+    st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=5), min_size=1, max_size=12, unique=True),
     st.lists(st.text("abcd", min_size=1), min_size=1, max_size=12, unique=True).map(np.array),  # of type U
 )
 
@@ -165,9 +174,55 @@ def test_items_are_added_and_replaced(build):
 def test_a_user_who_has_seen_everything_gets_nothing(build):
     index = build([0, 7, 9], np.eye(3))
     ids, scores = index.search(np.ones((2, 3)), 2, exclude=([0, 4, 5], [9, 7, 0, 9, 9]))
-    assert ids[0].tolist() == [0, 0]
+    assert ids[0].tolist() == [-1, -1]  # 0 is an item
     assert scores.tolist() == [[-INF, -INF], [1.0, 1.0]]
     assert set(ids[1].tolist()) == {0, 7}
+
+
+@pytest.mark.parametrize(
+    ("ids", "empty"),
+    [
+        ([1, 2], 0),
+        ([0, 1], -1),
+        ([-1, 0, -3], -2),
+        ([-1, 5], 0),
+        (np.array([0, 1], np.uint16), 65535),
+        (np.array([0, 65535], np.uint16), 65534),
+        (np.array([0, 2**64 - 1], np.uint64), 2**64 - 2),
+        (np.array([0, 3], ">i4"), -1),
+        (["a", "0"], ""),
+    ],
+)
+def test_what_stands_where_no_item_is_left_is_no_item_s_id(build, ids, empty):
+    index = build(ids, np.ones((len(ids), 2)))
+    found, scores = index.search([[1.0, 1.0]], 2, exclude=([0, len(ids)], ids))
+    assert index.no_item == empty
+    assert found.tolist() == [[empty, empty]]
+    assert scores.tolist() == [[-INF, -INF]]
+
+
+def test_an_added_item_is_not_mistaken_for_no_item(build, tmp_path):
+    index = build([7, 8], np.eye(2))
+    assert index.no_item == 0
+    index.add([0, -1], np.eye(2))
+    assert index.no_item == -2
+    assert index.search([[1.0, 1.0]], 3, exclude=([0, 2], [0, 7]))[0][0, 2] == -2
+    index.save(tmp_path / "index")
+    assert VectorIndex.load(tmp_path / "index").no_item == -2
+
+
+def test_ids_have_to_leave_something_for_no_item(build):
+    ids = np.arange(256, dtype=np.uint8)
+    message = r"`ids` must leave one of 0, -1, -2, ... .* to stand where there is no item; got .*int8 with all of these"
+    for values in (ids, ids.astype(np.int8)):
+        with pytest.raises(ValueError, match=message + r"\. Pass a wider integer type\."):
+            build(values, np.ones((256, 1)))
+    index = build(ids[:255], np.ones((255, 1)))
+    assert index.no_item == 255
+    with pytest.raises(ValueError, match=message):
+        index.add(ids[255:], [[1.0]])
+    assert len(index) == 255
+    assert build(ids.astype(np.int16), np.ones((256, 1))).no_item == -1
 
 
 def test_seen_items_that_the_index_has_not_are_ignored(build):
@@ -227,6 +282,7 @@ def test_no_users_give_no_rows(build):
         ([1.0, 2.0], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got floating"),
         ([True, False], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got boolean"),
         ([b"a", b"b"], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got bytes"),
+        (["a", ""], np.ones((2, 2)), "cosine", r"`ids` must hold no empty string, which stands where there is no"),
         ([1, 2**64], np.ones((2, 2)), "cosine", r"`ids` must be all integers or all strings; got integers past 64 bit"),
         ([[1], [2]], np.ones((2, 2)), "cosine", r"`ids` must be one-dimensional"),
         ([], np.ones((0, 2)), "cosine", r"`ids` must hold at least one id; got none"),
@@ -406,6 +462,57 @@ def test_more_effort_finds_more(clustered, factory, low, high, least):
     assert scores[:, 0] == pytest.approx(np.ones(200), abs=0.3 if coarse else 1e-3)  # inner products, not distances
 
 
+# Vectors that graphs and lists don't lead to: of very different lengths, or a hundred times the same.
+LAYOUTS = {
+    "lengths": lambda rng: rng.normal(size=(600, 8)) * rng.lognormal(0, 1.5, (600, 1)),
+    "repeats": lambda rng: np.repeat(rng.normal(size=(6, 8)), 100, axis=0),
+}
+LITTLE_EFFORT = [
+    "HNSW4",
+    "HNSW4_SQ8,RFlat",
+    "IVF32,Flat",
+    "IVF32_HNSW4,Flat",
+    "IVF32,SQ8",
+    "IVF32,PQ4x4fs",
+    "IVF32,PQ4x4fs,RFlat",
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("factory", LITTLE_EFFORT)
+def test_as_many_are_found_as_there_are_with_however_little_effort(factory, layout):
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    rng = np.random.default_rng(3)
+    items, users = LAYOUTS[layout](rng), rng.normal(size=(6, 8))
+    index = FaissIndex(range(600), items, factory, effort=1)
+    for replaced in (range(0), range(0, 600, 2)):
+        if replaced:
+            index.replace(replaced, items[::2])
+        for n in (1, 50, 599, 600):
+            # Nothing had, a few, the best 300, the best 300 twice, all but one, and all.
+            best = np.argsort(-true_scores(users, items), axis=1)
+            had = [[], best[1, :5], best[2, :300], np.tile(best[3, :300], 2), best[4, 1:], best[5]]
+            found_ids, scores = index.search(users, n, exclude=csr(had))
+            found = np.isfinite(scores)
+            assert found.sum(axis=1).tolist() == [min(n, 600 - len(set(map(int, items)))) for items in had]
+            assert found_ids[~found].tolist() == [-1] * np.count_nonzero(~found)
+            for row, items_had in enumerate(had):
+                mine = found_ids[row][found[row]].tolist()
+                assert len(set(mine) - set(map(int, items_had))) == len(mine)
+            assert np.isfinite(index.search(users, n)[1]).all()
+            assert np.isfinite(index.search(users[None], n)[1]).all()
+
+
+def test_replaced_vectors_don_t_take_the_place_of_others(clustered):
+    """A graph can't forget them: without more of an effort, two in three of its candidates were no items here."""
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    whole, index = ExactIndex(range(2000), clustered), FaissIndex(range(2000), clustered, "HNSW8", effort=40)
+    before = recall(index, whole, clustered[:200], 20)
+    for _ in range(2):
+        index.replace(range(2000), clustered)
+    assert recall(index, whole, clustered[:200], 20) > before - 0.03 > 0.8
+
+
 def test_a_large_graph_is_laid_out_by_neighbourhood_and_answers_the_same(clustered, tmp_path, monkeypatch):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
     from deepmatch_ext.retrieval import faiss_index as module
@@ -489,7 +596,7 @@ def test_faiss_says_what_is_wrong(clustered, factory, message):
 
 def test_without_faiss_the_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"FaissIndex needs FAISS: pip install 'deepmatch_ext\[faiss\]'"):
+    with pytest.raises(ImportError, match=r"FaissIndex needs faiss-cpu: pip install"):
         FaissIndex([1], [[1.0]])
 
 

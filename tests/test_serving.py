@@ -274,7 +274,9 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
     shapes = [shape for _, shape in tf.train.list_variables(str(exported / "variables" / "variables")) if shape]
     # The table of the history, two dense layers, the item vectors; no sampler's counts, no optimizer's moments.
     assert sorted(shapes) == sorted([[VOCABULARY, DIM], [2 * DIM, 16], [16], [16, DIM], [DIM], [ITEMS, DIM]]), names
+    paths = [path for path in exported.rglob("*") if path.is_file() and path.name != "manifest.json"]
     assert json.loads((exported / "manifest.json").read_text()) == {
+        "files": {str(path.relative_to(exported)): path.stat().st_size for path in paths},
         "format": 1,
         "written_by": {"deepmatch_ext": "0.1.0", "tensorflow": tf.__version__},
         "signatures": ["recommend", "recommend_unseen", "user_vector"],

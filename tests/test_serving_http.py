@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from deepmatch_ext.serving import export_recommender
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 for module in ("fastapi", "uvicorn", "prometheus_client"):
-    pytest.importorskip(module, reason=f"{module} is not installed: pip install 'deepmatch_ext[serve]'")
+    pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}")
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "serve.py"
 NAMES = IdMap([f"sku-{k}" for k in range(1, VOCABULARY)])
@@ -156,6 +157,8 @@ USER = {"hist_item": ["sku-1"]}
         ({"user": USER, "n": True}, 422, "n: Input should be a valid integer"),
         ({"user": USER, "seen": "sku-1"}, 422, "seen: Input should be a valid list"),
         ({"user": USER, "seen": ["sku-1", 4]}, 422, "seen must hold strings; got 4"),
+        ({"user": USER, "seen": [None]}, 422, "seen must hold strings; got None"),
+        ({"user": USER, "seen": [["sku-1"]]}, 422, "seen must hold strings; got ['sku-1']"),
         ({"user": USER, "top": 3}, 422, "top: Extra inputs are not permitted"),
     ],
 )
@@ -180,7 +183,20 @@ def test_other_types_paths_and_methods(plain):
 
 def test_health(plain):
     status, _, text = ask(plain, "GET", "/health")
-    assert (status, json.loads(text)) == (200, {"status": "ok", "version": 1, "items": VOCABULARY - 1})
+    assert (status, json.loads(text)) == (200, {"status": "ok", "version": 1, "items": VOCABULARY - 1, "failed": {}})
+
+
+def test_a_body_that_is_announced_too_large_is_not_waited_for(plain):
+    lines = ["POST /recommend HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {100 * 2**20}"]
+    with socket.create_connection(("127.0.0.1", plain), timeout=60) as connection:
+        connection.sendall("\r\n".join([*lines, "", "{"]).encode())
+        answer = b""
+        while b"}" not in answer:
+            part = connection.recv(65536)
+            assert part, "closed without an answer"
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"the body must be at most 1048576 bytes" in answer
 
 
 def test_metrics_count_what_happened(plain):
@@ -290,6 +306,8 @@ def test_inputs_of_every_kind(tmp_path):
         )
         assert recommend(port, {"user": user, "seen": ["4"]})[0] == 422
         assert recommend(port, {"user": user, "seen": [2**63]})[0] == 422
+        message = "seen must hold integers from -9223372036854775808 to 9223372036854775807; got None"
+        assert recommend(port, {"user": user, "seen": [None]}) == (422, {"detail": message})
 
 
 def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_way(trained, tmp_path):
@@ -307,29 +325,44 @@ def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_
                 (k, recommend(port, {"user": {"hist_item": x["hist_item"][k, : x["hist_len"][k]].tolist()}}))
             )
 
+    def health():
+        status, _, text = ask(port, "GET", "/health")
+        assert (status, json.loads(text)["status"]) == (200, "ok")
+        return json.loads(text)
+
     def version():
-        return json.loads(ask(port, "GET", "/health")[2])["version"]
+        return health()["version"]
 
     with serving(folder, without=without) as (port, process, log):
         clients = [threading.Thread(target=client) for _ in range(4)]
         for thread in clients:
             thread.start()
         until(lambda: len(answers) > 50)
-        export_recommender(model, folder, item_ids=numbered[2])
+        # It is copied in bit by bit, served when it is whole, and until then /health says what is missing.
+        whole, copy = export_recommender(model, tmp_path / "elsewhere", item_ids=numbered[2]), folder / "2"
+        copy.mkdir()
+        until(lambda: "manifest.json" in health()["failed"].get("2", ""), log)
+        shutil.copy(whole / "manifest.json", copy)
+        until(lambda: "fingerprint.pb" in health()["failed"].get("2", ""), log)
+        assert version() == 1
+        shutil.copytree(whole, copy, dirs_exist_ok=True)
         until(lambda: version() == 2, log)
+        assert health()["failed"] == {}
         more = len(answers)
         until(lambda: len(answers) > more + 50)
         # A version that can't be loaded changes nothing.
         broken = folder / "3"
-        shutil.copytree(folder / "2", folder / ".3")
-        (folder / ".3" / "saved_model.pb").write_bytes(b"rubbish")
+        shutil.copytree(whole, folder / ".3")
+        (folder / ".3" / "saved_model.pb").write_bytes(bytes((whole / "saved_model.pb").stat().st_size))
         (folder / ".3").rename(broken)
-        until(lambda: 'recommend_loads_total{result="failed"} 1.0' in ask(port, "GET", "/metrics")[2], log)
+        until(lambda: health()["failed"].get("3", "").startswith(f"{broken} can't be served: "), log)
+        assert 'recommend_loads_total{result="failed"}' in ask(port, "GET", "/metrics")[2]
         assert version() == 2
         # And the highest version taken away is the one before it served again.
         shutil.rmtree(broken)
-        shutil.rmtree(folder / "2")
+        shutil.rmtree(copy)
         until(lambda: version() == 1, log)
+        assert health()["failed"] == {}
         stop.set()
         for thread in clients:
             thread.join()
@@ -402,6 +435,117 @@ class FakeExport:
         if "bad" in queries:
             raise ValueError("it was bad")
         return [f"answer to {query}" for query in queries]
+
+
+@pytest.fixture
+def loads(serve, monkeypatch):
+    """Version -> why it can't be served, for `Export`s that are not loaded; and which were tried, in order."""
+    reasons, tried = {}, []
+
+    def load(path):
+        tried.append(int(path.name))
+        if int(path.name) in reasons:
+            raise ValueError(reasons[int(path.name)])
+        export = FakeExport()
+        export.version = int(path.name)
+        return export
+
+    monkeypatch.setattr(serve, "Export", load)
+    return reasons, tried
+
+
+def test_a_version_that_fails_is_tried_again_later_each_time(serve, loads, monkeypatch, caplog):
+    reasons, tried = loads
+    clock = types.SimpleNamespace(now=100.0)
+    monkeypatch.setattr(serve, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    service = serve.Service(pathlib.Path(), FakeExport(), max_batch=4, max_waiting=9, poll_seconds=1)
+
+    def look(*numbers):
+        tried.clear()
+        asyncio.run(service._change_over([pathlib.Path(str(number)) for number in numbers]))
+        return list(tried), service.export.version, {number: each.reason for number, each in service.failures.items()}
+
+    reasons[2] = "half a copy"
+    # After 1, 2, 4, ... seconds, and never more than a minute.
+    for wait in (1, 2, 4, 8, 16, 32, 60, 60):
+        assert look(2, 1) == ([2], 1, {2: "half a copy"})
+        clock.now += wait - 0.1
+        assert look(2, 1) == ([], 1, {2: "half a copy"})
+        clock.now += 0.1
+    assert [record.getMessage() for record in caplog.records] == ["Version 1 stays: half a copy"]
+    # The next lower one is served meanwhile.
+    reasons[3] = "broken"
+    del reasons[2]
+    assert look(3, 2, 1) == ([3, 2], 2, {3: "broken"})
+    assert look(3, 2, 1) == ([], 2, {3: "broken"})
+    # Taken away, it is forgotten; a new one of its number is tried at once.
+    assert look(2, 1) == ([], 2, {})
+    assert look(3, 2, 1) == ([3], 2, {3: "broken"})
+    clock.now += 1
+    del reasons[3]
+    assert look(3, 2, 1) == ([3], 3, {})
+    # The highest taken away, the one before it is served; an empty folder changes nothing.
+    assert look() == ([], 3, {})
+    assert look(2, 1) == ([2], 2, {})
+
+
+def test_a_server_begins_with_the_highest_version_that_can_be_served(serve, loads, tmp_path):
+    reasons, tried = loads
+    for name in ("1", "2", "10", ".11.unfinished", "notes"):
+        (tmp_path / name).mkdir()
+    assert serve.highest(tmp_path).version == 10
+    reasons.update({10: "still being copied", 2: "broken"})
+    assert serve.highest(tmp_path).version == 1
+    assert tried == [10, 10, 2, 1]
+    reasons[1] = "broken too"
+    with pytest.raises(ValueError, match="still being copied"):
+        serve.highest(tmp_path)
+
+
+def test_half_a_file_is_not_served(serve, trained, tmp_path):
+    path = export_recommender(trained[0], tmp_path)
+    names = list(json.loads((path / "manifest.json").read_text())["files"])
+    assert {"saved_model.pb", "variables/variables.index"} < set(names)
+    for name in names:
+        whole = (path / name).read_bytes()
+        (path / name).write_bytes(whole[:-1])
+        with pytest.raises(
+            ValueError, match=f"can't be served: {name} must have {len(whole)} bytes; got {len(whole) - 1}"
+        ):
+            serve.Export(path)
+        (path / name).unlink()
+        with pytest.raises(ValueError, match=f"can't be served: .*No such file.*{name}"):
+            serve.Export(path)
+        (path / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("messages", "status", "said"),
+    [
+        ([], 408, "the body must come within 0.05 s"),
+        ([{"body": b"{", "more_body": True}], 408, "the body must come within 0.05 s"),
+        ([{"body": b" " * 2**19, "more_body": True}] * 3, 413, "the body must be at most 1048576 bytes"),
+    ],
+)
+def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch, messages, status, said):
+    monkeypatch.setattr(serve, "LONGEST_BODY", 0.05)
+    service = serve.Service(pathlib.Path(), FakeExport(), max_batch=4, max_waiting=9, poll_seconds=1)
+    left, sent = list(messages), []
+
+    async def receive():
+        if left:
+            return {"type": "http.request", **left.pop(0)}
+        return await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/recommend", "headers": headers, "query_string": b""}
+    asyncio.run(asyncio.wait_for(serve.make_app(service, 20)(scope, receive, send), 30))
+    assert (sent[0]["status"], json.loads(sent[1]["body"])) == (status, {"detail": said})
+    assert ((b"connection", b"close") in sent[0]["headers"]) == (status == 408)
+    assert f'recommend_requests_total{{path="/recommend",status="{status}"}} 1.0' in service.metrics.text().decode()
 
 
 def run_service(serve, exports, queries, **limits):

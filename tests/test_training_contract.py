@@ -29,6 +29,7 @@ from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._compat import KERAS_3
 from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.samplers import InBatchSampler
 from deepmatch_ext.utils import sampledsoftmaxloss
 
 
@@ -440,18 +441,6 @@ def test_a_frame_trains_like_its_columns():
         model.fit(frame[["item"]], verbose=0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["binary_crossentropy", tf.keras.losses.MeanSquaredError()])
-def test_a_loss_of_a_loss_is_refused(loss):
-    model = small_model()
-    model.compile("sgd", loss)
-    for train in (model.fit, model.train_on_batch):
-        with pytest.raises(ValueError, match=r"`loss` must be `sampledsoftmaxloss`.*; got (binary_cross|mean_sq)"):
-            train(small_input())
-    model.compile("sgd", lambda y, output: 2 * tf.reduce_mean(output))
-    assert model.train_on_batch(small_input()) is not None
-
-
 def test_a_strategy_of_several_replicas_is_refused():
     strategy = mock.patch.object(tf.distribute, "get_strategy", return_value=mock.Mock(num_replicas_in_sync=2))
     with strategy, pytest.raises(ValueError, match=r"The model must be built for one device; got .* of 2 replicas"):
@@ -626,3 +615,55 @@ def test_forked_workers_feed_a_fit_and_are_checked(fresh):
     x["hist_len"][70] = 7
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"Input .{1,3}hist_len.{1,3} must hold len"):
         fit_from_workers(model, x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"temperature": 1e-38}, "`temperature` must be at least 1e-06; got 1e-38"),
+        ({"dnn_activation": "relo"}, "`dnn_activation` must be a name that Keras knows.*; got 'relo'"),
+        ({"output_activation": 3}, "`output_activation` must be a name that Keras knows.*; got 3"),
+        ({"dnn_use_bn": "no"}, "`dnn_use_bn` must be True or False; got 'no'"),
+        ({"user_dnn_hidden_units": "64"}, "`user_dnn_hidden_units` must be a list of integers; got '64'"),
+    ],
+)
+def test_arguments_of_a_builder_are_refused_in_our_words(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small_model(**{"user_dnn_hidden_units": (DIM,), **arguments})
+
+
+def test_a_batch_of_one_has_no_negatives_of_its_own(plain):
+    model = small_model(sampler_config=InBatchSampler())
+    model.compile("sgd")
+    for x, options in ((small_input(4), {"batch_size": 1}), (small_input(1), {})):
+        with pytest.raises(ValueError, match=r"`batch_size` must be at least 2 where the batch's items are the neg"):
+            model.fit(x, verbose=0, **options)
+    plain.fit(small_input(2), batch_size=1, verbose=0)  # its negatives are drawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": 3}, r"`x` must be a dictionary of arrays, a frame, .*; got 3"),
+        ({"x": "data.csv"}, r"`x` must be .*; got 'data.csv'"),
+        ({"x": np.zeros((2, 2))}, r"`x` must be .*; got ndarray of float64, shape \(2, 2\)"),
+        ({"validation_data": 3}, r"`validation_data` must be a dictionary of arrays, a frame, .*; got 3"),
+        ({"epochs": "3"}, r"`epochs` must be an integer of at least 0; got '3'"),
+        ({"epochs": 2**70}, r"`epochs` must be an integer of at most"),
+        ({"callbacks": "stop"}, r"`callbacks` must be a list of Keras callbacks; got 'stop'"),
+        ({"callbacks": [None]}, r"`callbacks` must be a list of Keras callbacks; got None"),
+        ({"shuffle": "yes"}, r"`shuffle` must be one of 'batch'; got 'yes'"),
+        ({"validation_split": "half"}, r"`validation_split` must be a number; got 'half'"),
+        ({"class_weight": {"a": 1}}, r"`class_weight` must map integer labels .*; got the label 'a'"),
+    ],
+)
+def test_arguments_of_fit_are_refused_in_our_words(plain, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plain.fit(**{"x": small_input(4), "verbose": 0, **arguments})
+
+
+@pytest.mark.parametrize("path", [3, None, ["model.keras"]])
+def test_files_that_are_no_paths_are_refused(plain, path):
+    for call in (plain.save, plain.save_weights, plain.load_weights):
+        with pytest.raises(ValueError, match="`filepath` must be a path; got "):
+            call(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import listing, one_of, problem
+from deepmatch_ext._frames import as_array
+from deepmatch_ext._no_item import no_item
 
 
 class IdMap:
@@ -67,6 +68,15 @@ class IdMap:
         """Rows an embedding table needs: the number of raw values plus 1 for id 0."""
         return len(self._values) + 1
 
+    @cached_property
+    def no_item(self) -> int | str:
+        """What id 0 decodes to, and no raw value: ``""``, or for integers the first of 0, -1, -2, ... that is none.
+
+        Raises:
+            ValueError: ``""`` is a raw value of the map.
+        """
+        return no_item("The raw values", self._values)
+
     def encode(self, values: Any, *, unknown: str = "padding") -> np.ndarray:
         """Ids of raw values.
 
@@ -97,31 +107,35 @@ class IdMap:
         return ids.reshape(raw.shape)
 
     def decode(self, ids: Any) -> np.ndarray:
-        """Raw values of ids.
+        """Raw values of ids: of lists that `top_n` gives, too, whose last places are id 0 where no item was left.
 
         Args:
-            ids: Integers of any shape, each in 1..len(self).
+            ids: Integers of any shape, each in 0..len(self).
 
         Returns:
-            Raw values, the shape of ``ids``.
+            Raw values, the shape of ``ids``, and `no_item` for id 0.
 
         Raises:
-            ValueError: An id is 0 (padding has no raw value), out of range, or no integer.
+            ValueError: An id is out of range or no integer, or one is 0 and ``""`` is a raw value.
+
+        Example:
+            >>> ids = IdMap(["tea", "milk", "bread"])
+            >>> ids.decode([[3, 1], [2, 0]]).tolist()
+            [['bread', 'tea'], ['milk', '']]
         """
         array = np.asarray(ids)
         if array.size == 0:
             return np.empty(array.shape, self._values.dtype)
         if array.dtype.kind not in "iu":
             raise problem("`ids`", "be integers", f"dtype {array.dtype}")
-        wrong = (array < 1) | (array > len(self))
+        wrong = (array < 0) | (array > len(self))
         if wrong.any():
-            raise problem(
-                "`ids`",
-                f"lie in 1..{len(self)}",
-                listing(np.unique(array[wrong])),
-                "Id 0 is padding and has no raw value." if (array == 0).any() else "",
-            )
-        return self._values[array - 1]
+            raise problem("`ids`", f"lie in 0..{len(self)}", listing(np.unique(array[wrong])))
+        flat = array.ravel().astype(np.int64)
+        values = self._values[flat - 1]  # of id 0 some value: there is at least one
+        if not flat.all():
+            values[flat == 0] = self.no_item
+        return values.reshape(array.shape)
 
     @cached_property
     def _lookup(self) -> pd.Index:
@@ -143,15 +157,6 @@ class IdMap:
 
     def __repr__(self) -> str:
         return f"IdMap({listing(self._values)})"
-
-
-def as_array(values: Any) -> np.ndarray:
-    """An array of ``values`` in which nothing has turned into a string on the way (np.array(["a", None]) would)."""
-    if hasattr(values, "dtype"):
-        return np.asarray(values)
-    if isinstance(values, Iterable) and not isinstance(values, str | bytes | list | tuple):
-        values = list(values)
-    return np.array(values, dtype=object)
 
 
 def raw_values(what: str, values: Any) -> np.ndarray:

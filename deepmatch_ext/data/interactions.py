@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import listing, no_duplicates, problem
+from deepmatch_ext._checks import as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
+from deepmatch_ext._frames import FRAMES, Lists, array_of, columns_of, is_frame
 from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
 
 
@@ -54,6 +55,11 @@ class Interactions:
     item_name: str = "item_id"
 
     def __post_init__(self) -> None:
+        for which in ("user", "item"):
+            instance_of(f"`{which}_ids`", getattr(self, f"{which}_ids"), IdMap)
+            as_text(f"`{which}_name`", getattr(self, f"{which}_name"))
+        if not isinstance(self.side, Mapping):
+            raise problem("`side`", "map names to columns", shown(self.side))
         users = _ids("`users`", self.users, len(self.user_ids))
         items = _ids("`items`", self.items, len(self.item_ids))
         no_duplicates("the names of interactions", [self.user_name, self.item_name, *self.side])
@@ -82,7 +88,7 @@ class Interactions:
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Any,
         user: str = "user_id",
         item: str = "item_id",
         time: str | None = "timestamp",
@@ -93,7 +99,7 @@ class Interactions:
         """Interactions of a frame with one row an event. The frame is left as it is.
 
         Args:
-            frame: Events in any order.
+            frame: Events in any order: a pandas or polars DataFrame, or an Arrow table.
             user: The column of raw user ids, integers or strings.
             item: The column of raw item ids, integers or strings.
             time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
@@ -103,32 +109,38 @@ class Interactions:
             item_ids: A map made earlier; without it, the items of the frame are numbered.
 
         Raises:
+            ImportError: The frame is not pandas's, and pyarrow is not installed.
             ValueError: The frame is empty or lacks a column, a column has two roles, missing values or a type that
                 does not fit its role, or a given map does not know a user or an item.
         """
-        if not isinstance(frame, pd.DataFrame):
-            raise problem("`frame`", "be a pandas DataFrame", type(frame).__name__)
-        side = [side] if isinstance(side, str) else list(side)
+        if not is_frame(frame):
+            raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
+        side = as_texts("`side`", side)
+        user, item = as_text("`user`", user), as_text("`item`", item)
+        time = None if time is None else as_text("`time`", time)
         names = [user, item, *([] if time is None else [time]), *side]
         no_duplicates("the columns user, item, time and side", names)
+        columns = columns_of("`frame`", frame, names)
         for name in names:
-            found = int((frame.columns == name).sum())
-            if found != 1:
-                got = f"{found} of that name" if found else f"the columns {listing(list(frame.columns), 20)}"
-                remedy = "With time=None the frame's order is the order of time." if name == time and not found else ""
-                raise problem(f"column {name!r}", "be in the frame once", got, remedy)
-        if frame.empty:
+            if name not in columns:
+                told = "Name it, time='...', or say that the rows are in the order of time: time=None."
+                remedy = told if name == time else ""
+                raise problem(
+                    f"column {name!r}", "be in the frame", f"the columns {listing(list(columns), 20)}", remedy
+                )
+        given = {name: _one_a_row(f"column {name!r}", columns[name]) for name in names}
+        if not len(given[user]):
             raise problem("`frame`", "have at least one row", "an empty frame")
-        users, user_ids = _encoded(frame, user, user_ids)
-        items, item_ids = _encoded(frame, item, item_ids)
-        times = None if time is None else time_values(f"column {time!r}", frame[time])
+        users, user_ids = _encoded(given[user], user, user_ids)
+        items, item_ids = _encoded(given[item], item, item_ids)
+        times = None if time is None else time_values(f"column {time!r}", given[time])
         # Both sorts are stable: events of one user at one time keep the frame's order.
         rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
         return cls(
             users=read_only(users[rows]),
             items=read_only(items[rows]),
             times=None if times is None else read_only(times[rows]),
-            side={name: read_only(_numbers(f"column {name!r}", frame[name])[rows]) for name in side},
+            side={name: read_only(_numbers(f"column {name!r}", given[name])[rows]) for name in side},
             user_ids=user_ids,
             item_ids=item_ids,
             user_name=user,
@@ -162,6 +174,8 @@ class Interactions:
             ([1, 1, 2], 4)
         """
         bounds, items = np.asarray(indptr), np.asarray(items)
+        if items.ndim != 1:
+            raise problem("`items`", "be a list of item ids", f"shape {items.shape}")
         good = bounds.ndim == 1 and len(bounds) > 1 and bounds.dtype.kind in "iu"
         if not good or bounds[0] != 0 or bounds[-1] != len(items) or (bounds[1:] < bounds[:-1]).any():
             raise problem("`indptr`", f"rise from 0 to the number of items, {len(items)}", listing(np.ravel(bounds)))
@@ -247,10 +261,17 @@ def row_numbers(what: str, rows: Any, size: int, of: str = "row numbers") -> np.
     return array.astype(np.int64, copy=False)
 
 
-def _encoded(frame: pd.DataFrame, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
-    values = raw_values(f"column {name!r}", frame[name])
-    if ids is None:
-        ids = IdMap.from_values(values)
+def _one_a_row(what: str, column: Any) -> Any:
+    """A column of pandas as it is, which knows time zones and what is missing; of others an array."""
+    values = column if isinstance(column, pd.Series) else array_of(what, column)
+    if isinstance(values, Lists):
+        raise problem(what, "have one value in each row", "lists")
+    return values
+
+
+def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
+    values = raw_values(f"column {name!r}", column)
+    ids = IdMap.from_values(values) if ids is None else instance_of("`user_ids` and `item_ids`", ids, IdMap)
     if values.dtype != ids.values.dtype:
         kinds = {"i": "integers", "O": "strings"}
         rule = f"hold {kinds[ids.values.dtype.kind]}, as the given id map does"
@@ -277,7 +298,7 @@ def _ids(what: str, values: Any, largest: int) -> np.ndarray:
 
 def time_values(what: str, values: Any) -> np.ndarray:
     """``values`` as an array of numbers or of datetime64 (in UTC), (n,), none missing."""
-    series = pd.Series(values, copy=False)
+    series = _series(what, values)
     if _is_moments(series.dtype) and series.dt.tz is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     if isinstance(series.dtype, pd.ArrowDtype) and _is_moments(series.dtype):
@@ -292,14 +313,21 @@ def time_values(what: str, values: Any) -> np.ndarray:
     return _numbers(what, values)
 
 
+def _series(what: str, values: Any) -> pd.Series:
+    try:
+        return pd.Series(values, copy=False)
+    except (TypeError, ValueError):  # a set, say, or an array of several dimensions
+        raise problem(what, "be a list of values", shown(values)) from None
+
+
 def _is_moments(dtype: Any) -> bool:
     """Of pandas' own type for moments, with a time zone or without, or of pyarrow's."""
     return dtype.kind == "M" if isinstance(dtype, pd.ArrowDtype) else pd.api.types.is_datetime64_any_dtype(dtype)
 
 
 def _numbers(what: str, values: Any) -> np.ndarray:
-    series = pd.Series(values, copy=False)
-    if not pd.api.types.is_numeric_dtype(series.dtype):
+    series = _series(what, values)
+    if not pd.api.types.is_numeric_dtype(series.dtype) or series.dtype.kind == "c":
         remedy = "Number its values first, for example with IdMap.from_values(column).encode(column)."
         raise problem(what, "be numeric", f"dtype {series.dtype}", remedy)
     _nothing_missing(what, series)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from deepmatch_ext._checks import listing, one_of, problem
+from deepmatch_ext._checks import as_text, listing, one_of, problem
+from deepmatch_ext._frames import Lists, array_of, columns_of, is_frame
 from deepmatch_ext.data.interactions import Interactions, time_values
 from deepmatch_ext.data.splits import Split
 from deepmatch_ext.data.windows import windows
@@ -74,7 +76,7 @@ class LeakReport:
 
 
 def find_leaks(
-    parts: Split | Mapping[str, Mapping[str, Any]],
+    parts: Split | Mapping[str, Any],
     interactions: Interactions | None = None,
     *,
     item_count: Any = None,
@@ -101,6 +103,8 @@ def find_leaks(
     - "new_items", "new_users": ids of targets of validation or test that train does not know.
     - "later_in_train": targets of train that are later than the first of validation or test.
     - "same_moment": histories of validation or test with events of the very time of their target.
+    - "repeated_targets": targets of validation or test that are items the user had before. Figures that are made with
+      ``seen`` count them as misses.
 
     Inputs alone show little: an item that a user has in two places may be had twice, or leak. With the
     ``interactions`` that the inputs came from, a history's items are held against the user's events one by one: a
@@ -112,8 +116,9 @@ def find_leaks(
         parts: A split; its histories are all that the user did before a row, as :func:`windows` cuts them. Or inputs
             by part, {"train": {...}, "validation": {...}, "test": {...}}, train and at least one other. Each has, with
             u, i for the names of user and item, ``u`` and ``i``, integer ids (B,) or (B, 1); ``hist_i`` (B, T), padded
-            with 0 at the end; and perhaps ``hist_len`` (B,) or (B, 1). Rows of true events only, no negatives. Id 0 is
-            padding or unknown. All arrays are only read.
+            with 0, or a list in each row; and perhaps ``hist_len`` (B,) or (B, 1). Arrays by name, or a
+            pandas, polars or Arrow frame. Rows of true events only, no negatives. Id 0 is padding or unknown. All
+            arrays are only read.
         interactions: The events that the inputs came from, in the ids of the inputs.
         item_count: What the sampler was given, (V,), by item id: counts as they are, before a power or a scale.
         user: The name of the users' column; by default that of the interactions, or "user_id".
@@ -341,6 +346,8 @@ def _case_of_inputs(parts: Any, x: Interactions | None, user: str | None, item: 
         raise problem("`interactions`", "be Interactions", type(x).__name__, "Interactions.from_frame() makes them.")
     if x is not None and x.times is None and time is not None:
         raise problem("`interactions`", "have times where `time` is given", "times=None")
+    names_given = {"user": user, "item": item, "time": time}
+    user, item, time = (name if name is None else as_text(f"`{role}`", name) for role, name in names_given.items())
     user = user or (x.user_name if x is not None else "user_id")
     item = item or (x.item_name if x is not None else "item_id")
     inputs = {name: _read_input(name, parts[name], user, item, time) for name in _PARTS if name in names}
@@ -371,10 +378,12 @@ def _case_of_inputs(parts: Any, x: Interactions | None, user: str | None, item: 
 
 
 def _read_input(part: str, inputs: Any, user: str, item: str, time: str | None) -> _Input:
-    if not isinstance(inputs, Mapping):
-        raise problem(f"`parts`[{part!r}]", "be a dictionary of arrays", type(inputs).__name__)
+    if not (isinstance(inputs, Mapping) or is_frame(inputs)):
+        raise problem(f"`parts`[{part!r}]", "be a dictionary of arrays, or a frame", type(inputs).__name__)
     history_name = f"hist_{item}"
-    for name in [user, item, history_name, *([] if time is None else [time])]:
+    names = [user, item, history_name, *([] if time is None else [time])]
+    inputs = columns_of(f"`parts`[{part!r}]", inputs, [*names, "hist_len"])
+    for name in names:
         if name not in inputs:
             got = f"the columns {listing(list(inputs), 20)}"
             remedy = "`user`, `item` and `time` are the names of columns."
@@ -383,28 +392,37 @@ def _read_input(part: str, inputs: Any, user: str, item: str, time: str | None) 
     number = len(users)
     items = _checked_ids(f"column {item!r} of {part}", _flat(f"column {item!r} of {part}", inputs[item], number))
     what = f"column {history_name!r} of {part}"
-    history = np.asarray(inputs[history_name])
+    history = array_of(what, inputs[history_name])
+    if isinstance(history, Lists):
+        if history.missing.any():
+            raise problem(what, "have a list in every row", f"none in row {int(history.missing.argmax())}")
+        history = history.padded(max(1, int(history.lengths.max(initial=0))))
     if history.ndim != 2 or len(history) != number or not history.shape[1]:
         raise problem(what, f"be ({number}, T), a history in each row", f"shape {history.shape}")
     _checked_ids(what, history)
     if "hist_len" in inputs:
         lengths = _flat(f"column 'hist_len' of {part}", inputs["hist_len"], number)
         for rows in _blocks(np.arange(number), history.shape[1]):
-            beyond = (history[rows] != 0) & (np.arange(history.shape[1]) >= lengths[rows, None])
+            beyond = np.count_nonzero(history[rows], axis=1) > lengths[rows]
             if beyond.any():
-                row = rows[beyond.any(axis=1).argmax()]
+                row = rows[beyond.argmax()]
                 got = f"{listing(history[row])} with length {lengths[row]} in row {row}"
-                raise problem(what, "be 0 from 'hist_len' on", got, "Padding is at the end.")
+                raise problem(what, "have at most as many ids in a row as 'hist_len' says", got, "0 is padding.")
     if time is None:
         return _Input(users, items, history, None)
     what, times = f"column {time!r} of {part}", inputs[time]
-    if np.ndim(times) != 1:
+    if np.ndim(times) != 1 or not isinstance(times, list | np.ndarray | pd.Series | pd.Index):
         times = _flat(what, times, number)
     return _Input(users, items, history, _flat(what, time_values(what, times), number))
 
 
 def _flat(what: str, values: Any, number: int | None = None) -> np.ndarray:
-    array = np.asarray(values)
+    array = array_of(what, values)
+    if isinstance(array, Lists):
+        if (array.lengths != 1).any():
+            got = f"lists of {array.lengths.min()} to {array.lengths.max()} values"
+            raise problem(what, f"be ({'B' if number is None else number},), a value in each row", got)
+        array = array.padded(1)
     if array.shape not in ((array.size,), (array.size, 1)) or number not in (None, array.size):
         raise problem(what, f"be ({'B' if number is None else number},), a value in each row", f"shape {array.shape}")
     return array.reshape(-1)
@@ -574,6 +592,7 @@ def _histories(case: _Case, order: str) -> Iterator[Leak]:
         else:
             _look_without_order(case, part, order, watches, wrong)
         yield from _wrong_items(case, part, wrong)
+        yield from _repeated_targets(case, part, wrong)
         for watch in watches:
             hits = watch.found()
             if len(hits):
@@ -712,6 +731,32 @@ def _wrong_items(case: _Case, part: _Part, wrong: _Wrong) -> Iterator[Leak]:
             sentence = _counted(count, total, f"rows of {part.name} {text}.")
             example = part.example(hits[0], more)
             yield Leak(kind, severity, part.name, part.name, count, total, sentence, example, remedy)
+
+
+def _repeated_targets(case: _Case, part: _Part, wrong: _Wrong) -> Iterator[Leak]:
+    if part.name == "train":
+        return
+    events, known = case.events, part.events[part.known]
+    repeated = np.zeros(len(part.users), bool)
+    if case.interactions is not None:
+        repeated[part.known] = known > events.starts[events.pair_of[known]]  # it has earlier events of the pair
+    else:
+        assert part.history is not None
+        if case.ordered:
+            repeated[part.known] = events.before(events.pair_of[known], events.moments[known]) > 0
+        for block in _blocks(np.flatnonzero((part.items > 0) & (wrong.own == 0)), part.history.shape[1]):
+            repeated[block] |= (part.history[block] == part.items[block, None]).any(axis=1)
+    source = "" if case.interactions is not None else ", by the histories"
+    hits = np.flatnonzero(repeated)
+    if len(hits):
+        count, total = len(hits), len(repeated)
+        text = _counted(count, total, f"targets of {part.name} {{are}} of an item that the user had before{source}.")
+        remedy = (
+            "Figures that are made with `seen` count them as misses, since what a user had is not recommended; "
+            "seen_targets='leave_out' leaves them out. Where items are recommended again, leave `seen` out."
+        )
+        example = part.example(hits[0])
+        yield Leak("repeated_targets", "note", part.name, part.name, count, total, text, example, remedy)
 
 
 def _new_ids(case: _Case) -> Iterator[Leak]:

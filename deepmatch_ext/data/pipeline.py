@@ -14,7 +14,7 @@ tf.data's autotuning is off: its thread sleeps for 10, 20, 40, ... ms and the en
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +24,27 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem
+from deepmatch_ext._checks import (
+    as_flag,
+    as_path,
+    as_texts,
+    instance_of,
+    int_at_least,
+    no_duplicates,
+    positive_int,
+    problem,
+    shown,
+)
+from deepmatch_ext._frames import Lists, array_of, arrays_of, is_frame
 from deepmatch_ext.data.interactions import Interactions, row_numbers
+from deepmatch_ext.data.tables import parquet_batches, parquet_file, pyarrow_parquet
 from deepmatch_ext.data.windows import windows
 
 # At tf.random.experimental.index_shuffle's fixed 4 rounds, neighbours stay neighbours: of 1,000,000 rows, the new
 # places of row k and row k + 1 correlate by 0.4. At 16 no test that we made tells it from a permutation by NumPy.
 _ROUNDS = 16
 _RECORD_BATCH = 65_536
+_MOST_SHARDS = 10_000
 
 PathLike = str | os.PathLike[str]
 
@@ -84,10 +97,12 @@ def window_dataset(
         [8, 9] [[7, 0], [8, 7]]
         [7] [[8, 0]]
     """
+    interactions = instance_of("`interactions`", interactions, Interactions)
+    shuffle, drop_remainder = as_flag("`shuffle`", shuffle), as_flag("`drop_remainder`", drop_remainder)
     targets = row_numbers("`rows`", rows, len(interactions))
     if not len(targets):
         raise problem("`rows`", "hold at least one row", "none")
-    names = [side] if isinstance(side, str) else list(side)
+    names = as_texts("`side`", side)
     _check_windows(interactions, max_len, order, names)
     batch_size = _batch_size(batch_size, len(targets), drop_remainder)
     row_type = np.int32 if len(interactions) < 2**31 - max_len else np.int64
@@ -131,14 +146,14 @@ def parquet_dataset(
     (``pyarrow.parquet.write_table(..., row_group_size=10_000)``) or the rows in no order. Three blocks are in memory
     at a time and two in a saved iterator, each of ``shuffle_rows`` rows or one row group, whichever is more.
 
-    Needs pyarrow: ``pip install 'deepmatch_ext[parquet]'``.
+    Needs pyarrow, which the extra ``parquet`` brings.
 
     Args:
         paths: One file, or several with the same columns.
         batch_size: Rows in a batch, B; the last batch may be smaller.
-        columns: Numeric, boolean or string columns, or lists of such numbers, without missing values. None: all.
+        columns: Numeric, boolean or string columns, or lists of such values, without missing ones. None: all.
         max_len: T of columns whose lists differ in length: longer ones keep their first T values, shorter ones are
-            padded with 0. Lists of a fixed size in the schema keep that size.
+            padded with 0 (of text, "0"). Lists of a fixed size in the schema keep that size.
         shuffle_rows: Rows in a block; 0 gives all rows in the order of the files.
         seed: Decides the order of the first pass, of the second, and so on.
         epochs: Passes in one iteration, as for :func:`window_dataset`.
@@ -151,15 +166,16 @@ def parquet_dataset(
     Raises:
         ImportError: pyarrow is not installed.
         FileNotFoundError: There is no such file.
-        ValueError: No files or rows, files of different columns, an unknown column, one of another type or a list
-            column without a length. While it is read: ``tf.errors.InvalidArgumentError`` for a missing value.
+        ValueError: No files or rows, a damaged file, files of different columns, an unknown column, one of another type
+            or a list column without a length. While it is read: ``tf.errors.InvalidArgumentError`` for a missing value
+            or a damaged file, which is named.
     """
-    parquet = _pyarrow_parquet()
-    files = _files(paths)
+    pyarrow_parquet("parquet_dataset()")
+    files, drop_remainder = _files(paths), as_flag("`drop_remainder`", drop_remainder)
     int_at_least("`shuffle_rows`", shuffle_rows, 0)
     if max_len is not None:
         positive_int("`max_len`", max_len)
-    table = _ParquetTable(parquet, files, columns, max_len)
+    table = _ParquetTable(files, columns, max_len)
     number = int(table.group_rows.sum())
     if not number:
         raise problem("`paths`", "hold at least one row", "none")
@@ -199,7 +215,7 @@ def parquet_dataset(
     return _passes(one_pass, seed, epochs, first_epoch, batches)
 
 
-def write_tfrecords(data: Mapping[str, Any] | tf.data.Dataset, prefix: PathLike, shards: int = 1) -> list[str]:
+def write_tfrecords(data: Any, prefix: PathLike, shards: int = 1) -> list[str]:
     """Writes rows as ``tf.train.Example`` records, dealt to ``shards`` files in turn.
 
     Give the rows in no order, as :func:`window_dataset` does: reading them shuffles within blocks only.
@@ -207,9 +223,9 @@ def write_tfrecords(data: Mapping[str, Any] | tf.data.Dataset, prefix: PathLike,
     values a second.
 
     Args:
-        data: Columns by name, (n,) or (n, T), or a finite dataset of batches of such dictionaries, for example of
-            :func:`window_dataset`. Integers (not uint64), booleans, float32 or smaller, strings: what a record
-            holds exactly.
+        data: Columns by name, (n,) or (n, T), in a dictionary or frame; or a finite dataset of batches of such
+            dictionaries, for example of :func:`window_dataset`. Integers (not uint64), booleans, float32 or smaller,
+            strings: what a record holds exactly.
         prefix: "folder/train" gives "folder/train-00000-of-00002.tfrecord", and so on. The folder must exist.
         shards: The number of files.
 
@@ -234,18 +250,20 @@ def write_tfrecords(data: Mapping[str, Any] | tf.data.Dataset, prefix: PathLike,
         [3, 2, 1]
     """
     shards = positive_int("`shards`", shards)
-    batches: Iterator[Mapping[str, Any]]
+    batches: Iterator[Any]
     if isinstance(data, tf.data.Dataset):
         if not isinstance(data.element_spec, Mapping):
             raise problem("`data`", "give dictionaries", repr(data.element_spec))
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise problem("`data`", "come to an end", "a dataset that repeats for ever")
         batches = data.as_numpy_iterator()
-    elif isinstance(data, Mapping):
+    elif isinstance(data, Mapping) or is_frame(data):
         batches = iter([data])
     else:
         raise problem("`data`", "be columns by name or a tf.data.Dataset", type(data).__name__)
-    prefix = os.fspath(prefix)
+    if shards > _MOST_SHARDS:  # each is a file that is open
+        raise problem("`shards`", f"be at most {_MOST_SHARDS}", shards)
+    prefix = str(as_path("`prefix`", prefix))
     folder = Path(prefix).parent
     if not folder.is_dir():
         raise FileNotFoundError(f"`prefix` must be in a folder that exists; there is no {str(folder)!r}.")
@@ -304,7 +322,7 @@ def tfrecord_dataset(
         FileNotFoundError: There is no such file.
         ValueError: No files or columns, a column without a fixed shape, or a first record that does not fit them.
     """
-    files = _files(paths)
+    files, drop_remainder = _files(paths), as_flag("`drop_remainder`", drop_remainder)
     batch_size = positive_int("`batch_size`", batch_size)
     int_at_least("`shuffle_rows`", shuffle_rows, 0)
     if not isinstance(columns, Mapping) or not columns:
@@ -428,7 +446,10 @@ def _batch_size(value: Any, rows: int, drop_remainder: bool) -> int:
 
 
 def _files(paths: PathLike | Sequence[PathLike]) -> list[str]:
-    files = [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    if not isinstance(paths, str | os.PathLike | Iterable) or isinstance(paths, bytes):
+        raise problem("`paths`", "be a path or a list of paths", shown(paths))
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files = [str(as_path("Each of `paths`", path)) for path in given]
     if not files:
         raise problem("`paths`", "name at least one file", "none")
     no_duplicates("`paths`", files)
@@ -436,15 +457,6 @@ def _files(paths: PathLike | Sequence[PathLike]) -> list[str]:
         if not os.path.isfile(file):
             raise FileNotFoundError(f"`paths` must be files that exist; there is no file {file!r}.")
     return files
-
-
-def _pyarrow_parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        message = "parquet_dataset() needs pyarrow: pip install 'deepmatch_ext[parquet]'"
-        raise ImportError(message) from error
-    return pyarrow.parquet
 
 
 class _ParquetTable:
@@ -455,10 +467,10 @@ class _ParquetTable:
         group_rows: The number of rows of each row group, int64, in the order of the files.
     """
 
-    def __init__(self, parquet: Any, files: list[str], columns: Sequence[str] | None, max_len: int | None) -> None:
-        self._parquet = parquet
-        schema = parquet.read_schema(files[0])
-        names = list(schema.names) if columns is None else [columns] if isinstance(columns, str) else list(columns)
+    def __init__(self, files: list[str], columns: Sequence[str] | None, max_len: int | None) -> None:
+        with parquet_file(files[0]) as first:
+            schema = first.schema_arrow
+        names = list(schema.names) if columns is None else as_texts("`columns`", columns)
         no_duplicates("`columns`", names)
         for name in names:
             if name not in schema.names:
@@ -469,7 +481,7 @@ class _ParquetTable:
         groups: list[tuple[str, int]] = []
         rows: list[int] = []
         for file in files:
-            with parquet.ParquetFile(file) as opened:
+            with parquet_file(file) as opened:
                 for name in names:
                     there = opened.schema_arrow
                     got = there.field(name).type if name in there.names else "no such column"
@@ -491,13 +503,12 @@ class _ParquetTable:
         done = 0
         for place in groups:
             file, group = self._groups[place]
-            with self._parquet.ParquetFile(file) as opened:
-                # In small record batches, so that beside the block itself little is held.
-                for batch in opened.iter_batches(_RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
-                    where = places[done : done + batch.num_rows]
-                    for name, spec in self.specs.items():
-                        out[name][where] = _column_values(name, batch.column(name), spec)
-                    done += batch.num_rows
+            # In small record batches, so that beside the block itself little is held.
+            for batch in parquet_batches(file, _RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
+                where = places[done : done + batch.num_rows]
+                for name, spec in self.specs.items():
+                    out[name][where] = _column_values(name, batch.column(name), spec)
+                done += batch.num_rows
         return [values.astype(bytes) if values.dtype == object and not number else values for values in out.values()]
 
 
@@ -514,31 +525,23 @@ def _parquet_spec(name: str, kind: Any, max_len: int | None) -> tf.TensorSpec:
         shape, value = [max_len], kind.value_type
     if types.is_boolean(value) or types.is_integer(value) or types.is_floating(value):
         return tf.TensorSpec(shape, tf.as_dtype(value.to_pandas_dtype()))
-    if not shape and any(is_one(value) for is_one in (types.is_string, types.is_large_string, types.is_binary)):
+    if any(is_one(value) for is_one in (types.is_string, types.is_large_string, types.is_binary)):
         return tf.TensorSpec(shape, tf.string)
     remedy = "Convert it before, or name the other columns in `columns`."
-    raise problem(f"column {name!r}", "be numbers, lists of numbers or strings", str(kind), remedy)
+    raise problem(f"column {name!r}", "be numbers, strings or lists of them", str(kind), remedy)
 
 
 def _column_values(name: str, column: Any, spec: tf.TensorSpec) -> np.ndarray:
     """A column of a record batch as (rows,) or (rows, T)."""
+    what = f"column {name!r}"
     if column.null_count:
-        raise problem(f"column {name!r}", "have no missing value", f"{column.null_count} missing")
-    if not spec.shape.rank:
-        return column.to_numpy(zero_copy_only=False)
-    flat = column.flatten()
-    if flat.null_count:
-        raise problem(f"column {name!r}", "have no missing value in its lists", f"{flat.null_count} missing")
-    values, width = flat.to_numpy(zero_copy_only=False), int(spec.shape[0])
-    if len(values) == len(column) * width and not hasattr(column, "offsets"):
-        return values.reshape(-1, width)
-    offsets = column.offsets.to_numpy()
-    starts, lengths = offsets[:-1] - offsets[0], np.minimum(np.diff(offsets), width)
-    steps = np.arange(width)
-    real = steps < lengths[:, None]
-    out = np.zeros(real.shape, values.dtype)
-    out[real] = values[(starts[:, None] + steps)[real]]
-    return out
+        raise problem(what, "have no missing value", f"{column.null_count} missing")
+    values = array_of(what, column)
+    if isinstance(values, np.ndarray):
+        return values
+    if column.flatten().null_count:
+        raise problem(what, "have no missing value in its lists", f"{column.flatten().null_count} missing")
+    return values.padded(int(spec.shape[0]))
 
 
 def _block_ends(rows: np.ndarray, least: int) -> np.ndarray:
@@ -554,9 +557,9 @@ def _block_ends(rows: np.ndarray, least: int) -> np.ndarray:
     return ends
 
 
-def _records(batch: Mapping[str, Any]) -> Iterator[bytes]:
+def _records(batch: Any) -> Iterator[bytes]:
     """A batch of columns as serialized examples, one a row."""
-    arrays = {name: np.asarray(values) for name, values in batch.items()}
+    arrays = {name: _rectangle(name, values) for name, values in arrays_of("`data`", batch).items()}
     if not arrays:
         raise problem("`data`", "have at least one column", "none")
     rows = len(next(iter(arrays.values()))) if next(iter(arrays.values())).ndim else None
@@ -568,6 +571,17 @@ def _records(batch: Mapping[str, Any]) -> Iterator[bytes]:
     for row in range(rows or 0):
         features = dict(zip(arrays, (maker(row) for maker in makers), strict=True))
         yield tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def _rectangle(name: str, values: np.ndarray | Lists) -> np.ndarray:
+    """Lists of one length as an array."""
+    if isinstance(values, np.ndarray):
+        return values
+    lengths = np.unique(values.lengths)
+    if len(lengths) > 1 or values.missing.any():
+        got = "a missing list" if values.missing.any() else f"lists of {lengths[0]} to {lengths[-1]} values"
+        raise problem(f"column {name!r}", "have as many values in every row", got, "Cut and pad them to one length.")
+    return values.padded(int(lengths[0]) if len(lengths) else 0)
 
 
 def _feature_maker(name: str, array: np.ndarray) -> Callable[[int], tf.train.Feature]:

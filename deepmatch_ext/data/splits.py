@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import int_at_least, problem
+from deepmatch_ext._checks import instance_of, int_at_least, problem
 from deepmatch_ext.data.ids import own, read_only
 from deepmatch_ext.data.interactions import Interactions, row_numbers
 
@@ -35,9 +35,10 @@ class Split:
     test: np.ndarray
 
     def __post_init__(self) -> None:
+        instance_of("`interactions`", self.interactions, Interactions)
         used = np.zeros(len(self.interactions), bool)
         for name in ("train", "validation", "test"):
-            given = row_numbers(name, getattr(self, name), len(self.interactions))
+            given = row_numbers(f"`{name}`", getattr(self, name), len(self.interactions))
             is_sorted = (given[1:] > given[:-1]).all()  # then nothing of that size has to be made
             rows = given if is_sorted else np.unique(given)
             if len(rows) < len(given) or used[rows].any():
@@ -74,6 +75,7 @@ def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Spl
         >>> split.train.tolist(), split.validation.tolist(), split.test.tolist()
         ([0, 1, 4, 5], [2], [3])
     """
+    interactions = instance_of("`interactions`", interactions, Interactions)
     int_at_least("`min_interactions`", min_interactions, 3)
     counts = np.diff(interactions.indptr)
     last = interactions.indptr[1:][counts >= min_interactions] - 1
@@ -105,7 +107,7 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
         >>> split.train.tolist(), split.validation.tolist(), split.test.tolist()
         ([0], [2, 3], [1])
     """
-    times = interactions.times
+    times = instance_of("`interactions`", interactions, Interactions).times
     if times is None:
         raise problem("`interactions`", "have times", "times=None", "leave_last_out() needs the order of events alone.")
     start, end = _moment("`validation_from`", validation_from, times), _moment("`test_from`", test_from, times)

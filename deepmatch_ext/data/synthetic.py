@@ -81,7 +81,7 @@ def synthetic_interactions(
         raise problem("`num_genres`", f"be at most {len(names)}", num_genres)
     if not 6 <= positive_number("`mean_length`", mean_length) <= num_items / 3:
         raise problem("`mean_length`", f"lie between 6 and a third of num_items, {num_items / 3:g}", mean_length)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(int_at_least("`seed`", seed, 0))
 
     genres = rng.integers(num_genres, size=num_items)
     centres = _unit(rng.standard_normal((num_genres, _LATENT_SIZE)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import no_duplicates, one_of, positive_int, problem
+from deepmatch_ext._checks import as_texts, instance_of, no_duplicates, one_of, positive_int, problem
 from deepmatch_ext.data.interactions import Interactions, row_numbers
 
 _ORDERS = ("recent_first", "oldest_first")
@@ -52,6 +52,7 @@ def windows(
         hist_item_id [[8, 7, 0, 0], [0, 0, 0, 0]]
         hist_len [2, 0]
     """
+    interactions = instance_of("`interactions`", interactions, Interactions)
     rows = row_numbers("`rows`", rows, len(interactions))
     columns = {
         interactions.user_name: interactions.users[rows],
@@ -89,6 +90,7 @@ def user_histories(
         >>> user_histories(interactions, [2, 0], max_len=3)["hist_item_id"].tolist()
         [[7, 8, 0], [0, 0, 0]]
     """
+    interactions = instance_of("`interactions`", interactions, Interactions)
     users = row_numbers("`user_ids`", user_ids, interactions.user_vocabulary_size, "user ids")
     ends = interactions.indptr[users + 1]
     columns = {interactions.user_name: users.astype(np.int32)}
@@ -97,6 +99,9 @@ def user_histories(
 
 def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
     """All items that the user of each row had before it, uncut: what evaluation leaves out of a ranking.
+
+    The row's own item is among them if the user had it before: such a target is never served, so it counts as a miss,
+    with a warning. Where the product recommends items again, evaluate without ``seen``.
 
     Args:
         interactions: The events.
@@ -115,6 +120,7 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
         >>> indptr.tolist(), items.tolist()
         ([0, 2, 3], [7, 8, 8])
     """
+    interactions = instance_of("`interactions`", interactions, Interactions)
     rows = row_numbers("`rows`", rows, len(interactions))
     return _ragged(interactions.items, rows - interactions.position[rows], interactions.position[rows])
 
@@ -132,6 +138,7 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
     Raises:
         ValueError: A user id that the map does not have.
     """
+    interactions = instance_of("`interactions`", interactions, Interactions)
     users = row_numbers("`user_ids`", user_ids, interactions.user_vocabulary_size, "user ids")
     starts = interactions.indptr[users]
     return _ragged(interactions.items, starts, interactions.indptr[users + 1] - starts)
@@ -149,7 +156,7 @@ def _with_history(
     """``columns`` and the histories of the ``available`` rows before each of ``ends``."""
     max_len = positive_int("`max_len`", max_len)
     one_of("`order`", order, _ORDERS)
-    side = [side] if isinstance(side, str) else list(side)
+    side = as_texts("`side`", side)
     for name in side:
         if name not in interactions.side:
             raise problem(f"side column {name!r}", "be a side column of the interactions", repr([*interactions.side]))

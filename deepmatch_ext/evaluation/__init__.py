@@ -5,7 +5,9 @@ from deepmatch_ext.evaluation.baselines import Markov, Popularity
 from deepmatch_ext.evaluation.callback import RetrievalMetrics
 from deepmatch_ext.evaluation.collapse import likeness, popular_share
 from deepmatch_ext.evaluation.metrics import (
+    MISSED,
     Seen,
+    SeenTargetsWarning,
     evaluate,
     evaluate_vectors,
     format_table,
@@ -17,11 +19,13 @@ from deepmatch_ext.evaluation.report import write_report
 from deepmatch_ext.evaluation.watch import CollapseWarning, TrainingWatch
 
 __all__ = [
+    "MISSED",
     "CollapseWarning",
     "Markov",
     "Popularity",
     "RetrievalMetrics",
     "Seen",
+    "SeenTargetsWarning",
     "TrainingWatch",
     "evaluate",
     "evaluate_vectors",

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deepmatch_ext._checks import int_at_least, problem
+from deepmatch_ext._checks import int_at_least, problem, shown
 from deepmatch_ext.retrieval.exact import check_ids
 
 
@@ -54,7 +54,8 @@ class Popularity:
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Popularity:
         """The popularity over the training ``rows``, (n,), sorted, of ``interactions``."""
-        return cls(interactions.item_counts(_check_rows(interactions, rows)))
+        rows = _check_rows(interactions, rows)
+        return cls(interactions.item_counts(rows))
 
     def score(self, last_items: np.ndarray) -> np.ndarray:
         """The item counts, (b, V), once for each of ``last_items`` (b,): a read-only view that holds no memory."""
@@ -176,6 +177,8 @@ def check_item_counts(what: str, values: Any) -> np.ndarray:
 
 
 def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:
+    if not all(hasattr(interactions, name) for name in ("users", "items", "item_vocabulary_size", "item_counts")):
+        raise problem("`interactions`", "be Interactions", shown(interactions))
     rows = check_ids("`rows`", rows, 0, len(interactions.items) - 1)
     if (rows[1:] <= rows[:-1]).any():
         raise problem("`rows`", "rise, without repeats", "rows out of order", "Sort them: np.unique(rows).")

@@ -2,44 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import one_of, positive_int, problem
+from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
 from deepmatch_ext._compat import keras
-from deepmatch_ext.evaluation.metrics import Seen, check_targets, evaluate_vectors, ranking_metrics
-from deepmatch_ext.retrieval.exact import check_ids, check_seen
+from deepmatch_ext._frames import arrays_of
+from deepmatch_ext.evaluation.metrics import (
+    NAME_FORMAT,
+    Seen,
+    check_groups,
+    check_ns,
+    check_seen_targets,
+    check_targets,
+    metrics_of,
+    ranking_metrics,
+    ranks_of,
+)
+from deepmatch_ext.retrieval.exact import check_ids, check_seen, check_vectors, seen_rows
 
 
 class RetrievalMetrics(keras.callbacks.Callback):
     """Ranks each user's held-out item among all items after every epoch, and adds the metrics to Keras's logs.
 
     They appear beside the loss, under ``val_HR@10`` and so on, in the progress bar, in ``History``, and for other
-    callbacks that stand behind this one. The loss tells little here: it is sampled, and falls on when the ranking has
-    long stopped to get better.
+    callbacks that stand behind this one. `fit` sees to it that Keras's EarlyStopping, ModelCheckpoint and the like take
+    the highest value for the best, and refuses them in front. The loss tells little here: it is sampled, and falls on
+    when the ranking has long stopped to get better.
 
     `best`, the best weights and `patience` go by the epochs of one call of ``fit``. A run that Keras's BackupAndRestore
     takes up again begins anew with them.
 
     Args:
-        user_input: name -> array of B rows: the model's user inputs of the held-out events.
+        user_input: The model's user inputs of the held-out events, B rows of anything that `user_vectors` takes by
+            name: a dictionary of arrays or lists, a frame.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before, ``(indptr (B + 1,), items)``, which are left out of the ranking:
-            `deepmatch_ext.data.seen_before` makes them.
+            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
+        seen_targets: What a target counts as that is in its own row's `seen`: "miss", a miss at every N, as it is
+            served; or "leave_out", the row counts in no average, and is not encoded.
         ns: Metrics at each of these lengths.
         groups: (B,) which rows belong to one user, where users have several held-out events.
-        monitor: The metric that early stopping and the best weights go by; higher is better.
+        monitor: The metric that early stopping and the best weights go by; higher is better. None: NDCG at 10.
         patience: Stop after this many epochs without a better `monitor`. None: never.
         restore_best_weights: Put back the weights of the best epoch when training ends.
         batch_size: Users encoded at a time.
+        name_format: How the metrics are named behind ``val_``. Experiment trackers that refuse ``@``, such as MLflow,
+            take ``"{metric}_at_{n}"``.
 
     Attributes:
+        figure_modes: The metrics' names in the logs, each with ``"max"``, since higher is better.
         best: The best value of `monitor`, and ``best_epoch`` its epoch, counted from 0.
 
     Raises:
-        ValueError: `monitor` is not among the metrics, or the arrays don't fit each other.
+        ValueError: `monitor` is not among the metrics, the arrays don't fit each other, or every row is left out.
+
+    Warns:
+        SeenTargetsWarning: Some targets are in their own row's `seen`. Told once, here.
 
     Example:
         >>> watch = RetrievalMetrics({"hist_item": [[1, 0]], "hist_len": [1]}, targets=[2], patience=3)
@@ -49,19 +70,21 @@ class RetrievalMetrics(keras.callbacks.Callback):
 
     def __init__(
         self,
-        user_input: Mapping[str, Any],
+        user_input: Any,
         targets: Any,
         *,
         seen: Seen | None = None,
+        seen_targets: str = "miss",
         ns: Sequence[int] = (10, 50),
         groups: Any = None,
-        monitor: str = "val_NDCG@10",
+        monitor: str | None = None,
         patience: int | None = None,
         restore_best_weights: bool = False,
         batch_size: int = 4096,
+        name_format: str = NAME_FORMAT,
     ) -> None:
         super().__init__()
-        self.user_input = {name: np.asarray(values) for name, values in user_input.items()}
+        self.user_input = arrays_of("`user_input`", user_input)
         self.targets = check_targets(targets)
         for name, values in self.user_input.items():
             if len(values) != len(self.targets):
@@ -69,19 +92,29 @@ class RetrievalMetrics(keras.callbacks.Callback):
                     f"Input {name!r}", f"have a row for each of the {len(self.targets)} targets", f"{len(values)} rows"
                 )
         self.seen = None if seen is None else check_seen("`seen`", seen, len(self.targets))
-        self.ns, self.groups = tuple(ns), groups
-        names = [f"val_{name}" for name in ranking_metrics(np.zeros_like(self.targets), self.ns, groups=groups)]
-        self.monitor = one_of("`monitor`", monitor, names)
+        self.groups = None if groups is None else check_groups(groups, len(self.targets))
+        self.ns, self.name_format = check_ns(ns), name_format
+        names = ranking_metrics(np.zeros(1, np.int64), self.ns, name_format=name_format)
+        self.figure_modes = {f"val_{name}": "max" for name in names}
+        default = f"val_{name_format.format(metric='NDCG', n=10)}"
+        self.monitor = one_of("`monitor`", default if monitor is None else monitor, self.figure_modes)
         self.patience = patience if patience is None else positive_int("`patience`", patience)
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = as_flag("`restore_best_weights`", restore_best_weights)
         self.batch_size = positive_int("`batch_size`", batch_size)
+        self._held = check_seen_targets(self.targets, self.seen, seen_targets)
+        if seen_targets == "leave_out" and self._held.any():
+            kept = np.flatnonzero(~self._held)
+            self.user_input = {name: values[kept] for name, values in self.user_input.items()}
+            self.targets, self._held = self.targets[kept], self._held[kept]
+            self.seen = None if self.seen is None else seen_rows(self.seen, kept)
+            self.groups = None if self.groups is None else self.groups[kept]
         self.best = -np.inf
         self.best_epoch: int | None = None
         self._best_weights: list[np.ndarray] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.best, self.best_epoch, self._best_weights = -np.inf, None, None
-        self.model.check_user_input(self.user_input)
+        self.model.user_arrays(self.user_input)
         vocabulary_size = self.model.check_item_vectors().vocabulary_size
         check_ids("`targets`", self.targets, 1, vocabulary_size - 1)
         if self.seen is not None:
@@ -105,7 +138,8 @@ class RetrievalMetrics(keras.callbacks.Callback):
 
     def evaluate(self) -> dict[str, float]:
         """The metrics of the model as it is now."""
-        users = self.model.user_vectors(self.user_input, self.batch_size)
-        return evaluate_vectors(
-            users, self.model.item_vectors(), self.targets, seen=self.seen, ns=self.ns, groups=self.groups
+        users, items = check_vectors(
+            self.model.user_vectors(self.user_input, self.batch_size), self.model.item_vectors()
         )
+        ranks = ranks_of(lambda start, stop: users[start:stop] @ items.T, self.targets, self.seen, self._held)
+        return metrics_of(ranks, self.targets, self.ns, self.groups, "miss", self.name_format)

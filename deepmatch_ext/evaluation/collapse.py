@@ -9,7 +9,9 @@ import math
 
 import numpy as np
 
-from deepmatch_ext.retrieval.exact import Seen, seen_pairs
+from deepmatch_ext._checks import problem, shown
+from deepmatch_ext.evaluation.baselines import check_item_counts
+from deepmatch_ext.retrieval.exact import Seen, check_seen, check_vectors, seen_pairs
 
 _MAX_ITEMS = 10_000  # so many items tell the variance of scores
 
@@ -41,6 +43,9 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
         >>> {name: round(value, 3) for name, value in opposite.items()}
         {'score_correlation': -1.0, 'user_cosine': 0.0, 'user_rank': 1.0}
     """
+    user_vectors, item_vectors = check_vectors(user_vectors, item_vectors)
+    if len(user_vectors) < 2:
+        raise problem("`user_vectors`", "have at least two rows", f"shape {user_vectors.shape}")
     users = user_vectors.astype(np.float64)
     items = item_vectors[1 + sample_rows(len(item_vectors) - 1, _MAX_ITEMS)].astype(np.float64)
     items -= items.mean(axis=0)
@@ -74,7 +79,13 @@ def popular_share(lists: np.ndarray, item_count: np.ndarray, seen: Seen | None =
         >>> popular_share(np.array([[1, 2], [3, 4]]), counts, seen=(np.array([0, 0, 2]), np.array([1, 2])))
         1.0
     """
+    item_count, lists = check_item_counts("`item_count`", item_count), np.asarray(lists)
     vocabulary_size = len(item_count)
+    if lists.ndim != 2 or lists.dtype.kind not in "iu":
+        raise problem("`lists`", "be item ids of shape (B, N)", shown(lists))
+    if lists.size and not 0 <= lists.min() <= lists.max() < vocabulary_size:
+        raise problem("`lists`", f"hold ids in 0..{vocabulary_size - 1}", f"{lists.min()} to {lists.max()}")
+    seen = None if seen is None else check_seen("`seen`", seen, len(lists), vocabulary_size)
     rank = np.empty(vocabulary_size, np.int64)  # 0 is the most popular; padding comes last
     rank[np.lexsort((np.arange(vocabulary_size), -item_count, np.arange(vocabulary_size) == 0))] = np.arange(
         vocabulary_size

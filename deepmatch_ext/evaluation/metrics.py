@@ -1,6 +1,7 @@
 """Ranking metrics over the whole catalogue. One idea: every metric follows from the ranks of the targets.
 
 ``target_ranks`` turns scores into ranks, ``ranking_metrics`` turns ranks into figures, ``evaluate`` does both.
+A target that ``seen`` excludes is never served, so its rank is ``MISSED``, and a warning says how many there are.
 No sampled negatives: every item of the vocabulary is ranked (Krichene and Rendle, "On Sampled Metrics for Item
 Recommendation", KDD 2020, show why).
 """
@@ -13,30 +14,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._checks import as_function, as_texts, one_of, positive_int, problem, shown, warn_caller
 from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs
+
+NAME_FORMAT = "{metric}@{n}"
 
 Score = Callable[[int, int], np.ndarray]
 """``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop; column 0 is padding."""
+
+MISSED = 2**31 - 1
+"""The rank of a target that is in its row's ``seen``: it is never served, so it is a miss at every N."""
+
+SEEN_TARGETS = ("miss", "leave_out")
+
+
+class SeenTargetsWarning(UserWarning):
+    """Some targets are in their own row's ``seen``, whose items are not recommended. The text has their number."""
 
 
 def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None, block_size: int = 1024) -> np.ndarray:
     """How many other items score at least as high as each row's target: 0 is best.
 
     Ties count against the model, so a model that gives every item the same score is ranked last, not first. Items that
-    the row has already seen are left out of the ranking, except the target itself. When one user has several targets
-    (several rows), the user's other targets are ordinary items: they are ranked, unless ``seen`` lists them.
+    the row has already seen are left out of the ranking. A target that is one of them gets the rank ``MISSED``, since
+    ``top_n(exclude=seen)`` never returns it. When one user has several targets (several rows), the user's other targets
+    are ordinary items: they are ranked, unless ``seen`` lists them.
 
     Args:
         score: ``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop. Column 0 is padding and is
             never ranked. -inf is allowed; NaN is refused, since it would compare as lower than any target.
             The array is only read.
         targets: The item that each row should have got, (B,), ids 1..V-1.
-        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``. See ``Seen``.
+        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``. See ``Seen``. Where the product
+            recommends items again, leave it out: all items are then ranked.
         block_size: Rows scored at once; the largest arrays held are (block_size, V).
 
     Returns:
-        Ranks, (B,) int64, each 0..V-2.
+        Ranks, (B,) int64, each 0..V-2 or ``MISSED``.
+
+    Warns:
+        SeenTargetsWarning: Some targets are in their own row's ``seen``.
 
     Raises:
         ValueError: ``targets`` is empty or holds an id out of 1..V-1, ``seen`` is not of the form described, or the
@@ -53,8 +70,16 @@ def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None,
     """
     block_size = positive_int("`block_size`", block_size)
     targets = check_targets(targets)
-    if seen is not None:
-        seen = check_seen("`seen`", seen, len(targets))
+    seen = None if seen is None else check_seen("`seen`", seen, len(targets))
+    held = check_seen_targets(targets, seen)
+    return ranks_of(score, targets, seen, held, block_size)
+
+
+def ranks_of(
+    score: Score, targets: np.ndarray, seen: Seen | None, held: np.ndarray, block_size: int = 1024
+) -> np.ndarray:
+    """``target_ranks`` without its warning, of arguments that have been checked, and ``held``, by ``in_seen``."""
+    score = as_function("`score`", score)
     ranks = np.empty(len(targets), dtype=np.int64)
     vocabulary_size = None
     for start in range(0, len(targets), block_size):
@@ -73,15 +98,21 @@ def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None,
             rows, items = seen_pairs(seen, start, stop)
             # A row's repeats count once.
             rows, items = np.divmod(np.unique(rows * vocabulary_size + items), vocabulary_size)
-            counted = (items != 0) & (items != block_targets[rows]) & (scores[rows, items] >= bar[rows])
+            counted = (items != 0) & (scores[rows, items] >= bar[rows])
             at_least -= np.bincount(rows[counted], minlength=stop - start)
         ranks[start:stop] = at_least
         del scores  # before the next block is made: one at a time
+    ranks[held] = MISSED
     return ranks
 
 
 def ranking_metrics(
-    ranks: np.ndarray, ns: Sequence[int] = (10, 50), *, groups: np.ndarray | None = None
+    ranks: np.ndarray,
+    ns: Sequence[int] = (10, 50),
+    *,
+    groups: np.ndarray | None = None,
+    seen_targets: str = "miss",
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """Hit rate, NDCG, MRR and recall at each N, averaged over users.
 
@@ -94,17 +125,23 @@ def ranking_metrics(
     - ``Recall@N``: the share of the user's targets with r < N. With one target it equals ``HR@N``.
 
     Args:
-        ranks: The number of other items ranked at or before each target, (B,), as ``target_ranks`` gives it.
+        ranks: The number of other items ranked at or before each target, (B,), as ``target_ranks`` gives it;
+            ``MISSED`` for a target that is in ``seen``.
         ns: The cut-offs N, each at least 1.
         groups: The user of each row, (B,), integers or strings in any order. A user's rows should be different targets
             in one ranking (the same scores and seen items). Two targets cannot share a place: the user's i-th best
             rank (from 0) is taken as at least i, which keeps every figure within 0..1.
+        seen_targets: What a rank of ``MISSED`` counts as: "miss", a miss at every N, as it is served; or "leave_out",
+            the row counts in no average.
+        name_format: How figures are named, from ``metric`` and ``n``. Some experiment trackers refuse ``@``, so give
+            them ``"{metric}_at_{n}"``.
 
     Returns:
         ``{"HR@10": ..., "NDCG@10": ..., "MRR@10": ..., "Recall@10": ..., "HR@50": ...}``, all within 0..1.
 
     Raises:
-        ValueError: ``ranks`` is empty or negative, ``ns`` is empty or below 1, or ``groups`` has another shape.
+        ValueError: ``ranks`` is empty or negative, ``ns`` is empty or below 1, ``groups`` has another shape, every row
+            is left out, or ``name_format`` does not name metric and n.
 
     Example:
         >>> import numpy as np
@@ -112,12 +149,22 @@ def ranking_metrics(
         {'HR@2': 0.5, 'NDCG@2': 0.5, 'MRR@2': 0.5, 'Recall@2': 0.5}
         >>> ranking_metrics(np.array([0, 3]), ns=[2], groups=np.array([7, 7]))["Recall@2"]
         0.5
+        >>> [ranking_metrics(np.array([0, MISSED]), [2], seen_targets=how)["HR@2"] for how in ("miss", "leave_out")]
+        [0.5, 1.0]
     """
-    ns = _check_ns(ns)
+    ns = check_ns(ns)
+    one_of("`seen_targets`", seen_targets, SEEN_TARGETS)
+    check_name_format(name_format)
     ranks = check_ids("`ranks`", ranks, 0)
     if ranks.size == 0:
         raise problem("`ranks`", "hold at least one rank", "none")
-    users = np.arange(len(ranks)) if groups is None else _check_groups(groups, len(ranks))
+    users = np.arange(len(ranks)) if groups is None else check_groups(groups, len(ranks))
+    if seen_targets == "leave_out":
+        kept = ranks != MISSED
+        if not kept.any():
+            rule = "hold a rank that is not MISSED where seen_targets='leave_out'"
+            raise problem("`ranks`", rule, f"{len(ranks)} that are", _NO_SEEN)
+        ranks, users = ranks[kept], np.unique(users[kept], return_inverse=True)[1]
     num_targets = np.bincount(users)
     order = np.lexsort((ranks, users))
     users, ranks = users[order], ranks[order]
@@ -125,16 +172,20 @@ def ranking_metrics(
     # Rows of one user that were scored apart may both claim a place: rounding, or other seen items.
     ranks = np.maximum(ranks, place)
     best = ranks[place == 0]
-    metrics = {}
+    metrics: dict[str, float] = {}
     for n in ns:
-        hit = ranks < n
+        within = min(n, MISSED)  # which is a miss at every N
+        hit, hits_first = ranks < within, best < within
         gain = np.where(hit, 1 / np.log2(ranks + 2.0), 0.0)
         most = np.minimum(num_targets, n)
         ideal = np.cumsum(1 / np.log2(np.arange(most.max()) + 2.0))[most - 1]
-        metrics[f"HR@{n}"] = float((best < n).mean())
-        metrics[f"NDCG@{n}"] = float((np.bincount(users, weights=gain) / ideal).mean())
-        metrics[f"MRR@{n}"] = float(np.where(best < n, 1 / (best + 1.0), 0.0).mean())
-        metrics[f"Recall@{n}"] = float((np.bincount(users, weights=hit) / num_targets).mean())
+        figures = {
+            "HR": hits_first.mean(),
+            "NDCG": (np.bincount(users, weights=gain) / ideal).mean(),
+            "MRR": np.where(hits_first, 1 / (best + 1.0), 0.0).mean(),
+            "Recall": (np.bincount(users, weights=hit) / num_targets).mean(),
+        }
+        metrics |= {name_format.format(metric=metric, n=n): float(value) for metric, value in figures.items()}
     return metrics
 
 
@@ -143,20 +194,26 @@ def evaluate(
     targets: np.ndarray,
     *,
     seen: Seen | None = None,
+    seen_targets: str = "miss",
     ns: Sequence[int] = (10, 50),
     groups: np.ndarray | None = None,
     block_size: int = 1024,
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """The ranking metrics of any scorer: ``ranking_metrics`` of its ``target_ranks``.
 
     Args:
         score: As in ``target_ranks``: ``score(start, stop)`` gives the scores (stop - start, V).
         targets: The item that each row should have got, (B,), ids 1..V-1.
-        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``.
+        seen: The items that each row has already had and that are not recommended, ``(indptr (B + 1,), item ids)``.
+            Where the product recommends items again, leave it out: repeats then rank like any other item.
+        seen_targets: What a target counts as that is in its own row's ``seen``: "miss", a miss at every N, as it is
+            served; or "leave_out", the row counts in no average.
         ns: The cut-offs N, each at least 1.
         groups: The user of each row, (B,), where a user may have several targets. An item that is the target of one
-            user twice counts once, by its first row.
+            user twice counts once, by its first row that is not left out.
         block_size: Rows scored at once.
+        name_format: As in ``ranking_metrics``.
 
     Returns:
         The figures that ``ranking_metrics`` describes.
@@ -164,20 +221,39 @@ def evaluate(
     Raises:
         ValueError: As ``target_ranks`` and ``ranking_metrics``.
 
+    Warns:
+        SeenTargetsWarning: Some targets are in their own row's ``seen``.
+
     Example:
         >>> import numpy as np
         >>> scores = np.array([[0.0, 0.1, 0.4, 0.3], [0.0, 0.6, 0.5, 0.2]])
         >>> evaluate(lambda start, stop: scores[start:stop], np.array([2, 3]), ns=[1])
         {'HR@1': 0.5, 'NDCG@1': 0.5, 'MRR@1': 0.5, 'Recall@1': 0.5}
     """
-    ns = _check_ns(ns)  # before the scoring, which may take long
+    ns = check_ns(ns)  # before the scoring, which may take long
+    block_size = positive_int("`block_size`", block_size)
+    check_name_format(name_format)
     targets = check_targets(targets)
-    users = None if groups is None else _check_groups(groups, len(targets))
-    ranks = target_ranks(score, targets, seen=seen, block_size=block_size)
+    users = None if groups is None else check_groups(groups, len(targets))
+    seen = None if seen is None else check_seen("`seen`", seen, len(targets))
+    held = check_seen_targets(targets, seen, seen_targets)
+    return metrics_of(ranks_of(score, targets, seen, held, block_size), targets, ns, users, seen_targets, name_format)
+
+
+def metrics_of(
+    ranks: np.ndarray,
+    targets: np.ndarray,
+    ns: Sequence[int],
+    users: np.ndarray | None,
+    seen_targets: str,
+    name_format: str,
+) -> dict[str, float]:
+    """``ranking_metrics`` of the ranks of ``targets``, each target of a user once; ``users`` as by `check_groups`."""
     if users is not None:
-        _, first = np.unique(users * (targets.max() + 1) + targets, return_index=True)
-        ranks, users = ranks[first], users[first]
-    return ranking_metrics(ranks, ns, groups=users)
+        kept = np.flatnonzero(ranks != MISSED) if seen_targets == "leave_out" else np.arange(len(ranks))
+        _, first = np.unique(users[kept] * (targets.max() + 1) + targets[kept], return_index=True)
+        ranks, users = ranks[kept[first]], users[kept[first]]
+    return ranking_metrics(ranks, ns, groups=users, seen_targets=seen_targets, name_format=name_format)
 
 
 def evaluate_vectors(
@@ -186,9 +262,11 @@ def evaluate_vectors(
     targets: np.ndarray,
     *,
     seen: Seen | None = None,
+    seen_targets: str = "miss",
     ns: Sequence[int] = (10, 50),
     groups: np.ndarray | None = None,
     block_size: int = 1024,
+    name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
     """The ranking metrics of two towers: the score is the inner product, in float32.
 
@@ -197,15 +275,20 @@ def evaluate_vectors(
         item_vectors: One vector for each item id, (V, D), taken as float32. Row 0 is padding and is never ranked.
         targets: The item that each row should have got, (B,), ids 1..V-1.
         seen: As in ``evaluate``.
+        seen_targets: As in ``evaluate``.
         ns: As in ``evaluate``.
         groups: As in ``evaluate``.
         block_size: Rows scored at once; the largest arrays held are (block_size, V).
+        name_format: As in ``ranking_metrics``.
 
     Returns:
         The figures that ``ranking_metrics`` describes.
 
     Raises:
         ValueError: As ``evaluate``, or the vectors are not finite or their shapes do not fit.
+
+    Warns:
+        SeenTargetsWarning: As ``evaluate``.
 
     Example:
         >>> import numpy as np
@@ -219,9 +302,11 @@ def evaluate_vectors(
         lambda start, stop: user_vectors[start:stop] @ item_vectors.T,
         targets,
         seen=seen,
+        seen_targets=seen_targets,
         ns=ns,
         groups=groups,
         block_size=block_size,
+        name_format=name_format,
     )
 
 
@@ -246,10 +331,13 @@ def format_table(
         popularity  0.0860
         Markov      0.1450
     """
+    if not isinstance(rows, Mapping) or not all(isinstance(figures, Mapping) for figures in rows.values()):
+        raise problem("`rows`", "be the figures of each model by its name", shown(rows))
+    columns = as_texts("`columns`", columns)
     for column in columns:
         if rows and not any(column in figures for figures in rows.values()):
             known = list(dict.fromkeys(name for figures in rows.values() for name in figures))
-            raise problem("`columns`", f"name figures that a row has ({', '.join(known)})", column)
+            raise problem("`columns`", f"name figures that a row has ({', '.join(known)})", shown(column))
     lines = [["", *columns]]
     for name, figures in rows.items():
         lines.append([name, *(f"{figures[column]:.4f}" if column in figures else "-" for column in columns)])
@@ -282,16 +370,71 @@ def check_targets(values: Any) -> np.ndarray:
     return targets
 
 
-def _check_ns(ns: Any) -> list[int]:
-    if not isinstance(ns, Iterable) or isinstance(ns, str):
-        raise problem("`ns`", "be a sequence of integers", ns)
+_NO_SEEN = (
+    "Where items are recommended again, leave `seen` out: repeats then rank like any other item. If `seen` holds the "
+    "very events to be predicted, end it before them, as seen_before() does."
+)
+
+
+def check_seen_targets(targets: np.ndarray, seen: Seen | None, seen_targets: str | None = None) -> np.ndarray:
+    """``in_seen``; warns of what it finds, and refuses to leave all rows out.
+
+    Args:
+        targets: (B,), checked.
+        seen: Checked for B rows.
+        seen_targets: The caller's choice. None: the caller has none, and gives ranks.
+    """
+    if seen_targets is not None:
+        one_of("`seen_targets`", seen_targets, SEEN_TARGETS)
+    held = in_seen(targets, seen)
+    if not held.any():
+        return held
+    count, row = int(held.sum()), int(held.argmax())
+    if seen_targets == "leave_out":
+        if count == len(targets):
+            rule = "have a target that is not in `seen` where seen_targets='leave_out'"
+            raise problem("`targets`", rule, f"{count:,} that are all in their own row's `seen`", _NO_SEEN)
+        done = f"These rows count in no average: {len(targets) - count:,} are left."
+    else:
+        done = (
+            "Each is a miss at every N, as it is served; seen_targets='leave_out' leaves its row out of the averages."
+        )
+    found = f"{count:,} of {len(targets):,} targets are in their own row's `seen`, whose items are not recommended"
+    warn_caller(f"{found}; the first is item {targets[row]} in row {row}. {done} {_NO_SEEN}", SeenTargetsWarning)
+    return held
+
+
+def in_seen(targets: np.ndarray, seen: Seen | None) -> np.ndarray:
+    """Which targets are in their own row's ``seen``, (B,) bool."""
+    held = np.zeros(len(targets), dtype=bool)
+    if seen is not None:
+        indptr, items = seen
+        places = np.flatnonzero(items == np.repeat(targets, np.diff(indptr)))
+        held[np.searchsorted(indptr, places, side="right") - 1] = True
+    return held
+
+
+def check_ns(ns: Any) -> list[int]:
+    if not isinstance(ns, Iterable) or isinstance(ns, str | bytes) or (hasattr(ns, "ndim") and ns.ndim != 1):
+        raise problem("`ns`", "be a sequence of integers", shown(ns))
     checked = [positive_int("each of `ns`", n) for n in ns]
     if not checked:
         raise problem("`ns`", "hold at least one cut-off", "none")
     return checked
 
 
-def _check_groups(values: Any, length: int) -> np.ndarray:
+def check_name_format(name_format: Any) -> str:
+    """``name_format`` if it makes a name of its own for each metric and n."""
+    try:
+        names = {name_format.format(metric=metric, n=n) for metric in ("HR", "MRR") for n in (1, 10)}
+    except Exception:  # whatever is no such text
+        names = set()
+    if len(names) < 4:
+        raise problem("`name_format`", "be text with {metric} and {n} in it", shown(name_format))
+    return str(name_format)
+
+
+def check_groups(values: Any, length: int) -> np.ndarray:
     """``values`` renumbered 0..users-1, (length,)."""
     groups = np.asarray(values)
     if groups.shape != (length,):

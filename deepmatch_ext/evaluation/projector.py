@@ -6,12 +6,11 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import as_list, as_path, problem
 from deepmatch_ext.evaluation.report import write_whole
 
 
@@ -40,6 +39,7 @@ def write_projector(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> folder = tempfile.mkdtemp()
         >>> write_projector(folder, np.eye(3), {"title": ["", "Dune", "Heat"], "genre": ["", "SF", "Crime"]})
         >>> [line.split("\\t") for line in Path(folder, "metadata.tsv").read_text(encoding="utf-8").splitlines()]
@@ -55,11 +55,12 @@ def write_projector(
         labels = {}
     elif not isinstance(labels, Mapping):
         labels = {"name": labels}
-    columns = {str(column): list(values) for column, values in labels.items()}
-    for column, values in columns.items():
-        if len(values) != len(vectors):
-            rule = f"have {len(vectors)} entries, one for each item id and one for padding"
-            raise problem(f"the labels {column!r}", rule, f"{len(values)}")
+    columns: dict[str, list[Any]] = {}
+    for column, values in labels.items():
+        rule = f"be {len(vectors)} entries, one for each item id and one for padding"
+        columns[str(column)] = as_list(f"The labels {column!r}", rule, values)
+        if len(columns[str(column)]) != len(vectors):
+            raise problem(f"The labels {column!r}", rule, f"{len(columns[str(column)])}")
     columns.setdefault("item_id", list(range(len(vectors))))
     # The projector takes the first line for a header only where there are several columns.
     lines = ["\t".join(map(_cell, columns))] if len(columns) > 1 else []
@@ -75,7 +76,7 @@ def write_projector(
         '  metadata_path: "metadata.tsv"',
         "}",
     ]
-    place = Path(folder)
+    place = as_path("`folder`", folder)
     place.mkdir(parents=True, exist_ok=True)
     write_whole(place / "tensors.tsv", numbers.getvalue())
     write_whole(place / "metadata.tsv", "\n".join([*lines, ""]))

@@ -20,11 +20,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import as_path, missing_extra, problem
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
-from deepmatch_ext.evaluation.metrics import ranking_metrics, target_ranks
-from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs, top_n
+from deepmatch_ext.evaluation.metrics import (
+    MISSED,
+    check_groups,
+    check_seen_targets,
+    in_seen,
+    ranking_metrics,
+    ranks_of,
+)
+from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs, seen_rows, top_n
 
 _MAX_POINTS = 2000  # items on the map: more would hide each other
 _MAX_GROUPS = 12  # groups on the map with a colour and a shape of their own
@@ -81,6 +88,7 @@ def write_report(
     targets: Any,
     *,
     seen: Seen | None = None,
+    seen_targets: str = "miss",
     ns: Sequence[int] = (10, 50),
     groups: Any = None,
     history: Mapping[str, Sequence[float]] | None = None,
@@ -98,7 +106,7 @@ def write_report(
 
     - training: the loss and the validation metrics after each epoch (with `history`);
     - recall against N, beside that of other recommenders (with `ranks`);
-    - the scores of the targets and of random items that the user has not had;
+    - the scores of the targets and of random items, none of which the user has had;
     - what is recommended against what is consumed, by popularity (with `item_count`);
     - a map of the item vectors along their two principal axes, coloured by group (with `item_groups`).
 
@@ -111,11 +119,14 @@ def write_report(
         item_vectors: (V, D) one vector for each item id; row 0 is padding.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
-            `deepmatch_ext.data.seen_before` makes them.
+            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
+        seen_targets: What a target counts as that is in its own row's `seen`, for every recommender in the report:
+            "miss", a miss at every N, as it is served; or "leave_out", the row counts nowhere in the report.
         ns: Metrics at each of these lengths; the first is also the length of the lists whose popularity is drawn.
         groups: (B,) which rows belong to one user, where users have several held-out events.
         history: name -> its figure after each epoch: ``model.fit(...).history``.
-        ranks: name of another recommender -> its ranks of the same targets, (B,), as `target_ranks` gives them.
+        ranks: name of another recommender -> its ranks of the same targets, (B,), as `target_ranks` gives them with
+            the same `seen`.
         item_count: (V,) how often each item occurs in the training data.
         item_groups: (V,) the group of each item, such as its genre, by item id; None or "" where there is none.
         settings: What to write down beside the figures: name -> anything that can be printed.
@@ -127,7 +138,10 @@ def write_report(
 
     Raises:
         ImportError: There is no matplotlib.
-        ValueError: The arrays don't fit each other, or the file can't be there.
+        ValueError: The arrays don't fit each other, every row is left out, or the file can't be there.
+
+    Warns:
+        SeenTargetsWarning: Some targets are in their own row's `seen`. The page says how many, too.
 
     Example:
         >>> import tempfile
@@ -145,21 +159,35 @@ def write_report(
     targets = check_ids("`targets`", targets, 1, vocabulary_size - 1, length=num_users)
     seen = None if seen is None else check_seen("`seen`", seen, num_users, vocabulary_size)
     ns = tuple(ns) if isinstance(ns, Iterable) else ns
-    ranking_metrics(np.zeros(num_users, np.int64), ns, groups=groups)  # refuses what can't be, before the work
+    ranking_metrics(np.zeros(1, np.int64), ns)  # refuses what can't be, before the work
+    groups = None if groups is None else check_groups(groups, num_users)
     epochs = _check_history(history)
-    others = _check_ranks(ranks, name, num_users)
+    held = in_seen(targets, seen)
+    others = _check_ranks(ranks, name, held)
     counts = None if item_count is None else check_item_counts("`item_count`", item_count)
     if counts is not None and len(counts) != vocabulary_size:
         raise problem("`item_count`", f"have shape ({vocabulary_size},)", f"shape {counts.shape}")
-    group_names = _check_groups(item_groups, vocabulary_size)
+    group_names = _check_item_groups(item_groups, vocabulary_size)
     if not isinstance(settings, Mapping | None):
         raise problem("`settings`", "be a dictionary", type(settings).__name__)
 
-    model_ranks = target_ranks(lambda start, stop: users[start:stop] @ items.T, targets, seen=seen)
+    check_seen_targets(targets, seen, seen_targets)
+    repeats = ""
+    if held.any():
+        fate = "counts as a miss" if seen_targets == "miss" else "is left out"
+        repeats = f" Of {num_users:,} events, {held.sum():,} are of an item that the user has had; each {fate}."
+    if seen_targets == "leave_out" and held.any():
+        kept = np.flatnonzero(~held)
+        users, targets, num_users = users[kept], targets[kept], len(kept)
+        seen = None if seen is None else seen_rows(seen, kept)
+        groups = None if groups is None else groups[kept]
+        others = {who: of_targets[kept] for who, of_targets in others.items()}
+        held = held[kept]
+    model_ranks = ranks_of(lambda start, stop: users[start:stop] @ items.T, targets, seen, held)
     all_ranks = {name: model_ranks, **others}
     figures = {who: ranking_metrics(of_targets, ns, groups=groups) for who, of_targets in all_ranks.items()}
     lists, _ = top_n(users, items, min(ns[0], vocabulary_size - 1), exclude=seen)
-    positives, negatives, wins = _scores(users, items, targets, seen)
+    positives, negatives, wins = _scores(users, items, targets, seen, held)
     recall_at, recalls = _recalls(all_ranks, vocabulary_size - 1, groups)
 
     pictures = [] if epochs is None else _training_pictures(epochs)
@@ -177,7 +205,7 @@ def write_report(
     parts = [
         f"<h1>{_text(title)}</h1>",
         f"<p>{num_users:,} held-out events, each ranked among all {vocabulary_size - 1:,} items{less}; "
-        "a tie counts against the model.</p>",
+        f"a tie counts against the model.{repeats}</p>",
         _table(["", *figures[name]], [[who, *(f"{x:.4f}" for x in of.values())] for who, of in figures.items()]),
         f"<p>{_text(name)}: {'; '.join(facts)}.</p>",
         '<div class="pictures">',
@@ -204,7 +232,7 @@ def _matplotlib_figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("write_report() needs matplotlib: pip install 'deepmatch_ext[report]'") from error
+        raise missing_extra("write_report()", "matplotlib", "report") from error
     return Figure
 
 
@@ -293,10 +321,15 @@ def _recall_picture(lengths: list[int], recalls: Mapping[str, list[float]]) -> _
 
 
 def _scores(
-    users: np.ndarray, items: np.ndarray, targets: np.ndarray, seen: Seen | None
+    users: np.ndarray, items: np.ndarray, targets: np.ndarray, seen: Seen | None, held: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Scores of targets and of random unseen items, and the share of a user's pairs of them that are in order."""
-    rows = np.sort(sample_rows(len(users), _MAX_USERS))
+    """Scores of targets and of random unseen items, and the share of a user's pairs of them that are in order.
+
+    Targets that are in ``seen``, as ``held`` (B,) says, are left out: each would be the only item among the pairs that
+    its user has had, and would nearly always win.
+    """
+    rankable = np.flatnonzero(~held)
+    rows = rankable[np.sort(sample_rows(len(rankable), _MAX_USERS))]
     drawn = np.random.default_rng(0).integers(1, len(items), size=(len(rows), _NEGATIVES))
     keep = drawn != targets[rows, None]
     if seen is not None:
@@ -313,14 +346,14 @@ def _score_picture(positives: np.ndarray, negatives: np.ndarray, wins: float) ->
     figure, axes = _axes("score (inner product of user and item)", "share of pairs in a bin (%)")
     series = {"targets": positives, "random items that the user has not had": negatives}
     both = np.concatenate([positives, negatives])
-    low, high = float(both.min()), float(both.max())
+    low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
     bins = np.linspace(low, high if high > low else low + 1, 51)
     for number, values in enumerate(series.values()):
         share = 100 * np.histogram(values, bins)[0] / max(1, len(values))
         axes.stairs(share, bins, fill=True, color=_COLOURS[number], alpha=0.25)
         _line(axes, np.repeat(bins, 2)[1:-1], np.repeat(share, 2), number, linewidth=1.6)
     axes.set_ylim(bottom=0)
-    caption = "There is no item left to compare the targets with."
+    caption = "There is no pair of a target and an item to compare."
     if len(negatives):
         caption = f"A user's target scores higher than a random item in {wins:.1%} of the pairs; by chance in half."
     return _Picture("Scores of positives and negatives", figure, _line_key(series), caption)
@@ -493,7 +526,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _check_path(path: Any) -> Path:
-    checked = Path(path)
+    checked = as_path("`path`", path)
     if checked.suffix not in (".html", ".htm") or checked.is_dir():
         raise problem("`path`", "name an .html file", repr(str(path)))
     if not checked.absolute().parent.is_dir():
@@ -519,20 +552,26 @@ def _check_history(history: Any) -> dict[str, np.ndarray] | None:
     return epochs
 
 
-def _check_ranks(ranks: Any, name: str, num_users: int) -> dict[str, np.ndarray]:
+def _check_ranks(ranks: Any, name: str, held: np.ndarray) -> dict[str, np.ndarray]:
+    """The ranks of other recommenders, with ``MISSED`` where the target is in ``seen``, as ``held`` (B,) says."""
     if ranks is None:
         return {}
     if not isinstance(ranks, Mapping):
         raise problem("`ranks`", "be a dictionary, name -> ranks", type(ranks).__name__)
     if name in ranks:
         raise problem("`ranks`", "be of other recommenders", f"{name!r}, the model's `name`")
-    return {
-        str(who): check_ids(f"the ranks of {who!r}", of_targets, 0, length=num_users)
-        for who, of_targets in ranks.items()
-    }
+    checked = {}
+    for who, of_targets in ranks.items():
+        of_targets = check_ids(f"the ranks of {who!r}", of_targets, 0, length=len(held))
+        elsewhere = np.flatnonzero((of_targets == MISSED) & ~held)
+        if elsewhere.size:
+            got = f"MISSED in row {elsewhere[0]}, whose target is not in `seen`"
+            raise problem(f"the ranks of {who!r}", "be made with the `seen` that is given here", got)
+        checked[str(who)] = np.where(held, MISSED, of_targets)
+    return checked
 
 
-def _check_groups(item_groups: Any, vocabulary_size: int) -> np.ndarray | None:
+def _check_item_groups(item_groups: Any, vocabulary_size: int) -> np.ndarray | None:
     """The groups as strings, (V,), empty where there is none."""
     if item_groups is None:
         return None

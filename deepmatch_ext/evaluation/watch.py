@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import int_at_least, positive_int, problem
+from deepmatch_ext._checks import int_at_least, one_of, positive_int, problem
 from deepmatch_ext._compat import is_table, keras, raw_variable, require_eager
+from deepmatch_ext._frames import arrays_of
 from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
 from deepmatch_ext.evaluation.collapse import (
     coverage,
@@ -21,8 +22,16 @@ from deepmatch_ext.evaluation.collapse import (
     popular_share,
     sample_rows,
 )
-from deepmatch_ext.evaluation.metrics import ranking_metrics, target_ranks
-from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, seen_pairs, top_n
+from deepmatch_ext.evaluation.metrics import (
+    NAME_FORMAT,
+    SEEN_TARGETS,
+    check_name_format,
+    check_seen_targets,
+    in_seen,
+    ranking_metrics,
+    ranks_of,
+)
+from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, seen_pairs, seen_rows, top_n
 
 # Where warnings begin. "Healthy": runs on ml-100k, ml-1m, Amazon Beauty and synthetic_interactions that ended with a
 # good ranking: uniform, frequency and in-batch samplers, temperatures 0.02 to 0.5, vectors of size 8, 16 and 64.
@@ -45,6 +54,12 @@ _MANY_ITEMS, _MANY_USERS = 100, 30  # with fewer, a perfect ranking means little
 _MAX_SCORES = 2**28  # pairs of user and item that a look scores, in blocks of
 _BLOCK_SCORES = 2**24
 _MAX_ROWS = 1000  # rows of each embedding table that are compared with what they were
+
+# Which values of the figures are farther from what is warned of.
+_MODES = {
+    **dict.fromkeys(["score_correlation", "user_cosine", "row_size", "popular_share", "cross_entropy"], "min"),
+    **dict.fromkeys(["user_rank", "coverage", "rows_changed", "percentile"], "max"),
+}
 
 Finding = tuple[str, str]  # the name of what was found, and the text of the warning
 
@@ -71,12 +86,14 @@ class TrainingWatch(keras.callbacks.Callback):
     no better than popularity's. The training goes on as it would without the watch, bit by bit.
 
     Args:
-        user_input: name -> array of B rows: the model's user inputs, of held-out events where there are `targets`. A
-            few hundred rows will do.
+        user_input: The model's user inputs, of held-out events where there are `targets`: B rows of anything that
+            `user_vectors` takes by name, a dictionary of arrays or lists or a frame. A few hundred rows will do.
         targets: (B,) the item ids of these held-out events.
         item_count: (V,) how often each item occurs in the training data.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
-            `deepmatch_ext.data.seen_before` makes them.
+            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
+        seen_targets: What a target counts as that is in its own row's `seen`: "miss", a miss at every N, as it is
+            served; or "leave_out", the row is not looked at.
         n: The length of the lists.
         num_users: How many of the rows to look at. Above 250,000 items there are fewer, so that a look scores at most
             2^28 pairs of user and item: measured on two cores, it takes 0.4 s with 10,000 items, 3 s with 100,000 and
@@ -84,8 +101,11 @@ class TrainingWatch(keras.callbacks.Callback):
         patience: For how many training steps (not epochs) vectors, lists and ranking may look collapsed: healthy ones
             do at first, since popularity is learnt first.
         batch_size: Users encoded at a time.
+        name_format: How the hit rates are named. Experiment trackers that refuse ``@`` take ``"{metric}_at_{n}"``.
 
     Attributes:
+        figure_modes: The figures' names in the logs, each with ``"max"`` or ``"min"``: which values are farther from
+            what the watch warns of. Callbacks behind this one that monitor a figure go by it.
         history: name -> the figure after each epoch. Keras's logs have them too, as ``watch_<name>``:
 
             - ``score_correlation``, ``user_cosine``, ``user_rank``: as in `deepmatch_ext.evaluation.likeness`.
@@ -95,14 +115,19 @@ class TrainingWatch(keras.callbacks.Callback):
             - ``rows_changed``: the share of an embedding table's rows that have changed; of the table where it is
               smallest.
             - ``popular_share``: the share of the lists that a popularity recommender would have made too.
-            - ``percentile``: the share of the other items that rank below the target; 0.5 by chance.
+            - ``percentile``: the share of the other items that rank below the target; 0.5 by chance. Only of
+              targets that are not in `seen`; NaN if there are none.
             - ``HR@1``, ``HR@<n>``: the share of the targets in the first place, and in the first n.
             - ``cross_entropy``: of the targets, over all items; log(V - 1) for one who knows nothing. With the softmax
               loss only.
         warned: name -> the text of each warning so far.
 
     Raises:
-        ValueError: The arrays don't fit each other; when training begins: they don't fit the model.
+        ValueError: The arrays don't fit each other, or fewer than two rows remain; when training begins: they don't fit
+            the model.
+
+    Warns:
+        SeenTargetsWarning: Some targets are in their own row's `seen`. Told once, here.
 
     Example:
         >>> import warnings
@@ -125,31 +150,48 @@ class TrainingWatch(keras.callbacks.Callback):
 
     def __init__(
         self,
-        user_input: Mapping[str, Any],
+        user_input: Any,
         targets: Any = None,
         *,
         item_count: Any = None,
         seen: Seen | None = None,
+        seen_targets: str = "miss",
         n: int = 10,
         num_users: int = 1000,
         patience: int = 500,
         batch_size: int = 4096,
+        name_format: str = NAME_FORMAT,
     ) -> None:
         require_eager(type(self).__name__)
         super().__init__()
-        arrays = {name: np.asarray(values) for name, values in user_input.items()}
+        arrays = arrays_of("`user_input`", user_input)
         lengths = {name: len(values) for name, values in arrays.items()}
         if len(set(lengths.values())) != 1 or min(lengths.values()) < 2:
             raise problem("`user_input`", "have the same number of rows in every array, at least 2", f"{lengths}")
         length = next(iter(lengths.values()))
-        rows = sample_rows(length, int_at_least("`num_users`", num_users, 2))
+        num_users = int_at_least("`num_users`", num_users, 2)
+        targets = None if targets is None else check_ids("`targets`", targets, 1, length=length)
+        seen = None if seen is None else check_seen("`seen`", seen, length)
+        kept = np.arange(length)
+        if targets is None:
+            one_of("`seen_targets`", seen_targets, SEEN_TARGETS)
+        else:
+            held = check_seen_targets(targets, seen, seen_targets)
+            kept = np.flatnonzero(~held) if seen_targets == "leave_out" else kept
+            if len(kept) < 2:
+                rule = "have at least 2 that are not in `seen` where seen_targets='leave_out'"
+                raise problem("`targets`", rule, f"{len(kept)} of {length}")
+        rows = kept[sample_rows(len(kept), num_users)]
         self.user_input = {name: values[rows] for name, values in arrays.items()}
-        self.targets = None if targets is None else check_ids("`targets`", targets, 1, length=length)[rows]
-        self.seen = None if seen is None else _rows_of(check_seen("`seen`", seen, length), rows)
+        self.targets = None if targets is None else targets[rows]
+        self.seen = None if seen is None else seen_rows(seen, rows)
         self.popularity = None if item_count is None else Popularity(check_item_counts("`item_count`", item_count))
         self.n = positive_int("`n`", n)
         self.patience = int_at_least("`patience`", patience, 0)
         self.batch_size = positive_int("`batch_size`", batch_size)
+        hits = {f"HR@{k}": check_name_format(name_format).format(metric="HR", n=k) for k in (1, self.n)}
+        self._names = {**dict(zip(_MODES, _MODES, strict=True)), **hits}
+        self.figure_modes = {f"watch_{name}": _MODES.get(figure, "max") for figure, name in self._names.items()}
         self.history: dict[str, list[float]] = {}
         self.warned: dict[str, str] = {}
         self._look: _Look | None = None
@@ -160,7 +202,7 @@ class TrainingWatch(keras.callbacks.Callback):
         if self._look is not None and self._look.model is self.model:
             return  # the same training goes on, in another call of `fit`
         self._look = _Look(self, self.model)
-        self.history = {name: [] for name in self._look.names}
+        self.history = {self._names[figure]: [] for figure in self._look.names}
         self.warned, self._absent_at, self._steps = {}, {}, 0
         self._warn(_of_temperature(self._look))
         self._warn(_of_input(self._look))
@@ -183,7 +225,8 @@ class TrainingWatch(keras.callbacks.Callback):
             found += self._lasting(_of_likeness(look, figures), _of_lists(look, figures), _of_ranking(look, figures))
         else:
             figures = dict.fromkeys(look.names, math.nan)
-        for name, value in figures.items():
+        for figure, value in figures.items():
+            name = self._names[figure]
             self.history[name].append(value)
             if logs is not None:
                 logs[f"watch_{name}"] = value
@@ -212,17 +255,17 @@ class _Look:
 
     def __init__(self, watch: TrainingWatch, model: Any) -> None:
         self.model = model
-        model.check_user_input(watch.user_input)
+        user_input = model.user_arrays(watch.user_input)
         model.check_item_vectors()
         items = model.item_vectors()
         self.num_items = len(items) - 1
         self._check(watch, len(items))
 
         rows = slice(max(2, _MAX_SCORES // len(items)))  # the order is random: the first are a sample
-        self.user_input = {tensor.name: watch.user_input[tensor.name][rows] for tensor in model.user_input}
+        self.user_input = {name: values[rows] for name, values in user_input.items()}
         self.num_users = len(next(iter(self.user_input.values())))
         self.targets = None if watch.targets is None else watch.targets[rows]
-        self.seen = None if watch.seen is None else _rows_of(watch.seen, np.arange(self.num_users))
+        self.seen = None if watch.seen is None else seen_rows(watch.seen, np.arange(self.num_users))
         self.popularity, self.n, self._batch_size = watch.popularity, watch.n, watch.batch_size
         self._block_size = min(1024, max(1, _BLOCK_SCORES // len(items)))
         self.is_large = self.num_items >= _MANY_ITEMS and self.num_users >= _MANY_USERS
@@ -240,12 +283,15 @@ class _Look:
             counts = np.sort(self.popularity.item_counts)
             self.consumed = float(counts[-self.n :].sum() / (counts.sum() or 1))  # what the n most popular make up
         if self.targets is not None:
-            self._num_others = self._count_others(self.targets)
+            self._held, self._num_others = in_seen(self.targets, self.seen), self._count_others()
             shares = np.bincount(self.targets) / self.num_users
             self.most_frequent = float(shares.max())
             # By chance a rank is uniform, with variance 1 / 12 as a share. Users who are alike rank one item alike, so
-            # the mean over them is as uncertain as if there were one draw for each different target.
-            self.chance = 0.5 + 3 * math.sqrt(max(1 / self.num_users, float(np.sum(shares**2))) / 12)
+            # the mean over them is as uncertain as if there were one draw for each different target. A target that is
+            # in `seen` has no rank.
+            ranked = self.targets[~self._held]
+            shares = np.bincount(ranked) / max(1, len(ranked))
+            self.chance = 0.5 + 3 * math.sqrt(max(1 / max(1, len(ranked)), float(np.sum(shares**2))) / 12)
             if self.popularity is not None:
                 score = self.popularity.score
                 self.of_popularity = self._of_targets(lambda start, stop: score(np.ones(stop - start, np.int64)))
@@ -284,19 +330,19 @@ class _Look:
 
     def _of_targets(self, score: Any) -> dict[str, float]:
         assert self.targets is not None
-        ranks = target_ranks(score, self.targets, seen=self.seen, block_size=self._block_size)
+        ranks = ranks_of(score, self.targets, self.seen, self._held, self._block_size)
         metrics = ranking_metrics(ranks, sorted({1, self.n}))
         hits = {name: value for name, value in metrics.items() if name.startswith("HR")}
-        return {"percentile": float(np.mean(1 - ranks / self._num_others)), **hits}
+        below = (1 - ranks / self._num_others)[~self._held]
+        return {"percentile": float(below.mean()) if below.size else math.nan, **hits}
 
-    def _count_others(self, targets: np.ndarray) -> np.ndarray:
-        """How many items each target is ranked against, (B,)."""
+    def _count_others(self) -> np.ndarray:
+        """How many items each target that is not in `seen` is ranked against, (B,)."""
         others = np.full(self.num_users, self.num_items - 1)
         if self.seen is not None:
             rows, items = seen_pairs(self.seen, 0, self.num_users)
             rows, items = np.divmod(np.unique(rows * (self.num_items + 1) + items), self.num_items + 1)
-            counted = (items > 0) & (items != targets[rows])
-            others -= np.bincount(rows[counted], minlength=self.num_users)
+            others -= np.bincount(rows[items > 0], minlength=self.num_users)
         return np.maximum(others, 1)
 
     def _ids(self) -> np.ndarray:
@@ -542,11 +588,3 @@ def _trained_tables(model: Any) -> Iterator[tuple[str, Any]]:
 
 def _optimizer_steps(model: Any) -> int:
     return int(raw_variable(model.optimizer.iterations).numpy())
-
-
-def _rows_of(seen: Seen, rows: np.ndarray) -> Seen:
-    """The given rows of a CSR pair, in their order."""
-    indptr, items = seen
-    lengths = np.diff(indptr)[rows]
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    return ends, items[np.repeat(indptr[rows] - ends[:-1], lengths) + np.arange(ends[-1])]

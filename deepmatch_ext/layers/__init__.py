@@ -16,7 +16,7 @@ from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
 from deepmatch_ext.layers.history import HistoryDropout
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
-from deepmatch_ext.layers.pooling import PaddingMask, SequenceMaskPooling, SequenceWeighting
+from deepmatch_ext.layers.pooling import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
 from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
 
@@ -28,6 +28,7 @@ _LAYERS: tuple[Any, ...] = (
     EmbeddingTable,
     HashIds,
     HistoryDropout,
+    HistoryItems,
     ItemCatalogue,
     JaggedIds,
     JaggedPooling,
@@ -88,6 +89,7 @@ __all__ = [
     "EmbeddingTable",
     "HashIds",
     "HistoryDropout",
+    "HistoryItems",
     "ItemCatalogue",
     "JaggedIds",
     "JaggedPooling",

@@ -6,8 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_number
+from deepmatch_ext._checks import positive_number, problem, shown
 from deepmatch_ext._compat import keras, register
+from deepmatch_ext._plain import check_settings_named, nameless
 
 
 @register
@@ -52,6 +53,17 @@ class Dice(keras.layers.Layer):
         return {**super().get_config(), "axis": self.axis, "epsilon": self.epsilon}
 
 
+def check_activation(what: str, activation: Any) -> None:
+    """Refuses what `activation_layer` can make nothing of."""
+    if activation is None or callable(activation) or (isinstance(activation, str) and activation.lower() == "dice"):
+        return
+    try:
+        keras.activations.get(activation)
+    except Exception:
+        rule = "be a name that Keras knows, 'dice', a function or a layer"
+        raise problem(what, rule, shown(activation)) from None
+
+
 def activation_layer(activation: Any, name: str) -> Any:
     """A new layer for one place of a tower.
 
@@ -59,11 +71,18 @@ def activation_layer(activation: Any, name: str) -> Any:
         activation: A name that Keras knows, ``"dice"``, or a function; or a Keras layer, as a class or as an instance
             that stands for its settings: every place gets a copy, so weights, such as PReLU's, are never shared.
         name: The layer's name.
+
+    Raises:
+        ValueError: The layer can't be copied by its config: it has a lambda or another function without a name.
     """
     if isinstance(activation, str) and activation.lower() == "dice":
         return Dice(name=name)
     if isinstance(activation, type) and issubclass(activation, keras.layers.Layer):
         return activation(name=name)
     if isinstance(activation, keras.layers.Layer):
-        return type(activation).from_config({**activation.get_config(), "name": name})
+        check_settings_named("An activation layer", activation)  # or the copy might get Keras's function of that name
+        try:
+            return type(activation).from_config({**activation.get_config(), "name": name})
+        except Exception as error:  # whatever Keras, or the user's own class, raises
+            raise nameless("An activation layer", activation, why=", which Keras can't copy") from error
     return keras.layers.Activation(activation, name=name)

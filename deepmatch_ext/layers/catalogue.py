@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, problem
+from deepmatch_ext._checks import int_at_least, problem, shown
 from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.layers.dropout import DroppingLayer
 
@@ -31,7 +31,11 @@ class ItemCatalogue(keras.layers.Layer):
     def __init__(self, features: Any, vocabulary_size: int, values: Any = None, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.features = {name: (tuple(shape), str(dtype)) for name, (shape, dtype) in features.items()}
+        try:
+            self.features = {name: (tuple(shape), str(dtype)) for name, (shape, dtype) in features.items()}
+        except Exception:
+            rule = "map names to the shape and the type of an item's values"
+            raise problem("`features`", rule, shown(features)) from None
         self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2)
         self._initial, self._awaits_values = values, values is None
         self.supports_jit = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import one_of, problem
+from deepmatch_ext._checks import as_flag, as_list, int_at_least, one_of, problem
 from deepmatch_ext._compat import keras, register
 from deepmatch_ext.layers.softmax import SampledSoftmaxLayer
 
@@ -36,7 +36,8 @@ class EmbeddingIndex(keras.layers.Layer):
 
     def __init__(self, index: Iterable[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.index = [int(each) for each in index]
+        ids = as_list("`index`", "be a list of ids", index)
+        self.index = [int_at_least("Each of `index`", each, 0) for each in ids]
 
     def call(self, x: Any) -> tf.Tensor:
         return tf.constant(self.index, tf.int32)
@@ -69,7 +70,7 @@ class PoolingLayer(keras.layers.Layer):
     def __init__(self, mode: str = "mean", supports_masking: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mode = one_of("`mode`", mode, _POOLINGS)
-        self.supports_masking = bool(supports_masking)
+        self.supports_masking = as_flag("`supports_masking`", supports_masking)
 
     def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
         tensors = list(inputs) if isinstance(inputs, list | tuple) else [inputs]

@@ -8,8 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, positive_int, positive_number, problem
+from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem, shown
 from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
+from deepmatch_ext._initializers import table_initializer
+from deepmatch_ext.layers.pooling import item_mask
 
 _BLOCK_ROWS = 2**16
 
@@ -23,8 +25,10 @@ class EmbeddingTable(keras.layers.Layer):
     Args:
         vocabulary_size: V, the number of rows; row 0 is padding.
         embedding_dim: D.
-        embeddings_initializer: A Keras initializer or its name. None: normal with deviation ``stddev``, drawn from
-            ``seed`` block by block, so that a large table never takes twice its memory, as Keras's initializers do.
+        embeddings_initializer: A Keras initializer, its name, a function of a shape, or an array (V, D). None: normal
+            with deviation ``stddev``, drawn from ``seed`` block by block, so that a large table never takes twice its
+            memory, as Keras's initializers do. An array, or Constant of one, is not in the layer's config: a table that
+            is made from that awaits its weights.
         seed, stddev: For that default.
         check_ids: False leaves the check of the ids out. On a GPU a look-up out of range then reads zeros without a
             word, and on a CPU it fails without the table's name.
@@ -34,7 +38,9 @@ class EmbeddingTable(keras.layers.Layer):
     Input: integer ids of any shape. Output: that shape + (D,), in the layer's compute dtype.
 
     Raises:
-        tf.errors.InvalidArgumentError: An id is outside 0..V-1.
+        ValueError: What the initializer gives has another shape, or is not finite.
+        tf.errors.InvalidArgumentError: An id is outside 0..V-1. Or the layer was made from its config, and the weights,
+            which hold the table's values, were not loaded.
 
     Example:
         >>> EmbeddingTable(10, 4)(tf.constant([[1, 2, 0]])).shape
@@ -53,11 +59,15 @@ class EmbeddingTable(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.check_ids = bool(check_ids)
+        self.check_ids = as_flag("`check_ids`", check_ids)
         self.vocabulary_size = positive_int("`vocabulary_size`", vocabulary_size)
         self.embedding_dim = positive_int("`embedding_dim`", embedding_dim)
-        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
-        self.l2_reg = float(l2_reg)
+        self.embeddings_initializer = table_initializer(
+            f"`embeddings_initializer` of {self.name!r}",
+            embeddings_initializer,
+            (self.vocabulary_size, self.embedding_dim),
+        )
+        self.l2_reg = number_between("`l2_reg`", l2_reg, 0, float("inf"))
         self.seed = int_at_least("`seed`", seed, 0)
         self.stddev = positive_number("`stddev`", stddev)
 
@@ -93,7 +103,7 @@ class EmbeddingTable(keras.layers.Layer):
         if ids.dtype not in (tf.int32, tf.int64):  # DeepCTR's columns may have any dtype
             ids = tf.cast(ids, tf.int64)
         table = raw_variable(self.embeddings)
-        with tf.control_dependencies(self._checks(ids)):
+        with tf.control_dependencies([check for check in self._checks(ids) if check is not None]):
             rows = tf.nn.embedding_lookup(table, ids)
         if self.l2_reg:
             different, _ = tf.unique(tf.reshape(ids, [-1]))
@@ -101,12 +111,16 @@ class EmbeddingTable(keras.layers.Layer):
         return tf.cast(rows, compute_dtype(self))
 
     def _checks(self, ids: tf.Tensor) -> list[Any]:
-        if not self.check_ids:
-            return []
-        in_range = tf.reduce_all((ids >= 0) & (ids < self.vocabulary_size))
-        rule = f"{self.name}: ids must lie in 0..{self.vocabulary_size - 1}; got ids from, to"
-        check = tf.debugging.Assert(in_range, [rule, tf.reduce_min(ids), tf.reduce_max(ids)])
-        return [] if check is None else [check]
+        checks = []
+        if self.check_ids:
+            in_range = tf.reduce_all((ids >= 0) & (ids < self.vocabulary_size))
+            rule = f"{self.name}: ids must lie in 0..{self.vocabulary_size - 1}; got ids from, to"
+            checks.append(tf.debugging.Assert(in_range, [rule, tf.reduce_min(ids), tf.reduce_max(ids)]))
+        if self.embeddings_initializer is not None and self.embeddings_initializer.awaits_values:
+            padding = tf.nn.embedding_lookup(raw_variable(self.embeddings), tf.zeros([1], tf.int64))
+            message = f"{self.name}: the table's values must be there, which come with saved weights; load these first"
+            checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(padding)), [message]))
+        return checks
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (*input_shape, self.embedding_dim)
@@ -116,7 +130,9 @@ class EmbeddingTable(keras.layers.Layer):
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,
             "embedding_dim": self.embedding_dim,
-            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "embeddings_initializer": None
+            if self.embeddings_initializer is None
+            else self.embeddings_initializer.plain(),
             "l2_reg": self.l2_reg,
             "seed": self.seed,
             "check_ids": self.check_ids,
@@ -132,7 +148,7 @@ class HashIds(keras.layers.Layer):
 
     Args:
         num_buckets: V.
-        mask_zero: Keep bucket 0 for the value 0 (or the string "0"), which is padding; all else falls in 1..V-1.
+        mask_zero: Keep bucket 0 for padding, the value 0 or the strings "0" and ""; all else falls in 1..V-1.
         vocabulary_path: A text file of ``id,key`` lines. Keys are looked up there, and unknown ones become 0.
 
     Input: numbers or strings of any shape. Output: int64 ids of that shape.
@@ -149,25 +165,23 @@ class HashIds(keras.layers.Layer):
         kwargs.setdefault("autocast", False)  # Keras 3 would make integers of floats
         super().__init__(**kwargs)
         self.num_buckets = positive_int("`num_buckets`", num_buckets)
-        self.mask_zero = bool(mask_zero)
+        self.mask_zero = as_flag("`mask_zero`", mask_zero)
         self.vocabulary_path = vocabulary_path
         self.supports_jit = False  # strings have no XLA kernels
         if vocabulary_path is not None:
-            if not os.path.isfile(vocabulary_path):
-                raise problem("`vocabulary_path`", "be a file of `id,key` lines", vocabulary_path)
+            if not isinstance(vocabulary_path, str | os.PathLike) or not os.path.isfile(vocabulary_path):
+                raise problem("`vocabulary_path`", "be a file of `id,key` lines", shown(vocabulary_path))
             lines = tf.lookup.TextFileInitializer(vocabulary_path, tf.string, 1, tf.int64, 0, delimiter=",")
             self._vocabulary = tf.lookup.StaticHashTable(lines, default_value=0)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        is_text = inputs.dtype == tf.string
-        keys = inputs if is_text else tf.strings.as_string(inputs)
+        keys = inputs if inputs.dtype == tf.string else tf.strings.as_string(inputs)
         if self.vocabulary_path is not None:
             return self._vocabulary.lookup(keys)
         if not self.mask_zero:
             return tf.strings.to_hash_bucket_fast(keys, self.num_buckets)
         buckets = tf.strings.to_hash_bucket_fast(keys, self.num_buckets - 1) + 1
-        padding = "0" if is_text else tf.strings.as_string(tf.zeros([], inputs.dtype))
-        return tf.where(tf.equal(keys, padding), tf.zeros_like(buckets), buckets)
+        return tf.where(item_mask(inputs), buckets, tf.zeros_like(buckets))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -1,7 +1,7 @@
-"""Pooling without padding: a batch's histories as their different ids and the places at which these stand.
+"""Pooling without padding: a batch's histories as their different ids and the places where these stand.
 
 (B, T, D) is never built: an id that stands a hundred times in a batch is looked up once, and its gradient is summed
-before it reaches the table. B examples, T positions, N valid positions in the batch, U different ids among them.
+before it reaches the table. B examples, T positions, N items in the batch, U different ids among them.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._compat import eager_is_on, keras, register
-from deepmatch_ext.layers.pooling import HistoryPooling, position_weights, valid_positions
+from deepmatch_ext.layers.pooling import HistoryPooling, item_mask, recency_weights
 
 
 @register
 class JaggedIds(keras.layers.Layer):
-    """The valid positions of a batch of histories, and the different ids at them.
+    """The items of a batch of histories: the different ids among them, and where each of these stands.
 
-    Input: ``[ids (B, T), lengths (B, 1) or mask (B, T)]``, or ``ids (B, T)`` alone, where id 0 is padding.
+    An id 0 is never an item: it is left out, wherever it stands.
 
-    Output: ``unique_ids`` (U,) in the ids' type, ``index`` (N,) int64, which of them stands at a position, ``row`` (N,)
-    int64, the position's example, rising, ``position`` (N,) int64, its place in the history, and ``num_rows`` () int64,
-    B. A table looks ``unique_ids`` up; `JaggedPooling` takes its rows and the rest.
+    Input: ids (B, T).
+
+    Output: ``unique_ids`` (U,) in the ids' type, ``index`` (N,) int64, which of them each item is, ``row`` (N,) int64,
+    the item's example, rising, ``rank`` (N,) int64, how many items of its history stand before it, and ``num_rows`` ()
+    int64, B. A table looks ``unique_ids`` up; `JaggedPooling` takes its rows and the rest.
+
+    Example:
+        >>> unique_ids, index, row, rank, num_rows = JaggedIds()(tf.constant([[7, 0, 5], [5, 0, 0]]))
+        >>> unique_ids.numpy().tolist(), index.numpy().tolist(), row.numpy().tolist(), rank.numpy().tolist()
+        ([7, 5], [0, 1, 1], [0, 0, 1], [0, 1, 0])
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -30,11 +37,14 @@ class JaggedIds(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_jit = False  # how many ids are different is not known beforehand
 
-    def call(self, inputs: Any) -> tuple[tf.Tensor, ...]:
-        ids, valid = inputs if isinstance(inputs, list | tuple) else (inputs, tf.not_equal(inputs, 0))
-        places = tf.where(valid_positions(valid, tf.shape(ids)[1]))
+    def call(self, ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        valid = item_mask(ids)
+        places = tf.where(valid)
+        row = places[:, 0]
+        first = tf.cumsum(tf.reduce_sum(tf.cast(valid, tf.int64), axis=1), exclusive=True)
+        rank = tf.range(tf.shape(row, out_type=tf.int64)[0]) - tf.gather(first, row)
         unique_ids, index = tf.unique(tf.gather_nd(ids, places), out_idx=tf.int64)
-        return unique_ids, index, places[:, 0], places[:, 1], tf.shape(ids, out_type=tf.int64)[0]
+        return unique_ids, index, row, rank, tf.shape(ids, out_type=tf.int64)[0]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (None,), (None,), (None,), (None,), ()
@@ -47,29 +57,29 @@ class JaggedPooling(HistoryPooling):
     Args:
         mode, keepdims, recency_decay: As in `SequenceMaskPooling`.
 
-    Input: ``[rows (U, D), index (N,), row (N,), position (N,), num_rows ()]``: the rows of the unique ids, and the rest
+    Input: ``[rows (U, D), index (N,), row (N,), rank (N,), num_rows ()]``: the rows of the unique ids, and the rest
     of what `JaggedIds` gave.
 
     Output: (B, D), or (B, 1, D) with ``keepdims``, in the layer's compute dtype.
     """
 
     def call(self, inputs: Any) -> tf.Tensor:
-        rows, index, row, position, num_rows = inputs
-        pooled = self._pool(tf.cast(rows, tf.float32), index, row, position, num_rows)
+        rows, index, row, rank, num_rows = inputs
+        pooled = self._pool(tf.cast(rows, tf.float32), index, row, rank, num_rows)
         pooled = tf.ensure_shape(pooled, (None, rows.shape[-1]))
         return self._finish(pooled)
 
     def _pool(
-        self, rows: tf.Tensor, index: tf.Tensor, row: tf.Tensor, position: tf.Tensor, num_rows: tf.Tensor
+        self, rows: tf.Tensor, index: tf.Tensor, row: tf.Tensor, rank: tf.Tensor, num_rows: tf.Tensor
     ) -> tf.Tensor:
         if self.mode == "max":
             largest = tf.math.unsorted_segment_max(tf.gather(rows, index), row, num_rows)
             return tf.where(largest > largest.dtype.min, largest, 0.0)  # an empty history has no largest
         if self.mode == "last":
-            first = tf.where(tf.equal(position, 0))[:, 0]
+            first = tf.where(tf.equal(rank, 0))[:, 0]
             row, index = tf.gather(row, first), tf.gather(index, first)
             return self._sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
-        weights = position_weights(position, self.recency_decay)
+        weights = recency_weights(rank, self.recency_decay)
         norm = tf.math.unsorted_segment_sum(self._norm_term(weights), row, num_rows)
         return self._normalised(self._sum(rows, index, row, weights, num_rows), norm[:, tf.newaxis])
 

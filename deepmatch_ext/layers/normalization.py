@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from deepmatch_ext._checks import int_at_least
 from deepmatch_ext._compat import keras, register
 
 _EPSILON = 1e-12
@@ -32,7 +33,7 @@ class L2Normalization(keras.layers.Layer):
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.axis = int(axis)
+        self.axis = int_at_least("`axis`", axis, -16)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         inputs = tf.cast(inputs, tf.float32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, one_of, problem
+from deepmatch_ext._checks import as_flag, number_between, one_of, problem
 from deepmatch_ext._compat import compute_dtype, keras, register
 
 MODES = ("mean", "sum", "max", "sqrtn", "last")
@@ -20,7 +20,7 @@ class HistoryPooling(keras.layers.Layer):
     def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mode = one_of("`mode`", mode, MODES)
-        self.keepdims = bool(keepdims)
+        self.keepdims = as_flag("`keepdims`", keepdims)
         self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
         if self.recency_decay and mode in ("max", "last"):
             raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which weighs nothing", recency_decay)
@@ -56,16 +56,16 @@ class HistoryPooling(keras.layers.Layer):
 class SequenceMaskPooling(HistoryPooling):
     """Pools the valid positions of a history into one vector.
 
-    With e_t the embedding at position t, and w_t = (t + 1) ** -recency_decay, over the valid positions:
+    With e_k the embedding at the valid position of rank k (0: the most recent) and w_k = (k + 1) ** -recency_decay:
 
     ======== =====================================================================
     mode     result
     ======== =====================================================================
-    mean     sum(w_t e_t) / sum(w_t); the plain masked mean without a decay
-    sum      sum(w_t e_t)
-    sqrtn    sum(w_t e_t) / sqrt(sum(w_t ** 2)), as in ``tf.nn.embedding_lookup_sparse``
+    mean     sum(w_k e_k) / sum(w_k); the plain masked mean without a decay
+    sum      sum(w_k e_k)
+    sqrtn    sum(w_k e_k) / sqrt(sum(w_k ** 2)), as in ``tf.nn.embedding_lookup_sparse``
     max      the largest value in each of the D dimensions
-    last     e_0: the first position, since the history is most recent first
+    last     e_0: the first valid position, since the history is most recent first
     ======== =====================================================================
 
     The mean is that of DeepMatch-style YoutubeDNNs: lengths (B, 1) -> sequence mask (B, 1, T) -> transposed (B, T, 1)
@@ -75,8 +75,8 @@ class SequenceMaskPooling(HistoryPooling):
     Args:
         mode: One of mean, sum, max, sqrtn, last.
         keepdims: Give (B, 1, D), as DeepCTR's pooling does, in place of (B, D).
-        recency_decay: At least 0. Position t counts ``(t + 1) ** -recency_decay``: 0 counts all alike, 1 counts by
-            1/rank. For mean, sum and sqrtn.
+        recency_decay: At least 0. The valid position of rank k counts ``(k + 1) ** -recency_decay``: 0 counts all
+            alike, 1 weights by 1, 1/2, 1/3 ... For mean, sum and sqrtn.
 
     Input, one of:
         - ``[embeddings (B, T, D), lengths (B, 1) or (B,)]``, integer lengths; one above T counts as T.
@@ -109,12 +109,13 @@ class SequenceMaskPooling(HistoryPooling):
 
     def _pool(self, values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
         """(B, T, D) values, zero where not valid (B, T), to (B, D)."""
-        if self.mode == "last":
-            return values[:, 0]
         if self.mode == "max":
             lowest = tf.where(valid[:, :, tf.newaxis], values, values.dtype.min)
             return tf.where(tf.reduce_any(valid, axis=1, keepdims=True), tf.reduce_max(lowest, axis=1), 0.0)
-        weights = tf.cast(valid, tf.float32) * position_weights(tf.range(tf.shape(values)[1]), self.recency_decay)
+        rank = tf.cumsum(tf.cast(valid, tf.int32), axis=1, exclusive=True)
+        if self.mode == "last":
+            return tf.einsum("btd,bt->bd", values, tf.cast(valid & tf.equal(rank, 0), tf.float32))
+        weights = tf.cast(valid, tf.float32) * recency_weights(rank, self.recency_decay)
         norm = tf.reduce_sum(self._norm_term(weights), axis=1, keepdims=True)
         return self._normalised(tf.einsum("btd,bt->bd", values, weights), norm)
 
@@ -126,11 +127,11 @@ class SequenceMaskPooling(HistoryPooling):
         return self._output_shape(batch, dim)
 
 
-def position_weights(position: tf.Tensor, recency_decay: float) -> tf.Tensor:
-    """``(position + 1) ** -recency_decay`` in float32; the most recent position is 0."""
+def recency_weights(rank: tf.Tensor, recency_decay: float) -> tf.Tensor:
+    """``(rank + 1) ** -recency_decay`` in float32; the most recent item has rank 0."""
     if not recency_decay:
-        return tf.ones_like(position, tf.float32)
-    return tf.cast(position + 1, tf.float32) ** -recency_decay
+        return tf.ones_like(rank, tf.float32)
+    return tf.cast(rank + 1, tf.float32) ** -recency_decay
 
 
 def valid_positions(second: tf.Tensor, max_len: Any) -> tf.Tensor:
@@ -160,9 +161,13 @@ def _embeddings_and_mask(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 @register
 class PaddingMask(keras.layers.Layer):
-    """Which ids are not padding, id 0: the mask of a history that comes without a length.
+    """Which positions of a history hold an item: all but those of id 0, wherever they stand.
 
-    Input: integer ids (B, T). Output: booleans (B, T).
+    Input: ids (B, T). Output: booleans (B, T).
+
+    Example:
+        >>> PaddingMask()(tf.constant([[7, 0, 5]])).numpy()
+        array([[ True, False,  True]])
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -170,10 +175,59 @@ class PaddingMask(keras.layers.Layer):
         super().__init__(**kwargs)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        return tf.not_equal(ids, tf.zeros([], ids.dtype))
+        return item_mask(ids)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
+
+
+@register
+class HistoryItems(keras.layers.Layer):
+    """A history's ids up to its length: its first n items, n the length, and 0 in place of any further ones.
+
+    An id 0 is never an item, and no length counts it: ``[0, 7, 0, 5]`` of length 2 has the items 7 and 5. So padding in
+    front is read as padding at the end is, and an item that is unknown, id 0, is left out.
+
+    Input: ``[ids (B, T), lengths (B, 1)]``. Output: ids (B, T).
+
+    Example:
+        >>> HistoryItems()([tf.constant([[0, 7, 0, 5], [4, 3, 2, 1]]), tf.constant([[2], [3]])]).numpy()
+        array([[0, 7, 0, 5],
+               [4, 3, 2, 0]], dtype=int32)
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        ids, lengths = inputs
+        is_item = item_mask(ids)
+        lengths = tf.cast(tf.reshape(lengths, [-1, 1]), tf.int32)
+
+        def cut() -> tf.Tensor:
+            number = tf.cumsum(tf.cast(is_item, tf.int32), axis=1)
+            return tf.where(number <= lengths, ids, tf.zeros([], ids.dtype))
+
+        # Data that agree with themselves, nearly always all of a batch, need no more than a count.
+        fits = tf.reduce_all(item_counts(is_item) <= lengths)
+        return tf.ensure_shape(tf.cond(fits, lambda: tf.identity(ids), cut), ids.shape)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+
+def item_mask(ids: tf.Tensor) -> tf.Tensor:
+    """Where ids (B, T) are an item's: all but 0, or of strings, "0" and ""."""
+    if ids.dtype == tf.string:
+        return tf.not_equal(ids, "0") & tf.not_equal(ids, "")
+    return tf.not_equal(ids, tf.zeros([], ids.dtype))
+
+
+def item_counts(is_item: tf.Tensor) -> tf.Tensor:
+    """How many items each history has, (B, 1) int32, from booleans (B, T)."""
+    return tf.reduce_sum(tf.cast(is_item, tf.int32), axis=1, keepdims=True)
 
 
 @register
@@ -188,7 +242,7 @@ class SequenceWeighting(keras.layers.Layer):
 
     def __init__(self, weight_norm: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.weight_norm = bool(weight_norm)
+        self.weight_norm = as_flag("`weight_norm`", weight_norm)
 
     def call(self, inputs: Any) -> tf.Tensor:
         embeddings, valid = _embeddings_and_mask(inputs[:2], None)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, positive_number, problem
+from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, positive_number, problem, shown
 from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.losses import bpr, candidate_logits, gbce, gbce_power, hardest, softmax_with_candidates
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
 
 DEFAULT_NUM_SAMPLED = 512
 LOSSES = ("softmax", "bpr", "gbce")
+LOWEST_TEMPERATURE = 1e-6
 
 
 @register
@@ -149,7 +150,7 @@ class CandidateLoss(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.sampler = None if sampler_config is None else make_sampler(sampler_config)
-        self.temperature = positive_number("`temperature`", temperature)
+        self.temperature = checked_temperature(temperature)
         self.loss = one_of("`loss`", loss, LOSSES)
         self.gbce_t = number_between("`gbce_t`", gbce_t, 0, 1 + 1e-9)
         self.vocabulary_size = vocabulary_size
@@ -295,6 +296,15 @@ class SampledSoftmaxLayer(CandidateLoss):
         for name in ("loss", "gbce_t", "vocabulary_size"):
             config.pop(name)
         return {**config, "num_sampled": self.num_sampled, "seed": self.seed}
+
+
+def checked_temperature(temperature: Any) -> float:
+    """A temperature whose logits fit in float32."""
+    number = positive_number("`temperature`", temperature)
+    if number < LOWEST_TEMPERATURE:
+        rule, remedy = f"be at least {LOWEST_TEMPERATURE:g}", "0.05 to 0.3 are usual."
+        raise problem("`temperature`", rule, shown(temperature), remedy)
+    return number
 
 
 def default_sampler(vocabulary_size: int, num_sampled: int | None = None) -> Sampler:

@@ -10,32 +10,40 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._compat import keras
+from deepmatch_ext._frames import is_frame
 from deepmatch_ext.features import (
     LARGEST_NUMBER,
     Column,
+    SequenceColumn,
     check_model_input,
     id_column,
     input_shapes,
     integer_limits,
-    padding_key,
+    no_padding,
+    warn_of_length,
 )
+from deepmatch_ext.layers.pooling import item_counts, item_mask
+from deepmatch_ext.models._input_arrays import dense_spec, input_arrays
 
 
-def check_types(columns: Sequence[Column], spec: Mapping[str, tf.TensorSpec]) -> None:
+def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
     """Refuses a dataset whose elements can't be what the columns say, before anything runs.
+
+    Args:
+        columns: All columns of the input.
+        spec: name -> the type of a batch of the feature, as the dataset's ``element_spec`` has it.
 
     Raises:
         ValueError: An input is missing, is not batched, or has another kind of values.
     """
+    spec = dense_spec(columns, spec)
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
             if name not in spec:
                 raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(spec)}")
             given = spec[name]
-            if not isinstance(given, tf.TensorSpec):
-                raise problem(f"The dataset's {name!r}", "be a tensor", f"{given}")
             if given.shape.rank is not None and given.shape.rank < len(shape):
                 raise problem(
                     "The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(batch_size)` on it."
@@ -76,7 +84,7 @@ def check_batch(
         for name in input_shapes(column):
             values = checked[name]
             rules: list[tuple[tf.Tensor, str]] = []
-            limits, padding = integer_limits(column, name, name in targets), padding_key(column, name)
+            limits = integer_limits(column, name, name in targets)
             if values.dtype.is_floating:
                 rules.append((tf.math.is_finite(values), "no NaN and no infinity"))
                 if id_column(column, name) is None:
@@ -90,12 +98,27 @@ def check_batch(
                     rules.append(((wide >= first) & (wide <= last), rule))
                 elif values.dtype != tf.uint64:  # what does not fit in int64 comes as uint64 alone
                     rules.append((wide >= first, rule))
-            if name in targets and padding is not None:
-                key = tf.cast(padding, values.dtype)
-                rules.append((tf.not_equal(values, key), "no padding, 0, since it is to be predicted"))
+            if name in targets:
+                rules.append((item_mask(values), no_padding(column, name).removeprefix("hold ")))
             with tf.control_dependencies(_assertions(name, rules)):
                 checked[name] = tf.identity(values)
+        if isinstance(column, SequenceColumn) and column.length_name is not None:
+            with tf.control_dependencies([_told_of_length(column, checked)]):
+                checked[column.name] = tf.identity(checked[column.name])
     return checked
+
+
+def _told_of_length(column: SequenceColumn, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Warns when a batch comes by with a history of more ids than its length."""
+    lengths = tf.cast(tf.reshape(batch[column.length_name or ""], [-1, 1]), tf.int32)
+    fits = tf.reduce_all(item_counts(item_mask(batch[column.name])) <= lengths)
+
+    def tell() -> np.ndarray:
+        warn_of_length(column)
+        return np.ones((), bool)
+
+    # TensorFlow keeps `tell`, and the column, for ever; there is nothing large behind them.
+    return tf.cond(fits, lambda: tf.constant(True), lambda: tf.numpy_function(tell, [], tf.bool))
 
 
 def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
@@ -134,9 +157,20 @@ def check_class_weight(class_weight: Any) -> None:
     if not isinstance(class_weight, Mapping):
         raise problem("`class_weight`", rule, type(class_weight).__name__)
     for label, weight in class_weight.items():
+        if not isinstance(label, int | np.integer):
+            raise problem("`class_weight`", rule.replace("labels", "integer labels"), f"the label {label!r}")
         number = np.asarray(weight)
         if number.ndim or number.dtype.kind not in "iufb" or not abs(float(number)) <= LARGEST_NUMBER:
             raise problem("`class_weight`", rule, f"{weight!r} for {label!r}")
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Refuses callbacks that are none."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return
+    for callback in [] if callbacks is None else tf.nest.flatten(callbacks):
+        if not hasattr(callback, "set_model"):
+            raise problem("`callbacks`", "be a list of Keras callbacks", shown(callback))
 
 
 def number_of_batches(x: Any) -> int | None:
@@ -176,12 +210,13 @@ class CheckInWorker:
 
     def __call__(self, element: Any) -> Any:
         x, *others = element if isinstance(element, tuple) else (element,)
-        if not isinstance(x, Mapping):
+        if not (isinstance(x, Mapping) or is_frame(x)):
             return element
+        x = input_arrays(self.columns, x)
         rows = check_model_input(self.columns, x, [self.target])
         taken = {}
         for name, (shape, dtype) in self.inputs.items():
-            values = np.asarray(x[name]).reshape(rows, *shape)
+            values = x[name].reshape(rows, *shape)
             taken[name] = values if values.dtype.kind in "OUST" else values.astype(dtype, copy=False)
         labels, *weights = others or [np.zeros((rows, 1), "float32")]
         return (taken, labels, *map(check_weights, weights))

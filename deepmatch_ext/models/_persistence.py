@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._version import __version__
 
 # Of the config in a model's file and of the description in a file of weights. A higher number is for what this version
@@ -38,6 +38,12 @@ def check_config(config: Mapping[str, Any], builders: Mapping[str, Callable[...,
     if unknown:
         known = f"be arguments of {config['builder']} in deepmatch_ext {__version__}"
         raise problem("The saved model's settings", known, f"also {sorted(unknown)}", _NEWER)
+
+
+def check_path(filepath: Any) -> None:
+    """Refuses what is no path, nor a file that is open."""
+    if not isinstance(filepath, str | os.PathLike) and not hasattr(filepath, "write"):
+        raise problem("`filepath`", "be a path", shown(filepath))
 
 
 @contextmanager

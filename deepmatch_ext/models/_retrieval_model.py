@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import json
+import operator
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +15,16 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, positive_int, problem
+from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, problem, shown
 from deepmatch_ext._compat import (
     KERAS_3,
     build_optimizer,
     check_loss,
+    check_metrics,
     check_optimizer,
     compilation_here,
     compilation_kept,
+    compile_as_saved,
     deserialize,
     eager_is_on,
     global_policy_name,
@@ -28,17 +34,21 @@ from deepmatch_ext._compat import (
     raw_variable,
     register,
     rename,
-    serialize,
+    require_eager,
     set_first_epoch,
     set_global_policy,
 )
-from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config
+from deepmatch_ext._frames import is_frame
+from deepmatch_ext._plain import plain_object
+from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config, input_names
 from deepmatch_ext.layers import own_objects
+from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._checking import (
     CheckedSequence,
     CheckInWorker,
     check_batch,
     check_batch_weights,
+    check_callbacks,
     check_class_weight,
     check_types,
     check_weights,
@@ -46,11 +56,20 @@ from deepmatch_ext.models._checking import (
     in_rows,
     number_of_batches,
 )
-from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches
-from deepmatch_ext.models._persistence import FORMAT, check_config, check_weights_file, describe_weights, whole_file
+from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches, without_autotuning
+from deepmatch_ext.models._input_arrays import dense_batch, input_arrays
+from deepmatch_ext.models._monitoring import agree_on_figures
+from deepmatch_ext.models._persistence import (
+    FORMAT,
+    check_config,
+    check_path,
+    check_weights_file,
+    describe_weights,
+    whole_file,
+)
 from deepmatch_ext.models._resuming import TrainingPlace
 from deepmatch_ext.models._towers import layer_name
-from deepmatch_ext.samplers import Sampler
+from deepmatch_ext.samplers import InBatchSampler, Sampler
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
 
@@ -126,6 +145,23 @@ class RetrievalModel(keras.Model):
     user_embedding = user_emb
     item_embedding = item_emb
 
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Keras's ``compile``. The optimizer is enough: the output is the loss of each example already.
+
+        Args:
+            optimizer: As in Keras, by name or an instance.
+            loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own.
+            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold what is your own.
+
+        Raises:
+            ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
+        """
+        given = inspect.signature(super().compile).bind(optimizer, loss, *args, **kwargs).arguments
+        check_loss(loss)
+        for name in ("metrics", "weighted_metrics"):
+            check_metrics(name, given.get(name))
+        super().compile(optimizer, sampledsoftmaxloss if loss is None else loss, *args, **kwargs)
+
     def fit(
         self,
         x: Any = None,
@@ -143,36 +179,50 @@ class RetrievalModel(keras.Model):
     ) -> Any:
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
 
+        ``x`` is name -> array, or whatever says the same: a pandas or polars DataFrame, an Arrow table, lists, ragged
+        tensors; or a dataset, generator or Sequence of batches of these. A history may come as lists of any length,
+        most recent first (tf.data's ``ragged_batch`` keeps them so): zeros are left out, each is cut after its first T
+        ids and padded with 0, and its length, if `x` does not have it, is counted.
+
         With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
         and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
         rows. (Without eager mode the order is Keras's.)
 
+        Callbacks such as EarlyStopping that monitor a figure of `deepmatch_ext.evaluation`'s callbacks stand behind
+        these; they need no ``mode``.
+
         Raises:
+            ImportError: ``x`` is a table other than pandas's, and pyarrow is not installed.
             ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
-                Datasets, generators and sequences are refused at the batch that is wrong.
+                Datasets, generators and sequences are refused at the batch that is wrong. Or callbacks don't agree on
+                a figure: one stands in front of what adds it, or has the contrary ``mode``.
         """
         leave_jit_off(self)
         check_optimizer(self)
-        check_loss(self)
         check_class_weight(class_weight)
+        check_callbacks(callbacks)
+        agree_on_figures(callbacks)
+        epochs = int_at_least("`epochs`", epochs, 0)
+        validation_split = number_between("`validation_split`", validation_split, 0, 1)
+        if not isinstance(shuffle, bool | np.bool_) and shuffle is not None:
+            one_of("`shuffle`", shuffle, ["batch"])
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-        if isinstance(validation_data, Mapping | pd.DataFrame):
+        if isinstance(validation_data, Mapping) or is_frame(validation_data):
             validation_data = (validation_data,)
         if isinstance(validation_data, list | tuple):
             held_out_size = (kwargs.pop("validation_batch_size", None) if eager_is_on() else None) or size
             validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
         elif validation_data is not None:
-            validation_data = self._checked(validation_data, None)[0]
+            validation_data = self._checked(validation_data, None, what="`validation_data`")[0]
         if rows is not None:
-            if shuffle not in (True, False, "batch"):
-                raise problem("`shuffle`", "be True, False or 'batch'", repr(shuffle))
             examples = _with_weights(x, y, sample_weight)
             if validation_split and validation_data is None:
                 rows, examples, held_out = _split_off(examples, rows, validation_split)
                 held_out_size = kwargs.pop("validation_batch_size", None) or size
                 validation_data = batches(held_out, len(held_out[1]), held_out_size)
+            self._check_negatives(min(rows, size))
             passes = -(-rows // size)
             place = self._training_place(kwargs.get("steps_per_epoch") or passes, kwargs, passes)
             order = functools.partial(_epoch_order, place, rows, size, shuffle == "batch") if shuffle else None
@@ -238,7 +288,6 @@ class RetrievalModel(keras.Model):
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_optimizer(self)
-        check_loss(self)
         x, y, _ = self._checked(x, y)
         build_optimizer(self)
         return super().train_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
@@ -249,27 +298,71 @@ class RetrievalModel(keras.Model):
         x, y, _ = self._checked(x, y)
         return super().test_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
-    def user_vectors(self, x: Mapping[str, Any], batch_size: int = 4096) -> np.ndarray:
+    def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
 
         Args:
-            x: name -> array of B rows; names that the user side does not read are left alone.
+            x: name -> array of B rows, or what else `fit` takes: a frame, lists, ragged tensors. Names that the user
+                side does not read are left alone. Or a finite ``tf.data.Dataset`` of batches of them, whose vectors
+                come in its order; a dataset that shuffles gives nobody that order.
             batch_size: Users encoded at a time; the vectors don't depend on it.
 
         Raises:
-            ValueError: An array can't be what its column says.
-        """
-        rows = self.check_user_input(x)
-        arrays = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.user_input}
-        return self._user_encoder.value(arrays, rows, positive_int("`batch_size`", batch_size))
+            ValueError: An array can't be what its column says, or a dataset never ends.
 
-    def check_user_input(self, x: Mapping[str, Any]) -> int:
-        """The number of rows in ``x``, user inputs by name.
+        With more users than fit into memory, take the vectors of a batch at a time, where the users' ids are at hand::
+
+            for k, batch in enumerate(dataset):
+                write_vectors(f"users-{k:05d}.parquet", batch["user_id"], model.user_vectors(batch))
+        """
+        size = positive_int("`batch_size`", batch_size)
+        if isinstance(x, tf.data.Dataset):
+            blocks = [self.user_vectors(batch, size) for batch in self._user_batches(x, size)]
+            return np.concatenate(blocks) if blocks else np.empty((0, *self.user_emb.shape[1:]), np.float32)
+        arrays = self.user_arrays(x)
+        return self._user_encoder.value(arrays, len(next(iter(arrays.values()))), size)
+
+    def user_arrays(self, x: Any) -> dict[str, np.ndarray]:
+        """name -> array (B, ...) of every user input in ``x``, in the shapes and types that `user_input` has.
+
+        Args:
+            x: As for `user_vectors`, but no dataset.
 
         Raises:
             ValueError: An array is missing or can't be what its column says.
+
+        Example:
+            >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+            >>> from deepmatch_ext import YoutubeDNN
+            >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 3, "mean", "len")
+            >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
+            >>> arrays = model.user_arrays({"hist_item": [[7, 5], [9, 8, 7, 6]]})
+            >>> arrays["hist_item"].tolist(), arrays["len"].tolist()
+            ([[7, 5, 0], [9, 8, 7]], [[2], [3]])
         """
-        return check_model_input(self._towers.user_columns, x)
+        if not (isinstance(x, Mapping) or is_frame(x)):
+            remedy = "Of other batches, take the vectors of each." if isinstance(x, Iterator) else ""
+            raise problem("`x`", "be user inputs by name, a frame or a tf.data.Dataset", type(x).__name__, remedy)
+        arrays = input_arrays(self._towers.user_columns, x)
+        check_model_input(self._towers.user_columns, arrays)
+        return {input_name(tensor): _as_input(arrays[input_name(tensor)], tensor) for tensor in self.user_input}
+
+    def _user_batches(self, dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        """The dataset's user inputs, dense and in batches of ``batch_size``."""
+        require_eager("`user_vectors` of a dataset")
+        spec, columns = dataset.element_spec, self._towers.user_columns
+        features = spec[0] if isinstance(spec, tuple) else spec
+        if not isinstance(features, Mapping):
+            raise problem("`x`", "give dictionaries of user inputs, or tuples of these and others", f"{spec}")
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise problem("`x`", "come to an end", "a dataset that repeats for ever")
+        check_types(columns, features)
+
+        def dense(*element: Any) -> dict[str, tf.Tensor]:
+            batch = dense_batch(columns, element[0])
+            return {name: batch[name] for name in input_names(columns)}
+
+        return without_autotuning(dataset.map(dense).rebatch(batch_size).prefetch(1))
 
     def item_vectors(self, batch_size: int = 65536) -> np.ndarray:
         """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.
@@ -325,6 +418,8 @@ class RetrievalModel(keras.Model):
         here, and writes in place. A process that is killed while it saves leaves a file with ``.tmp`` in its name,
         which may be deleted.
         """
+        check_path(filepath)
+        self.get_config()  # refuses what no file could hold, before anything is written
         with whole_file(filepath, overwrite) as path, compilation_kept(self):
             super().save(path, overwrite, *args, **kwargs)
             if path != filepath:
@@ -336,6 +431,7 @@ class RetrievalModel(keras.Model):
         Any name that ends in ``.h5`` will do. Keras 3 wants ``.weights.h5``; for another name it writes the older
         format, which its ``load_weights`` reads.
         """
+        check_path(filepath)
         name = str(filepath)
         if KERAS_3 and not args and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
             self.save(filepath, overwrite, include_optimizer=False)
@@ -352,13 +448,17 @@ class RetrievalModel(keras.Model):
             ValueError: The weights are another model's, or of a format that this version does not know.
             OSError: The file is damaged, or there is none.
         """
+        check_path(filepath)
         if not args and not kwargs.get("skip_mismatch") and not kwargs.get("by_name"):
             check_weights_file(filepath, self)
+        # Else Keras 3 asks for a package that reads other files.
+        if KERAS_3 and "://" not in str(filepath) and not os.path.exists(filepath):
+            raise FileNotFoundError(f"There is no file of weights {str(filepath)!r}.")
         return super().load_weights(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         frozen = [layer.name for layer in self.layers if not layer.trainable]
-        plain = {key: _to_plain(value) for key, value in self._builder_config.value.items()}
+        plain = {key: _to_plain(f"`{key}`", value) for key, value in self._builder_config.value.items()}
         return {"format": FORMAT, "name": self.name, "frozen": frozen, **plain}
 
     @classmethod
@@ -378,9 +478,16 @@ class RetrievalModel(keras.Model):
 
     def compile_from_config(self, config: Any) -> None:
         """Keras's ``compile_from_config``, for a file that any Keras has written."""
-        super().compile_from_config(compilation_here(config))
+        compile_as_saved(self, compilation_here(config))
 
-    def _checked(self, x: Any, y: Any, in_processes: bool = False) -> tuple[Any, Any, int | None]:
+    def _check_negatives(self, batch_size: int) -> None:
+        """Refuses batches of one where all negatives are the batch's own: the loss would always be 0."""
+        sampler = self.get_layer("candidates").sampler
+        if batch_size == 1 and isinstance(getattr(sampler, "sampler", sampler), InBatchSampler):
+            remedy = "Or take another sampler, or a MixedSampler around it."
+            raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
+
+    def _checked(self, x: Any, y: Any, in_processes: bool = False, what: str = "`x`") -> tuple[Any, Any, int | None]:
         """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
 
         The rows are None where ``x`` is not made of arrays, and without eager mode, where Keras feeds them itself.
@@ -389,22 +496,23 @@ class RetrievalModel(keras.Model):
             return self._checked_dataset(x), y, None
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
-        if x is None:
-            raise problem("`x`", "be a dictionary of arrays or a tf.data.Dataset", None)
-        if isinstance(x, pd.DataFrame):
-            x = {str(name): x[name].to_numpy() for name in x.columns}
-        if isinstance(x, Iterator):
-            return checked_batches(x, self._checked_batch), y, None
-        if isinstance(x, keras.utils.Sequence):
-            in_processes = in_processes or getattr(x, "use_multiprocessing", False)
-            return CheckedSequence(x, self._check_in_worker() if in_processes else self._checked_batch), y, None
-        if not isinstance(x, Mapping):
-            return x, y, None
+        if isinstance(x, _NO_BATCHES) or not hasattr(x, "__iter__"):
+            rule = "be a dictionary of arrays, a frame, a tf.data.Dataset, a generator or a Keras Sequence"
+            raise problem(what, rule, shown(x))
+        if not is_frame(x):
+            if isinstance(x, Iterator):
+                return checked_batches(x, self._checked_batch), y, None
+            if isinstance(x, keras.utils.Sequence):
+                in_processes = in_processes or getattr(x, "use_multiprocessing", False)
+                return CheckedSequence(x, self._check_in_worker() if in_processes else self._checked_batch), y, None
+            if not isinstance(x, Mapping):
+                return x, y, None
         target = self._towers.item_columns[0]
         assert isinstance(target, SparseColumn)
+        x = input_arrays(self._training_columns, x)
         rows = check_model_input(self._training_columns, x, [target.name])
         if target.vocabulary_path is not None and eager_is_on():
-            items = np.asarray(x[target.name])
+            items = x[target.name]
             unknown = items[np.asarray(self._is_unknown(tf.constant(items)))]
             if unknown.size:
                 got = f"{unknown.size} others, such as {unknown.flat[0]!r}"
@@ -414,7 +522,7 @@ class RetrievalModel(keras.Model):
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
-        x = {input_name(tensor): _array(x[input_name(tensor)], tensor) for tensor in self.inputs}
+        x = {input_name(tensor): _as_keras_input(x[input_name(tensor)], tensor) for tensor in self.inputs}
         y = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
         return x, y, rows if eager_is_on() else None
 
@@ -448,8 +556,9 @@ class RetrievalModel(keras.Model):
         dtypes = {input_name(tensor): tf.as_dtype(tensor.dtype) for tensor in self.inputs}
 
         def complete(*element: Any) -> tuple[Any, ...]:
-            rows = tf.shape(element[0][target.name])[0]
-            reshaped = {name: in_rows(element[0][name], name, shape, rows) for name, shape in shapes.items()}
+            dense = dense_batch(columns, element[0])
+            rows = tf.shape(dense[target.name])[0]
+            reshaped = {name: in_rows(dense[name], name, shape, rows) for name, shape in shapes.items()}
             batch = check_batch(columns, reshaped, [target.name])
             # Of another type, each would have Keras trace its functions anew.
             batch = {
@@ -471,6 +580,10 @@ class RetrievalModel(keras.Model):
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
         return tf.equal(self.get_layer(layer_name("hash", column.embedding_name))(items), 0)
+
+
+# What can be iterated, and is no sequence of batches.
+_NO_BATCHES = (str, bytes, list, tuple, set, range, type, np.ndarray, np.generic, tf.Tensor, tf.RaggedTensor, pd.Series)
 
 
 def _epoch_order(place: TrainingPlace, rows: int, batch_size: int, whole_batches: bool) -> np.ndarray:
@@ -507,13 +620,17 @@ def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
     return (x, y, weights)
 
 
-def _array(values: Any, tensor: Any) -> Any:
+def _as_input(array: np.ndarray, tensor: Any) -> np.ndarray:
     """Checked values in an input's rank and type; of another type, each would have Keras trace its functions anew."""
-    array = np.asarray(values)
     array = array.reshape(len(array), *tensor.shape[1:])
-    if array.dtype.kind not in "OUST":
-        return array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype, copy=False)
-    return tf.constant(array) if eager_is_on() else array  # Keras 3 refuses NumPy strings
+    if array.dtype.kind in "OUST":
+        return array
+    return array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype, copy=False)
+
+
+def _as_keras_input(array: np.ndarray, tensor: Any) -> Any:
+    array = _as_input(array, tensor)
+    return tf.constant(array) if array.dtype.kind in "OUST" and eager_is_on() else array  # Keras 3 refuses NumPy text
 
 
 own_objects["RetrievalModel"] = RetrievalModel
@@ -526,34 +643,39 @@ class _Untracked:
     value: Any
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(what: str, value: Any) -> Any:
     """Builder arguments as JSON can hold them; refuses what no name stands for."""
     if isinstance(value, Mapping):
-        return {key: _to_plain(item) for key, item in value.items()}
+        return {key: _to_plain(f"`{key}`", item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_plain(item) for item in value]
+        return [_to_plain(what, item) for item in value]
     if isinstance(value, Column):
         return column_config(value)
     if isinstance(value, Sampler):
-        return value.get_config()
+        return _plain_settings(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, type):  # a layer's class stands for its defaults
         value = value()
     if isinstance(value, keras.layers.Layer):
-        return {"keras_layer": keras.layers.serialize(value)}
-    if callable(value):
-        if getattr(value, "__name__", "") == "<lambda>":
-            raise problem(
-                "An activation", "have a name if the model is to be saved", "a lambda", "Use a registered def."
-            )
-        return {"keras_object": serialize(value)}
-    return value
+        return {"keras_layer": plain_object(what, value, "layers")}
+    return {"keras_object": plain_object(what, value)} if callable(value) else value
+
+
+def _plain_settings(sampler: Sampler) -> Any:
+    settings = sampler.get_config()
+    try:
+        json.dumps(settings, default=operator.methodcaller("item"))  # NumPy's numbers
+    except (AttributeError, TypeError, ValueError):
+        what = f"`get_config` of the sampler {type(sampler).__name__}"
+        remedy = "Counts and the like are its `state`, which is saved with the weights."
+        raise problem(what, "give numbers, text and lists of them", repr(settings), remedy) from None
+    return settings
 
 
 def _from_plain(value: Any) -> Any:
     if isinstance(value, Mapping) and "keras_layer" in value:
-        return keras.layers.deserialize(value["keras_layer"])
+        return deserialize(value["keras_layer"], "layers")
     if isinstance(value, Mapping) and "keras_object" in value:
         return deserialize(value["keras_object"])
     return value

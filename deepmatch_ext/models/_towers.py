@@ -23,6 +23,7 @@ from deepmatch_ext.layers import (
     EmbeddingTable,
     HashIds,
     HistoryDropout,
+    HistoryItems,
     JaggedIds,
     JaggedPooling,
     PaddingMask,
@@ -86,18 +87,26 @@ class Tables:
             )
         return self._hashes[name](values)
 
+    def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> Any:
+        """A history's input as row numbers of its table, (B, T), up to its length if it has one."""
+        ids = self.ids(column.sparsefeat, inputs[column.name])
+        if column.length_name is None:
+            return ids
+        return HistoryItems(name=layer_name("items", column.name))([ids, inputs[column.length_name]])
+
     def rows(self, column: SparseColumn, ids: Any) -> Any:
         """The rows of ``ids``: their shape + (D,)."""
         return self._tables[column.embedding_name](ids)
 
 
 def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
-    """The columns' inputs, with row numbers of the tables in place of ids that are hashed."""
+    """The columns' inputs, ids that are hashed as row numbers of their tables, and histories up to their lengths."""
     ready = {name: inputs[name] for name in input_names(columns)}
     for column in columns:
-        if not isinstance(column, DenseColumn):
-            sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
-            ready[column.name] = tables.ids(sparse, inputs[column.name])
+        if isinstance(column, SequenceColumn):
+            ready[column.name] = tables.history(column, inputs)
+        elif isinstance(column, SparseColumn):
+            ready[column.name] = tables.ids(column, inputs[column.name])
     return ready
 
 
@@ -112,11 +121,8 @@ def with_history_dropout(
             names += [name for name in (column.name, column.weight_name) if name is not None]
     left = dict(inputs)
     for length, names in groups.items():
-        has_lengths = isinstance(length, str)
-        names = [length, *names] if has_lengths else names
-        dropout = HistoryDropout(
-            rate, derived_seed(seed, "history", names[0]), has_lengths, name=layer_name("history_dropout", names[0])
-        )
+        of = length if isinstance(length, str) else names[0]
+        dropout = HistoryDropout(rate, derived_seed(seed, "history", of), name=layer_name("history_dropout", of))
         left.update(zip(names, dropout([left[name] for name in names]), strict=True))
     return left
 
@@ -217,15 +223,14 @@ class Tower:
     def _pooled_history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> list[Any]:
         """The history pooled in each of its combiner's ways, (B, D) each."""
         ids = inputs[column.name]
-        lengths = None if column.length_name is None else inputs[column.length_name]
         if column.weight_name is not None:
             # Each position's embedding times its weight, which takes (B, T, D).
-            valid = self._layer(PaddingMask, "mask", column.name)(ids) if lengths is None else lengths
+            valid = self._layer(PaddingMask, "mask", column.name)(ids)
             weighting = self._layer(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
             rows = weighting([self._tables.rows(column.sparsefeat, ids), valid, inputs[column.weight_name]])
             pooling_layer, read = SequenceMaskPooling, [rows, valid]
         else:
-            jagged = self._layer(JaggedIds, "ids", column.name)(ids if lengths is None else [ids, lengths])
+            jagged = self._layer(JaggedIds, "ids", column.name)(ids)
             pooling_layer, read = JaggedPooling, [self._tables.rows(column.sparsefeat, jagged[0]), *jagged[1:]]
         return [
             self._layer(pooling_layer, "pooled", column.name, place, **pooling)(read)

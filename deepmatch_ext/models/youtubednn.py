@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, number_between, positive_int, positive_number, problem
+from deepmatch_ext._checks import (
+    as_flag,
+    int_at_least,
+    no_duplicates,
+    number_between,
+    positive_int,
+    problem,
+    shown,
+)
 from deepmatch_ext._compat import require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, ItemCatalogue, KnownItems, L2Normalization
-from deepmatch_ext.layers.softmax import default_sampler
+from deepmatch_ext.layers.activation import check_activation
+from deepmatch_ext.layers.softmax import checked_temperature, default_sampler
 from deepmatch_ext.models._catalogue import catalogue_shapes, read_catalogue
 from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers, builder
 from deepmatch_ext.models._towers import Tables, Tower, derived_seed, row_ids, with_history_dropout
@@ -80,8 +89,10 @@ def YoutubeDNN(
         loss: What is made of the logits: ``softmax`` (sampled softmax), ``bpr`` or ``gbce``, as `CandidateLoss` says.
         gbce_t: The calibration of ``gbce``, in [0, 1].
         item_features: With several item columns: their values by item id, as the model keeps them for positives and
-            negatives. A DataFrame whose index is the item id (a history's column holds lists; what is missing is 0), or
-            name -> array (V, ...), row k for item id k. Training reads the item id alone.
+            negatives. A pandas DataFrame whose index is the item id; a polars DataFrame or Arrow table with the ids in
+            the column of the item's name; or name -> array (V, ...), row k for item id k. What belongs to a
+            ``VarLenSparseFeat`` may be lists of any length; items that a frame leaves out have 0. Training reads the
+            item id alone.
         item_dnn_hidden_units: Units of the item tower's dense layers, the last of them the size of the vectors. None:
             no layer for the id alone, else one of the id's ``embedding_dim``.
         item_id_dropout: With several item columns: the share of items that are encoded from their features alone
@@ -131,7 +142,10 @@ def YoutubeDNN(
     item_units = _units("`item_dnn_hidden_units`", item_dnn_hidden_units)
     dim = item_units[-1] if item_units else item.embedding_dim
     hidden_units = _units("`user_dnn_hidden_units`", (dim,) if user_dnn_hidden_units is None else user_dnn_hidden_units)
-    temperature = positive_number("`temperature`", temperature)
+    check_ids, dnn_use_bn = as_flag("`check_ids`", check_ids), as_flag("`dnn_use_bn`", dnn_use_bn)
+    check_activation("`dnn_activation`", dnn_activation)
+    check_activation("`output_activation`", output_activation)
+    temperature = checked_temperature(temperature)
     dropout = number_between("`dnn_dropout`", dnn_dropout, 0, 1)
     history_dropout = number_between("`history_dropout`", history_dropout, 0, 1)
     item_id_dropout = number_between("`item_id_dropout`", item_id_dropout, 0, 1)
@@ -154,7 +168,7 @@ def YoutubeDNN(
     # events stay near where larger ones were drawn. With hidden layers small tables do worse. See "What the defaults
     # rest on" in benchmarks/README.md.
     stddev = 0.05 if len(hidden_units) > 1 else 0.01
-    tables = Tables([*user_columns, *item_columns], l2_reg_embedding, seed, bool(check_ids), stddev)
+    tables = Tables([*user_columns, *item_columns], l2_reg_embedding, seed, check_ids, stddev)
     tables.keep_padding(item.embedding_name)
     unit_length = L2Normalization(name="unit_length")
     dense_settings = (dnn_activation, output_activation, dnn_use_bn, l2_reg_dnn, dropout, seed, item.embedding_name)
@@ -192,7 +206,7 @@ def YoutubeDNN(
         "item_feature_columns": item_columns,
         "user_dnn_hidden_units": hidden_units,
         "dnn_activation": dnn_activation,
-        "dnn_use_bn": bool(dnn_use_bn),
+        "dnn_use_bn": dnn_use_bn,
         "l2_reg_dnn": l2_reg_dnn,
         "l2_reg_embedding": l2_reg_embedding,
         "dnn_dropout": dropout,
@@ -206,7 +220,7 @@ def YoutubeDNN(
         "item_dnn_hidden_units": item_units,
         "item_id_dropout": item_id_dropout,
         "history_dropout": history_dropout,
-        "check_ids": bool(check_ids),
+        "check_ids": check_ids,
     }
     towers = Towers(
         user_input, user_emb, item_input, item_emb, unit_length(encode(item_id)), user_columns, item_columns
@@ -243,13 +257,14 @@ def _item_encoder(
         )
     if item_features is None:
         raise problem("`item_features`", "be given where several columns describe the item", None)
+    shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
     values = None
     if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
-        arrays = read_catalogue(described_by, item_features, item.vocabulary_size)
+        arrays = read_catalogue(item.name, described_by, item_features, item.vocabulary_size)
         # Keras 3 takes no NumPy strings.
         tensors = {name: tf.constant(a) if a.dtype.kind in "OUS" else a for name, a in arrays.items()}
-        values = {name: np.asarray(rows) for name, rows in row_ids(described_by, tensors, tables).items()}
-    shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
+        rows = row_ids(described_by, tensors, tables)
+        values = {name: np.asarray(rows[name]) for name in shapes}
     catalogue = ItemCatalogue(shapes, item.vocabulary_size, values, name="catalogue")
     known = KnownItems(item.vocabulary_size, id_dropout, derived_seed(seed, "known"), name="known_items")
 
@@ -272,7 +287,7 @@ def _without(columns: list[Column], names: Sequence[str]) -> list[Column]:
 def _units(what: str, units: Any) -> tuple[int, ...]:
     if not isinstance(units, list | tuple):
         older = "DeepMatch's older versions had `num_sampled` in this place; give it by its name."
-        raise problem(what, "be a list of integers", units, older if isinstance(units, int) else "")
+        raise problem(what, "be a list of integers", shown(units), older if isinstance(units, int) else "")
     return tuple(positive_int(f"Every element of {what}", each) for each in units)
 
 

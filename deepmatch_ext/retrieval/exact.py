@@ -43,7 +43,7 @@ def top_n(
 
     Returns:
         ``(ids, scores)``: (B, N) int64 and (B, N) float32. Where fewer than ``n`` items are left for a user, the rest
-        of the row is id 0 with score -inf.
+        of the row is id 0 with score -inf; `IdMap.decode` takes such rows.
 
     Raises:
         ValueError: The vectors are not finite or their shapes do not fit, ``n`` is out of 1..V-1, or ``exclude`` is
@@ -271,6 +271,14 @@ def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray,
 
 
 _AXES = {2: ("row", "column"), 3: ("row", "vector", "column")}
+
+
+def seen_rows(seen: Seen, rows: np.ndarray) -> Seen:
+    """The given rows, in their order."""
+    indptr, items = seen
+    lengths = np.diff(indptr)[rows]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return ends, items[np.repeat(indptr[rows] - ends[:-1], lengths) + np.arange(ends[-1])]
 
 
 def seen_pairs(seen: Seen, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,19 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._checks import missing_extra, positive_int, problem
 from deepmatch_ext.retrieval.exact import Seen, seen_pairs
-from deepmatch_ext.retrieval.files import Write
-from deepmatch_ext.retrieval.index import VectorIndex, best_first
+from deepmatch_ext.retrieval.files import Write, check_record
+from deepmatch_ext.retrieval.index import VectorIndex, best_first, compiled_best_rows, spare
 
 # Candidates held at once: rows and scores of 12 bytes each, and their sorting.
 _BLOCK = 2**22
+# Vectors taken out of FAISS at once, where all of them are looked at.
+_ROWS_AT_ONCE = 65536
+# Where too few items are found in IVF's lists, these times as many are read.
+_WIDER = (1, 4, 16, 64)
 # From so many items on, a graph's vectors are laid out by neighbourhood: fewer lie in the processor's cache anyway.
 _MANY = 2**15
 
 
 class FaissIndex(VectorIndex):
-    """An index of the FAISS library: `pip install 'deepmatch_ext[faiss]'`.
+    """An index of the FAISS library, which the extra ``faiss`` brings.
 
     Johnson et al., "Billion-scale similarity search with GPUs" (2017), and for HNSW Malkov and Yashunin, "Efficient and
     robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs" (2016).
@@ -43,7 +47,8 @@ class FaissIndex(VectorIndex):
         metric: "inner_product" or "cosine".
         effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as it
             returns), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default
-            128 candidates, or a 64th of the lists.
+            128 candidates, or a 64th of the lists. Where these don't have the ``n`` items that a search asks for, it
+            looks at more, and at all in the end: where items are left, they are found.
 
     Attributes:
         effort: As given; it may be set anew at any time. None where everything is looked at.
@@ -160,24 +165,35 @@ class FaissIndex(VectorIndex):
         self._set_rows(np.concatenate([np.where(old, -1, self._row_of), rows]))
 
     def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+        seen = None if seen is None else _distinct(seen, len(self))
+        rows, scores = self._unseen(vectors, n, seen, 1)
+        wanted = np.minimum(n, len(self) - (0 if seen is None else np.diff(seen[0])))
+        for wider in [*(_WIDER[1:] if self._family == "IVF" else []), None]:
+            few = np.flatnonzero(np.count_nonzero(rows >= 0, axis=1) < wanted)
+            if not few.size:
+                break
+            of_few = None if seen is None else _of_users(seen, few)
+            rows[few], scores[few] = self._unseen(vectors[few], n, of_few, wider)
+        return rows, scores
+
+    def _unseen(
+        self, vectors: np.ndarray, n: int, seen: Seen | None, wider: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is found with ``wider`` times the effort, or where that is None among all items, less what was seen."""
         if seen is None:
-            return self._found(vectors, n)
+            return self._found(vectors, n, wider)
         rows = np.full((len(vectors), n), -1)
         scores = np.full((len(vectors), n), -np.inf, np.float32)
-        counts = np.diff(seen[0])
-        # Of n + s items, n are left whatever s items have been seen. Users with like numbers of them go together, so
-        # that a few who have seen much don't make it slow for all.
-        more = np.where(counts, 2 ** np.ceil(np.log2(np.maximum(counts, 1))), 0).astype(np.int64)
+        # Of n + s items, n are left whatever s items have been seen.
+        more = spare(np.diff(seen[0]))
         for extra in np.unique(more):
             group = np.flatnonzero(more == extra)
             k = min(n + int(extra), len(self))
             for start in range(0, len(group), max(_BLOCK // k, 1)):
                 users = group[start : start + max(_BLOCK // k, 1)]
-                found, found_scores = self._found(vectors[users], k)
+                found, found_scores = self._found(vectors[users], k, wider)
                 if extra:
-                    indptr = np.concatenate([[0], np.cumsum(counts[users])])
-                    items = np.concatenate([seen[1][seen[0][user] : seen[0][user + 1]] for user in users])
-                    owners, items = seen_pairs((indptr, items), 0, len(users))
+                    owners, items = seen_pairs(_of_users(seen, users), 0, len(users))
                     key = np.arange(len(users))[:, None] * len(self)
                     found[np.isin(found + key, items + owners * len(self)) & (found >= 0)] = -1
                     found_scores[found < 0] = -np.inf
@@ -185,15 +201,29 @@ class FaissIndex(VectorIndex):
                 rows[users], scores[users] = found, found_scores
         return rows, scores
 
-    def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _found(self, vectors: np.ndarray, k: int, wider: int | None) -> tuple[np.ndarray, np.ndarray]:
         """What FAISS finds, best first. Where a user is alone, each call here counts: the graph takes half a ms."""
-        scores, found = self._index.search(np.ascontiguousarray(vectors), k, params=self._parameters(k))
+        if wider is None:
+            return self._among_all(vectors, k)
+        scores, found = self._index.search(np.ascontiguousarray(vectors), k, params=self._parameters(k, wider))
         rows, missing = self._row_of[found], found < 0  # -1 is some row: there is at least one
         if missing.any():
             rows[missing], scores[missing] = -1, -np.inf
         return rows, scores
 
-    def _parameters(self, k: int) -> Any:
+    def _among_all(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The best of all vectors that are held: a graph has parts that nothing leads to, around equal vectors say."""
+        rows, scores = np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
+        for start in range(0, len(self._row_of), _ROWS_AT_ONCE):
+            row_of = self._row_of[start : start + _ROWS_AT_ONCE]
+            current = row_of >= 0
+            held = self._index.reconstruct_n(start, len(row_of))[current]
+            best, best_scores = compiled_best_rows(vectors, held, min(k, len(held)))
+            rows = np.concatenate([rows, row_of[current][best]], axis=1)
+            rows, scores = best_first(rows, np.concatenate([scores, best_scores], axis=1), k)
+        return rows, scores
+
+    def _parameters(self, k: int, wider: int) -> Any:
         faiss = _faiss()
         options = {} if self._selector is None else {"sel": self._selector}
         refined = self._searched is not self._index
@@ -201,9 +231,12 @@ class FaissIndex(VectorIndex):
         candidates = 4 * k + 100 if refined else k
         parameters = None
         if self._family == "HNSW":
-            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort or 0, candidates), **options)
+            # Replaced vectors are candidates, too, and aren't returned.
+            width = max(self.effort or 0, candidates) * len(self._row_of) // len(self)
+            parameters = faiss.SearchParametersHNSW(efSearch=min(width, len(self._row_of)), **options)
         elif self._family == "IVF":
-            parameters = faiss.SearchParametersIVF(nprobe=self.effort, **options)
+            width = min((self.effort or 1) * wider, self._searched.nlist)
+            parameters = faiss.SearchParametersIVF(nprobe=width, **options)
         if refined:
             return faiss.IndexRefineSearchParameters(k_factor=candidates / k, base_index_params=parameters)
         return parameters
@@ -221,14 +254,33 @@ class FaissIndex(VectorIndex):
             "rows.npy": lambda path: np.save(path, row_of, allow_pickle=False),
         }
 
-    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
-        self.factory, self._effort = settings["factory"], settings["effort"]
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
+        check_record("the settings", settings, {"factory": str})
+        self.factory, self.effort = settings["factory"], settings["effort"]
         self._adopt(_faiss().read_index(str(files["index.faiss"])))
-        self._set_rows(np.load(files["rows.npy"], allow_pickle=False))
+        rows = np.load(files["rows.npy"], allow_pickle=False)
+        current = np.sort(rows[rows >= 0])
+        if len(rows) != self._index.ntotal or (current != np.arange(len(current))).any():
+            raise problem("the rows", "be those of the vectors", f"{len(rows)} for {self._index.ntotal}")
+        self._set_rows(rows)
+        return len(current), self._index.d
 
     @staticmethod
     def _versions() -> dict[str, str]:
         return {"faiss": _faiss().__version__}
+
+
+def _distinct(seen: Seen, count: int) -> Seen:
+    """Without repeats, given rows below ``count``."""
+    users, rows = seen_pairs(seen, 0, len(seen[0]) - 1)
+    users, rows = np.divmod(np.unique(users * count + rows), count)
+    return np.searchsorted(users, np.arange(len(seen[0]))), rows
+
+
+def _of_users(seen: Seen, users: np.ndarray) -> Seen:
+    indptr, rows = seen
+    parts = [rows[indptr[user] : indptr[user + 1]] for user in users]
+    return np.concatenate([[0], np.cumsum([len(part) for part in parts])]), np.concatenate(parts)
 
 
 def _by_neighbourhood(vectors: np.ndarray) -> np.ndarray:
@@ -262,5 +314,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise ImportError("FaissIndex needs FAISS: pip install 'deepmatch_ext[faiss]'") from error
+        raise missing_extra("FaissIndex", "faiss-cpu", "faiss") from error
     return faiss

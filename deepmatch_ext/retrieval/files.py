@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -16,18 +17,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import one_of, problem
+from deepmatch_ext._checks import as_path, listing, missing_extra, one_of, problem, shown
+from deepmatch_ext._frames import columns_of
+from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.exact import check_floats
-from deepmatch_ext.retrieval.ids import raw_ids, require_unique
+from deepmatch_ext.retrieval.ids import fits, raw_ids, require_unique
 
 METRICS = ("inner_product", "cosine")
+ID_TYPES = ("string", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
 
 _FORMAT = "deepmatch_ext index"
 _VERSION = 1
 _MANIFEST = "manifest.json"
 _OURS = re.compile(r"[a-z.]+-[0-9a-f]{12}(\.[a-z]+)?")  # a name that is used once
 _PARQUET_KEY = b"deepmatch_ext"
+# What a manifest has to say of an index, and of what type.
+_ENTRIES: dict[str, type | tuple[str, ...]] = {
+    "kind": str,
+    "metric": METRICS,
+    "dimension": int,
+    "count": int,
+    "ids": ID_TYPES,
+    "settings": dict,
+    "files": dict,
+}
 
 Write = Callable[[Path], None]
 """Writes one file at the path that it is given."""
@@ -44,7 +58,7 @@ def write_folder(folder: str | os.PathLike[str], manifest: Mapping[str, Any], fi
         ValueError: ``folder`` is something else than an index.
         OSError: It can't be written. What was there before is there still.
     """
-    folder = Path(folder)
+    folder = as_path("`folder`", folder)
     if folder.exists():
         if not folder.is_dir():
             raise problem(f"folder {str(folder)!r}", "be a folder or not exist yet", "a file")
@@ -104,7 +118,7 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     Raises:
         ValueError: ``folder`` is no index, or it is damaged: what is wrong with it.
     """
-    folder = Path(folder)
+    folder = as_path("`folder`", folder)
     manifest = _read_manifest(folder)
     while True:
         try:
@@ -122,18 +136,52 @@ def _read_manifest(folder: Path, remedy: str = "") -> dict[str, Any]:
         raise problem(what, rule, "a file" if folder.exists() else "no such folder", remedy)
     try:
         content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        checksum = content.pop("sha256", None) if isinstance(content, dict) else None
+        is_whole = checksum == _content_digest(content)
     except FileNotFoundError:
         raise problem(what, rule, f"a folder without {_MANIFEST}", remedy) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise problem(what, rule, f"a {_MANIFEST} that can't be read ({type(error).__name__})", remedy) from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise problem(what, rule, f"a {_MANIFEST} of something else", remedy)
     if content.get("format_version") != _VERSION:
         version = f"format version {content.get('format_version')!r}"
         raise problem(what, f"be of format version {_VERSION}", version, "It needs another version of deepmatch_ext.")
-    if content.pop("sha256", None) != _content_digest(content):
+    if not is_whole:
         raise problem(what, "have the manifest that was written", "one whose checksum is wrong: it is damaged")
+    # What follows, only a manifest that was written by hand has not.
+    manifest = f"the manifest of {what}"
+    check_record(manifest, content, _ENTRIES)
+    for name, entry in content["files"].items():
+        check_record(f"{manifest} on {name!r}", entry, {"file": str, "bytes": int, "sha256": str})
+        if not _OURS.fullmatch(entry["file"]):
+            raise problem(f"{manifest} on {name!r}", "name a file as save() does", repr(entry["file"]))
     return content
+
+
+def read_record(what: str, text: str | bytes, expected: Mapping[str, type | tuple[str, ...]]) -> dict[str, Any]:
+    """JSON as `check_record` takes it."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise problem(what, "be JSON", f"what can't be read ({type(error).__name__})") from None
+    check_record(what, record, expected)
+    return record
+
+
+def check_record(what: str, record: Any, expected: Mapping[str, type | tuple[str, ...]]) -> None:
+    """Refuses what is no dictionary, or lacks one of the entries: each of a type, or one of some strings."""
+    if not isinstance(record, dict):
+        raise problem(what, "be a dictionary", type(record).__name__)
+    for name, kind in expected.items():
+        value = record.get(name)
+        if isinstance(kind, tuple) and value not in kind:
+            rule = "be one of " + ", ".join(map(repr, kind))
+        elif isinstance(kind, type) and type(value) is not kind:  # True is no int
+            rule = f"be of type {kind.__name__}"
+        else:
+            continue
+        raise problem(f"{name!r} in {what}", rule, reprlib.repr(value) if name in record else "none")
 
 
 def _checked(folder: Path, entry: Mapping[str, Any]) -> Path:
@@ -182,7 +230,12 @@ def write_ids(path: Path, ids: np.ndarray) -> None:
 
 
 def read_ids(path: Path, dtype: str) -> np.ndarray:
-    return np.array(json.loads(path.read_text(encoding="ascii")), object if dtype == "string" else dtype)
+    """What `write_ids` wrote, in a type of ``ID_TYPES``."""
+    ids = raw_ids("the ids", json.loads(path.read_text(encoding="ascii")))
+    if (ids.dtype == object) != (dtype == "string") or (dtype != "string" and not fits(ids, np.dtype(dtype)).all()):
+        raise problem("the ids", f"be of type {dtype}", listing(ids))
+    require_unique("the ids", ids)
+    return ids if dtype == "string" else ids.astype(dtype)
 
 
 # Parquet.
@@ -211,7 +264,7 @@ def write_vectors(
     vectors: Any,
     *,
     metric: str = "inner_product",
-    metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+    metadata: Any = None,
 ) -> None:
     """Writes vectors to a Parquet file for any program to read: columns ``id``, ``vector``, and those of ``metadata``.
 
@@ -222,11 +275,13 @@ def write_vectors(
         ids: (V,) unique integers or strings.
         vectors: (V, D), taken as float32.
         metric: What the vectors are to be compared by, "inner_product" or "cosine"; it is recorded in the file.
-        metadata: Columns of V values each, row by row with the ids.
+        metadata: Columns of V values each, row by row with the ids: a pandas or polars DataFrame, an Arrow table, or a
+            dictionary.
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: Ids are repeated, vectors are not finite, lengths differ, or a column is named ``id`` or ``vector``.
+        ValueError: Ids are repeated or empty strings, vectors are not finite, lengths differ, or a column is named
+            ``id`` or ``vector``.
 
     Example:
         >>> import tempfile
@@ -237,7 +292,9 @@ def write_vectors(
         (['tea', 'milk'], 'inner_product', [3.5, 1.2])
     """
     arrow, parquet = _pyarrow("write_vectors()")
-    path, metric = Path(path), one_of("`metric`", metric, METRICS)
+    path, metric = as_path("`path`", path), one_of("`metric`", metric, METRICS)
+    if path.is_dir():
+        raise problem(f"file {str(path)!r}", "be a file or not exist yet", "a folder")
     ids, vectors = check_items(ids, vectors)
     columns = {
         "id": arrow.array(ids, arrow.string() if ids.dtype == object else None),
@@ -245,15 +302,15 @@ def write_vectors(
             arrow.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]
         ),
     }
-    given: Any = {} if metadata is None else metadata
-    for name in given:
-        values = given[name]
-        if str(name) in columns or isinstance(values, pd.DataFrame):  # a frame gives all its columns of one name
+    for name, values in columns_of("`metadata`", {} if metadata is None else metadata).items():
+        if str(name) in columns:
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
+        if not hasattr(values, "__len__") or isinstance(values, str | bytes) or getattr(values, "ndim", 1) == 0:
+            raise problem(f"`metadata` {name!r}", "be a column of values", shown(values))
         if len(values) != len(ids):
             raise problem(f"`metadata` {name!r}", f"have {len(ids)} values, one for each id", f"{len(values)}")
         try:
-            columns[str(name)] = arrow.array(values, from_pandas=True)
+            columns[str(name)] = _arrow_column(arrow, values)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError, OverflowError) as error:
             raise problem(f"`metadata` {name!r}", "be of one type that Parquet knows", _line(error)) from None
     about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[1], "count": len(ids)}
@@ -278,36 +335,59 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or another program wrote it: what is wrong with it.
     """
+    path = as_path("`path`", path)
     arrow, parquet = _pyarrow("read_vectors()")
     what = f"file {str(path)!r}"
     try:
         # Of a file that is open, a failure is never mistaken for one of finding it.
         with open(path, "rb") as file, parquet.ParquetFile(file, page_checksum_verification=True) as opened:
-            about = json.loads((opened.schema_arrow.metadata or {}).get(_PARQUET_KEY, b"null"))
-            if about is None:
-                remedy = "Read others with pyarrow.parquet, and give their ids, vectors and metric to the index."
-                raise problem(what, "be one that write_vectors() wrote", "another Parquet file", remedy)
-            table = opened.read()
+            text = (opened.schema_arrow.metadata or {}).get(_PARQUET_KEY)
+            table: Any = None if text is None else opened.read()
     except FileNotFoundError:
         raise
     except (arrow.ArrowException, OSError) as error:
         raise problem(what, "be a Parquet file that is whole", _line(error)) from None
+    if text is None:
+        remedy = "Read others with pyarrow.parquet, and give their ids, vectors and metric to the index."
+        raise problem(what, "be one that write_vectors() wrote", "another Parquet file", remedy)
+    about = read_record(f"the metadata of {what}", text, {"format_version": int})
     if about["format_version"] != _VERSION:
         version = f"format version {about['format_version']!r}"
         raise problem(what, f"be of format version {_VERSION}", version, "It needs another version of deepmatch_ext.")
+    check_record(f"the metadata of {what}", about, {"metric": METRICS, "dimension": int, "count": int})
     if len(table) != about["count"]:
         raise problem(what, f"have {about['count']} rows, as it says", f"{len(table)}")
+    is_type, names = arrow.types, table.schema.names
+    ids, each = (table.schema.field(name).type if names.count(name) == 1 else None for name in ("id", "vector"))
+    if ids is None or not (is_type.is_integer(ids) or is_type.is_string(ids)):
+        raise problem(what, "have one column 'id' of integers or strings", str(ids))
+    shape = (each.value_type, each.list_size) if each is not None and is_type.is_fixed_size_list(each) else None
+    if shape != (arrow.float32(), about["dimension"]):
+        raise problem(what, f"have one column 'vector' of {about['dimension']} float32", str(each))
     column = table.column("vector").combine_chunks()
+    if table.column("id").null_count or column.null_count or column.flatten().null_count:
+        raise problem(what, "have no null in the columns 'id' and 'vector'", "some")
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), about["dimension"])
     metadata = table.drop_columns(["id", "vector"]).to_pandas()
     return Vectors(table.column("id").to_numpy(), vectors, about["metric"], metadata)
 
 
+def _arrow_column(arrow: Any, values: Any) -> Any:
+    if hasattr(values, "__arrow_c_stream__") and not isinstance(values, pd.Series):
+        values = arrow.chunked_array(values)
+    if isinstance(values, arrow.Array | arrow.ChunkedArray):
+        if "_view" not in str(values.type):
+            return values
+        values = values.to_pylist()  # text as polars has it, which older versions can't write
+    return arrow.array(values, from_pandas=True)
+
+
 def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (V,), unique, and finite vectors (V, D) in float32, V at least 1."""
+    """Ids (V,), unique and each an item's, and finite vectors (V, D) in float32, V at least 1."""
     ids = raw_ids("`ids`", ids)
     if not len(ids):
         raise problem("`ids`", "hold at least one id", "none")
+    no_item("`ids`", ids)  # refuses ids that leave nothing to stand where there is no item
     vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
     if len(vectors) != len(ids):
         raise problem("`vectors`", f"have a row for each of the {len(ids)} ids", f"shape {vectors.shape}")
@@ -324,5 +404,5 @@ def _pyarrow(what: str) -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise ImportError(f"{what} needs pyarrow: pip install 'deepmatch_ext[parquet]'") from error
+        raise missing_extra(what, "pyarrow", "parquet") from error
     return pyarrow, pyarrow.parquet

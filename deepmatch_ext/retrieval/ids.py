@@ -9,18 +9,19 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import listing, problem
+from deepmatch_ext._frames import as_array
+from deepmatch_ext._no_item import no_item
 
 
 def raw_ids(what: str, values: Any) -> np.ndarray:
     """``values`` as a new array of integers of their own type, or of objects that are all ``str``: (V,)."""
-    # np.array(["a", None]) would make strings of both.
-    array = np.asarray(values) if hasattr(values, "dtype") else np.array(list(values), dtype=object)
+    array = as_array(values)
     if array.ndim != 1:
         raise problem(what, "be one-dimensional", f"shape {array.shape}")
     if not array.size:  # NumPy makes an empty list a float array
         return np.empty(0, np.int64)
     if array.dtype.kind in "iu":
-        return array.copy()
+        return array.astype(array.dtype.newbyteorder("="))  # pandas takes the machine's order of bytes alone
     kind = "string" if array.dtype.kind in "UT" else pd.api.types.infer_dtype(array, skipna=False)
     if kind == "string":
         return np.array(array.tolist(), dtype=object)
@@ -44,11 +45,15 @@ class Ids:
 
     Args:
         values: (V,) as `raw_ids` gives them, unique.
+
+    Attributes:
+        no_item: What stands in the place of an id where there is no item.
     """
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
         self.values.setflags(write=False)
+        self.no_item = no_item("`ids`", values)
 
     @property
     def dtype(self) -> str:
@@ -64,15 +69,15 @@ class Ids:
         if self.values.dtype == object:
             return self._lookup.get_indexer(_index(ids))
         # pandas would compare a mixture of signed and unsigned as floats.
-        fits = _within(ids, self.values.dtype)
-        rows = self._lookup.get_indexer(_index(np.where(fits, ids, ids.dtype.type(0)).astype(self.values.dtype)))
-        return np.where(fits, rows, -1)
+        able = fits(ids, self.values.dtype)
+        rows = self._lookup.get_indexer(_index(np.where(able, ids, ids.dtype.type(0)).astype(self.values.dtype)))
+        return np.where(able, rows, -1)
 
     def joined(self, what: str, ids: np.ndarray) -> Ids:
         """These and further ids behind them, which none of these may be."""
         self._require_kind(what, ids)
-        if self.values.dtype != object and not _within(ids, self.values.dtype).all():
-            wrong = ids[~_within(ids, self.values.dtype)]
+        if self.values.dtype != object and not fits(ids, self.values.dtype).all():
+            wrong = ids[~fits(ids, self.values.dtype)]
             raise problem(what, f"fit in {self.values.dtype}, the type of the index's ids", listing(wrong))
         there = self.rows(what, ids) >= 0
         if there.any():
@@ -81,9 +86,9 @@ class Ids:
         return Ids(np.concatenate([self.values, ids.astype(self.values.dtype)]))
 
     def at(self, rows: np.ndarray) -> np.ndarray:
-        """The ids of ``rows`` of any shape; 0 or "" where the row is -1."""
+        """The ids of ``rows`` of any shape; `no_item` where the row is -1."""
         ids = self.values[rows]  # -1 is some row: there is at least one
-        ids[rows < 0] = "" if self.values.dtype == object else 0
+        ids[rows < 0] = self.no_item
         return ids
 
     def _require_kind(self, what: str, ids: np.ndarray) -> None:
@@ -99,7 +104,8 @@ class Ids:
         return len(self.values)
 
 
-def _within(ids: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def fits(ids: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Which of some integers another type of integers can hold."""
     bounds = np.iinfo(dtype)
     return (ids >= bounds.min) & (ids <= bounds.max)
 

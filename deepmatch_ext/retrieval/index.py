@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import listing, one_of, positive_int, problem
+from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.exact import Seen, best_rows, check_floats, check_seen, seen_pairs
 from deepmatch_ext.retrieval.files import (
@@ -51,8 +51,8 @@ class VectorIndex(ABC):
         dimension: D, the size of a vector.
 
     Raises:
-        ValueError: Ids are repeated or neither integers nor strings, or there are none; vectors are not finite, larger
-            than 1e15, or don't fit the ids; or, with "cosine", one is of length zero.
+        ValueError: Ids are repeated or neither integers nor strings, one is ``""``, or there are none; vectors are not
+            finite, larger than 1e15, or don't fit the ids; or, with "cosine", one is of length zero.
     """
 
     kind: ClassVar[str]
@@ -67,6 +67,15 @@ class VectorIndex(ABC):
     def ids(self) -> np.ndarray:
         """The items' ids, (V,), read-only: integers as given, or objects that are all ``str``."""
         return self._ids.values
+
+    @property
+    def no_item(self) -> int | str:
+        """What `search` gives in the place of an id where no item is left: never the id of an item.
+
+        It is ``""``, or for integers the first of 0, -1, -2, ... that is no item's id; in an unsigned type -1 is the
+        largest value. If `add` brings an item of that id, it becomes the next one.
+        """
+        return self._ids.no_item
 
     @property
     @abstractmethod
@@ -85,8 +94,7 @@ class VectorIndex(ABC):
 
         Returns:
             ``(ids, scores)``: (N, n) in the type of the index's ids, and (N, n) float32. Where fewer than ``n`` items
-            are left for a user, or found by an index that isn't exact, the rest of the row has score -inf, and 0 or ""
-            for the id.
+            are left for a user, the rest of the row is `no_item` with score -inf.
 
         Raises:
             ValueError: The vectors are not finite or not of the index's dimension, ``n`` is out of 1..V, or ``exclude``
@@ -182,8 +190,16 @@ class VectorIndex(ABC):
             raise problem(f"folder {str(folder)!r}", rule, repr(manifest["kind"]), "VectorIndex.load() reads any.")
         index = object.__new__(kinds[manifest["kind"]])
         index.metric, index.dimension = manifest["metric"], manifest["dimension"]
-        index._ids = Ids(read_ids(files["ids.json"], manifest["ids"]))
-        index._restore(manifest["settings"], files)
+        try:
+            index._ids = Ids(read_ids(files["ids.json"], manifest["ids"]))
+            held = index._restore(manifest["settings"], files)
+        except (ValueError, TypeError, KeyError, RecursionError, RuntimeError) as error:  # the last are FAISS's
+            rule = f"hold an index of kind {manifest['kind']!r}, as its manifest says"
+            raise problem(f"folder {str(folder)!r}", rule, f"{type(error).__name__}: {error}") from error
+        if not held == (len(index), index.dimension) == (manifest["count"], manifest["dimension"]):
+            rule = f"hold {manifest['count']} items of dimension {manifest['dimension']}, as its manifest says"
+            got = f"{len(index)} ids, and vectors of shape {held}"
+            raise problem(f"folder {str(folder)!r}", rule, got)
         return index
 
     def __len__(self) -> int:
@@ -238,8 +254,8 @@ class VectorIndex(ABC):
         """What the manifest should say of it, and what writes its files."""
 
     @abstractmethod
-    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
-        """The reverse."""
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
+        """The reverse. Returns the shape of the vectors that are in the files."""
 
     @staticmethod
     def _versions() -> dict[str, str]:
@@ -312,7 +328,11 @@ class ExactIndex(VectorIndex):
         for start in range(0, len(vectors), self._BATCH):
             stop = min(start + self._BATCH, len(vectors))
             block = vectors[start:stop], self._vectors, n
-            found = _best_rows(*block) if seen is None else _best_unseen_rows(*block, padded_seen(seen, start, stop))
+            found = (
+                compiled_best_rows(*block)
+                if seen is None
+                else _best_unseen_rows(*block, padded_seen(seen, start, stop))
+            )
             rows[start:stop], scores[start:stop] = (each.numpy() for each in found)
         return rows, scores
 
@@ -321,15 +341,19 @@ class ExactIndex(VectorIndex):
         blocks = (items[k : k + _ROWS_AT_ONCE].numpy() for k in range(0, len(self), _ROWS_AT_ONCE))
         return {}, {"vectors.npy": lambda path: write_array(path, tuple(items.shape), np.float32, blocks)}
 
-    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> None:
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
         held = np.load(files["vectors.npy"], mmap_mode="r", allow_pickle=False)
-        self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
+        if held.ndim != 2 or held.dtype != np.float32:
+            raise problem("the vectors", "be a matrix of float32", f"{held.dtype} of shape {held.shape}")
+        if held.shape[1] == self.dimension:
+            self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
+        return held.shape
 
 
 _VECTORS, _ROWS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
 _SIGNATURE = [_VECTORS, _VECTORS, tf.TensorSpec([], tf.int32)]
 _best_unseen_rows = tf.function(best_rows, input_signature=[*_SIGNATURE, _ROWS])
-_best_rows = tf.function(lambda users, items, n: best_rows(users, items, n), input_signature=_SIGNATURE)
+compiled_best_rows = tf.function(lambda users, items, n: best_rows(users, items, n), input_signature=_SIGNATURE)
 
 
 def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, exclude: Seen | None = None) -> float:
@@ -355,7 +379,8 @@ def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, excl
         >>> bool(0.4 < recall(half, whole, vectors[:100], n=10) < 0.6)
         True
     """
-    if not exact.is_exact:
+    instance_of("`index`", index, VectorIndex)
+    if not instance_of("`exact`", exact, VectorIndex).is_exact:
         raise problem("`exact`", "be an exact index", repr(exact))
     same = index.metric == exact.metric and index.dimension == exact.dimension
     if not same or len(index) != len(exact):
@@ -397,6 +422,14 @@ def padded_seen(seen: Seen, start: int, stop: int) -> np.ndarray:
     padded = np.full((stop - start, counts.max(initial=0)), -1, np.int32)
     padded[users, np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)] = rows
     return padded
+
+
+def spare(counts: np.ndarray) -> np.ndarray:
+    """How many candidates to ask for beyond ``n`` where ``counts`` items are excluded, which may all be among the best.
+
+    A power of two, so that users with like numbers go together, and a few who have seen much don't slow all down.
+    """
+    return np.where(counts, 2 ** np.ceil(np.log2(np.maximum(counts, 1))), 0).astype(np.int64)
 
 
 def best_first(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import listing, one_of, positive_int, problem
+from deepmatch_ext._checks import listing, missing_extra, one_of, positive_int, problem
+from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.exact import Seen, check_floats, check_seen
-from deepmatch_ext.retrieval.files import METRICS, check_items
+from deepmatch_ext.retrieval.files import METRICS, check_items, read_record
 from deepmatch_ext.retrieval.ids import raw_ids
-from deepmatch_ext.retrieval.index import unit_vectors
+from deepmatch_ext.retrieval.index import spare, unit_vectors
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
 # Of each metric: pgvector's operator, its operator class, and a score as a line of its distance.
 _OPERATORS = {"inner_product": ("<#>", "vector_ip_ops", 0.0), "cosine": ("<=>", "vector_cosine_ops", 1.0)}
+_MOST = 1000  # that an HNSW index can be asked for
 
 
 def write_pgvector(
@@ -26,8 +28,8 @@ def write_pgvector(
     """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), by COPY.
 
     A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new. Other
-    columns belong in a table of yours beside it, and grants have to be given anew. The connection is psycopg's:
-    pip install 'deepmatch_ext[pgvector]'.
+    columns belong in a table of yours beside it, and grants have to be given anew. The connection is psycopg's,
+    which the extra ``pgvector`` brings.
 
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
@@ -39,8 +41,8 @@ def write_pgvector(
 
     Raises:
         ImportError: psycopg is not installed.
-        ValueError: There is another table of this name, ids are repeated or are no 64-bit integers, strings have the
-            character NUL, vectors are not finite or, with "cosine", one is of length zero.
+        ValueError: There is another table of this name, ids are repeated or are no 64-bit integers, strings are empty
+            or have the character NUL, vectors are not finite or, with "cosine", one is of length zero.
         psycopg.Error: What the database refuses. The former table is as it was.
     """
     sql = _sql()
@@ -74,8 +76,10 @@ def search_pgvector(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each user's ``n`` items of a table that `write_pgvector` wrote, best first, by the table's metric.
 
-    Without an index in the database it is exact. With one, ``SET hnsw.ef_search = 200`` on the connection, say, makes
-    it find more; and since PostgreSQL leaves excluded items out after it has asked the index, few may be left then.
+    Without an index in the database it is exact. PostgreSQL leaves excluded items out after it has asked an index, so
+    HNSW is asked for ``n`` and as many more as the user has excluded, up to 1000, or for more where the connection's
+    ``hnsw.ef_search`` says so. Where ``n`` don't come of it, all rows of the table are looked at for that user. The
+    connection's settings and an open transaction are as before afterwards.
 
     Args:
         connection: An open psycopg 3 connection.
@@ -85,8 +89,9 @@ def search_pgvector(
         exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``.
 
     Returns:
-        ``(ids, scores)``: (N, n) int64 or objects that are all ``str``, and (N, n) float32. Where fewer than ``n`` are
-        found, the rest of the row has score -inf, and 0 or "" for the id.
+        ``(ids, scores)``: (N, n) int64 or objects that are all ``str``, and (N, n) float32. Where fewer than ``n``
+        items are left for a user, the rest of the row has score -inf, and for the id ``""``, or the first of 0, -1,
+        -2, ... that is no id of the table.
 
     Raises:
         ImportError: psycopg is not installed.
@@ -95,7 +100,8 @@ def search_pgvector(
     sql = _sql()
     n = positive_int("`n`", n)
     vectors, _ = check_floats("`vectors`", ["(N, D)"], vectors)
-    with connection.transaction(), connection.cursor(binary=True) as cursor:
+    # It only reads: a rollback undoes its settings, which a transaction of the caller's would keep.
+    with connection.transaction(force_rollback=True), connection.cursor(binary=True) as cursor:
         about, kind = _about(cursor, table), _kind(cursor, table)
         if vectors.shape[1] != about["dimension"]:
             raise problem("`vectors`", f"have the table's dimension, {about['dimension']}", f"shape {vectors.shape}")
@@ -105,21 +111,59 @@ def search_pgvector(
             exclude = np.zeros(len(vectors) + 1, np.int64), np.empty(0, np.int64)
         indptr, seen = _excluded(exclude, len(vectors), kind)
         operator, _, best = _OPERATORS[about["metric"]]
-        query = sql.SQL(
+        query = (
             "SELECT id, {best} - (vector {operator} {user}::text::vector) FROM {table} "
-            "WHERE id <> ALL({seen}::{kind}[]) ORDER BY vector {operator} {user}::text::vector LIMIT {n}"
-        ).format(
-            best=sql.Literal(best), operator=sql.SQL(operator), table=_identifier(table), n=sql.Literal(n),
-            kind=sql.SQL(kind), user=sql.Placeholder("user"), seen=sql.Placeholder("seen"),
-        )  # fmt: skip
-        ids = np.full((len(vectors), n), "" if kind == "text" else 0, object if kind == "text" else np.int64)
+            "WHERE id <> ALL({seen}::{kind}[]) ORDER BY (vector {operator} {user}::text::vector) {change} LIMIT {n}"
+        )
+        parts = {
+            "best": sql.Literal(best), "operator": sql.SQL(operator), "table": _identifier(table), "n": sql.Literal(n),
+            "kind": sql.SQL(kind), "user": sql.Placeholder("user"), "seen": sql.Placeholder("seen"),
+        }  # fmt: skip
+        # No index has the order of a sum, so the second reads the whole table.
+        by_index, by_all = (sql.SQL(query).format(**parts, change=sql.SQL(change)) for change in ("", "+ 0"))
+        ids = np.zeros((len(vectors), n), object if kind == "text" else np.int64)
         scores = np.full((len(vectors), n), -np.inf, np.float32)
-        for row, vector in enumerate(vectors):
-            text = "[" + ",".join(map(repr, vector.tolist())) + "]"
-            found = cursor.execute(query, {"user": text, "seen": seen[indptr[row] : indptr[row + 1]]}).fetchall()
+        filled = np.zeros(len(vectors), np.int64)
+        asked = np.minimum(n + spare(np.diff(indptr)), _MOST)
+        asking = 0
+        for row in np.argsort(asked, kind="stable"):
+            if asked[row] > asking:
+                asking = int(asked[row])
+                _widen(cursor, asking)
+            text = "[" + ",".join(map(repr, vectors[row].tolist())) + "]"
+            user = {"user": text, "seen": seen[indptr[row] : indptr[row + 1]]}
+            found = cursor.execute(by_index, user).fetchall()
+            if len(found) < n:
+                found = cursor.execute(by_all, user).fetchall()
+            filled[row] = len(found)
             for at, (item, score) in enumerate(found):
                 ids[row, at], scores[row, at] = item, score
+        empty = np.arange(n) >= filled[:, None]
+        if empty.any():
+            ids[empty] = _no_item(cursor, table, kind)
     return ids, scores
+
+
+def _widen(cursor: Any, asked: int) -> None:
+    """Has HNSW look for that many at least, until the transaction ends."""
+    # Before the extension's library is in use the setting has no value, and stands for 40.
+    held = "coalesce(nullif(current_setting('hnsw.ef_search', true), '')::int, 40)"
+    query = f"SELECT set_config('hnsw.ef_search', %(asked)s::text, true) WHERE {held} < %(asked)s::int"
+    cursor.execute(query, {"asked": asked})
+
+
+def _no_item(cursor: Any, table: str, kind: str) -> int | str:
+    """What is no id of the table."""
+    if kind == "text":
+        return ""
+    query = _sql().SQL("SELECT id FROM {} WHERE id <= 0 ORDER BY id DESC LIMIT %s").format(_identifier(table))
+    most = 1
+    while True:  # as far as 0, -1, -2, ... are ids: mostly 0 is none, or the only one
+        found = [item for (item,) in cursor.execute(query, [most]).fetchall()]
+        value = no_item("the table's ids", np.array(found, np.int64))
+        if -int(value) < most:
+            return value
+        most *= 100
 
 
 def _excluded(exclude: Any, users: int, kind: str) -> tuple[np.ndarray, list[Any]]:
@@ -165,7 +209,7 @@ def _sql() -> Any:
     try:
         from psycopg import sql
     except ImportError as error:
-        raise ImportError("PostgreSQL needs psycopg: pip install 'deepmatch_ext[pgvector]'") from error
+        raise missing_extra("PostgreSQL", "psycopg[binary]", "pgvector") from error
     return sql
 
 
@@ -188,12 +232,15 @@ def _about(cursor: Any, table: str) -> dict[str, Any]:
     comment = cursor.execute(query, [_quoted(cursor, table)]).fetchone()[0]
     if not comment.startswith(_MARK):
         raise problem(what, rule, "another table", "Take another name, or drop it first.")
-    return json.loads(comment[len(_MARK) :])
+    return read_record(f"the comment on {what}", comment[len(_MARK) :], {"metric": METRICS, "dimension": int})
 
 
 def _kind(cursor: Any, table: str) -> str:
     query = "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'id'"
-    return cursor.execute(query, [_quoted(cursor, table)]).fetchone()[0]
+    found = cursor.execute(query, [_quoted(cursor, table)]).fetchone()
+    if found not in (("bigint",), ("text",)):
+        raise problem(f"the column 'id' of table {table!r}", "be bigint or text", found[0] if found else "none")
+    return found[0]
 
 
 def _quoted(cursor: Any, table: str) -> str:

@@ -1,0 +1,262 @@
+"""Whatever the inputs come in, in the shapes that the columns ask for: arrays, frames, lists, and tf.data's tensors.
+
+A history that comes as lists loses its zeros, is cut after its first T items, which are the most recent, and is padded
+with 0 at the end. Its length may be left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext._frames import Lists, array_of, columns_of, missing_values, padding_of, without_objects
+from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes, is_item
+from deepmatch_ext.layers.pooling import item_mask
+
+
+def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
+    """``x`` by name, with an array for every input of the columns that it has. Other names are left as they are.
+
+    Args:
+        columns: The columns that will read the arrays.
+        x: name -> array, tensor, ragged tensor or list; a pandas or polars DataFrame; or an Arrow table.
+
+    Returns:
+        name -> array, for `check_model_input`. Plain arrays are the ones given.
+
+    Raises:
+        ValueError: A value or a list is missing, or lists can't be what their column says.
+    """
+    named = columns_of("`x`", x, input_names(columns))
+    found = {
+        name: array_of(f"Input {name!r}", named[name])
+        for column in columns
+        for name in input_shapes(column)
+        if name in named
+    }
+    lists = {name: values for name, values in found.items() if isinstance(values, Lists)}
+    items = _without_zeros(columns, lists)
+    arrays: dict[str, Any] = dict(named)
+    for column in columns:
+        for name, (shape, dtype) in input_shapes(column).items():
+            if name not in found:
+                continue
+            values = items.get(name, found[name])
+            pads = isinstance(column, SequenceColumn) and name != column.length_name
+            if isinstance(values, Lists):
+                arrays[name] = _from_lists(name, values, math.prod(shape), dtype, pads)
+            else:
+                arrays[name] = _from_values(name, values, shape, dtype, pads)
+    histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lists]
+    for column in histories:
+        _see_to_lengths(column, histories, lists, arrays)
+    return arrays
+
+
+def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
+    """Histories that share a length, whose positions belong together, and each history without one by itself."""
+    groups: dict[str, list[SequenceColumn]] = {}
+    for column in columns:
+        if isinstance(column, SequenceColumn):
+            groups.setdefault(column.length_name or column.name, []).append(column)
+    return groups
+
+
+def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists]) -> dict[str, Lists]:
+    """The lists of histories without the positions where none that belongs to them has an item: unknown items, say.
+
+    They would take the room of items that are known. Lists of other lengths than they should have are left as they are.
+    """
+    left: dict[str, Lists] = {}
+    for group in _belonging(columns).values():
+        names = [name for column in group for name in (column.name, column.weight_name) if name is not None]
+        together = [lists[name] for name in names if name in lists]
+        if len(together) < len(names) or not all(
+            np.array_equal(each.lengths, together[0].lengths) for each in together
+        ):
+            continue
+        keep = np.any([is_item(lists[column.name].values) for column in group], axis=0)
+        if not keep.all():
+            left |= {name: lists[name].kept(keep) for name in names}
+    return left
+
+
+def _from_lists(name: str, lists: Lists, width: int, dtype: str, pads: bool) -> np.ndarray:
+    if lists.missing.any():
+        got = f"none in {int(lists.missing.sum())} of {len(lists)} rows, such as row {int(lists.missing.argmax())}"
+        remedy = "An empty list is an empty history." if pads else ""
+        raise problem(f"Input {name!r}", "have a list in every row", got, remedy)
+    if missing := missing_values(lists.values):
+        raise problem(f"Input {name!r}", "have no missing value in its lists", f"{missing} of {len(lists.values)}")
+    if not pads and (other := np.unique(lists.lengths[lists.lengths != width])).size:
+        rule = f"have lists of {width} values" if width > 1 else "have one value in each row"
+        raise problem(f"Input {name!r}", rule, f"lists of {', '.join(map(str, other[:5].tolist()))}")
+    if not len(lists.values):  # the type of nothing says nothing
+        lists = Lists(np.zeros(0, object if dtype == "string" else dtype), lists.lengths, lists.missing)
+    return lists.padded(width)
+
+
+def _from_values(name: str, values: np.ndarray, shape: tuple[int, ...], dtype: str, pads: bool) -> np.ndarray:
+    what, is_text = f"Input {name!r}", values.dtype.kind in "OUST"
+    if values.ndim == 1 and not len(values):
+        return np.zeros((0, *shape), object if dtype == "string" else dtype)
+    if dtype != "string" and (is_text or (values.dtype.kind == "f" and not dtype.startswith("float"))):
+        if missing := missing_values(values):
+            rule = "have a list in every row" if pads and values.ndim == 1 else "have no missing value"
+            raise problem(what, rule, f"{missing} missing of {values.size}", "Drop or fill those rows.")
+        values = without_objects(values)
+    if pads and values.ndim == 1 and is_text and shape != (1,):
+        got, remedy = f"{type(values[0]).__name__}, such as {values[0]!r}", ""
+        if isinstance(values[0], str | bytes):
+            remedy = "Split it into lists first: `column.str.split('|')`, for example"
+            remedy += "." if dtype == "string" else ", and each of them into numbers."
+        raise problem(what, "have a list in every row", got, remedy)
+    if pads and values.shape[1:] != shape and (*values.shape[1:], 1) != shape:
+        remedy = "Or give lists of any length, most recent first, which are cut and padded."
+        raise problem(what, f"have shape (rows, {', '.join(map(str, shape))})", f"{values.shape}", remedy)
+    return values
+
+
+def _see_to_lengths(
+    column: SequenceColumn, histories: list[SequenceColumn], lists: Mapping[str, Lists], arrays: dict[str, Any]
+) -> None:
+    """Makes the length of a history that came as lists, or cuts it as the lists were cut."""
+    own = lists[column.name]
+    if column.weight_name is not None and column.weight_name in lists:
+        _check_lengths(column.weight_name, lists[column.weight_name], column.name, own)
+    if column.length_name is None:
+        return
+    if column.length_name in arrays:
+        given, cut = arrays[column.length_name], own.lengths > column.maxlen
+        if cut.any() and given.dtype.kind in "iu" and given.size == len(cut):
+            given = given.reshape(-1)
+            arrays[column.length_name] = np.where(cut, np.minimum(given, column.maxlen), given)
+        return
+    lengths = np.zeros(len(own), np.int32)
+    for other in histories:
+        if other.length_name == column.length_name:
+            _check_lengths(other.name, lists[other.name], column.name, own)
+            values = arrays[other.name]
+            filled = values[:, ::-1] != padding_of(values)
+            lengths = np.maximum(lengths, np.where(filled.any(1), other.maxlen - filled.argmax(1), 0))
+    arrays[column.length_name] = lengths.astype(np.int32)
+
+
+def _check_lengths(name: str, lists: Lists, other_name: str, others: Lists) -> None:
+    if len(lists) != len(others):
+        raise problem("The inputs", "have one number of rows", f"{ {name: len(lists), other_name: len(others)} }")
+    differs = lists.lengths != others.lengths
+    if differs.any():
+        row = int(differs.argmax())
+        got = f"{lists.lengths[row]} and {others.lengths[row]} values in row {row}"
+        raise problem(f"Input {name!r}", f"have lists as long as those of {other_name!r}", got)
+
+
+def dense_spec(columns: Iterable[Column], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The types of a dataset's features after `dense_batch`.
+
+    Raises:
+        ValueError: A feature is sparse, or ragged where its column takes no lists.
+    """
+    dense = dict(spec)
+    for column in columns:
+        for name, (shape, _) in input_shapes(column).items():
+            given = spec.get(name)
+            if given is None or isinstance(given, tf.TensorSpec):
+                continue
+            what = f"The dataset's {name!r}"
+            if not isinstance(given, tf.RaggedTensorSpec):
+                is_sparse = isinstance(given, tf.SparseTensorSpec)
+                remedy = f"`tf.sparse.to_dense` makes one of it, {('batch', *shape)}." if is_sparse else ""
+                raise problem(what, "be a tensor or ragged tensor", type(given).__name__, remedy)
+            if given.ragged_rank == 0:
+                raise problem("The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(...)`.")
+            if not isinstance(column, SequenceColumn) or name == column.length_name or given.ragged_rank > 1:
+                remedy = f"`.to_tensor(shape={[None, *shape]})` makes one of it."
+                raise problem(what, "be a tensor, or ragged in its second axis if it is a history", str(given), remedy)
+            dense[name] = tf.TensorSpec([None, column.maxlen], given.dtype)
+            if name == column.name and column.length_name is not None and column.length_name not in spec:
+                dense[column.length_name] = tf.TensorSpec([None, 1], tf.int32)
+    return dense
+
+
+def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """A dataset's batch with its ragged histories as `input_arrays` makes them of lists.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When the batch comes by: lists that belong together differ in length.
+    """
+    dense: dict[str, tf.Tensor] = dict(batch)
+    ragged: dict[str, tf.RaggedTensor] = {}
+    lengths: dict[str, tf.Tensor] = {}  # of what is ragged
+    for column in columns:
+        if isinstance(column, SequenceColumn):
+            for name in (column.name, column.weight_name):
+                if name is not None and isinstance(batch.get(name), tf.RaggedTensor):
+                    ragged[name] = batch[name].with_flat_values(tf.reshape(batch[name].flat_values, [-1]))
+                    lengths[name] = ragged[name].row_lengths()
+    ragged |= _ragged_without_zeros(columns, ragged)
+    for column in columns:
+        for name, (shape, _) in input_shapes(column).items():
+            if name in ragged:
+                padding = "0" if ragged[name].dtype == tf.string else None
+                dense[name] = ragged[name].to_tensor(padding, shape=[None, shape[0]])
+    histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lengths]
+    for column in histories:
+        name, weight_name, length_name = column.name, column.weight_name, column.length_name
+        if weight_name is not None and weight_name in lengths:
+            dense[weight_name] = _as_long(weight_name, name, dense, lengths)
+        if length_name is None:
+            continue
+        if length_name not in batch:
+            sharing = [other.name for other in histories if other.length_name == length_name]
+            filled = [_filled(_as_long(other, name, dense, lengths)) for other in sharing]
+            dense[length_name] = tf.reduce_max(tf.stack(filled), 0)[:, tf.newaxis]
+        elif dense[length_name].dtype.is_integer:
+            given = dense[length_name]
+            cut = tf.reshape(lengths[name] > column.maxlen, tf.shape(given))
+            dense[length_name] = tf.where(cut, tf.minimum(given, tf.cast(column.maxlen, given.dtype)), given)
+    return dense
+
+
+def _ragged_without_zeros(
+    columns: Iterable[Column], ragged: Mapping[str, tf.RaggedTensor]
+) -> dict[str, tf.RaggedTensor]:
+    """`_without_zeros` of tensors."""
+    left: dict[str, tf.RaggedTensor] = {}
+    for group in _belonging(columns).values():
+        names = [name for column in group for name in (column.name, column.weight_name) if name is not None]
+        if not all(name in ragged for name in names):
+            continue
+        first = ragged[names[0]]
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_all(tf.equal(ragged[name].row_lengths(), first.row_lengths())),
+                [f"Input {name!r} must hold lists as long as those of {names[0]!r}"],
+            )
+            for name in names[1:]
+        ]
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            has_item = [item_mask(tf.identity(ragged[column.name].values)) for column in group]
+        keep = first.with_values(tf.reduce_any(tf.stack(has_item), axis=0))
+        left |= {name: tf.ragged.boolean_mask(first.with_values(ragged[name].values), keep) for name in names}
+    return left
+
+
+def _filled(history: tf.Tensor) -> tf.Tensor:
+    """How many places each row has up to the last that is not padding, (B,) int32, of (B, T)."""
+    padding = tf.constant("0") if history.dtype == tf.string else tf.zeros([], history.dtype)
+    places = tf.range(1, tf.shape(history)[1] + 1)
+    return tf.reduce_max(tf.where(tf.not_equal(history, padding), places, 0), 1)
+
+
+def _as_long(name: str, other: str, dense: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    equal = tf.reduce_all(tf.equal(lengths[name], lengths[other]))
+    rule = f"Input {name!r} must hold lists as long as those of {other!r}"
+    with tf.control_dependencies([tf.debugging.Assert(equal, [rule])]):
+        return tf.identity(dense[name])

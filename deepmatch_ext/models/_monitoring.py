@@ -1,0 +1,96 @@
+"""Callbacks of one `fit` that read what another of them adds to Keras's logs, such as ``val_NDCG@10``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext._compat import keras
+
+# Keras's own that write down or show what is in the logs.
+_READERS = ("CSVLogger", "History", "ProgbarLogger", "RemoteMonitor", "TensorBoard")
+
+_COMPARES = {"max": np.greater, "min": np.less}
+_PREFERS = {"greater": "max", "gt": "max", "less": "min", "lt": "min"}  # by the name of NumPy's, TensorFlow's, ...
+
+
+def agree_on_figures(callbacks: Any) -> None:
+    """Makes callbacks that monitor figures of ours look for the better value, and refuses those that never see them.
+
+    A callback adds figures to the logs if it has `figure_modes`: name in the logs -> "max" or "min", whichever is
+    better. A callback monitors one if it has a `monitor`, as EarlyStopping, ModelCheckpoint and ReduceLROnPlateau have.
+
+    Without ``mode`` Keras 2 takes the lowest value of any metric that is no accuracy for the best, and Keras 3 refuses.
+
+    Args:
+        callbacks: As `fit` takes them.
+
+    Raises:
+        ValueError: A callback's ``mode`` is contrary to its figure, or it stands in front of what adds the figure.
+    """
+    listed = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else tf.nest.flatten(callbacks)
+    modes: dict[str, str] = {}
+    for place, callback in enumerate(listed):
+        figures = getattr(callback, "figure_modes", None)
+        if isinstance(figures, Mapping):
+            _look_in_front(callback, figures, listed[:place], modes)
+            modes.update(figures)
+    for callback in listed:
+        monitored = getattr(callback, "monitor", None)
+        if isinstance(monitored, str) and monitored in modes and not hasattr(callback, "figure_modes"):
+            _set_mode(callback, modes[monitored])
+
+
+def _look_in_front(giver: Any, figures: Mapping[str, str], in_front: Iterable[Any], known: Mapping[str, str]) -> None:
+    """Refuses, or warns of, callbacks that look into the logs before ``giver`` has added its figures."""
+    name = type(giver).__name__
+    for callback in in_front:
+        reader = type(callback).__name__
+        monitored = getattr(callback, "monitor", None)
+        if monitored in figures and monitored not in known and not hasattr(callback, "figure_modes"):
+            what = f"The callback {reader}, which monitors {monitored!r},"
+            raise problem(what, f"stand behind {name} in `callbacks`", "it in front", "It would never see the figure.")
+        if isinstance(callback, tuple(getattr(keras.callbacks, each) for each in _READERS)):
+            text = f"The callback {reader} stands in front of {name} in `callbacks`, so it does not get its figures."
+            warnings.warn(f"{text} Put it behind.", stacklevel=4)
+    if again := sorted(set(figures).intersection(known)):
+        text = f"Two callbacks add {again[0]!r} to the logs; the later one's stays."
+        warnings.warn(f"{text} Give one of them a `name_format` of its own.", stacklevel=4)
+
+
+def _set_mode(callback: Any, mode: str) -> None:
+    """Has a callback take the highest (or lowest) value of what it monitors for the best one."""
+    what = f"`mode` of the callback {type(callback).__name__}, which monitors {callback.monitor!r},"
+    rule = f"be {mode!r}, since {'higher' if mode == 'max' else 'lower'} is better"
+    said = getattr(callback, "mode", None)
+    if said in _COMPARES and said != mode:
+        raise problem(what, rule, repr(said))
+    if said is not None:
+        callback.mode = mode
+    compares = getattr(callback, "monitor_op", None)
+    if compares is None or _prefers(compares) == mode:  # Keras 3 follows the mode when it first compares
+        return
+    if _name(compares) in _PREFERS:
+        callback.monitor_op = _COMPARES[mode]
+        if hasattr(callback, "min_delta"):
+            callback.min_delta = abs(callback.min_delta) * (1 if mode == "max" else -1)
+        if getattr(callback, "best", None) in (np.inf, -np.inf):  # no value of its own yet
+            callback.best = -np.inf if mode == "max" else np.inf
+    elif said is not None and hasattr(callback, "_reset"):  # Keras 2's ReduceLROnPlateau
+        callback._reset()
+    if _prefers(callback.monitor_op) != mode:
+        raise problem(what, rule, "one that looks for the opposite", f"Give it mode={mode!r}.")
+
+
+def _prefers(compares: Any) -> str:
+    """The mode of a function that says whether its first argument is better, by whatever margin."""
+    return _PREFERS.get(_name(compares)) or ("max" if compares(np.float64(1e30), np.float64(-1e30)) else "min")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", ""))

@@ -1,0 +1,122 @@
+"""Every weight and every piece of state of every layer comes back: from checkpoints, whole files and weights alone."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import small_input, small_model
+
+from deepmatch_ext import layers, samplers
+from deepmatch_ext._compat import keras
+from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
+
+V = 9
+COUNTS = np.arange(V) + 1
+SAMPLERS = {
+    "uniform": samplers.UniformSampler(4),
+    "frequency": samplers.FrequencySampler(4, COUNTS),
+    "adaptive": samplers.AdaptiveSampler(4, memory=20),
+    "in-batch, counted": samplers.InBatchSampler(COUNTS),
+    "in-batch, learnt": samplers.InBatchSampler(memory=20),
+    "queue": samplers.QueueSampler(4, memory=20),
+    "mixed": samplers.MixedSampler([samplers.InBatchSampler(memory=20), samplers.QueueSampler(4, COUNTS)]),
+    "hard": samplers.HardNegatives(samplers.AdaptiveSampler(4, memory=20), 2),
+}
+
+
+def catalogue():
+    features = {"genre": ((1,), "int32"), "price": ((2,), "float32")}
+    values = {"genre": np.arange(V)[:, None], "price": np.arange(2.0 * V).reshape(V, 2)}
+    return layers.ItemCatalogue(features, V, values)
+
+
+def applied(layer, *inputs):
+    return keras.Model(list(inputs), layer(inputs[0] if len(inputs) == 1 else list(inputs)))
+
+
+def floats(*shape):
+    return keras.Input(batch_shape=shape)
+
+
+def ids(*shape):
+    return keras.Input(batch_shape=(None, *shape), dtype="int32")
+
+
+# A layer's name, and what tells its cases apart: a model of it.
+WITH_STATE = {
+    "CandidateLoss": lambda: applied(
+        layers.CandidateLoss(samplers.UniformSampler(4), loss="gbce", vocabulary_size=V),
+        *(floats(None, 2), floats(None, 2), ids(), floats(None)),
+    ),
+    **{
+        f"CandidateSampler, {name}": lambda sampler=sampler: applied(layers.CandidateSampler(sampler, V), ids())
+        for name, sampler in SAMPLERS.items()
+    },
+    "Dice": lambda: applied(layers.Dice(), floats(None, 3)),
+    "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
+    "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(1), ids(3)),
+    "ItemCatalogue": lambda: applied(catalogue(), ids()),
+    "KnownItems": lambda: applied(layers.KnownItems(V, 0.5), ids()),
+    "RepeatableDropout": lambda: applied(layers.RepeatableDropout(0.5), floats(None, 3)),
+    "SampledSoftmaxLayer": lambda: applied(
+        layers.SampledSoftmaxLayer(samplers.AdaptiveSampler(4, memory=20)), floats(V, 2), floats(None, 2), ids(1)
+    ),
+}
+WITHOUT_STATE = {
+    *("EmbeddingIndex", "HashIds", "JaggedIds", "JaggedPooling", "L2Normalization", "PaddingMask", "PoolingLayer"),
+    *("RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
+}
+
+
+def test_every_layer_is_here():
+    every = {name for name, kind in layers.own_objects.items() if isinstance(kind, type)} - {"RetrievalModel"}
+    assert {name.split(",")[0] for name in WITH_STATE} | WITHOUT_STATE == every
+    for layer in small_model().layers:
+        assert not (layer.weights and type(layer).__name__ in WITHOUT_STATE)
+
+
+def changed(weights):
+    """Other values of the same kind: ids stay ids."""
+    rng = np.random.default_rng(1)
+    shapes = [(weight.shape, np.asarray(weight).dtype) for weight in weights]
+    return [
+        (rng.integers(1, V, shape) if dtype.kind == "i" else rng.random(shape)).astype(dtype) for shape, dtype in shapes
+    ]
+
+
+@pytest.mark.parametrize("case", WITH_STATE)
+def test_all_that_a_layer_keeps_comes_back(case, tmp_path):
+    model = WITH_STATE[case]
+    written = model()
+    assert written.weights
+    values = changed(written.weights)
+    written.set_weights(values)
+    tf.train.Checkpoint(model=written).write(str(tmp_path / "checkpoint"))
+    written.save_weights(str(tmp_path / "model.weights.h5"))
+    written.save(str(tmp_path / "model.keras"))
+
+    from_checkpoint, from_weights = model(), model()
+    tf.train.Checkpoint(model=from_checkpoint).read(str(tmp_path / "checkpoint")).assert_existing_objects_matched()
+    from_weights.load_weights(str(tmp_path / "model.weights.h5"))
+    whole = keras.models.load_model(str(tmp_path / "model.keras"))
+    for how, again in {"checkpoint": from_checkpoint, "weights": from_weights, "whole": whole}.items():
+        for weight, value in zip(again.weights, values, strict=True):
+            np.testing.assert_array_equal(np.array(weight), value, err_msg=f"{how}: {weight.name}")
+
+
+@pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
+def test_a_checkpoint_of_a_trained_model_and_its_optimizer_is_whole(optimizer, tmp_path):
+    def model():
+        made = small_model(sampler_config=None, dnn_dropout=0.2, history_dropout=0.2)
+        made.compile(optimizer(0.01))
+        made.optimizer.build(made.trainable_variables)
+        return made, tf.train.Checkpoint(model=made, optimizer=made.optimizer)
+
+    written, checkpoint = model()
+    written.fit(small_input(), batch_size=32, verbose=0)
+    checkpoint.write(str(tmp_path / "checkpoint"))
+    again, checkpoint = model()
+    checkpoint.read(str(tmp_path / "checkpoint")).assert_existing_objects_matched()
+    for one, other in zip(
+        [*written.weights, *written.optimizer.variables], [*again.weights, *again.optimizer.variables], strict=True
+    ):
+        np.testing.assert_array_equal(np.array(other), np.array(one), err_msg=one.name)
