@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "_version": set(),
     "_checks": set(),
     "_compat": set(),
+    "_names": set(),
     "_plain": KERAS,
     "_initializers": KERAS | {"_plain"},
     "features": KERAS | {"_plain", "_initializers"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "losses": KERAS,
     "optimizers": KERAS,
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
-    "models": KERAS | {"_plain", "_version", "features", "samplers", "losses", "layers", "models"},
+    "models": KERAS | {"_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
     "data": CHECKS | {"data"},
     "retrieval": CHECKS | {"retrieval", "_version"},
     "evaluation": CHECKS | {"retrieval", "evaluation"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "evaluation.callback": KERAS | {"retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
-    "serving": KERAS | {"_version", "data", "features", "layers", "models", "retrieval"},
+    "serving": KERAS | {"_names", "_version", "data", "features", "layers", "models", "retrieval"},
 }
 # The Keras-free parts that use TensorFlow.
 USE_TENSORFLOW = {"data.pipeline", "retrieval.exact", "retrieval.index"}
