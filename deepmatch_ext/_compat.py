@@ -191,6 +191,10 @@ def compile_as_saved(model: Any, config: dict[str, Any]) -> None:
         model.optimizer.build(model.trainable_variables)
 
 
+# What no input's name may have in it.
+NOT_IN_NAMES = "/" if KERAS_3 else ""
+
+
 def input_name(tensor: Any) -> str:
     """The name of a Keras input. Without eager mode inputs are placeholders, whose names end in ``:0``."""
     return str(tensor.name if KERAS_3 else tensor._keras_history.layer.name)

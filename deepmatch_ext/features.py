@@ -14,7 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown, warn_caller
-from deepmatch_ext._compat import keras
+from deepmatch_ext._compat import NOT_IN_NAMES, keras
 from deepmatch_ext._initializers import TableInitializer, table_initializer
 from deepmatch_ext._plain import is_registered, nameless
 
@@ -79,6 +79,9 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
     for name in input_names(read):
         if not isinstance(name, str) or not name:  # Keras would give its input another one
             raise problem(f"The names in `{what}`", "be text, and not empty", repr(name))
+        if NOT_IN_NAMES and NOT_IN_NAMES in name:
+            rule = f"have no {NOT_IN_NAMES!r} in them, which Keras 3 refuses in an input's name"
+            raise problem(f"The names in `{what}`", rule, repr(name), "Rename it, or set TF_USE_LEGACY_KERAS=1.")
     no_duplicates(f"The columns of `{what}`", [column.name for column in read])
     return read
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import keyword
 import os
-import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
 from deepmatch_ext._compat import keras
+from deepmatch_ext._names import plain_name
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap
@@ -52,8 +55,9 @@ def export_recommender(
     ``recommend_unseen`` these, ``n`` and ``seen`` (B, S)    the same, without the items in ``seen``
     ==================== =================================== ===========================================
 
-    Features have the names, shapes and types of ``model.user_input``; in names, whatever is no ASCII letter, digit or
-    underscore becomes an underscore. ``n`` is an int32 from 1 to the number of items.
+    Features have the names, shapes and types of ``model.user_input``. A name that a signature can't have, because it is
+    not of ASCII letters, digits and underscores, say, is made into one that it can, and no two names into the same;
+    ``manifest.json`` has them all. ``n`` is an int32 from 1 to the number of items.
     ``seen`` holds item ids as they come out, padded with anything that is no item's id. The best item comes first, and
     of equal scores the one that comes first in the catalogue. A place that no item is left for has the score -inf, and
     as its id the manifest's ``no_item``: ``""``, or 0, or where 0 is an item's id, the first of -1, -2, ... that is
@@ -117,12 +121,9 @@ def export_recommender(
     columns = model._towers.user_columns
     id_maps = _checked_maps(columns, id_maps)
     ids, vectors = _catalogue(model, item_ids, item_vectors)
-    no_duplicates(
-        "The user inputs, beside `n` and `seen`,",
-        ["n", "seen", *(_argument(tensor.name) for tensor in model.user_input)],
-    )
+    arguments = _arguments(tensor.name for tensor in model.user_input)
 
-    recommender = _Recommender(model, ids, _stored(vectors, vector_dtype), id_maps)
+    recommender = _Recommender(model, ids, _stored(vectors, vector_dtype), id_maps, arguments)
     manifest = {
         "format": FORMAT,
         "written_by": {"deepmatch_ext": __version__, "tensorflow": tf.__version__},
@@ -132,7 +133,7 @@ def export_recommender(
         "vector_dtype": vector_dtype,
         "item_ids": recommender.id_dtype.name,
         "no_item": recommender.no_item,
-        "inputs": _inputs(columns, id_maps),
+        "inputs": _inputs(columns, id_maps, arguments),
     }
     return _write(recommender, manifest, folder, version)
 
@@ -146,8 +147,10 @@ class _Recommender:
         ids: IdMap | None,
         stored: tuple[np.ndarray, np.ndarray | None],
         id_maps: Mapping[str, IdMap],
+        arguments: Mapping[str, str],
     ) -> None:
         vectors, scales = stored
+        self._arguments = arguments
         self._vectors = tf.Variable(vectors, trainable=False)
         self._scales = None if scales is None else tf.Variable(scales, trainable=False)
         self._tables = {name: _table(known) for name, known in id_maps.items()}
@@ -163,7 +166,7 @@ class _Recommender:
         self._user_input = list(model.user_input)
         self._encoder = keras.Model(model.user_input, model.user_emb)
 
-        user = {spec.name: spec for spec in (_spec(tensor, id_maps) for tensor in self._user_input)}
+        user = {spec.name: spec for spec in (_spec(tensor, id_maps, arguments) for tensor in self._user_input)}
         n = {"n": tf.TensorSpec([], tf.int32, "n")}
         seen = {"seen": tf.TensorSpec([None, None], self.id_dtype, "seen")}
         self.signatures = {
@@ -202,7 +205,7 @@ class _Recommender:
     def _vectors_of(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         encoded = []
         for tensor in self._user_input:
-            values = inputs[_argument(tensor.name)]
+            values = inputs[self._arguments[tensor.name]]
             if tensor.name in self._tables:
                 values = tf.cast(self._tables[tensor.name].lookup(values), tensor.dtype)
             encoded.append(values)
@@ -213,15 +216,27 @@ def _has_vocabulary(layer: Any) -> bool:
     return isinstance(layer, HashIds) and layer.vocabulary_path is not None
 
 
-def _spec(tensor: Any, id_maps: Mapping[str, IdMap]) -> tf.TensorSpec:
+def _spec(tensor: Any, id_maps: Mapping[str, IdMap], arguments: Mapping[str, str]) -> tf.TensorSpec:
     dtype = _no_item(id_maps[tensor.name])[0] if tensor.name in id_maps else tensor.dtype
-    return tf.TensorSpec(tensor.shape, dtype, _argument(tensor.name))
+    return tf.TensorSpec(tensor.shape, dtype, arguments[tensor.name])
+
+
+def _arguments(names: Iterable[str]) -> dict[str, str]:
+    """name of an input -> its name in the signatures, for which upper and lower case are the same."""
+    arguments = {name: _argument(name) for name in names}
+    times = Counter(argument.lower() for argument in arguments.values())
+    for name, argument in arguments.items():
+        if times[argument.lower()] > 1 and argument != argument.lower():
+            arguments[name] = f"{argument}_{zlib.crc32(name.encode()):08x}"
+    no_duplicates("The user inputs in the export's signatures", [argument.lower() for argument in arguments.values()])
+    return arguments
 
 
 def _argument(name: str) -> str:
-    """The name of an input as a signature can have it."""
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return plain if plain[0].isalpha() else f"arg_{plain}"
+    """A name that a signature can have beside `n` and `seen`, and Python a function's argument."""
+    begins_well = name[0].isascii() and name[0].isalpha()
+    is_taken = name.lower() in ("n", "seen") or name == "self" or keyword.iskeyword(name)
+    return plain_name(name, prefix="" if begins_well and not is_taken else "arg_")
 
 
 def _table(ids: IdMap) -> tf.lookup.StaticHashTable:
@@ -299,15 +314,17 @@ def _checked_maps(columns: Sequence[Column], id_maps: Mapping[str, IdMap] | None
     return dict(id_maps)
 
 
-def _inputs(columns: Sequence[Column], id_maps: Mapping[str, IdMap]) -> dict[str, dict[str, Any]]:
+def _inputs(
+    columns: Sequence[Column], id_maps: Mapping[str, IdMap], arguments: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
     """What each user input is, for whoever checks and fills it."""
     inputs: dict[str, dict[str, Any]] = {}
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
-            inputs[_argument(name)] = {"kind": "numbers", "shape": list(shape), "dtype": dtype}
+            inputs[arguments[name]] = {"name": name, "kind": "numbers", "shape": list(shape), "dtype": dtype}
         if isinstance(column, DenseColumn):
             continue
-        about = inputs[_argument(column.name)]
+        about = inputs[arguments[column.name]]
         sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
         about["kind"] = "id"
         if column.name in id_maps:
@@ -321,8 +338,8 @@ def _inputs(columns: Sequence[Column], id_maps: Mapping[str, IdMap]) -> dict[str
             about.update(kind="history", padding=padding, length=None, weights=None)
             for kind, companion in [("length", column.length_name), ("weights", column.weight_name)]:
                 if companion is not None:
-                    about[kind] = _argument(companion)
-                    inputs[_argument(companion)]["kind"] = kind
+                    about[kind] = arguments[companion]
+                    inputs[arguments[companion]]["kind"] = kind
     return inputs
 
 

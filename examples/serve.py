@@ -144,7 +144,7 @@ class Export:
         for name, size in manifest["files"].items():  # TensorFlow takes half a vocabulary for a whole one
             if (path / name).stat().st_size != size:
                 raise ValueError(f"{name} must have {size} bytes; got {(path / name).stat().st_size}")
-        self.version, self.items, self.inputs = int(path.name), manifest["items"], manifest["inputs"]
+        self.version, self.items, self.inputs = int(path.name), manifest["items"], by_name(manifest["inputs"])
         self._ids_are_text, self._no_item = manifest["item_ids"] == "string", manifest["no_item"]
         self._loaded = tf.saved_model.load(str(path))  # kept, for the signatures alone don't keep its variables
         self._recommend = self._loaded.signatures["recommend_unseen"]
@@ -201,7 +201,9 @@ class Export:
         arrays = {}
         for name, about in self.inputs.items():
             rows = [query.user[name] for query in queries]
-            arrays[name] = tf.constant(rows if about["dtype"] == "string" else np.array(rows, about["dtype"]))
+            arrays[about["argument"]] = tf.constant(
+                rows if about["dtype"] == "string" else np.array(rows, about["dtype"])
+            )
         longest = max(len(query.seen) for query in queries)
         seen = [[*query.seen, *[self._no_item] * (longest - len(query.seen))] for query in queries]
         arrays["seen"] = tf.constant(seen, tf.string if self._ids_are_text else tf.int64)
@@ -220,6 +222,19 @@ class Export:
                 }
             )
         return answers
+
+
+def by_name(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's inputs by the model's names of them, in place of the signatures' arguments."""
+    names = {argument: about["name"] for argument, about in inputs.items()}
+    return {
+        names[argument]: {
+            **about,
+            "argument": argument,
+            **{part: names.get(about[part]) for part in ("length", "weights") if part in about},
+        }
+        for argument, about in inputs.items()
+    }
 
 
 def blank(about: Mapping[str, Any]) -> Any:

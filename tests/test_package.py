@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "_compat": set(),
     "_no_item": CHECKS,
     "_frames": CHECKS,
+    "_names": set(),
     "_plain": KERAS,
     "_initializers": KERAS | {"_plain"},
     "features": KERAS | {"_plain", "_initializers"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "losses": KERAS,
     "optimizers": KERAS,
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
-    "models": KERAS | FRAMES | {"_plain", "_version", "features", "samplers", "losses", "layers", "models"},
+    "models": KERAS | FRAMES | {"_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
     "data": FRAMES | {"_no_item", "data"},
     "retrieval": FRAMES | {"_no_item", "_version", "retrieval"},
     "evaluation": CHECKS | {"retrieval", "evaluation"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "evaluation.callback": KERAS | FRAMES | {"retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
-    "serving": KERAS | {"_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
+    "serving": KERAS | {"_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
 }
 # The Keras-free parts that use TensorFlow.
 USE_TENSORFLOW = {"data.pipeline", "retrieval.exact", "retrieval.index"}

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import keyword
 import re
 import subprocess
 import sys
@@ -12,9 +13,13 @@ import pytest
 import tensorflow as tf
 from conftest import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, user_part
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmatch_ext import YoutubeDNN, serving
+from deepmatch_ext._compat import KERAS_3
 from deepmatch_ext.data import IdMap
+from deepmatch_ext.features import read_columns
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
 
@@ -35,7 +40,7 @@ def signature(path, name):
 def tensors(model, x):
     """``x`` in the shapes and types of the model's inputs."""
     return {
-        re.sub(r"\W", "_", tensor.name): tf.cast(tf.reshape(x[tensor.name], [-1, *tensor.shape[1:]]), tensor.dtype)
+        tensor.name: tf.cast(tf.reshape(x[tensor.name], [-1, *tensor.shape[1:]]), tensor.dtype)
         if tensor.dtype != "string"
         else tf.reshape(tf.constant(x[tensor.name]), [-1, *tensor.shape[1:]])
         for tensor in model.user_input
@@ -287,6 +292,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
         "no_item": 0,
         "inputs": {
             "hist_item": {
+                "name": "hist_item",
                 "kind": "history",
                 "shape": [MAX_LEN],
                 "dtype": "int32",
@@ -295,7 +301,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
                 "length": "hist_len",
                 "weights": None,
             },
-            "hist_len": {"kind": "length", "shape": [1], "dtype": "int32"},
+            "hist_len": {"name": "hist_len", "kind": "length", "shape": [1], "dtype": "int32"},
         },
     }
 
@@ -333,24 +339,55 @@ def test_nothing_is_left_behind_when_writing_fails(trained, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+# Names that no signature can have, that it would take for one, that it has itself, and that Python can't say.
+NAMES_OF_COLUMNS = ["性别", "年龄", "user id", "user_id", "1st", "City", "city", "n", "self", "class", "kwargs"]
+
+
 @pytest.mark.slow
-def test_the_model_s_own_names_of_inputs(tmp_path):
-    """Names that no signature can have, and names that are taken."""
+def test_inputs_of_any_names_stay_apart(tmp_path):
     history = VarLenSparseFeat(
         SparseFeat("hist-items v2", VOCABULARY, DIM, embedding_name="item"), MAX_LEN, "mean", "len.1"
     )
-    model = YoutubeDNN([history], [item_column()])
+    columns = [history, *(SparseFeat(name, 3, 2) for name in NAMES_OF_COLUMNS)]
+    model = YoutubeDNN(columns, [item_column()], user_dnn_hidden_units=(DIM,))
     path = export_recommender(model, tmp_path)
-    user = {"hist-items v2": np.array([[4, 9, 0, 0, 0, 0]]), "len.1": np.array([2])}
-    found = signature(path, "recommend")(**tensors(model, user), n=tf.constant(4))
-    np.testing.assert_array_equal(found["item_ids"], expected_top_n(model, user, 4)[0])
     inputs = json.loads((path / "manifest.json").read_text())["inputs"]
-    assert {name: about["kind"] for name, about in inputs.items()} == {"hist_items_v2": "history", "len_1": "length"}
-    assert inputs["hist_items_v2"]["length"] == "len_1"
-    for name in ("n", "hist.item"):
-        model = YoutubeDNN([history_column(), SparseFeat(name, 3, 2)], [item_column()])
-        with pytest.raises(ValueError, match=r"beside `n` and `seen`, must not repeat a name; got '.+' twice"):
-            export_recommender(model, tmp_path)
+    named = {about["name"]: argument for argument, about in inputs.items()}
+    assert set(named) == {"hist-items v2", "len.1", *NAMES_OF_COLUMNS}
+    assert len({argument.lower() for argument in inputs}) == len(inputs)
+    assert inputs[named["hist-items v2"]]["length"] == named["len.1"]
+    for name in ("user_id", "city", "kwargs"):
+        assert named[name] == name  # what a signature can have, and nothing else wants, stays
+
+    rng = np.random.default_rng(0)
+    user = {"hist-items v2": np.array([[4, 9, 0, 0, 0, 0]]), "len.1": np.array([2])}
+    user |= {name: rng.integers(0, 3, 1) for name in NAMES_OF_COLUMNS}
+    given = {named[name]: tensor for name, tensor in tensors(model, user).items()}
+    found = signature(path, "recommend")(**given, n=tf.constant(4))
+    np.testing.assert_array_equal(found["item_ids"], expected_top_n(model, user, 4)[0])
+
+
+ODD_NAMES = ["é", "è", "user-id", "user_id", "arg_1st", "_x", " ", "...", "CITY", "City", "N", "seen", "None", "a_B"]
+
+
+@given(st.lists(st.sampled_from(ODD_NAMES) | st.text(min_size=1, max_size=4), unique=True, min_size=1))
+def test_names_in_signatures(names):
+    arguments = serving._arguments(names)
+    assert arguments == serving._arguments(names[::-1])
+    assert len({argument.lower() for argument in [*arguments.values(), "n", "seen"]}) == len(names) + 2
+    for argument in arguments.values():
+        assert re.fullmatch("[A-Za-z][A-Za-z0-9_]*", argument)
+        assert not keyword.iskeyword(argument)
+    alone = {name: serving._arguments([name])[name] for name in names}
+    # Other columns have a say in a name's form only where letters' case alone tells them apart.
+    assert all(arguments[name].startswith(alone[name]) for name in names)
+    assert all(arguments[name] == alone[name] for name in names if alone[name] == alone[name].lower())
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 takes them")
+def test_a_name_that_keras_refuses_is_refused():
+    with pytest.raises(ValueError, match=r"The names in `columns` must have no '/' in them, .*; got 'a/b'\. Rename it"):
+        read_columns("columns", [SparseFeat("a/b", 9, 4)])
 
 
 @pytest.mark.slow

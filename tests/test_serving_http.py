@@ -249,10 +249,10 @@ def test_inputs_of_every_kind(tmp_path):
         history_column("mean"),
         VarLenSparseFeat(SparseFeat("genre", 9, 4), 3, "mean", "hist_len"),
         VarLenSparseFeat(
-            SparseFeat("tags", 20, 4, use_hash=True, dtype="string"), 3, "mean", "tags_len", "tags_weight"
+            SparseFeat("tags", 20, 4, use_hash=True, dtype="string"), 3, "mean", "tags_len", "tags' weights"
         ),
         SparseFeat("city", 20, 4, use_hash=True, dtype="string"),
-        SparseFeat("job", 5, 4),
+        SparseFeat("职业", 5, 4),
         DenseFeat("age", 1),
         DenseFeat("taste", 2),
     ]
@@ -262,9 +262,9 @@ def test_inputs_of_every_kind(tmp_path):
         "hist_item": [4, 2, 9, 7],
         "genre": [1, 2, 3, 4],
         "tags": ["new", "red"],
-        "tags_weight": [1, 0.5],
+        "tags' weights": [1, 0.5],
         "city": "Malmö",
-        "job": 3,
+        "职业": 3,
         "age": 31,
         "taste": [0.5, -1],
     }
@@ -274,19 +274,19 @@ def test_inputs_of_every_kind(tmp_path):
         "genre": np.array([[1, 2, 3]]),
         "tags": np.array([["new", "red", "0"]]),
         "tags_len": np.array([2]),
-        "tags_weight": np.array([[[1.0], [0.5], [0.0]]]),
+        "tags' weights": np.array([[[1.0], [0.5], [0.0]]]),
         "city": np.array(["Malmö"]),
-        "job": np.array([3]),
+        "职业": np.array([3]),
         "age": np.array([31.0]),
         "taste": np.array([[0.5, -1.0]]),
     }
     refusals = {
         "hist_item must hold integers from 0 to 29; got 30": {"hist_item": [30, 2, 3, 4]},
         "genre must be as long as hist_item, 4; got 3": {"genre": [1, 2, 3]},
-        "user must have 'tags_weight', as long as tags, 2": {"tags_weight": [1]},
-        "tags_weight must hold numbers that float32 holds; got 'a'": {"tags_weight": ["a", 1]},
-        "job must hold integers from 0 to 4; got 5": {"job": 5},
-        "job must hold integers from 0 to 4; got True": {"job": True},
+        'user must have "tags\' weights", as long as tags, 2': {"tags' weights": [1]},
+        "tags' weights must hold numbers that float32 holds; got 'a'": {"tags' weights": ["a", 1]},
+        "职业 must hold integers from 0 to 4; got 5": {"职业": 5},
+        "职业 must hold integers from 0 to 4; got True": {"职业": True},
         "city must hold strings; got None": {"city": None},
         "age must hold numbers that float32 holds; got nan": {"age": float("nan")},
         "age must hold numbers that float32 holds; got inf": {"age": float("inf")},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._compat import keras, register
+from deepmatch_ext._names import plain_name
 from deepmatch_ext.features import (
     Column,
     DenseColumn,
@@ -42,9 +42,7 @@ def derived_seed(seed: int, *place: Any) -> int:
 
 def layer_name(*parts: Any) -> str:
     """A layer's name in the characters that every Keras takes; different parts give different names."""
-    name = "_".join(map(str, parts))
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
+    return plain_name("_".join(map(str, parts)), also=".-")
 
 
 class Tables:

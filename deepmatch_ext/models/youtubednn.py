@@ -66,7 +66,8 @@ def YoutubeDNN(
         user_feature_columns: DeepCTR columns of the user side: ``SparseFeat``, ``VarLenSparseFeat``, ``DenseFeat``. A
             history shares the item's table by its ``embedding_name``, and lists the most recent first. Its
             ``combiner`` is DeepCTR's ``mean``, ``sum`` or ``max``, or ``sqrtn``, ``last``, ``recency`` (the mean
-            weighted by 1/rank), or several joined by ``+``; ``recency+last`` recommends best.
+            weighted by 1/rank), or several joined by ``+``; ``recency+last`` recommends best. An array (V, D) as
+            ``embeddings_initializer``, or Constant of one, is a pretrained table; row 0 is padding.
         item_feature_columns: First a ``SparseFeat``, the item id; id 0 is padding and never drawn as a negative. Then,
             if wanted, columns of any kind that describe the item.
         user_dnn_hidden_units: Units of the user tower's dense layers. The last is the vectors' size and must be the
