@@ -26,6 +26,9 @@ from deepmatch_ext.features import check_model_input, read_columns
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.utils import sampledsoftmaxloss
 
+# Lengths are drawn apart from their histories.
+pytestmark = pytest.mark.filterwarnings("ignore:Input .* has rows with more ids than:UserWarning")
+
 CASES = int(os.environ.get("BAD_INPUT_CASES", "0"))
 
 

@@ -53,7 +53,7 @@ WITH_STATE = {
     },
     "Dice": lambda: applied(layers.Dice(), floats(None, 3)),
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
-    "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(1), ids(3)),
+    "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),
     "KnownItems": lambda: applied(layers.KnownItems(V, 0.5), ids()),
     "RepeatableDropout": lambda: applied(layers.RepeatableDropout(0.5), floats(None, 3)),
@@ -62,7 +62,16 @@ WITH_STATE = {
     ),
 }
 WITHOUT_STATE = {
-    *("EmbeddingIndex", "HashIds", "JaggedIds", "JaggedPooling", "L2Normalization", "PaddingMask", "PoolingLayer"),
+    *(
+        "EmbeddingIndex",
+        "HashIds",
+        "HistoryItems",
+        "JaggedIds",
+        "JaggedPooling",
+        "L2Normalization",
+        "PaddingMask",
+        "PoolingLayer",
+    ),
     *("RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
 }
 

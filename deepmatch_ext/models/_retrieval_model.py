@@ -496,7 +496,7 @@ class RetrievalModel(keras.Model):
             return self._checked_dataset(x), y, None
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
-        if isinstance(x, _NO_BATCHES) or not hasattr(x, "__iter__"):
+        if not is_frame(x) and (isinstance(x, _NO_BATCHES) or not hasattr(x, "__iter__")):
             rule = "be a dictionary of arrays, a frame, a tf.data.Dataset, a generator or a Keras Sequence"
             raise problem(what, rule, shown(x))
         if not is_frame(x):
