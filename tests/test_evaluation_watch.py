@@ -272,7 +272,8 @@ def test_an_input_that_holds_the_target(events):
     """The history ends one item too late. With no dense layer the model then copies it from the start."""
 
     def leak(x, targets):
-        return {**x, "hist_item": np.concatenate([targets[:, None], x["hist_item"][:, :-1]], axis=1)}
+        history = np.concatenate([targets[:, None], x["hist_item"][:, :-1]], axis=1)
+        return {**x, "hist_item": history, "hist_len": np.minimum(x["hist_len"] + 1, MAX_LEN)}
 
     model = model_of(events, combiner="last", user_dnn_hidden_units=(), temperature=0.05)
     looking = TrainingWatch(leak(events.users, events.targets), events.targets, seen=events.seen)
