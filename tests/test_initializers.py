@@ -377,4 +377,4 @@ def test_a_samplers_setting_that_no_file_could_hold_is_refused(setting):
     model = small_model(sampler_config=Odd(3, setting))
     with pytest.raises(ValueError, match=r"`get_config` of the sampler Odd must give numbers, text and lists of them"):
         model.get_config()
-    samplers._SAMPLERS.pop("odd")
+    samplers.base._SAMPLERS.pop("odd")

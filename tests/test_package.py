@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "_initializers": KERAS | {"_plain"},
     "features": KERAS | {"_plain", "_initializers"},
     "inputs": CHECKS,
-    "samplers": CHECKS,
+    "samplers": CHECKS | {"samplers"},
     "losses": KERAS,
     "optimizers": KERAS,
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},

@@ -317,7 +317,7 @@ def test_a_sampler_of_ones_own_reloads_once_its_module_is_imported(tmp_path):
     assert (type(sampler), sampler.step) == (EveryOther, 3)
     again.compile("adam", deepmatch_ext.utils.sampledsoftmaxloss)
     again.fit(x, verbose=0)
-    deepmatch_ext.samplers._SAMPLERS.pop("every_other")  # as in a process that has not imported it
+    deepmatch_ext.samplers.base._SAMPLERS.pop("every_other")  # as in a process that has not imported it
     with pytest.raises(
         ValueError, match=r"The sampler's name must be one of .*; got 'every_other'\. .*import its module"
     ):
@@ -341,4 +341,4 @@ def test_samplers_of_ones_own_that_no_file_could_hold_are_refused():
 
     with pytest.raises(ValueError, match=r"The sampler Forgetful must have a `get_config` of its own; .* takes power"):
         small_model(sampler_config=Forgetful(2)).get_config()
-    deepmatch_ext.samplers._SAMPLERS.pop("forgetful")
+    deepmatch_ext.samplers.base._SAMPLERS.pop("forgetful")

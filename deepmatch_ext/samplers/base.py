@@ -1,0 +1,188 @@
+"""What every sampler can do, samplers by their names, and counts of items."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import problem
+
+State = Mapping[str, Any]
+
+# Stands in a config for counts that come with the saved weights.
+SAVED = "saved with the weights"
+
+# name -> class, of all samplers that there are.
+_SAMPLERS: dict[str, type[Sampler]] = {}
+
+
+class Sampler:
+    """What every sampler can do. ``V`` is the vocabulary's size, padding included.
+
+    A sampler of your own is a subclass with a `name` of its own, which a saved model finds it by: so its module is to
+    be imported before the model is loaded. What its ``__init__`` takes it gives in `get_config`.
+
+    Attributes:
+        name: What a config calls the sampler.
+        num_sampled: S, the candidates of a step that are drawn; None where the batch or the vocabulary decides.
+        in_batch: The batch's positives are candidates, too.
+        num_hard: How many of the candidates, those with the highest logits, each example keeps; None: all.
+    """
+
+    name: ClassVar[str]
+    num_sampled: int | None = None
+    in_batch: bool = False
+    num_hard: int | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            return
+        other = _SAMPLERS.get(cls.name)
+        if other is not None and not _is_same(other, cls):
+            raise problem(f"`name` of the sampler {cls.__name__}", f"not be that of {other.__name__}", repr(cls.name))
+        _SAMPLERS[cls.name] = cls
+
+    @property
+    def awaits_counts(self) -> bool:
+        """Whether counts are still to come with saved weights; until then the sampler can't correct for them."""
+        return False
+
+    def check(self, vocabulary_size: int) -> None:
+        """Refuses settings that don't fit the vocabulary."""
+        if self.num_sampled is not None and self.num_sampled > vocabulary_size - 1:
+            raise problem(
+                "`num_sampled`",
+                f"be at most {vocabulary_size - 1}, the number of items without padding",
+                self.num_sampled,
+            )
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        """The arrays that `sample` and `log_expected_count` read by row."""
+        return {}
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        """Draws candidates: (S,) int64 ids in 1..V-1. The same ``seed`` (two integers) gives the same ids."""
+        raise NotImplementedError
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        """log of how often each of ``ids`` (any shape) was to be expected among a step's candidates, float32."""
+        raise NotImplementedError
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        """Learns from a training step's positives (n,) int64, after its draw; returns the operations that do it."""
+        return []
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings as plain data; `make_sampler` takes them back, without the counts, which are state.
+
+        Raises:
+            ValueError: A subclass takes other arguments than ``num_sampled`` and doesn't give them here.
+        """
+        others = set(inspect.signature(type(self)).parameters) - {"num_sampled"}
+        if type(self).get_config is Sampler.get_config and others:
+            remedy = f"It takes {', '.join(sorted(others))}, which a saved model has to hold."
+            raise problem(f"The sampler {type(self).__name__}", "have a `get_config` of its own", "none", remedy)
+        return {"sampler": self.name, "num_sampled": self.num_sampled}
+
+
+def _is_same(one: type[Sampler] | None, other: type[Sampler]) -> bool:
+    """Whether two classes are the same one; a notebook defines its classes anew at every run of a cell."""
+    return one is not None and (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+_DEEPMATCH_SETTINGS = ("num_sampled", "item_name", "item_count", "distortion")
+
+
+def make_sampler(spec: Any) -> Sampler:
+    """A sampler from a `Sampler`, DeepMatch's ``NegativeSampler`` (or its ``_asdict()``), or a sampler's `get_config`.
+
+    Raises:
+        ValueError: The sampler's name is unknown, or something it needs is missing.
+    """
+    if isinstance(spec, Sampler):
+        if not _is_same(_SAMPLERS.get(getattr(spec, "name", "")), type(spec)):
+            got = repr(getattr(spec, "name", None))
+            remedy = "A saved model finds its sampler by this name."
+            raise problem(f"The sampler {type(spec).__name__}", "have a `name` of its own", got, remedy)
+        return spec
+    if hasattr(spec, "_asdict"):
+        spec = spec._asdict()
+    if not isinstance(spec, Mapping) or "sampler" not in spec:
+        raise problem(
+            "`sampler_config`", "be a sampler or a NegativeSampler", repr(spec), "For example UniformSampler(100)."
+        )
+    if not isinstance(spec["sampler"], str) or spec["sampler"] not in _SAMPLERS:
+        rule, remedy = f"be one of {', '.join(map(repr, _SAMPLERS))}", "A sampler of your own: import its module first."
+        raise problem("The sampler's name", rule, repr(spec["sampler"]), remedy)
+    name = spec["sampler"]
+    takes = inspect.signature(_SAMPLERS[name]).parameters
+    settings = {
+        key: value
+        for key, value in spec.items()
+        # DeepMatch's tuple has a place for every sampler's settings.
+        if value is not None and key != "sampler" and (key in takes or key not in _DEEPMATCH_SETTINGS)
+    }
+    if name == "frequency":
+        settings.setdefault("item_count", None)  # which it refuses
+    try:
+        return _SAMPLERS[name](**settings)
+    except TypeError as error:  # a setting is missing or unknown
+        raise problem("`sampler_config`", f"have the settings of the {name!r} sampler", str(error)) from None
+
+
+def stream(seed: tf.Tensor, k: int) -> tf.Tensor:
+    """Another stream of random numbers than the seed's, independent of it."""
+    return seed + tf.constant([0, k * 2**40], tf.int64)
+
+
+def checked_counts(item_count: Any) -> np.ndarray | None:
+    if isinstance(item_count, str) and item_count == SAVED:
+        return None
+    if item_count is None:
+        raise problem(
+            "`item_count`",
+            "be given for the 'frequency' sampler",
+            None,
+            "Count the training targets: `np.bincount(item_ids, minlength=vocabulary_size)`. Or take 'adaptive'.",
+        )
+    try:
+        counts = np.asarray(item_count, dtype=np.float64)
+    except (TypeError, ValueError):
+        got = type(item_count).__name__
+        raise problem("`item_count`", "be an array of counts by id", f"a {got} that is none") from None
+    if counts.ndim != 1:
+        raise problem("`item_count`", "have one dimension, a count per id", f"shape {counts.shape}")
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise problem("`item_count`", "hold finite counts of at least 0", "a negative or non-finite one")
+    if ((counts > 0) & (counts < 1)).any():
+        raise problem("`item_count`", "hold counts, not shares", f"{counts[(counts > 0) & (counts < 1)][0]:g}")
+    return counts
+
+
+def check_counts_fit(item_count: np.ndarray | None, vocabulary_size: int) -> None:
+    if item_count is not None and len(item_count) != vocabulary_size:
+        raise problem(
+            "`item_count`",
+            f"have an entry for each of the {vocabulary_size} ids of the item column, id 0 (padding) included",
+            f"{len(item_count)} entries",
+        )
+
+
+def log_shares(item_count: np.ndarray | None, vocabulary_size: int, distortion: float) -> np.ndarray:
+    """(V,) float64, log of each item's share; NaN without counts: a saved state is to replace it.
+
+    Padding has no share; it is given the least of the others', so that nothing is infinite.
+    """
+    if item_count is None:
+        return np.full(vocabulary_size, np.nan)
+    log_weights = distortion * np.log(np.maximum(item_count, 1.0)[1:])
+    log_weights -= log_weights.max()  # of shares as far apart as float64 can't hold, the largest still sum to 1
+    log_q = log_weights - np.log(np.exp(log_weights).sum())
+    return np.concatenate([[log_q.min()], log_q])

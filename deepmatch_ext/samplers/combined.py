@@ -1,0 +1,140 @@
+"""Samplers that are made of others: several together, and the hardest of one's candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import positive_int, problem, shown
+from deepmatch_ext.samplers.base import Sampler, State, make_sampler, stream
+
+
+class MixedSampler(Sampler):
+    """The candidates of several samplers together, expected as often as in all of them.
+
+    ``MixedSampler([InBatchSampler(), UniformSampler(512)])`` is the mixed negative sampling of Yang et al., "Mixed
+    Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020.
+
+    Args:
+        samplers: At least two, of any kind but `HardNegatives`; one at most in-batch.
+    """
+
+    name = "mixed"
+
+    def __init__(self, samplers: Sequence[Any]) -> None:
+        if not isinstance(samplers, list | tuple) or len(samplers) < 2:
+            raise problem("`samplers`", "be a list of at least two samplers", shown(samplers))
+        self.samplers: tuple[Sampler, ...] = tuple(make_sampler(sampler) for sampler in samplers)
+        in_batch = sum(sampler.in_batch for sampler in self.samplers)
+        if in_batch > 1 or any(sampler.num_hard for sampler in self.samplers):
+            raise problem(
+                "`samplers`",
+                "hold no HardNegatives, and one in-batch sampler at most",
+                f"{[sampler.name for sampler in self.samplers]}",
+                "HardNegatives goes around the mixture.",
+            )
+        self.in_batch = in_batch == 1
+        drawn = [sampler.num_sampled for sampler in self.samplers if not sampler.in_batch]
+        self.num_sampled = None if None in drawn else sum(n for n in drawn if n is not None)
+
+    @property
+    def awaits_counts(self) -> bool:
+        return any(sampler.awaits_counts for sampler in self.samplers)
+
+    def check(self, vocabulary_size: int) -> None:
+        for sampler in self.samplers:
+            sampler.check(vocabulary_size)
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        return {
+            f"{k}_{name}": array
+            for k, sampler in enumerate(self.samplers)
+            for name, array in sampler.state(vocabulary_size).items()
+        }
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        drawn, before = [], 0
+        for k, sampler in enumerate(self.samplers):
+            # Each has eight streams of its own; those of a mixture in the mixture follow one another.
+            first = before if isinstance(sampler, MixedSampler) else before + 1
+            drawn.append(sampler.sample(_part(state, k), vocabulary_size, stream(seed, 8 * first)))
+            before += _number_of_samplers(sampler)
+        return tf.concat(drawn, axis=0)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        each = [
+            sampler.log_expected_count(_part(state, k), vocabulary_size, ids, batch_size)
+            for k, sampler in enumerate(self.samplers)
+        ]
+        return tf.reduce_logsumexp(tf.stack(each), axis=0)
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        return [
+            operation
+            for k, sampler in enumerate(self.samplers)
+            for operation in sampler.update(_part(state, k), positives)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sampler": self.name, "samplers": [sampler.get_config() for sampler in self.samplers]}
+
+
+class HardNegatives(Sampler):
+    """Of another sampler's candidates each example keeps the hardest, those with the highest logits.
+
+    The gradient is that of the largest terms of the sum over the candidates alone: it is biased by what is left out,
+    the less so the more of the sum the kept ones hold.
+
+    Args:
+        of: The sampler that draws the candidates.
+        num_hard: How many of them each example keeps.
+    """
+
+    name = "hard"
+
+    def __init__(self, of: Any, num_hard: int) -> None:
+        self.sampler = make_sampler(of)
+        self.num_hard = positive_int("`num_hard`", num_hard)
+        self.num_sampled, self.in_batch = self.sampler.num_sampled, self.sampler.in_batch
+        if self.sampler.num_hard:
+            raise problem("`of`", "be a sampler that draws", "another HardNegatives")
+        if self.num_sampled is not None and not self.in_batch and self.num_hard > self.num_sampled:
+            raise problem("`num_hard`", f"be at most {self.num_sampled}, the sampler's candidates", num_hard)
+
+    @property
+    def awaits_counts(self) -> bool:
+        return self.sampler.awaits_counts
+
+    def check(self, vocabulary_size: int) -> None:
+        self.sampler.check(vocabulary_size)
+
+    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
+        return self.sampler.state(vocabulary_size)
+
+    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
+        return self.sampler.sample(state, vocabulary_size, seed)
+
+    def log_expected_count(
+        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        return self.sampler.log_expected_count(state, vocabulary_size, ids, batch_size)
+
+    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
+        return self.sampler.update(state, positives)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sampler": self.name, "of": self.sampler.get_config(), "num_hard": self.num_hard}
+
+
+def _part(state: State, k: int) -> State:
+    prefix = f"{k}_"
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _number_of_samplers(sampler: Sampler) -> int:
+    return sum(map(_number_of_samplers, sampler.samplers)) if isinstance(sampler, MixedSampler) else 1
