@@ -3,6 +3,7 @@
 import ast
 import configparser
 import doctest
+import graphlib
 import importlib
 import os
 import pathlib
@@ -27,6 +28,7 @@ MAY_IMPORT = {
     "_version": set(),
     "_checks": set(),
     "_compat": set(),
+    "_arrays": CHECKS,
     "_no_item": CHECKS,
     "_frames": CHECKS,
     "_names": set(),
@@ -40,16 +42,17 @@ MAY_IMPORT = {
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
     "models": KERAS | FRAMES | {"_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
     "data": FRAMES | {"_no_item", "data"},
-    "retrieval": FRAMES | {"_no_item", "_version", "retrieval"},
-    "evaluation": CHECKS | {"retrieval", "evaluation"},
-    "evaluation.watch": KERAS | FRAMES | {"retrieval", "evaluation"},
-    "evaluation.callback": KERAS | FRAMES | {"retrieval", "evaluation"},
+    "retrieval": FRAMES | {"_arrays", "_no_item", "_version", "retrieval"},
+    "evaluation": CHECKS | {"_arrays", "retrieval", "evaluation"},
+    "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
+    "evaluation.callback": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
     "serving": KERAS | {"_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
 }
-# The Keras-free parts that use TensorFlow.
-USE_TENSORFLOW = {"data.pipeline", "retrieval.exact", "retrieval.index"}
+KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_frames"}
+# Of those, the modules that use TensorFlow.
+USE_TENSORFLOW = {"data.pipeline", "retrieval.exact_index", "retrieval.top_n"}
 
 
 def imports_of(path):
@@ -73,8 +76,17 @@ def test_imports_only_point_down(path):
         if top == "deepmatch_ext":
             assert rest.split(".")[0] in allowed, f"{name} imports {imported}"
         assert top not in ("keras", "tf_keras", "deepctr"), f"{name} imports {imported}: only _compat knows Keras"
-        if parts[0] in ("data", "retrieval", "evaluation", "_checks", "_frames") and name not in USE_TENSORFLOW:
+        if parts[0] in KERAS_FREE and name not in USE_TENSORFLOW:
             assert top != "tensorflow", f"{name} imports {imported}"
+
+
+def test_imports_go_in_no_circle():
+    names = {name: ROOT.joinpath(*name.split(".")[1:]) for name in MODULES}
+    graph = {
+        name: set(imports_of(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")))
+        for name, path in names.items()
+    }
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 @pytest.mark.slow

@@ -170,7 +170,7 @@ def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
                 os._exit(0)
             _, status = os.wait()
             print("killed" if os.WIFSIGNALED(status) else "done")
-            import deepmatch_ext.retrieval.files as files
+            import deepmatch_ext.retrieval.vector_files as files
             manifest, paths = files.read_folder(folder)  # all checksums are right
             print(manifest["ids"])
             if not os.WIFSIGNALED(status):

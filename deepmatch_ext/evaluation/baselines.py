@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import int_at_least, problem, shown
-from deepmatch_ext.retrieval.exact import check_ids
 
 
 class InteractionsLike(Protocol):

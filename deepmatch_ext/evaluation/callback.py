@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmatch_ext._arrays import check_ids, check_seen, check_vectors, seen_rows
 from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
 from deepmatch_ext._compat import keras
 from deepmatch_ext._frames import arrays_of
@@ -21,7 +22,6 @@ from deepmatch_ext.evaluation.metrics import (
     ranking_metrics,
     ranks_of,
 )
-from deepmatch_ext.retrieval.exact import check_ids, check_seen, check_vectors, seen_rows
 
 
 class RetrievalMetrics(keras.callbacks.Callback):

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
+from deepmatch_ext._arrays import Seen, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import problem, shown
 from deepmatch_ext.evaluation.baselines import check_item_counts
-from deepmatch_ext.retrieval.exact import Seen, check_seen, check_vectors, seen_pairs
 
 _MAX_ITEMS = 10_000  # so many items tell the variance of scores
 

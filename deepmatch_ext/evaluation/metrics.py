@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmatch_ext._arrays import Seen, check_ids, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import as_function, as_texts, one_of, positive_int, problem, shown, warn_caller
-from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs
 
 NAME_FORMAT = "{metric}@{n}"
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmatch_ext._arrays import Seen, check_ids, check_seen, check_vectors, seen_pairs, seen_rows
 from deepmatch_ext._checks import as_path, missing_extra, problem
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
@@ -31,7 +32,7 @@ from deepmatch_ext.evaluation.metrics import (
     ranking_metrics,
     ranks_of,
 )
-from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, check_vectors, seen_pairs, seen_rows, top_n
+from deepmatch_ext.retrieval.top_n import top_n
 
 _MAX_POINTS = 2000  # items on the map: more would hide each other
 _MAX_GROUPS = 12  # groups on the map with a colour and a shape of their own

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmatch_ext._arrays import Seen, check_ids, check_seen, seen_pairs, seen_rows
 from deepmatch_ext._checks import int_at_least, one_of, positive_int, problem
 from deepmatch_ext._compat import is_table, keras, raw_variable, require_eager
 from deepmatch_ext._frames import arrays_of
@@ -31,7 +32,7 @@ from deepmatch_ext.evaluation.metrics import (
     ranking_metrics,
     ranks_of,
 )
-from deepmatch_ext.retrieval.exact import Seen, check_ids, check_seen, seen_pairs, seen_rows, top_n
+from deepmatch_ext.retrieval.top_n import top_n
 
 # Where warnings begin. "Healthy": runs on ml-100k, ml-1m, Amazon Beauty and synthetic_interactions that ended with a
 # good ranking: uniform, frequency and in-batch samplers, temperatures 0.02 to 0.5, vectors of size 8, 16 and 64.

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from deepmatch_ext._arrays import Seen, seen_pairs
 from deepmatch_ext._checks import missing_extra, positive_int, problem
-from deepmatch_ext.retrieval.exact import Seen, seen_pairs
-from deepmatch_ext.retrieval.files import Write, check_record
-from deepmatch_ext.retrieval.index import VectorIndex, best_first, compiled_best_rows, spare
+from deepmatch_ext.retrieval.index import VectorIndex, best_first, spare
+from deepmatch_ext.retrieval.top_n import compiled_best_rows
+from deepmatch_ext.retrieval.vector_files import Write, check_record
 
 # Candidates held at once: rows and scores of 12 bytes each, and their sorting.
 _BLOCK = 2**22

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from deepmatch_ext._arrays import Seen, check_floats, check_seen
 from deepmatch_ext._checks import listing, missing_extra, one_of, positive_int, problem
 from deepmatch_ext._no_item import no_item
-from deepmatch_ext.retrieval.exact import Seen, check_floats, check_seen
-from deepmatch_ext.retrieval.files import METRICS, check_items, read_record
-from deepmatch_ext.retrieval.ids import raw_ids
 from deepmatch_ext.retrieval.index import spare, unit_vectors
+from deepmatch_ext.retrieval.rows import raw_ids
+from deepmatch_ext.retrieval.vector_files import METRICS, check_items, read_record
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
 # Of each metric: pgvector's operator, its operator class, and a score as a line of its distance.

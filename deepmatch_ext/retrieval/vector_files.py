@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmatch_ext._arrays import check_floats
 from deepmatch_ext._checks import as_path, listing, missing_extra, one_of, problem, shown
 from deepmatch_ext._frames import columns_of
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
-from deepmatch_ext.retrieval.exact import check_floats
-from deepmatch_ext.retrieval.ids import fits, raw_ids, require_unique
+from deepmatch_ext.retrieval.rows import fits, raw_ids, require_unique
 
 METRICS = ("inner_product", "cosine")
 ID_TYPES = ("string", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))

@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepmatch_ext._arrays import Seen, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import positive_int, problem
-
-Seen = tuple[np.ndarray, np.ndarray]
-"""Items that each of B rows has already had, in CSR form: ``(indptr (B + 1,), item ids)``.
-
-Row ``b`` has had ``item_ids[indptr[b]:indptr[b + 1]]``, in any order. Repeats count once; id 0 (padding) is ignored.
-"""
 
 
 def top_n(
@@ -196,93 +191,7 @@ def _best_columns(scores: tf.Tensor, n: tf.Tensor, group: int) -> tuple[tf.Tenso
     return tf.gather(best, at // group, batch_dims=1) * group + at % group, values
 
 
-# What evaluation shares with retrieval: the checks of ids, CSR lists and vectors.
-
-
-def check_ids(
-    what: str, values: Any, low: int, high: int | None = None, *, length: int | None = None, remedy: str = ""
-) -> np.ndarray:
-    """``values`` as int64 ids of shape (length,), each at least ``low`` and, if given, at most ``high``."""
-    ids = np.asarray(values)
-    if ids.ndim != 1 or (length is not None and len(ids) != length):
-        shape = "be one-dimensional" if length is None else f"have shape ({length},)"
-        raise problem(what, shape, f"shape {ids.shape}")
-    if ids.size == 0:  # NumPy makes an empty list a float array
-        return ids.astype(np.int64)
-    if ids.dtype.kind not in "iu":
-        raise problem(what, "hold integers", f"dtype {ids.dtype}")
-    wrong = ids < low if high is None else (ids < low) | (ids > high)
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        rule = f"be at least {low}" if high is None else f"be between {low} and {high}"
-        got = f"{ids[first]} at position {first} ({np.count_nonzero(wrong)} out of range in all)"
-        raise problem(what, rule, got, remedy)
-    return ids.astype(np.int64, copy=False)
-
-
-def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = None) -> Seen:
-    """``seen`` as two int64 arrays in CSR form for ``rows`` rows, with ids in 0..vocabulary_size-1 if that is known."""
-    if not isinstance(seen, tuple | list) or len(seen) != 2:
-        raise problem(what, "be a pair (indptr, item ids)", f"{type(seen).__name__}")
-    indptr = check_ids(f"the indptr of {what}", seen[0], 0, length=rows + 1)
-    items = check_ids(f"the item ids of {what}", seen[1], 0, None if vocabulary_size is None else vocabulary_size - 1)
-    if indptr[0] != 0 or indptr[-1] != len(items) or (indptr[1:] < indptr[:-1]).any():
-        raise problem(
-            f"the indptr of {what}",
-            f"start at 0, never fall and end at the number of item ids, {len(items)}",
-            f"{indptr[0]} first and {indptr[-1]} last" + (", falling" if (indptr[1:] < indptr[:-1]).any() else ""),
-        )
-    return indptr, items
-
-
-def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float32, (B, D) and (V, D), finite and such that every inner product is finite too."""
-    users, largest_user = check_floats("`user_vectors`", ["(B, D)"], user_vectors)
-    items, largest_item = check_floats("`item_vectors`", ["(V, D)"], item_vectors)
-    if users.shape[1] != items.shape[1]:
-        raise problem(
-            "user_vectors and item_vectors", "have the same width D", f"shapes {users.shape} and {items.shape}"
-        )
-    if len(items) < 2:
-        raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
-    if largest_user * largest_item * users.shape[1] > float(np.finfo(np.float32).max):
-        got = f"entries as large as {largest_user:g} and {largest_item:g}"
-        raise problem("user_vectors and item_vectors", "have inner products within float32", got, "Scale them down.")
-    return users, items
-
-
-def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray, float]:
-    """``values`` as finite float32 of one of the shapes, such as "(V, D)", and the largest absolute value in it."""
-    vectors = np.asarray(values)
-    if vectors.ndim not in [shape.count(",") + 1 for shape in shapes] or vectors.shape[-1] == 0:
-        raise problem(what, f"have shape {' or '.join(shapes)}", f"shape {vectors.shape}")
-    if vectors.dtype.kind not in "iuf":
-        raise problem(what, "hold numbers", f"dtype {vectors.dtype}")
-    with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is refused below
-        vectors = vectors.astype(np.float32, copy=False)
-    if vectors.size == 0:
-        return vectors, 0.0
-    largest = max(-float(vectors.min()), float(vectors.max()))  # min and max hand NaN on
-    if not np.isfinite(largest):
-        first = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
-        where = ", ".join(f"{axis} {at}" for axis, at in zip(_AXES[vectors.ndim], first, strict=True))
-        raise problem(what, "be finite", f"{vectors[first]} at {where}")
-    return vectors, largest
-
-
-_AXES = {2: ("row", "column"), 3: ("row", "vector", "column")}
-
-
-def seen_rows(seen: Seen, rows: np.ndarray) -> Seen:
-    """The given rows, in their order."""
-    indptr, items = seen
-    lengths = np.diff(indptr)[rows]
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    return ends, items[np.repeat(indptr[rows] - ends[:-1], lengths) + np.arange(ends[-1])]
-
-
-def seen_pairs(seen: Seen, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """The entries of rows start..stop as (row - start, item id), repeats included."""
-    indptr, items = seen
-    bounds = indptr[start : stop + 1]
-    return np.repeat(np.arange(stop - start), np.diff(bounds)), items[bounds[0] : bounds[-1]]
+_VECTORS, _ROWS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
+_SIGNATURE = [_VECTORS, _VECTORS, tf.TensorSpec([], tf.int32)]
+compiled_best_unseen_rows = tf.function(best_rows, input_signature=[*_SIGNATURE, _ROWS])
+compiled_best_rows = tf.function(lambda users, items, n: best_rows(users, items, n), input_signature=_SIGNATURE)
