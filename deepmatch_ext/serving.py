@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import keyword
 import os
-import shutil
-import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
 from deepmatch_ext._compat import keras
+from deepmatch_ext._files import sync, sync_folder, unfinished_folder
 from deepmatch_ext._names import plain_name
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
@@ -345,26 +344,25 @@ def _inputs(
 
 def _write(recommender: _Recommender, manifest: Mapping[str, Any], folder: Path, version: int | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{uuid.uuid4().hex}.unfinished"
-    try:
+    with unfinished_folder(folder / "version") as unfinished:
         # Nothing is trained there, and gradients of our own can't be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(recommender.trackable(), str(unfinished), recommender.signatures, options)
         paths = sorted(path for path in unfinished.rglob("*") if path.is_file())
         files = {path.relative_to(unfinished).as_posix(): path.stat().st_size for path in paths}
         (unfinished / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n", encoding="utf-8")
+        sync_folder(unfinished)
         while True:
             target = folder / str(_highest(folder) + 1 if version is None else version)
             try:
                 unfinished.rename(target)
-                return target
+                break
             except OSError:
                 if version is not None or not target.exists():
                     raise
                 # Another export took the number between the look and the renaming.
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    sync(folder)
+    return target
 
 
 def _highest(folder: Path) -> int:

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "_version": set(),
     "_checks": set(),
     "_compat": set(),
+    "_files": set(),
     "_arrays": CHECKS,
     "_no_item": CHECKS,
     "_frames": CHECKS,
@@ -40,17 +41,20 @@ MAY_IMPORT = {
     "losses": KERAS,
     "optimizers": KERAS,
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
-    "models": KERAS | FRAMES | {"_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
-    "data": FRAMES | {"_no_item", "data"},
-    "retrieval": FRAMES | {"_arrays", "_no_item", "_version", "retrieval"},
-    "evaluation": CHECKS | {"_arrays", "retrieval", "evaluation"},
+    "models": KERAS
+    | FRAMES
+    | {"_files", "_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
+    "data": FRAMES | {"_files", "_no_item", "data"},
+    "retrieval": FRAMES | {"_arrays", "_files", "_no_item", "_version", "retrieval"},
+    "evaluation": CHECKS | {"_arrays", "_files", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "evaluation.callback": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
-    "serving": KERAS | {"_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
+    "serving": KERAS
+    | {"_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
 }
-KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_frames"}
+KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_files", "_frames"}
 # Of those, the modules that use TensorFlow.
 USE_TENSORFLOW = {"data.pipeline", "retrieval.exact_index", "retrieval.top_n"}
 

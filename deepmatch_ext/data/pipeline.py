@@ -35,6 +35,7 @@ from deepmatch_ext._checks import (
     problem,
     shown,
 )
+from deepmatch_ext._files import whole_file
 from deepmatch_ext._frames import Lists, array_of, arrays_of, is_frame
 from deepmatch_ext.data.interactions import Interactions, row_numbers
 from deepmatch_ext.data.tables import parquet_batches, parquet_file, pyarrow_parquet
@@ -268,22 +269,16 @@ def write_tfrecords(data: Any, prefix: PathLike, shards: int = 1) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"`prefix` must be in a folder that exists; there is no {str(folder)!r}.")
     paths = [f"{prefix}-{shard:05d}-of-{shards:05d}.tfrecord" for shard in range(shards)]
-    unfinished = [f"{path}.{os.getpid()}.tmp" for path in paths]
-    try:
-        row = 0
-        with ExitStack() as stack:
-            writers = [stack.enter_context(tf.io.TFRecordWriter(path)) for path in unfinished]
-            for batch in batches:
-                for record in _records(batch):
-                    writers[row % shards].write(record)
-                    row += 1
+    row = 0
+    with ExitStack() as files, ExitStack() as opened:  # all are written and closed before one is put in its place
+        unfinished = [files.enter_context(whole_file(Path(path))) for path in paths]
+        writers = [opened.enter_context(tf.io.TFRecordWriter(str(path))) for path in unfinished]
+        for batch in batches:
+            for record in _records(batch):
+                writers[row % shards].write(record)
+                row += 1
         if not row:
             raise problem("`data`", "hold at least one row", "none")
-        for path, name in zip(unfinished, paths, strict=True):
-            os.replace(path, name)
-    finally:
-        for path in unfinished:
-            Path(path).unlink(missing_ok=True)
     return paths
 
 

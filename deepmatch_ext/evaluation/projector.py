@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import as_list, as_path, problem
-from deepmatch_ext.evaluation.report import write_whole
+from deepmatch_ext._files import write_text
 
 
 def write_projector(
@@ -78,9 +78,9 @@ def write_projector(
     ]
     place = as_path("`folder`", folder)
     place.mkdir(parents=True, exist_ok=True)
-    write_whole(place / "tensors.tsv", numbers.getvalue())
-    write_whole(place / "metadata.tsv", "\n".join([*lines, ""]))
-    write_whole(place / "projector_config.pbtxt", "\n".join([*config, ""]))
+    write_text(place / "tensors.tsv", numbers.getvalue())
+    write_text(place / "metadata.tsv", "\n".join([*lines, ""]))
+    write_text(place / "projector_config.pbtxt", "\n".join([*config, ""]))
 
 
 def _cell(value: Any) -> str:

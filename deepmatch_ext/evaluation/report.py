@@ -22,6 +22,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import Seen, check_ids, check_seen, check_vectors, seen_pairs, seen_rows
 from deepmatch_ext._checks import as_path, missing_extra, problem
+from deepmatch_ext._files import write_text
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
 from deepmatch_ext.evaluation.metrics import (
@@ -222,7 +223,7 @@ def write_report(
         parts.append(_details("Every figure of every epoch", _table(["epoch", *epochs], rows)))
     recall_rows = [[n, *(f"{of[k]:.4f}" for of in recalls.values())] for k, n in enumerate(recall_at)]
     parts.append(_details("Recall at N", _table(["N", *recalls], recall_rows)))
-    write_whole(path, _page(title, parts))
+    write_text(path, _page(title, parts))
     return figures
 
 
@@ -511,16 +512,6 @@ def _versions() -> dict[str, str]:
         if version is not None:
             versions[module] = str(version)
     return {**versions, "system": f"{platform.system()} {platform.machine()}"}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a UTF-8 file that appears whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 # Checks.

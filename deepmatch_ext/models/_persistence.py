@@ -1,11 +1,10 @@
-"""Files of models: written whole or not at all, and told apart when they are read."""
+"""Files of models: what is written whole, and told apart when it is read."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import os
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import problem, shown
+from deepmatch_ext._files import whole_file
 from deepmatch_ext._version import __version__
 
 # Of the config in a model's file and of the description in a file of weights. A higher number is for what this version
@@ -47,24 +47,18 @@ def check_path(filepath: Any) -> None:
 
 
 @contextmanager
-def whole_file(filepath: Any, overwrite: bool = True) -> Iterator[Any]:
+def whole_model_file(filepath: Any, overwrite: bool = True) -> Iterator[Any]:
     """A name to write to in the place of ``filepath``, which is replaced when all is written and else left as it was.
 
-    A process that is killed while it writes leaves a file that ends in ``.tmp`` and the suffix. Folders, remote paths,
-    and what Keras is to ask about first, are left to Keras.
+    Folders, remote paths, and what Keras is to ask about first, are left to Keras.
     """
     path = os.fspath(filepath) if isinstance(filepath, str | os.PathLike) else ""
     suffix = next((suffix for suffix in _SUFFIXES if path.endswith(suffix)), "")
     if not suffix or "://" in path or os.path.isdir(path) or (os.path.exists(path) and not overwrite):
         yield filepath
         return
-    path = os.path.realpath(path)  # a link stays one
-    unfinished = f"{path.removesuffix(suffix)}.{os.getpid()}-{threading.get_ident()}.tmp{suffix}"
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
+    with whole_file(Path(path), suffix) as unfinished:
+        yield str(unfinished)
 
 
 def describe_weights(filepath: Any, model: Any) -> None:

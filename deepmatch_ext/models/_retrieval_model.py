@@ -65,7 +65,7 @@ from deepmatch_ext.models._persistence import (
     check_path,
     check_weights_file,
     describe_weights,
-    whole_file,
+    whole_model_file,
 )
 from deepmatch_ext.models._resuming import TrainingPlace
 from deepmatch_ext.models._towers import layer_name
@@ -415,12 +415,12 @@ class RetrievalModel(keras.Model):
 
         ``tf.keras.models.load_model(filepath)`` reads a ``.keras`` file, with ``safe_mode`` on and no `custom_objects`;
         an ``.h5`` file wants ``deepmatch_ext.layers.custom_objects``. ``tf.keras.models.save_model`` does not come by
-        here, and writes in place. A process that is killed while it saves leaves a file with ``.tmp`` in its name,
-        which may be deleted.
+        here, and writes in place. A process that is killed while it saves leaves a hidden file with ``.tmp`` in its
+        name, which may be deleted.
         """
         check_path(filepath)
         self.get_config()  # refuses what no file could hold, before anything is written
-        with whole_file(filepath, overwrite) as path, compilation_kept(self):
+        with whole_model_file(filepath, overwrite) as path, compilation_kept(self):
             super().save(path, overwrite, *args, **kwargs)
             if path != filepath:
                 describe_weights(path, self)
@@ -436,7 +436,9 @@ class RetrievalModel(keras.Model):
         if KERAS_3 and not args and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
             self.save(filepath, overwrite, include_optimizer=False)
             return
-        with whole_file(filepath, overwrite) as path:  # checkpoints and shards, of several files, are left to Keras
+        with whole_model_file(
+            filepath, overwrite
+        ) as path:  # checkpoints and shards, of several files, are left to Keras
             super().save_weights(path, overwrite, *args, **kwargs)
             if path != filepath:
                 describe_weights(path, self)

@@ -8,7 +8,6 @@ import os
 import re
 import reprlib
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import check_floats
 from deepmatch_ext._checks import as_path, listing, missing_extra, one_of, problem, shown
+from deepmatch_ext._files import sync, whole_file, whole_folder, write_text
 from deepmatch_ext._frames import columns_of
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
@@ -75,15 +75,8 @@ def write_folder(folder: str | os.PathLike[str], manifest: Mapping[str, Any], fi
             raise
         _remove_old_files(folder)
         return
-    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(6)}")
-    temporary.mkdir()
-    try:
-        _write_files(temporary, manifest, files, [])
-        os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync(folder.parent)
+    with whole_folder(folder) as unfinished:
+        _write_files(unfinished, manifest, files, [])
 
 
 def _write_files(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Write], written: list[Path]) -> None:
@@ -93,15 +86,10 @@ def _write_files(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, 
         path = folder / f"{stem}-{secrets.token_hex(6)}{dot}{suffix}"
         written.append(path)
         write(path)
-        _sync(path)
+        sync(path)
         entries[name] = {"file": path.name, "bytes": path.stat().st_size, "sha256": _digest(path)}
     content = {"format": _FORMAT, "format_version": _VERSION, **manifest, "files": entries}
-    temporary = folder / f".{_MANIFEST}-{secrets.token_hex(6)}"
-    written.append(temporary)
-    temporary.write_text(json.dumps({**content, "sha256": _content_digest(content)}, indent=2) + "\n", encoding="utf-8")
-    _sync(temporary)
-    os.replace(temporary, folder / _MANIFEST)
-    _sync(folder)
+    write_text(folder / _MANIFEST, json.dumps({**content, "sha256": _content_digest(content)}, indent=2) + "\n")
 
 
 def _remove_old_files(folder: Path) -> None:
@@ -206,15 +194,6 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
-    """To the disk, so that a loss of power finds either the old or the new."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_array(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterable[np.ndarray]) -> None:
     """A .npy file of an array that comes in blocks of rows, so that it needn't be in memory twice."""
     with path.open("wb") as file:
@@ -316,15 +295,8 @@ def write_vectors(
     about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[1], "count": len(ids)}
     about["deepmatch_ext"] = __version__
     table = arrow.table(columns).replace_schema_metadata({_PARQUET_KEY: json.dumps(about)})
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
-    try:
-        parquet.write_table(table, temporary, write_page_checksum=True)
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    with whole_file(path) as unfinished:
+        parquet.write_table(table, unfinished, write_page_checksum=True)
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Vectors:
