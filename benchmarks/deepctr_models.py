@@ -34,7 +34,7 @@ with mock.patch("threading.Thread.start"):  # DeepCTR asks a package index for i
 
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.compat import enable_deepctr_on_keras3
 
 ROWS, STEPS = 12, 4

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 
 # (where, what, by what): what Keras 3 calls otherwise.
 PORT = [

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deepmatch_ext import _compat as _compat  # first, since it says what is missing where the rest would stumble
+from deepmatch_ext import _keras as _keras  # first, since it says what is missing where the rest would stumble
 from deepmatch_ext import (
     data,
     evaluation,

@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import deserialize, keras, serialize
+from deepmatch_ext._keras import deserialize, keras, serialize
 from deepmatch_ext._plain import plain_object
 
 # Stands in a config for values that come with the saved weights.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import deserialize, keras, serialize
+from deepmatch_ext._keras import deserialize, keras, serialize
 
 _REMEDY = (
     "Decorate it with `@tf.keras.utils.register_keras_serializable()`, in a module that is imported before loading."

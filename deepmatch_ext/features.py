@@ -14,8 +14,8 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown, warn_caller
-from deepmatch_ext._compat import NOT_IN_NAMES, keras
 from deepmatch_ext._initializers import TableInitializer, table_initializer
+from deepmatch_ext._keras import NOT_IN_NAMES, keras
 from deepmatch_ext._plain import is_registered, nameless
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._compat import register
+from deepmatch_ext._keras import register
 
 # Far below any logit that a loss can tell apart, and finite in float32, so that gradients stay finite.
 _MASKED = -1e30

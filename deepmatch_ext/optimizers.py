@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import finite_number, positive_number, problem, shown
-from deepmatch_ext._compat import (
+from deepmatch_ext._keras import (
     KERAS_3,
     add_row_state,
     apply_dense,

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
-from deepmatch_ext._compat import keras
 from deepmatch_ext._files import sync, sync_folder, unfinished_folder
+from deepmatch_ext._keras import keras
 from deepmatch_ext._names import plain_name
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__

@@ -14,7 +14,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 
 pytestmark = pytest.mark.slow
 

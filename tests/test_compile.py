@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from conftest import small_input, small_model
 
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.layers import custom_objects
 from deepmatch_ext.utils import sampledsoftmaxloss
 

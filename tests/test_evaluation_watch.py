@@ -10,7 +10,7 @@ from conftest import csr, put_back, small_input, small_model, state_of, user_par
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
-from deepmatch_ext._compat import raw_variable
+from deepmatch_ext._keras import raw_variable
 from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, windows
 from deepmatch_ext.evaluation import (
     CollapseWarning,

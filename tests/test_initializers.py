@@ -11,7 +11,7 @@ from conftest import DIM, VOCABULARY, history_column, item_column, small_input, 
 from deepctr.feature_column import DenseFeat, SparseFeat
 
 from deepmatch_ext import YoutubeDNN, layers, samplers
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.features import column_config, read_columns
 from deepmatch_ext.layers import EmbeddingTable
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from conftest import small_input, small_model
 
 from deepmatch_ext import layers, samplers
-from deepmatch_ext._compat import keras
+from deepmatch_ext._keras import keras
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
 
 V = 9

@@ -20,7 +20,7 @@ from deepctr.layers.utils import Hash
 
 import deepmatch_ext
 from deepmatch_ext import YoutubeDNN, layers, utils
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.layers import Dice, EmbeddingIndex, HashIds, PoolingLayer, SampledSoftmaxLayer
 from deepmatch_ext.samplers import AdaptiveSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss

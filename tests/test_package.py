@@ -23,11 +23,11 @@ ROOT = pathlib.Path(deepmatch_ext.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepmatch_ext."))
 
 # Which parts of the package a part may import. Keras-free parts know nothing of models, and models nothing of them.
-CHECKS, KERAS, FRAMES = {"_checks"}, {"_checks", "_compat"}, {"_checks", "_frames"}
+CHECKS, KERAS, FRAMES = {"_checks"}, {"_checks", "_keras"}, {"_checks", "_frames"}
 MAY_IMPORT = {
     "_version": set(),
     "_checks": set(),
-    "_compat": set(),
+    "_keras": set(),
     "_files": set(),
     "_arrays": CHECKS,
     "_no_item": CHECKS,
@@ -79,7 +79,7 @@ def test_imports_only_point_down(path):
         top, _, rest = imported.partition(".")
         if top == "deepmatch_ext":
             assert rest.split(".")[0] in allowed, f"{name} imports {imported}"
-        assert top not in ("keras", "tf_keras", "deepctr"), f"{name} imports {imported}: only _compat knows Keras"
+        assert top not in ("keras", "tf_keras", "deepctr"), f"{name} imports {imported}: only _keras knows Keras"
         if parts[0] in KERAS_FREE and name not in USE_TENSORFLOW:
             assert top != "tensorflow", f"{name} imports {imported}"
 

@@ -15,7 +15,7 @@ from deepctr.feature_column import SparseFeat
 
 import deepmatch_ext
 from deepmatch_ext import YoutubeDNN
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.samplers import FrequencySampler, InBatchSampler, UniformSampler
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepmatch_ext import YoutubeDNN, serving
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import read_columns
 from deepmatch_ext.retrieval import top_n

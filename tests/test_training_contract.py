@@ -27,7 +27,7 @@ from conftest import (
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import InBatchSampler
 from deepmatch_ext.utils import sampledsoftmaxloss

@@ -23,7 +23,7 @@ from conftest import (
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
-from deepmatch_ext._compat import rename
+from deepmatch_ext._keras import rename
 from deepmatch_ext.layers import custom_objects
 from deepmatch_ext.models._retrieval_model import _epoch_order
 from deepmatch_ext.optimizers import LazyAdam

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import KERAS_3
+from deepmatch_ext._keras import KERAS_3
 
 __all__ = ["TESTED_DEEPCTR", "enable_deepctr_on_keras3"]
 

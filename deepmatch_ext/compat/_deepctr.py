@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._compat import keras
+from deepmatch_ext._keras import keras
 from deepmatch_ext.compat import _dien
 from deepmatch_ext.compat._model import DeepCTRModel, PlacedLambda
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._compat import keras, register
+from deepmatch_ext._keras import keras, register
 
 
 def mend(dien: Any, layers: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import build_optimizer, keras, register
+from deepmatch_ext._keras import build_optimizer, keras, register
 
 
 @register

@@ -9,8 +9,8 @@ import numpy as np
 
 from deepmatch_ext._arrays import check_ids, check_seen, check_vectors, seen_rows
 from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
-from deepmatch_ext._compat import keras
 from deepmatch_ext._frames import arrays_of
+from deepmatch_ext._keras import keras
 from deepmatch_ext.evaluation.metrics import (
     NAME_FORMAT,
     Seen,

@@ -11,8 +11,8 @@ import numpy as np
 
 from deepmatch_ext._arrays import Seen, check_ids, check_seen, seen_pairs, seen_rows
 from deepmatch_ext._checks import int_at_least, one_of, positive_int, problem
-from deepmatch_ext._compat import is_table, keras, raw_variable, require_eager
 from deepmatch_ext._frames import arrays_of
+from deepmatch_ext._keras import is_table, keras, raw_variable, require_eager
 from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
 from deepmatch_ext.evaluation.collapse import (
     coverage,

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import positive_number, problem, shown
-from deepmatch_ext._compat import keras, register
+from deepmatch_ext._keras import keras, register
 from deepmatch_ext._plain import check_settings_named, nameless
 
 

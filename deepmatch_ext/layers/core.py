@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, as_list, int_at_least, one_of, problem
-from deepmatch_ext._compat import keras, register
+from deepmatch_ext._keras import keras, register
 from deepmatch_ext.layers.softmax import SampledSoftmaxLayer
 
 __all__ = ["EmbeddingIndex", "PoolingLayer", "RowsOf", "SampledSoftmaxLayer"]

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between
-from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
+from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
 
 
 class DroppingLayer(keras.layers.Layer):

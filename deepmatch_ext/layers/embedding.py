@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem, shown
-from deepmatch_ext._compat import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 from deepmatch_ext._initializers import table_initializer
+from deepmatch_ext._keras import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
 from deepmatch_ext.layers.pooling import item_mask
 
 _BLOCK_ROWS = 2**16

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import in_training, register
+from deepmatch_ext._keras import in_training, register
 from deepmatch_ext.layers.dropout import DroppingLayer
 from deepmatch_ext.layers.pooling import item_mask
 

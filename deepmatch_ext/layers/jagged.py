@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._compat import eager_is_on, keras, register
+from deepmatch_ext._keras import eager_is_on, keras, register
 from deepmatch_ext.layers.pooling import HistoryPooling, item_mask, recency_weights
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least
-from deepmatch_ext._compat import keras, register
+from deepmatch_ext._keras import keras, register
 
 _EPSILON = 1e-12
 

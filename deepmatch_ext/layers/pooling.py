@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, number_between, one_of, problem
-from deepmatch_ext._compat import compute_dtype, keras, register
+from deepmatch_ext._keras import compute_dtype, keras, register
 
 MODES = ("mean", "sum", "max", "sqrtn", "last")
 _TINY = 1e-9

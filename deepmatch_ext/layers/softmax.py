@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, positive_number, problem, shown
-from deepmatch_ext._compat import add_state, in_training, keras, raw_variable, register
+from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.losses import bpr, candidate_logits, gbce, gbce_power, hardest, softmax_with_candidates
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
 

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem, shown
-from deepmatch_ext._compat import keras
 from deepmatch_ext._frames import is_frame
+from deepmatch_ext._keras import keras
 from deepmatch_ext.features import (
     LARGEST_NUMBER,
     Column,

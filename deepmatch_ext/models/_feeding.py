@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._compat import eager_is_on, input_name, keras
+from deepmatch_ext._keras import eager_is_on, input_name, keras
 
 DEFAULT_BATCH_SIZE = 32  # as in Keras
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._compat import keras
+from deepmatch_ext._keras import keras
 
 # Keras's own that write down or show what is in the logs.
 _READERS = ("CSVLogger", "History", "ProgbarLogger", "RemoteMonitor", "TensorBoard")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._compat import drop_torn_backup, keras, set_first_epoch
+from deepmatch_ext._keras import drop_torn_backup, keras, set_first_epoch
 
 
 class TrainingPlace(keras.callbacks.Callback):

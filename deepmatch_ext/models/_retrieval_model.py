@@ -16,7 +16,8 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, problem, shown
-from deepmatch_ext._compat import (
+from deepmatch_ext._frames import is_frame
+from deepmatch_ext._keras import (
     KERAS_3,
     build_optimizer,
     check_loss,
@@ -38,7 +39,6 @@ from deepmatch_ext._compat import (
     set_first_epoch,
     set_global_policy,
 )
-from deepmatch_ext._frames import is_frame
 from deepmatch_ext._plain import plain_object
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config, input_names
 from deepmatch_ext.layers import own_objects

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._compat import keras, register
+from deepmatch_ext._keras import keras, register
 from deepmatch_ext._names import plain_name
 from deepmatch_ext.features import (
     Column,

@@ -17,7 +17,7 @@ from deepmatch_ext._checks import (
     problem,
     shown,
 )
-from deepmatch_ext._compat import require_eager, require_eager_on_keras_3
+from deepmatch_ext._keras import require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, ItemCatalogue, KnownItems, L2Normalization
 from deepmatch_ext.layers.activation import check_activation
