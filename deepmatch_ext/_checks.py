@@ -78,7 +78,7 @@ def shown(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:76]} ..."
+    return text if len(text) <= 200 else f"{text[:196]} ..."
 
 
 def positive_int(what: str, value: Any, remedy: str = "") -> int:

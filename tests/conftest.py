@@ -38,6 +38,28 @@ def pytest_xdist_auto_num_workers(config):
     return min(os.cpu_count(), 4) if config.args == config.getini("testpaths") else 0
 
 
+def processor_seconds():
+    """Of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    began = processor_seconds()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("processor_seconds", processor_seconds() - began))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names tests that the marker `slow` is missing from, so that the others stay fast."""
+    for report in terminalreporter.getreports("passed"):
+        seconds = dict(report.user_properties).get("processor_seconds", 0)
+        if report.when == "call" and seconds > 2 and "slow" not in report.keywords:
+            terminalreporter.line(f"{report.nodeid} took {seconds:.1f} s of processor time: mark it slow")
+
+
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     doctest_namespace.update(np=np, tf=tf)

@@ -24,6 +24,7 @@ def losses_of(model):
     return model.predict(X, batch_size=len(X["item"]), verbose=0)
 
 
+@pytest.mark.slow
 def test_the_output_is_the_loss_without_one(model):
     model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     first, trained = model.get_weights(), []

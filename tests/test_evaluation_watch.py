@@ -327,6 +327,7 @@ def test_a_table_of_which_one_row_changes_is_trained(events, model):
     assert looking.history["rows_changed"] == [1 / 301]
 
 
+@pytest.mark.slow
 def test_frozen_tables_are_left_alone(events):
     looking = watch_of(events, patience=10_000)
     assert go_through(model_of(events, trainable=False), looking, lambda model: None) == []

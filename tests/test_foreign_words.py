@@ -288,6 +288,7 @@ def test_an_odd_argument_is_taken_or_refused_in_our_words(calls, choice, monkeyp
                 raise
 
 
+@pytest.mark.slow
 def test_all_these_calls_can_be_made(calls):
     """Else what is refused would not be the odd argument."""
     with warnings.catch_warnings():

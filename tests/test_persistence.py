@@ -167,6 +167,7 @@ def other_sampler():
     return small_model(sampler_config=UniformSampler(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make_one", "make_other", "message"),
     [

@@ -269,7 +269,7 @@ def test_inputs_of_every_kind(tmp_path):
         "taste": [0.5, -1],
     }
     x = {
-        "hist_item": np.array([[4, 2, 9, 7, 0, 0]]),
+        "hist_item": np.array([[4, 2, 9, 0, 0, 0]]),
         "hist_len": np.array([3]),  # the shorter of the two that share it
         "genre": np.array([[1, 2, 3]]),
         "tags": np.array([["new", "red", "0"]]),

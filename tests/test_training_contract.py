@@ -652,7 +652,7 @@ def test_a_batch_of_one_has_no_negatives_of_its_own(plain):
         ({"epochs": 2**70}, r"`epochs` must be an integer of at most"),
         ({"callbacks": "stop"}, r"`callbacks` must be a list of Keras callbacks; got 'stop'"),
         ({"callbacks": [None]}, r"`callbacks` must be a list of Keras callbacks; got None"),
-        ({"shuffle": "yes"}, r"`shuffle` must be one of 'batch'; got 'yes'"),
+        ({"shuffle": "yes"}, r"`shuffle` must be True, False or 'batch'; got 'yes'"),
         ({"validation_split": "half"}, r"`validation_split` must be a number; got 'half'"),
         ({"class_weight": {"a": 1}}, r"`class_weight` must map integer labels .*; got the label 'a'"),
     ],

@@ -763,7 +763,7 @@ def test_bad_datasets_are_refused_too():
     model.compile("sgd", sampledsoftmaxloss)
     with pytest.raises(ValueError, match=r"The dataset must be batched; got 'hist_len' of shape"):
         model.fit(tf.data.Dataset.from_tensor_slices(x), verbose=0)
-    with pytest.raises(ValueError, match=r"`x` must be a dictionary of arrays or a tf.data.Dataset; got None"):
+    with pytest.raises(ValueError, match=r"`x` must be a dictionary of arrays, a frame, .*; got None"):
         model.fit()
     with pytest.raises(ValueError, match=r"The dataset's elements must have 'item'; got only"):
         model.fit(tf.data.Dataset.from_tensor_slices(user_part(x)).batch(8), verbose=0)

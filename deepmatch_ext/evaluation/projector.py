@@ -58,9 +58,9 @@ def write_projector(
     columns: dict[str, list[Any]] = {}
     for column, values in labels.items():
         rule = f"be {len(vectors)} entries, one for each item id and one for padding"
-        columns[str(column)] = as_list(f"The labels {column!r}", rule, values)
+        columns[str(column)] = as_list(f"the labels {column!r}", rule, values)
         if len(columns[str(column)]) != len(vectors):
-            raise problem(f"The labels {column!r}", rule, f"{len(columns[str(column)])}")
+            raise problem(f"the labels {column!r}", rule, f"{len(columns[str(column)])}")
     columns.setdefault("item_id", list(range(len(vectors))))
     # The projector takes the first line for a header only where there are several columns.
     lines = ["\t".join(map(_cell, columns))] if len(columns) > 1 else []

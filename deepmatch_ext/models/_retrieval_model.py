@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, problem, shown
+from deepmatch_ext._checks import int_at_least, number_between, positive_int, problem, shown
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import (
     KERAS_3,
@@ -204,8 +204,8 @@ class RetrievalModel(keras.Model):
         agree_on_figures(callbacks)
         epochs = int_at_least("`epochs`", epochs, 0)
         validation_split = number_between("`validation_split`", validation_split, 0, 1)
-        if not isinstance(shuffle, bool | np.bool_) and shuffle is not None:
-            one_of("`shuffle`", shuffle, ["batch"])
+        if not (isinstance(shuffle, bool | np.bool_) or (isinstance(shuffle, str) and shuffle == "batch")):
+            raise problem("`shuffle`", "be True, False or 'batch'", shown(shuffle))
         set_first_epoch(self, None)  # of a run before this one
         x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
         size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
