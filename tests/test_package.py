@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "evaluation.callback": KERAS | FRAMES | {"retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
-    "testing": KERAS | {"features", "layers", "models", "optimizers", "retrieval", "samplers", "serving"},
+    "testing": KERAS | {"features", "layers", "models", "optimizers", "retrieval", "samplers", "serving", "testing"},
     "serving": KERAS | {"_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
 }
 # The Keras-free parts that use TensorFlow.
