@@ -524,7 +524,7 @@ class RetrievalModel(keras.Model):
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
-        x = {input_name(tensor): _as_keras_input(x[input_name(tensor)], tensor) for tensor in self.inputs}
+        x = _as_keras_input({input_name(tensor): _as_input(x[input_name(tensor)], tensor) for tensor in self.inputs})
         y = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
         return x, y, rows if eager_is_on() else None
 
@@ -630,9 +630,10 @@ def _as_input(array: np.ndarray, tensor: Any) -> np.ndarray:
     return array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype, copy=False)
 
 
-def _as_keras_input(array: np.ndarray, tensor: Any) -> Any:
-    array = _as_input(array, tensor)
-    return tf.constant(array) if array.dtype.kind in "OUST" and eager_is_on() else array  # Keras 3 refuses NumPy text
+def _as_keras_input(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Tensors where there is text: Keras 3 refuses NumPy's, and outside of graphs a mixture of tensors and arrays."""
+    has_text = any(array.dtype.kind in "OUST" for array in arrays.values())
+    return {name: tf.constant(array) for name, array in arrays.items()} if has_text and eager_is_on() else arrays
 
 
 own_objects["RetrievalModel"] = RetrievalModel

@@ -213,14 +213,16 @@ def YoutubeDNN(
         "dnn_dropout": dropout,
         "output_activation": output_activation,
         "temperature": temperature,
-        "sampler_config": candidates.sampler,
+        "sampler_config": candidates.sampler if num_sampled is None else None,
         "seed": seed,
+        "num_sampled": num_sampled,
         "loss": loss,
         "gbce_t": gbce_t,
         "item_features": SAVED if described_by else None,
         "item_dnn_hidden_units": item_units,
         "item_id_dropout": item_id_dropout,
         "history_dropout": history_dropout,
+        "exclude_features": (),  # the columns above are those that are read
         "check_ids": check_ids,
     }
     towers = Towers(

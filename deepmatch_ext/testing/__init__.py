@@ -1,0 +1,55 @@
+"""`check_model`: what every model of this package promises, checked for a builder, those that you write included.
+
+Nothing here needs a test framework. With pytest, one test for each of the `CHECKS` says more than one for all::
+
+    @pytest.fixture(scope="module")
+    def trial():
+        return Trial(MyModel)
+
+    @pytest.mark.parametrize("name", CHECKS)
+    def test_my_model(name, trial):
+        CHECKS[name](trial)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deepmatch_ext.testing._checks import CHECKS
+from deepmatch_ext.testing._trial import Trial
+
+__all__ = ["CHECKS", "Trial", "check_model"]
+
+
+def check_model(builder: Callable[..., Any], columns: Any = None, **arguments: Any) -> None:
+    """Checks that a builder's models keep the promises that all models of this package make.
+
+    It builds small models, generates data for them, and trains, saves, reloads and exports them. A minute or so on two
+    cores. `CHECKS` has each check alone, with what it demands as its docstring.
+
+    Args:
+        builder: A function like `YoutubeDNN`: user columns, item columns, and then arguments that have defaults. Files
+            are also read in a fresh process, so the builder has to be in a module and not in an interactive session.
+        columns: ``(user columns, item columns)`` of the models, where a builder does not take every kind: DeepCTR's,
+            or this package's. A history must share the item's table, the item have integer ids, and the vocabulary be
+            small, since 512 rows have to teach which item follows from which. None: columns of every kind are tried.
+        arguments: The builder's other arguments. Each that is given here is given to every model. An argument that
+            the checks cannot find a second value for, because its default is None or text, is checked to come back
+            from a file only if it is given here.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which, what was expected and what came.
+        ValueError: ``builder`` or ``columns`` are not of the form described.
+
+    Example::
+
+        from deepmatch_ext.testing import check_model
+        from my_models import MyModel
+
+        def test_my_model():
+            check_model(MyModel, num_layers=2)
+    """
+    trial = Trial(builder, columns, **arguments)
+    for check in CHECKS.values():
+        check(trial)
