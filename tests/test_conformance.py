@@ -100,6 +100,7 @@ def Own(user_feature_columns, item_feature_columns, temperature=0.1, sampler_con
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_model_of_ones_own_is_checked_in_one_call():
     user = [SparseFeat("city", 9, 4), history_column("last"), DenseFeat("age", 2)]
     assert check_model(Own, columns=(user, [item_column()]), temperature=0.2) is None
