@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._compat import deserialize, keras, serialize
-from deepmatch_ext._plain import plain_object
+from deepmatch_ext._plain import plain_object, settings_of
 
 # Stands in a config for values that come with the saved weights.
 SAVED = "saved with the weights"
@@ -76,13 +76,9 @@ class TableInitializer:
             ValueError: No file could hold it: a lambda, or what else is not registered.
         """
         if self._plain is None:
-            holds_values = self._values is not None or self.awaits_values or _numbers_in(self._config()) > _FEW_NUMBERS
+            holds_values = self._initializer is None or _numbers_in(settings_of(self._initializer)) > _FEW_NUMBERS
             self._plain = SAVED if holds_values else plain_object(self.what, self._initializer, "initializers", _REMEDY)
         return self._plain
-
-    def _config(self) -> Any:
-        has_config = hasattr(self._initializer, "get_config")
-        return self._initializer.get_config() if has_config else None
 
     def _checked_array(self, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind not in "fiu":
@@ -137,7 +133,8 @@ def table_initializer(what: str, given: Any, shape: tuple[int, int]) -> TableIni
 
 def _values_of(given: Any) -> np.ndarray | None:
     """The values that ``given`` holds: an array itself, or in Keras's (or TensorFlow's) Constant. A scalar is none."""
-    if any(each.__name__ == "Constant" for each in type(given).__mro__):
+    kind = type(given)
+    if kind.__name__ == "Constant" and kind.__module__.split(".")[0] in ("keras", "tf_keras", "tensorflow"):
         given = given.value
     elif not isinstance(given, np.ndarray | list | tuple | pd.DataFrame | tf.Tensor | tf.Variable):
         return None

@@ -28,9 +28,9 @@ def plain_object(what: str, value: Any, part: str | None = None, remedy: str = _
         ValueError: It is, or holds, something that Keras does not find again: a lambda or another function or class
             that is not registered.
     """
-    value = _of_keras(value)
     check_named(what, value, remedy)
     try:
+        value = _of_keras(value)
         plain = serialize(value)
         if isinstance(value, keras.layers.Layer) or not _is_kerass(value):
             deserialize(json.loads(json.dumps(plain)), part)
@@ -62,11 +62,18 @@ def check_named(what: str, value: Any, remedy: str = _REMEDY) -> None:
 
 def check_settings_named(what: str, value: Any, remedy: str = _REMEDY) -> None:
     """Refuses, as `check_named`, what an object is made of, but not its own class."""
-    try:
-        settings = list(value.get_config())
-    except (NotImplementedError, TypeError) as error:
-        raise nameless(what, value, remedy, " without a `get_config`") from error
+    settings = settings_of(value)
+    if settings is None:
+        raise nameless(what, value, remedy, " without a `get_config`")
     check_named(what, [getattr(value, name, None) for name in settings], remedy)
+
+
+def settings_of(value: Any) -> dict[str, Any] | None:
+    """An object's config; None where it has none."""
+    try:
+        return dict(value.get_config())
+    except (AttributeError, NotImplementedError, TypeError):  # Keras's own, and of functions
+        return None
 
 
 def is_registered(value: Any) -> bool:
