@@ -52,7 +52,8 @@ def _look_in_front(giver: Any, figures: Mapping[str, str], in_front: Iterable[An
     for callback in in_front:
         reader = type(callback).__name__
         monitored = getattr(callback, "monitor", None)
-        if monitored in figures and monitored not in known and not hasattr(callback, "figure_modes"):
+        is_new = isinstance(monitored, str) and monitored in figures and monitored not in known
+        if is_new and not hasattr(callback, "figure_modes"):
             what = f"The callback {reader}, which monitors {monitored!r},"
             raise problem(what, f"stand behind {name} in `callbacks`", "it in front", "It would never see the figure.")
         if isinstance(callback, tuple(getattr(keras.callbacks, each) for each in _READERS)):
