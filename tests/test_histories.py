@@ -106,6 +106,7 @@ def test_a_length_cuts_and_is_told_of(served):
     ]
 
 
+@pytest.mark.slow
 def test_padding_in_front_trains_the_same_model():
     """Padding in front with a length, as Keras's ``pad_sequences`` makes it by default."""
     x = small_input(256)
