@@ -51,6 +51,7 @@ def features(items, places, empty="", longer=0):
     return x | {"weights": weights, "raw_weights": weights, "words": words, "counted_words": words}
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_zeros_change_no_vector_wherever_they_stand(served, data):
     model, exported = served

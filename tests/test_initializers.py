@@ -339,6 +339,7 @@ def test_an_activation_layer_that_could_not_be_copied_is_refused(layer, got):
         small_model(output_activation=layer)
 
 
+@pytest.mark.slow
 def test_activations_that_have_names_reload(tmp_path):
     users = user_part(X)
     for activation in (tf.nn.swish, tf.tanh, registered_identity, Holding()):
