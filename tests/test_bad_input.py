@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import DIM, MAX_LEN, VOCABULARY, history_column, item_column
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from deepmatch_ext.data import Interactions, windows
 from deepmatch_ext.features import check_model_input, read_columns
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import DIM, MAX_LEN, VOCABULARY, history_column, item_column
 
 # Lengths are drawn apart from their histories.
 pytestmark = pytest.mark.filterwarnings("ignore:Input .* has rows with more ids than:UserWarning")

@@ -35,7 +35,7 @@ FULL = """
     import tensorflow as tf
     from pathlib import Path
 
-    sys.path.insert(0, "tests/fixtures")
+    sys.path.insert(0, "tests/models/fixtures")
     import make
     from deepmatch_ext.utils import sampledsoftmaxloss
 

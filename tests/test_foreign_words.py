@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import small_input, small_model, user_part
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from deepmatch_ext import data, evaluation, layers, optimizers, retrieval, samplers
 from deepmatch_ext.utils import NegativeSampler
+from tests.helpers import small_input, small_model, user_part
 
 CASES = int(os.environ.get("BAD_INPUT_CASES", "0"))
 

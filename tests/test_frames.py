@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import DIM, VOCABULARY, history_column, item_column
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from deepmatch_ext.models._catalogue import read_catalogue
 from deepmatch_ext.models._input_arrays import dense_batch, input_arrays
 from deepmatch_ext.retrieval import read_vectors, write_vectors
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import DIM, VOCABULARY, history_column, item_column
 
 pa = pytest.importorskip("pyarrow")
 try:
@@ -358,6 +358,7 @@ def test_every_form_trains_as_arrays_do(model):
         assert_equal(trained(model, lambda data=data: model.train_on_batch(data)), expected, name)
 
 
+@pytest.mark.slow
 def test_every_form_is_fitted_in_batches_as_arrays_are(model):
     x, arrays = lists_and_arrays()
     expected = trained(model, lambda: model.fit(arrays, batch_size=16, shuffle=False, verbose=0))

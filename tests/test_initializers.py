@@ -7,13 +7,13 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_part
 from deepctr.feature_column import DenseFeat, SparseFeat
 
 from deepmatch_ext import YoutubeDNN, layers, samplers
 from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.features import column_config, read_columns
 from deepmatch_ext.layers import EmbeddingTable
+from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_part
 
 INITIALIZERS = tf.keras.initializers
 MATRIX = np.random.default_rng(0).normal(size=(VOCABULARY, DIM))

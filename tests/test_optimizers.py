@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import put_back, small_input, small_model, state_of
 
 from deepmatch_ext.layers import EmbeddingTable
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import put_back, small_input, small_model, state_of
 
 V, D = 6, 3
 START = np.random.default_rng(0).normal(size=(V, D)).astype("float32")

@@ -11,7 +11,6 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, user_part
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import read_columns
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
+from tests.helpers import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, user_part
 
 ITEMS = VOCABULARY - 1
 NAMES = IdMap([f"sku-{k:03d}" for k in range(ITEMS, 0, -1)])  # not in alphabetical order

@@ -19,13 +19,13 @@ import types
 
 import numpy as np
 import pytest
-from conftest import MAX_LEN, VOCABULARY, history_column, item_column, user_part
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
+from tests.helpers import MAX_LEN, VOCABULARY, history_column, item_column, user_part
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 

@@ -6,10 +6,10 @@ import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from conftest import csr
 from hypothesis import given
 
 from deepmatch_ext.retrieval import top_n
+from tests.helpers import csr
 
 
 def slow_top_n(users, items, n, excluded):

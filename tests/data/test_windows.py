@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import window_arguments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from deepmatch_ext.data import (
     user_histories,
     windows,
 )
+from tests.helpers import window_arguments
 
 pytestmark = pytest.mark.smoke
 

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import DIM, VOCABULARY, history_column, item_column, small_input
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.samplers import FullSampler, InBatchSampler, UniformSampler
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input
 
 COLUMNS = [
     SparseFeat("maker", 7, 4),

@@ -10,13 +10,13 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model
 from deepctr.feature_column import SparseFeat
 
 import deepmatch_ext
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.samplers import FrequencySampler, InBatchSampler, UniformSampler
+from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 WRITERS = sorted(path.name.split(".")[0] for path in FIXTURES.glob("*.tar.xz"))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import csr, small_input, small_model, user_part, user_vectors
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.evaluation import RetrievalMetrics, SeenTargetsWarning, evaluate_vectors
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import csr, small_input, small_model, user_part, user_vectors
 
 TRAIN, VALIDATION = small_input(256, seed=1), small_input(64, seed=2)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import window_arguments
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from deepmatch_ext.data import (
     write_tfrecords,
 )
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import window_arguments
 
 ROWS, T = 300, 5
 

@@ -33,7 +33,7 @@ from deepmatch_ext.retrieval import (
     write_vectors,
 )
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs" / "indexes.md"
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "indexes.md"
 KINDS = ["exact", "Flat", "HNSW8", "IVF2,Flat", "IVF2,SQ8", "HNSW8_SQ8,RFlat"]
 
 

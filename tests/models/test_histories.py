@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, small_model, user_part
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +11,7 @@ from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.evaluation import TrainingWatch
 from deepmatch_ext.serving import export_recommender
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, small_model, user_part
 
 EVERY = "mean+sum+max+sqrtn+last+recency+recency:0.5"
 T = 8
@@ -66,6 +66,7 @@ def test_zeros_change_no_vector_wherever_they_stand(served, data):
     np.testing.assert_allclose(exported(**tensors)["user_vector"], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["lists", "ragged", "dataset"])
 def test_zeros_in_a_list_take_no_room(served, form):
     """Of a list that is longer than the history, the first T items count, wherever there are zeros among them."""

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_input, small_model
 
 from deepmatch_ext import layers, samplers
 from deepmatch_ext._keras import keras
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
+from tests.helpers import small_input, small_model
 
 V = 9
 COUNTS = np.arange(V) + 1

@@ -14,7 +14,6 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_vectors
 from deepctr.feature_column import DenseFeat, SparseFeat
 from deepctr.layers.utils import Hash
 
@@ -24,6 +23,7 @@ from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.layers import Dice, EmbeddingIndex, HashIds, PoolingLayer, SampledSoftmaxLayer
 from deepmatch_ext.samplers import AdaptiveSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
+from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_vectors
 
 EAGER_OFF = "tf.compat.v1.disable_eager_execution()"
 
@@ -229,7 +229,7 @@ check_model("older own", own_model(SampledSoftmaxLayer(num_sampled=2)), whole_fi
 """
 
 
-GUIDE = (pathlib.Path(__file__).parent.parent / "docs" / "moving-from-deepmatch.md").read_text(encoding="utf-8")
+GUIDE = (pathlib.Path(__file__).parents[2] / "docs" / "moving-from-deepmatch.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 PROGRAMS = {"example": PREPARATION + EXAMPLE, "parts": PREPARATION + PARTS + OLDER}
@@ -265,7 +265,7 @@ import tensorflow as tf
 
 tf.compat.v1.disable_eager_execution()
 sys.path.insert(0, sys.argv[2])
-from conftest import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_part
+from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_part
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
@@ -368,7 +368,7 @@ def without_eager_mode(tmp_path_factory):
     outcome = {}
     for group in groups:
         (folder / "programs.json").write_text(json.dumps(group))
-        command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(folder), str(pathlib.Path(__file__).parent)]
+        command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(folder), str(pathlib.Path(__file__).parents[2])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         outcome |= json.loads((folder / "outcome.json").read_text())

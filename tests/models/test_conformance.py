@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import history_column, item_column
 from deepctr.feature_column import DenseFeat, SparseFeat
 
 from deepmatch_ext import YoutubeDNN, samplers, testing
@@ -22,6 +21,7 @@ from deepmatch_ext.testing import CHECKS, Trial, check_model
 from deepmatch_ext.testing._arguments import every_sampler
 from deepmatch_ext.testing._data import planted
 from deepmatch_ext.testing._expect import best, scores_of
+from tests.helpers import history_column, item_column
 
 OURS = {name: function for name, function in BUILDERS.items() if function.__module__.startswith("deepmatch_ext.")}
 

@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import (
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext._keras import KERAS_3
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.samplers import InBatchSampler
+from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import (
     DIM,
     VOCABULARY,
     history_column,
@@ -24,13 +31,6 @@ from conftest import (
     state_of,
     user_part,
 )
-from deepctr.feature_column import SparseFeat, VarLenSparseFeat
-
-from deepmatch_ext import YoutubeDNN
-from deepmatch_ext._keras import KERAS_3
-from deepmatch_ext.optimizers import LazyAdam
-from deepmatch_ext.samplers import InBatchSampler
-from deepmatch_ext.utils import sampledsoftmaxloss
 
 
 def compiled(optimizer=None, **arguments):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import csr, put_back, small_input, small_model, state_of, user_part
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
@@ -23,6 +22,7 @@ from deepmatch_ext.evaluation import (
 from deepmatch_ext.evaluation.collapse import full_cross_entropy
 from deepmatch_ext.samplers import FrequencySampler
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import csr, put_back, small_input, small_model, state_of, user_part
 
 DIM, MAX_LEN, BATCH = 16, 8, 256
 

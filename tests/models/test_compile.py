@@ -5,11 +5,11 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_input, small_model
 
 from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.layers import custom_objects
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.helpers import small_input, small_model
 
 X = small_input()
 

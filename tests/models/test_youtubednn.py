@@ -7,19 +7,6 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    DIM,
-    MAX_LEN,
-    VOCABULARY,
-    history_column,
-    item_column,
-    put_back,
-    small_input,
-    small_model,
-    state_of,
-    user_part,
-    user_vectors,
-)
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
@@ -39,6 +26,19 @@ from deepmatch_ext.samplers import (
     UniformSampler,
 )
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
+from tests.helpers import (
+    DIM,
+    MAX_LEN,
+    VOCABULARY,
+    history_column,
+    item_column,
+    put_back,
+    small_input,
+    small_model,
+    state_of,
+    user_part,
+    user_vectors,
+)
 
 COUNTS = np.arange(VOCABULARY)
 

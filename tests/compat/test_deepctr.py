@@ -18,7 +18,7 @@ from deepmatch_ext._keras import KERAS_3
 
 pytestmark = pytest.mark.slow
 
-MODELS = pathlib.Path(__file__).parents[1] / "benchmarks" / "deepctr_models.py"
+MODELS = pathlib.Path(__file__).parents[2] / "benchmarks" / "deepctr_models.py"
 keras_3 = pytest.mark.skipif(not KERAS_3, reason="there is nothing to mend")
 
 # What tf-keras predicts at weights that depend on the weights' names alone: the first rows, all outputs.

@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_input, small_model, user_part
 
 from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch, evaluate_vectors, ranking_metrics
 from deepmatch_ext.evaluation.watch import CollapseWarning
+from tests.helpers import small_input, small_model, user_part
 
 K = tf.keras.callbacks
 X = small_input()

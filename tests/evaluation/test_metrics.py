@@ -9,7 +9,6 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import csr
 from hypothesis import given
 
 from deepmatch_ext.evaluation import (
@@ -22,6 +21,7 @@ from deepmatch_ext.evaluation import (
     target_ranks,
 )
 from deepmatch_ext.retrieval import top_n
+from tests.helpers import csr
 
 untold = pytest.mark.filterwarnings("ignore::deepmatch_ext.evaluation.SeenTargetsWarning")
 
