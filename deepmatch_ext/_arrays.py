@@ -52,19 +52,41 @@ def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = No
 
 
 def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float32, (B, D) and (V, D), finite and such that every inner product is finite too."""
-    users, largest_user = check_floats("`user_vectors`", ["(B, D)"], user_vectors)
+    """Both as float32, finite and such that every inner product is finite too: users by `check_users`, items (V, D)."""
+    users, largest_user = check_users("`user_vectors`", user_vectors)
     items, largest_item = check_floats("`item_vectors`", ["(V, D)"], item_vectors)
-    if users.shape[1] != items.shape[1]:
+    if users.shape[-1] != items.shape[1]:
         raise problem(
             "user_vectors and item_vectors", "have the same width D", f"shapes {users.shape} and {items.shape}"
         )
     if len(items) < 2:
         raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
-    if largest_user * largest_item * users.shape[1] > float(np.finfo(np.float32).max):
+    if largest_user * largest_item * items.shape[1] > float(np.finfo(np.float32).max):
         got = f"entries as large as {largest_user:g} and {largest_item:g}"
         raise problem("user_vectors and item_vectors", "have inner products within float32", got, "Scale them down.")
     return users, items
+
+
+def check_users(what: str, values: Any, rows: str = "B") -> tuple[np.ndarray, float]:
+    """Users' vectors, (B, D) or (B, K, D) for K interests, as `check_floats` gives them.
+
+    A vector of zeros beside others of the same user is no interest: its scores of 0 would beat all negative ones. The
+    user's first other vector takes its place, which changes no user's best scores.
+
+    Args:
+        what: The argument, as the caller knows it.
+        values: The vectors.
+        rows: What the caller's documentation calls the number of users.
+    """
+    users, largest = check_floats(what, [f"({rows}, D)", f"({rows}, K, D)"], values)
+    if users.ndim == 3 and not users.shape[1]:
+        raise problem(what, "have at least one vector for each user", f"shape {users.shape}")
+    if users.ndim == 3 and users.size:
+        is_interest = users.any(axis=2)
+        if not is_interest.all():
+            first = users[np.arange(len(users)), is_interest.argmax(axis=1)]
+            users = np.where(is_interest[..., np.newaxis], users, first[:, np.newaxis])
+    return users, largest
 
 
 def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray, float]:

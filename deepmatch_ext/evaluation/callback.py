@@ -10,6 +10,7 @@ import numpy as np
 from deepmatch_ext._arrays import check_ids, check_seen, check_vectors, seen_rows
 from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
 from deepmatch_ext._frames import arrays_of
+from deepmatch_ext._interests import best_scores
 from deepmatch_ext._keras import keras
 from deepmatch_ext.evaluation.metrics import (
     NAME_FORMAT,
@@ -141,5 +142,5 @@ class RetrievalMetrics(keras.callbacks.Callback):
         users, items = check_vectors(
             self.model.user_vectors(self.user_input, self.batch_size), self.model.item_vectors()
         )
-        ranks = ranks_of(lambda start, stop: users[start:stop] @ items.T, self.targets, self.seen, self._held)
+        ranks = ranks_of(lambda start, stop: best_scores(users[start:stop], items), self.targets, self.seen, self._held)
         return metrics_of(ranks, self.targets, self.ns, self.groups, "miss", self.name_format)

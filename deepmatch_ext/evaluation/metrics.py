@@ -16,6 +16,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import Seen, check_ids, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import as_function, as_texts, one_of, positive_int, problem, shown, warn_caller
+from deepmatch_ext._interests import best_scores
 
 NAME_FORMAT = "{metric}@{n}"
 
@@ -268,10 +269,12 @@ def evaluate_vectors(
     block_size: int = 1024,
     name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
-    """The ranking metrics of two towers: the score is the inner product, in float32.
+    """The ranking metrics of two towers: the score is the inner product, in float32, the best of K for K interests.
 
     Args:
-        user_vectors: One vector for each row, (B, D), taken as float32.
+        user_vectors: One vector for each row, (B, D), taken as float32; or (B, K, D) for K interests: an item's score
+            is then the largest of its K inner products. A vector of zeros beside others of the same row is no
+            interest, and is passed over.
         item_vectors: One vector for each item id, (V, D), taken as float32. Row 0 is padding and is never ranked.
         targets: The item that each row should have got, (B,), ids 1..V-1.
         seen: As in ``evaluate``.
@@ -299,7 +302,7 @@ def evaluate_vectors(
     user_vectors, item_vectors = check_vectors(user_vectors, item_vectors)
     targets = check_ids("`targets`", targets, 1, len(item_vectors) - 1, length=len(user_vectors))
     return evaluate(
-        lambda start, stop: user_vectors[start:stop] @ item_vectors.T,
+        lambda start, stop: best_scores(user_vectors[start:stop], item_vectors),
         targets,
         seen=seen,
         seen_targets=seen_targets,

@@ -110,7 +110,8 @@ class RetrievalModel(keras.Model):
     ``tf.keras.models.clone_model`` gives a plain Keras model of the same layers, without what is added here.
 
     Attributes:
-        user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
+        user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D), or
+            (B, K, D) for K interests.
         item_input, item_emb: the same for the item encoder.
     """
 
@@ -299,7 +300,11 @@ class RetrievalModel(keras.Model):
         return super().test_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
 
     def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
-        """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
+        """The users' vectors, float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)`` gives them.
+
+        They are (B, D), or of a model of K interests (B, K, D): what takes user vectors takes both, and of K gives an
+        item the best score. A user with fewer interests than K has one of them more than once, which changes no best
+        score; zeros would, since a score of 0 beats all negative ones.
 
         Args:
             x: name -> array of B rows, or what else `fit` takes: a frame, lists, ragged tensors. Names that the user
