@@ -82,7 +82,7 @@ def check_users(what: str, values: Any, rows: str = "B") -> tuple[np.ndarray, fl
     if users.ndim == 3 and not users.shape[1]:
         raise problem(what, "have at least one vector for each user", f"shape {users.shape}")
     if users.ndim == 3 and users.size:
-        is_interest = users.any(axis=2)
+        is_interest = np.any(users != 0, axis=2)
         if not is_interest.all():
             first = users[np.arange(len(users)), is_interest.argmax(axis=1)]
             users = np.where(is_interest[..., np.newaxis], users, first[:, np.newaxis])

@@ -22,10 +22,16 @@ def best_scores(users: np.ndarray, items: np.ndarray) -> np.ndarray:
     return scores
 
 
+def nearest_interests(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Each user's interest (B, D) with the largest inner product with an item of the user's own, ``items`` (B, D)."""
+    if users.ndim == 2:
+        return users
+    return users[np.arange(len(users)), np.einsum("bkd,bd->bk", users, items).argmax(axis=1)]
+
+
 def best_pair_scores(users: np.ndarray, items: np.ndarray) -> np.ndarray:
     """The score (B,) of an item of each user's own: row b of ``items`` (B, D) for row b of ``users``."""
-    scores = np.einsum("b...d,bd->b...", users, items)
-    return scores if scores.ndim == 1 else scores.max(axis=1)
+    return np.einsum("bd,bd->b", nearest_interests(users, items), items)
 
 
 def search_each(
@@ -50,7 +56,7 @@ def search_each(
     count, interests, size = users.shape
     seen = None if seen is None else seen_rows(seen, np.repeat(np.arange(count), interests))
     rows, scores = search(np.ascontiguousarray(users).reshape(-1, size), n, seen)
-    return _merged(*(each.reshape(count, interests * n) for each in (rows, scores)), n)
+    return _merged(rows.reshape(count, interests * n), scores.reshape(count, interests * n), n)
 
 
 def _merged(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
