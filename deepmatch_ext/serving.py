@@ -49,7 +49,7 @@ def export_recommender(
     ==================== =================================== ===========================================
     signature            reads                               gives
     ==================== =================================== ===========================================
-    ``user_vector``      the user's features                 ``user_vector`` (B, D)
+    ``user_vector``      the user's features                 ``user_vector`` (B, D) or (B, K, D)
     ``recommend``        these, and ``n`` ()                 ``item_ids`` (B, n), ``scores`` (B, n)
     ``recommend_unseen`` these, ``n`` and ``seen`` (B, S)    the same, without the items in ``seen``
     ==================== =================================== ===========================================
@@ -60,7 +60,8 @@ def export_recommender(
     ``seen`` holds item ids as they come out, padded with anything that is no item's id. The best item comes first, and
     of equal scores the one that comes first in the catalogue. A place that no item is left for has the score -inf, and
     as its id the manifest's ``no_item``: ``""``, or 0, or where 0 is an item's id, the first of -1, -2, ... that is
-    none.
+    none. With K interests an item's score is the best of K, and it comes once; the manifest's ``interests`` is K, or
+    null for a model of one vector a user.
 
     A version is a folder with a number for its name, as TensorFlow Serving wants it. It is written under another name
     and renamed, so that whoever watches the folder finds it whole or not at all; a version that exists is never
@@ -129,6 +130,7 @@ def export_recommender(
         "signatures": sorted(recommender.signatures),
         "items": len(vectors),
         "dim": vectors.shape[1],
+        "interests": None if len(model.user_emb.shape) == 2 else int(model.user_emb.shape[1]),
         "vector_dtype": vector_dtype,
         "item_ids": recommender.id_dtype.name,
         "no_item": recommender.no_item,

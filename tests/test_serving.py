@@ -287,6 +287,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
         "signatures": ["recommend", "recommend_unseen", "user_vector"],
         "items": ITEMS,
         "dim": DIM,
+        "interests": None,
         "vector_dtype": "float32",
         "item_ids": "int64",
         "no_item": 0,

@@ -120,6 +120,9 @@ class RetrievalModel(keras.Model):
         if replicas > 1:
             rule, remedy = "be built for one device", "Leave the strategy's scope; one process uses all its cores."
             raise problem("The model", rule, f"a tf.distribute strategy of {replicas} replicas", remedy)
+        shape = tuple(towers.user_emb.shape)
+        if len(shape) not in (2, 3) or None in shape[1:]:
+            raise problem("`user_emb`", "have shape (B, D) or (B, K, D), of known D and K", f"shape {shape}")
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
