@@ -411,11 +411,11 @@ CHARACTERS = st.characters(codec="utf-8")
         st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.uint64)),
         st.lists(st.integers(-128, 127), min_size=1, unique=True).map(lambda x: np.array(x, np.int8)),
     ),
-    width=st.integers(1, 4),
+    shape=st.tuples(st.integers(1, 4)) | st.tuples(st.integers(1, 3), st.integers(1, 4)),
     metric=st.sampled_from(["inner_product", "cosine"]),
 )
-def test_parquet_round_trip(tmp_path, ids, width, metric):
-    vectors = vectors_of(len(ids), width).astype(np.float32)
+def test_parquet_round_trip(tmp_path, ids, shape, metric):
+    vectors = vectors_of(len(ids), np.prod(shape)).astype(np.float32).reshape(-1, *shape)
     price = pd.Series(np.arange(len(ids)) / 3, index=np.arange(len(ids))[::-1])  # by place, not by the frame's index
     write_vectors(
         tmp_path / "v.parquet", ids, vectors, metric=metric, metadata={"price": price, "title": ["é"] * len(ids)}
@@ -423,6 +423,7 @@ def test_parquet_round_trip(tmp_path, ids, width, metric):
     found = read_vectors(tmp_path / "v.parquet")
     assert found.ids.tolist() == np.asarray(ids, dtype=getattr(ids, "dtype", object)).tolist()
     assert found.ids.dtype == getattr(ids, "dtype", object)
+    assert found.vectors.shape == vectors.shape
     assert (found.vectors == vectors).all()
     assert found.vectors.dtype == np.float32
     assert found.metric == metric
@@ -444,6 +445,36 @@ def test_parquet_is_plain_to_others(tmp_path):
 
 
 @parquet
+def test_parquet_of_users_with_k_interests_is_plain_to_others(tmp_path):
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    path = tmp_path / "v.parquet"
+    users = np.asfortranarray([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[0.0, 0.0], [7.0, 8.0], [0.0, 0.0]]])
+    write_vectors(path, ["ann", "bob"], users)
+    table = pyarrow.parquet.read_table(path)
+    assert table.schema.field("vector").type == arrow.list_(arrow.list_(arrow.float32(), 2), 3)
+    # Bob has one interest, and whoever reads the file is not to take zeros for others.
+    assert table["vector"].to_pylist() == [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[7.0, 8.0]] * 3]
+    assert [each.tolist() for each in pd.read_parquet(path)["vector"][0]] == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    with pytest.raises(ValueError, match=r"`vectors` must have shape \(V, D\); got shape \(2, 3, 2\)"):
+        ExactIndex(["ann", "bob"], users)  # holds items, of one vector each
+
+    def refused(column, message):
+        changed = arrow.table({"id": ["ann", "bob"], "vector": column}).replace_schema_metadata(table.schema.metadata)
+        pyarrow.parquet.write_table(changed, path)
+        with pytest.raises(ValueError, match=message):
+            read_vectors(path)
+
+    pair = arrow.list_(arrow.float32(), 2)
+    kind = r"must have one column 'vector' of 2 float32, or of K times as many; got "
+    refused(arrow.array([[[1.0, 2]], [[3.0, 4]]], arrow.list_(pair)), kind + "list<")
+    refused(arrow.array([[[1.0]], [[3.0]]], arrow.list_(arrow.list_(arrow.float32(), 1), 1)), kind + "fixed_size_list<")
+    refused(arrow.array([[[[1.0, 2]]], [[[3.0, 4]]]], arrow.list_(arrow.list_(pair, 1), 1)), kind + "fixed_size_list<")
+    refused(arrow.array([[[1.0, 2]], [[3.0, None]]], arrow.list_(pair, 1)), "must have no null in the columns")
+
+
+@parquet
 def test_parquet_refuses(tmp_path, monkeypatch):
     path = tmp_path / "v.parquet"
     write_vectors(path, [1, 2], vectors_of(2))
@@ -452,6 +483,9 @@ def test_parquet_refuses(tmp_path, monkeypatch):
         ({"ids": [1, 1]}, r"`ids` must be unique"),
         ({"ids": ["", "a"]}, r"`ids` must hold no empty string"),
         ({"vectors": [[1.0], [np.nan]]}, r"`vectors` must be finite"),
+        ({"vectors": [1.0, 2.0]}, r"`vectors` must have shape \(V, D\) or \(V, K, D\); got shape \(2,\)"),
+        ({"vectors": np.ones((3, 2, 1))}, r"`vectors` must have a row for each of the 2 ids; got shape \(3, 2, 1\)"),
+        ({"vectors": np.ones((2, 0, 1))}, r"`vectors` must have at least one vector for each user"),
         ({"metric": "l2"}, r"`metric` must be one of"),
         ({"metadata": {"id": [1, 2]}}, r"`metadata` must have no column 'id' or 'vector', and none twice; got 'id'"),
         ({"metadata": {"x": [1]}}, r"`metadata` 'x' must have 2 values, one for each id; got 1"),
@@ -520,12 +554,12 @@ def test_parquet_with_other_metadata_or_columns_is_refused(tmp_path, ids):
     null = arrow.array([None, *ids[1:]])
     for changed, message in [
         (table.drop_columns(["id"]), "must have one column 'id' of integers or strings; got None"),
-        (table.drop_columns(["vector"]), "must have one column 'vector' of 3 float32; got None"),
+        (table.drop_columns(["vector"]), "must have one column 'vector' of 3 float32, or of K times as many; got None"),
         (table.append_column("id", table["id"]), "must have one column 'id' of integers or strings; got None"),
         (table.set_column(0, "id", null), "must have no null in the columns 'id' and 'vector'; got some"),
         (table.set_column(0, "id", arrow.array([1.5, 2.0])), "of integers or strings; got double"),
-        (table.set_column(1, "vector", arrow.array([[1.0], [2.0]])), "of 3 float32; got list<"),
-        (table.set_column(1, "vector", arrow.array([1.0, 2.0])), "of 3 float32; got double"),
+        (table.set_column(1, "vector", arrow.array([[1.0], [2.0]])), "of 3 float32, or of K times as many; got list<"),
+        (table.set_column(1, "vector", arrow.array([1.0, 2.0])), "of 3 float32, or of K times as many; got double"),
         (
             table.set_column(1, "vector", arrow.array([[1.0, 2, 3], None], arrow.list_(arrow.float32(), 3))),
             "",  # older versions of pyarrow don't read it
