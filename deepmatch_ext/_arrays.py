@@ -38,8 +38,7 @@ def check_ids(
 
 def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = None) -> Seen:
     """``seen`` as two int64 arrays in CSR form for ``rows`` rows, with ids in 0..vocabulary_size-1 if that is known."""
-    if not isinstance(seen, tuple | list) or len(seen) != 2:
-        raise problem(what, "be a pair (indptr, item ids)", f"{type(seen).__name__}")
+    seen = check_pair(what, seen)
     indptr = check_ids(f"the indptr of {what}", seen[0], 0, length=rows + 1)
     items = check_ids(f"the item ids of {what}", seen[1], 0, None if vocabulary_size is None else vocabulary_size - 1)
     if indptr[0] != 0 or indptr[-1] != len(items) or (indptr[1:] < indptr[:-1]).any():
@@ -49,6 +48,13 @@ def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = No
             f"{indptr[0]} first and {indptr[-1]} last" + (", falling" if (indptr[1:] < indptr[:-1]).any() else ""),
         )
     return indptr, items
+
+
+def check_pair(what: str, seen: Any) -> tuple[Any, Any]:
+    """``seen`` if it has the two parts of `Seen`."""
+    if not isinstance(seen, tuple | list) or len(seen) != 2:
+        raise problem(what, "be a pair (indptr, item ids)", f"{type(seen).__name__}")
+    return seen[0], seen[1]
 
 
 def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_seen, check_users
+from deepmatch_ext._arrays import Seen, check_users
 from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
 from deepmatch_ext._version import __version__
-from deepmatch_ext.retrieval.rows import Ids
+from deepmatch_ext.retrieval.rows import Ids, raw_seen
 from deepmatch_ext.retrieval.vector_files import (
     METRICS,
     Write,
@@ -212,10 +212,8 @@ class VectorIndex(ABC):
 
     def _seen_rows(self, exclude: Any, users: int) -> Seen:
         """The rows to leave out for each user, in CSR form."""
-        if not isinstance(exclude, tuple | list) or len(exclude) != 2:
-            raise problem("`exclude`", "be a pair (indptr, ids)", type(exclude).__name__)
-        rows = self._ids.rows("the ids of `exclude`", exclude[1])
-        indptr, _ = check_seen("`exclude`", (exclude[0], rows + 1), users)
+        indptr, ids = raw_seen("`exclude`", exclude, users)
+        rows = self._ids.rows("the ids of `exclude`", ids)
         known = rows >= 0
         return np.concatenate([[0], np.cumsum(known)])[indptr], rows[known]
 

@@ -579,10 +579,13 @@ def test_without_pyarrow_the_command_is_named(tmp_path, monkeypatch):
             call()
 
 
-def test_without_psycopg_the_command_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "psycopg", None)
+@pytest.mark.parametrize("missing", ["psycopg", "pgvector"])
+def test_without_psycopg_or_pgvector_the_command_is_named(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
     for call in (lambda: write_pgvector(None, "x", [1], [[1.0]]), lambda: search_pgvector(None, "x", [[1.0]], 1)):
-        with pytest.raises(ImportError, match=r"PostgreSQL needs psycopg\[binary\]: pip install"):
+        with pytest.raises(
+            ImportError, match=r"PostgreSQL needs pgvector and psycopg\[binary\]: pip install \"pgv.* \"psycopg\[b"
+        ):
             call()
 
 
@@ -592,8 +595,8 @@ def test_without_psycopg_the_command_is_named(monkeypatch):
 @pytest.fixture(scope="module")
 def connection():
     pgserver = importlib.util.find_spec("pgserver")
-    if not pgserver or not importlib.util.find_spec("psycopg"):
-        pytest.skip("needs PostgreSQL with pgvector: pip install pgserver 'psycopg[binary]' (Linux, Python 3.11)")
+    if not pgserver or not importlib.util.find_spec("psycopg") or not importlib.util.find_spec("pgvector"):
+        pytest.skip("needs PostgreSQL: pip install pgserver pgvector 'psycopg[binary]' (Linux, Python 3.11)")
     import psycopg
 
     programs = pathlib.Path(pgserver.origin).parent / "pginstall" / "bin"
@@ -650,6 +653,48 @@ def test_postgresql_finds_what_the_exact_index_finds(connection, metric, strings
         "SELECT vector::text FROM items WHERE id = %s", [ids[7].item() if not strings else ids[7]]
     )
     assert json.loads(text.fetchone()[0]) == pytest.approx(vectors[7].astype(np.float32).tolist(), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+@pytest.mark.parametrize("strings", [True, False])
+def test_postgresql_finds_the_best_of_k_interests(connection, metric, strings):
+    rng = np.random.default_rng(3)
+    ids = [f"item {k:03d}" for k in range(300)] if strings else np.arange(300)
+    vectors, users = rng.integers(-3, 4, (300, 4)) + 0.5, rng.normal(size=(6, 3, 4)).round(1)
+    users[2, 1], users[3, [0, 2]] = users[2, 0], 0  # surplus interests: one again, and zeros
+    write_pgvector(connection, "items", ids, vectors, metric=metric)
+    index = ExactIndex(ids, vectors, metric=metric)
+    had = np.array([0, 0, 200, 200, 500, 500, 800]), [ids[k] for k in rng.permutation(900) % 300][:800]
+    for n in (1, 20, 305):
+        for exclude in (None, had):
+            found, scores = search_pgvector(connection, "items", users, n, exclude=exclude)
+            expected = index.search(users, min(n, 300), exclude=exclude)[1]
+            assert scores[:, :300] == pytest.approx(expected, abs=1e-5)
+            assert np.isneginf(scores[:, 300:]).all()
+            for row, left in enumerate(np.isfinite(scores).sum(axis=1)):
+                mine = found[row, :left].tolist()
+                assert len(set(mine)) == left
+                of_mine = index.search(users[row : row + 1], 300)
+                score_of = dict(zip(of_mine[0][0].tolist(), of_mine[1][0].tolist(), strict=True))
+                assert [score_of[item] for item in mine] == pytest.approx(scores[row, :left].tolist(), abs=1e-5)
+                assert not set(mine) & set(had[1][had[0][row] : had[0][row + 1]] if exclude else [])
+                assert set(found[row, left:].tolist()) <= {"" if strings else -1}
+    assert search_pgvector(connection, "items", users[:0], 3)[0].shape == (0, 3)
+
+
+def test_postgresql_puts_the_lowest_of_equally_good_ids_first(connection):
+    write_pgvector(connection, "few", [30, 4, 200], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    ids, scores = search_pgvector(connection, "few", [[[1.0, 0.0], [0.0, 1.0]]], 3)
+    assert (ids.tolist(), scores.tolist()) == ([[4, 30, 200]], [[1.0, 1.0, 1.0]])
+
+
+def test_postgresql_connections_stay_as_they_are(connection):
+    """What a caller reads of a vector is text, unless it has registered pgvector's types itself."""
+    write_pgvector(connection, "few", [1], [[1.0, 0.5]])
+    search_pgvector(connection, "few", [[1.0, 0.0]], 1)
+    assert connection.execute("SELECT vector FROM few").fetchone() == ("[1,0.5]",)
 
 
 @pytest.mark.slow
@@ -743,8 +788,6 @@ def test_postgresql_calls_no_item_by_what_is_no_id_of_the_table(connection, ids,
 @pytest.mark.slow
 @pytest.mark.once
 def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
-    from deepmatch_ext.retrieval import pgvector
-
     connection.execute("DROP TABLE IF EXISTS plain; CREATE TABLE plain (id int)")
     write_pgvector(connection, "kept", [1, 2], [[1.0, 0.0], [0.0, 1.0]], metric="cosine")
     for call, message in [
@@ -758,14 +801,22 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
         (lambda: write_pgvector(connection, "kept", [1], [[np.nan]]), r"`vectors` must be finite"),
         (lambda: search_pgvector(connection, "kept", [[np.nan, 0.0]], 1), r"`vectors` must be finite"),
         (lambda: search_pgvector(connection, "kept", [[1.0]], 1), r"must have the table's dimension, 2"),
+        (lambda: search_pgvector(connection, "kept", [[[1.0]]], 1), r"dimension, 2; got shape \(1, 1, 1\)"),
+        (lambda: search_pgvector(connection, "kept", [1.0], 1), r"shape \(N, D\) or \(N, K, D\); got shape \(1,\)"),
+        (
+            lambda: write_pgvector(connection, "kept", [1], [[[1.0]]]),
+            r"must have shape \(V, D\); got shape \(1, 1, 1\)",
+        ),
         (lambda: search_pgvector(connection, "kept", [[0.0, 0.0]], 1), r"length zero"),
         (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, exclude=([0, 1], ["a"])), r"must be integers"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    # Broken off in the middle of the rows.
-    monkeypatch.setattr(pgvector, "_binary_rows", lambda *_: iter([b"PGCOPY"]))
-    with pytest.raises(Exception, match="COPY"):
+    # Broken off in the middle of the rows, and a value that PostgreSQL does not take.
+    import pgvector
+
+    monkeypatch.setattr(pgvector.Vector, "to_binary", lambda _: b"\0")
+    with pytest.raises(Exception, match=r"insufficient data|COPY new_"):
         write_pgvector(connection, "kept", [5], [[1.0]])
     assert search_pgvector(connection, "kept", [[1.0, 0.1]], 2)[0].tolist() == [[1, 2]]
 
