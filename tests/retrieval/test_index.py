@@ -323,7 +323,7 @@ def test_refuses_to_be_built(build, ids, vectors, metric, message):
         ({"vectors": [[[0, 0], [0, 0]]] * 2}, r"`vectors` must have no vector of length zero, .* got one at row 0"),
         ({"vectors": [[[1, 1], [1, np.nan]]] * 2}, r"be finite; got nan at row 0, vector 1, column 1"),
         ({"vectors": [[1, 1], [0, 0]]}, r"`vectors` must have no vector of length zero, .* got one at row 1"),
-        ({"exclude": [1, 2, 3]}, r"`exclude` must be a pair \(indptr, ids\); got list"),
+        ({"exclude": [1, 2, 3]}, r"`exclude` must be a pair \(indptr, item ids\); got list"),
         ({"exclude": ([0, 1, 2], ["a", "b"])}, r"the ids of `exclude` must be integers, as .*; got strings, 'a', 'b'"),
         ({"exclude": ([0, 1], [1])}, r"the indptr of `exclude` must have shape \(3,\)"),
         ({"exclude": ([0, 2, 1], [1])}, r"the indptr of `exclude` must start at 0, never fall and end at .*, 1"),
@@ -398,6 +398,13 @@ def test_best_rows_equals_a_full_sort_at_any_block_size(case):
     rows, scores = best_rows(users, items.astype(np.int8), n, scales=scales, block_numbers=block_numbers)
     unseen = np.full((len(users), 1), -1)
     assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items * scales[:, None], n, unseen)
+
+
+def test_best_rows_passes_over_zeros_beside_other_vectors():
+    users = np.float32([[[0, 0], [1, 0], [0, 0]], [[0, 0], [0, 0], [0, 0]]])
+    rows, scores = best_rows(users, np.float32([[-3, 5], [-1, 9]]), 2)
+    assert rows.numpy().tolist() == [[1, 0], [0, 1]]  # the second user has no interest: all scores are 0
+    assert scores.numpy().tolist() == [[-1, -3], [0, 0]]
 
 
 @pytest.mark.parametrize("interests", [(), (2,)])
