@@ -60,17 +60,23 @@ def check_pair(what: str, seen: Any) -> tuple[Any, Any]:
 def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as float32, finite and such that every inner product is finite too: users by `check_users`, items (V, D)."""
     users, largest_user = check_users("`user_vectors`", user_vectors)
-    items, largest_item = check_floats("`item_vectors`", ["(V, D)"], item_vectors)
+    items, largest_item = check_item_vectors(item_vectors)
     if users.shape[-1] != items.shape[1]:
         raise problem(
             "user_vectors and item_vectors", "have the same width D", f"shapes {users.shape} and {items.shape}"
         )
-    if len(items) < 2:
-        raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
     if largest_user * largest_item * items.shape[1] > float(np.finfo(np.float32).max):
         got = f"entries as large as {largest_user:g} and {largest_item:g}"
         raise problem("user_vectors and item_vectors", "have inner products within float32", got, "Scale them down.")
     return users, items
+
+
+def check_item_vectors(values: Any) -> tuple[np.ndarray, float]:
+    """The vectors of all item ids, (V, D), as `check_floats` gives them, V at least 2: row 0 is padding."""
+    items, largest = check_floats("`item_vectors`", ["(V, D)"], values)
+    if len(items) < 2:
+        raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
+    return items, largest
 
 
 def check_users(what: str, values: Any, rows: str = "B") -> tuple[np.ndarray, float]:

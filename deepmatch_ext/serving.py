@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepmatch_ext._arrays import check_floats
 from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
 from deepmatch_ext._files import sync, sync_folder, unfinished_folder
 from deepmatch_ext._keras import keras
@@ -258,7 +259,7 @@ def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple
     if ids is not None:
         no_item("`item_ids`", ids.values)
     if item_vectors is None:
-        vectors = model.item_vectors()[1:]
+        vectors, _ = check_floats("The item vectors", ["(N, D)"], model.item_vectors()[1:])
         if ids is not None and len(ids) != len(vectors):
             raise problem(
                 "`item_ids`",
@@ -269,13 +270,10 @@ def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple
     else:
         if ids is None:
             raise problem("`item_vectors`", "come with `item_ids`, which say whose they are", "vectors alone")
-        vectors = np.asarray(item_vectors, np.float32)
+        vectors, _ = check_floats("`item_vectors`", ["(N, D)"], item_vectors)
         expected = (len(ids), int(model.user_emb.shape[-1]))
         if vectors.shape != expected:
             raise problem("`item_vectors`", f"have shape {expected}, a row for each of `item_ids`", vectors.shape)
-    if not np.isfinite(vectors).all():
-        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise problem("The item vectors", "be finite", f"others in row {row}")
     return ids, vectors
 
 
