@@ -11,6 +11,7 @@ from deepmatch_ext.evaluation.metrics import (
     evaluate,
     evaluate_vectors,
     format_table,
+    inner_products,
     ranking_metrics,
     target_ranks,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "evaluate",
     "evaluate_vectors",
     "format_table",
+    "inner_products",
     "likeness",
     "popular_share",
     "ranking_metrics",
