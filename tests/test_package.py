@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "_keras": set(),
     "_files": set(),
     "_arrays": CHECKS,
+    "_interests": {"_arrays"},
     "_no_item": CHECKS,
     "_frames": CHECKS,
     "_names": set(),
@@ -45,17 +46,17 @@ MAY_IMPORT = {
     | FRAMES
     | {"_files", "_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
     "data": FRAMES | {"_files", "_no_item", "data"},
-    "retrieval": FRAMES | {"_arrays", "_files", "_no_item", "_version", "retrieval"},
-    "evaluation": CHECKS | {"_arrays", "_files", "retrieval", "evaluation"},
+    "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_no_item", "_version", "retrieval"},
+    "evaluation": CHECKS | {"_arrays", "_files", "_interests", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "evaluation.callback": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": KERAS | {"samplers", "losses", "layers", "models"},
     "serving": KERAS
-    | {"_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
+    | {"_arrays", "_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
     "testing": KERAS | {"features", "layers", "models", "optimizers", "retrieval", "samplers", "serving", "testing"},
 }
-KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_files", "_frames"}
+KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_files", "_frames", "_interests"}
 # Of those, the modules that use TensorFlow.
 USE_TENSORFLOW = {"data.pipeline", "retrieval.exact_index", "retrieval.top_n"}
 
