@@ -114,8 +114,7 @@ class Assembly:
         described_by = self.item_columns[1:]
         units = given["item_dnn_hidden_units"]
         if units is None:
-            has_layer = described_by and "item_dnn_hidden_units" in arguments
-            units = (self.item.embedding_dim,) if has_layer else ()
+            units = (self.item.embedding_dim,) if described_by else ()
         self.item_units = checked_units("`item_dnn_hidden_units`", units)
         self.dim = self.item_units[-1] if self.item_units else self.item.embedding_dim
         units = given["user_dnn_hidden_units"]
@@ -196,22 +195,22 @@ class Assembly:
         """The positions of one history, which `features` leaves out from then on.
 
         Args:
-            name: The column's. None: the history that shares the item's table, where it is the only one.
+            name: The column's. None: the first that shares the item's table.
 
         Returns:
             ``rows`` (B, T, D) and ``valid`` (B, T), most recent first.
 
         Raises:
-            ValueError: There is no such history, or there are several.
+            ValueError: There is no such history.
         """
         histories = {column.name: column for column in self.user_columns if isinstance(column, SequenceColumn)}
         if name is None:
             table = self.item.embedding_name
             of_items = [key for key, column in histories.items() if column.sparsefeat.embedding_name == table]
-            if len(of_items) != 1:
-                rule = "have one history that shares the item's table by its `embedding_name`"
-                raise problem("`user_feature_columns`", rule, shown(of_items) if of_items else "none")
-            (name,) = of_items
+            if not of_items:
+                rule = "have a history that shares the item's table by its `embedding_name`"
+                raise problem("`user_feature_columns`", rule, "none")
+            name = of_items[0]
         elif name not in histories:
             raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")
         self._taken.add(name)
@@ -267,7 +266,10 @@ class Assembly:
 
         def encode(ids: Any, **options: Any) -> Any:
             inputs = self._item_features(ids, **options)
-            return unit_length(item(self._noted(self._features(self.item_columns, inputs))))
+            vectors = item(self._noted(self._features(self.item_columns, inputs)))
+            if vectors.shape[-1] != self.dim:
+                raise problem("The items' vectors", f"have size {self.dim}", vectors.shape[-1])
+            return unit_length(vectors)
 
         self._check_size(user)
         user_emb = L2Normalization(name="user_emb")(user)

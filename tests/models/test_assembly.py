@@ -95,7 +95,7 @@ def test_features_stand_beside_each_interest():
     assert model.user_emb.shape == (None, MAX_LEN, DIM)
 
 
-def test_histories_are_taken_by_name_or_as_the_only_one_of_items():
+def test_histories_are_taken_by_name_or_as_the_first_of_items():
     columns = [history_column(), VarLenSparseFeat(SparseFeat("other", 9, 4), 3)]
     arguments = {"user_feature_columns": columns, "item_feature_columns": [item_column()]}
     make = Assembly("YoutubeDNN", arguments)
@@ -106,7 +106,7 @@ def test_histories_are_taken_by_name_or_as_the_only_one_of_items():
     with pytest.raises(ValueError, match=r"`user_feature_columns` must have a history 'no'; got only \['hist_item'"):
         make.history("no")
     arguments["user_feature_columns"] = columns[1:]
-    with pytest.raises(ValueError, match=r"must have one history that shares the item's table .*; got none"):
+    with pytest.raises(ValueError, match=r"must have a history that shares the item's table .*; got none"):
         Assembly("YoutubeDNN", arguments).history()
 
 
