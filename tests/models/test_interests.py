@@ -10,19 +10,11 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 
-from deepmatch_ext import samplers
 from deepmatch_ext._checks import positive_int
 from deepmatch_ext._keras import keras
 from deepmatch_ext.evaluation import RetrievalMetrics, evaluate
-from deepmatch_ext.features import build_inputs, read_columns
-from deepmatch_ext.layers import (
-    CandidateLoss,
-    CandidateSampler,
-    EmbeddingTable,
-    L2Normalization,
-    SequenceMaskPooling,
-)
-from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers, builder
+from deepmatch_ext.models import builder
+from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.retrieval import ExactIndex, top_n
 from deepmatch_ext.serving import export_recommender
 from deepmatch_ext.testing import CHECKS, Trial
@@ -30,59 +22,17 @@ from tests.helpers import csr, history_column, item_column, true_scores
 
 pytestmark = pytest.mark.slow
 
-register = keras.utils.register_keras_serializable("test_interests")
-
-
-@register
-class NearestInterest(keras.layers.Layer):
-    """Of interests (B, K, D) the one with the largest inner product with the positive (B, D): what is trained."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
-
-    def call(self, inputs):
-        interests, positive = inputs
-        scores = tf.einsum("bkd,bd->bk", interests, positive)
-        return tf.gather(interests, tf.argmax(scores, axis=1), batch_dims=1)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape[1]
-
 
 @builder
-def Interests(user_feature_columns, item_feature_columns, k=3, seed=1):
-    """The last item through a dense layer for each of ``k`` interests."""
-    [history] = read_columns("user_feature_columns", user_feature_columns)
-    [item] = read_columns("item_feature_columns", item_feature_columns)
-    dim = item.embedding_dim
-    inputs = build_inputs([history, item])
-    table = EmbeddingTable(item.vocabulary_size, dim, seed=seed, name="table_item")
-    last = SequenceMaskPooling("last")([table(inputs[history.name]), inputs[history.length_name]])
-    kernel = keras.initializers.GlorotUniform(seed)
-    heads = keras.layers.Dense(positive_int("`k`", k) * dim, kernel_initializer=kernel, name="heads")(last)
-    user_emb = L2Normalization(name="user_emb")(keras.layers.Reshape((k, dim))(heads))
-    unit_length = L2Normalization(name="unit_length")
-    item_emb = unit_length(table(keras.layers.Reshape(())(inputs[item.name])))
-
-    candidates = CandidateSampler(samplers.AdaptiveSampler(20), item.vocabulary_size, seed, name="candidates")
-    ids, log_counts = candidates(inputs[item.name])
-    nearest = NearestInterest()([user_emb, item_emb])
-    loss = CandidateLoss(candidates.sampler, 0.1, name="loss")([nearest, unit_length(table(ids)), ids, log_counts])
-    user_input = [inputs[name] for name in inputs if name != item.name]
-    return RetrievalModel(
-        inputs=[*user_input, inputs[item.name]],
-        outputs=loss,
-        towers=Towers(user_input, user_emb, [inputs[item.name]], item_emb, item_emb, [history], [item]),
-        config={
-            "builder": "Interests",
-            "arguments": {"user_feature_columns": [history], "item_feature_columns": [item], "k": k, "seed": seed},
-        },
-    )
+def Interests(make, user_feature_columns, item_feature_columns, k=3, temperature=0.1, seed=1, **shared):
+    """The user's features through a dense layer for each of ``k`` interests."""
+    heads = make.dense("heads", make.features(), (positive_int("`k`", k) * make.dim,))
+    return make.model(make.layer(keras.layers.Reshape, "interests", target_shape=(k, make.dim))(heads))
 
 
 @pytest.fixture(scope="module")
 def trial():
-    return Trial(Interests, ([history_column("last")], [item_column()]), k=3)
+    return Trial(Interests, ([history_column("last")], [item_column()]))
 
 
 @pytest.mark.parametrize("name", CHECKS)
