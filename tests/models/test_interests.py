@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 @builder
-def Interests(make, user_feature_columns, item_feature_columns, k=3, temperature=0.1, seed=1, **shared):
+def Heads(make, user_feature_columns, item_feature_columns, k=3, temperature=0.1, seed=1, **shared):
     """The user's features through a dense layer for each of ``k`` interests."""
     heads = make.dense("heads", make.features(), (positive_int("`k`", k) * make.dim,))
     return make.model(make.layer(keras.layers.Reshape, "interests", target_shape=(k, make.dim))(heads))
@@ -32,7 +32,7 @@ def Interests(make, user_feature_columns, item_feature_columns, k=3, temperature
 
 @pytest.fixture(scope="module")
 def trial():
-    return Trial(Interests, ([history_column("last")], [item_column()]))
+    return Trial(Heads, ([history_column("last")], [item_column()]))
 
 
 @pytest.mark.parametrize("name", CHECKS)
