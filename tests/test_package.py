@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "models": KERAS
     | FRAMES
     | {"_files", "_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
-    "data": FRAMES | {"_files", "_no_item", "data"},
+    "data": FRAMES | {"_arrays", "_files", "_no_item", "data"},
     "retrieval": FRAMES | {"_arrays", "_files", "_no_item", "_version", "retrieval"},
     "evaluation": CHECKS | {"_arrays", "_files", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
