@@ -168,6 +168,18 @@ def test_a_mixed_state_of_two_keras_versions_is_refused():
     assert "ImportError: TensorFlow is in a mixed state" in done.stderr, done.stderr[-2000:]
 
 
+def test_what_is_no_module_is_installed_too():
+    config = configparser.ConfigParser()
+    config.read(ROOT.parent / "setup.cfg")
+    named = {
+        ROOT.parent.joinpath(*package.split("."), name)
+        for package, names in config["options.package_data"].items()
+        for name in names.split()
+    }
+    others = {path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert named == others
+
+
 def test_a_missing_package_is_named_as_its_extra_names_it():
     config = configparser.ConfigParser()
     config.read(ROOT.parent / "setup.cfg")
