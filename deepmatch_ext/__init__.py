@@ -17,9 +17,11 @@ from deepmatch_ext import (
     utils,
 )
 from deepmatch_ext._version import __version__
-from deepmatch_ext.models import YoutubeDNN
+from deepmatch_ext.models import DSSM, FM, YoutubeDNN
 
 __all__ = [
+    "DSSM",
+    "FM",
     "YoutubeDNN",
     "__version__",
     "custom_objects",

@@ -117,7 +117,7 @@ def export_recommender(
                 f"{version}, which is in {str(folder)!r}",
                 "Leave it out for the next number.",
             )
-    columns = model._towers.user_columns
+    columns = model.user_columns
     id_maps = _checked_maps(columns, id_maps)
     ids, vectors = _catalogue(model, item_ids, item_vectors)
     arguments = _arguments(tensor.name for tensor in model.user_input)

@@ -14,6 +14,7 @@ from deepmatch_ext.layers.core import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
 from deepmatch_ext.layers.history import HistoryDropout
+from deepmatch_ext.layers.interests import FirstRows, NearestInterest
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
 from deepmatch_ext.layers.pooling import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
@@ -26,6 +27,7 @@ _LAYERS: tuple[Any, ...] = (
     Dice,
     EmbeddingIndex,
     EmbeddingTable,
+    FirstRows,
     HashIds,
     HistoryDropout,
     HistoryItems,
@@ -34,6 +36,7 @@ _LAYERS: tuple[Any, ...] = (
     JaggedPooling,
     KnownItems,
     L2Normalization,
+    NearestInterest,
     PaddingMask,
     PoolingLayer,
     RepeatableDropout,
@@ -49,7 +52,7 @@ own_objects: dict[str, Any] = {
     "sampledsoftmaxloss": sampledsoftmaxloss,
 }
 
-_OF_OTHER_MODELS = "It belongs to models other than YoutubeDNN; keep `deepmatch.layers` for them."
+_OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."
 
 _LEFT_BEHIND = {
     **dict.fromkeys(
@@ -87,6 +90,7 @@ __all__ = [
     "Dice",
     "EmbeddingIndex",
     "EmbeddingTable",
+    "FirstRows",
     "HashIds",
     "HistoryDropout",
     "HistoryItems",
@@ -95,6 +99,7 @@ __all__ = [
     "JaggedPooling",
     "KnownItems",
     "L2Normalization",
+    "NearestInterest",
     "PaddingMask",
     "PoolingLayer",
     "RepeatableDropout",

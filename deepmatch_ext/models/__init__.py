@@ -1,16 +1,20 @@
-"""The model builders."""
+"""The model builders, and what a builder of your own is made with."""
 
 from typing import Any
 
 from deepmatch_ext._checks import missing_name
+from deepmatch_ext.models._arguments import Shared
+from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
+from deepmatch_ext.models.dssm import DSSM
+from deepmatch_ext.models.fm import FM
 from deepmatch_ext.models.youtubednn import YoutubeDNN
 
-__all__ = ["RetrievalModel", "YoutubeDNN"]
+__all__ = ["DSSM", "FM", "Assembly", "RetrievalModel", "Shared", "YoutubeDNN", "builder"]
 
 _LEFT_BEHIND = dict.fromkeys(
-    ("ComiRec", "DSSM", "FM", "MIND", "NCF", "SDM"),
-    "Of DeepMatch's models only YoutubeDNN is here; keep `deepmatch.models` for the others.",
+    ("ComiRec", "MIND", "NCF", "SDM"),
+    "Of DeepMatch's models DSSM, FM and YoutubeDNN are here; keep `deepmatch.models` for the others.",
 )
 
 

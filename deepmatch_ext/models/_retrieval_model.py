@@ -41,8 +41,9 @@ from deepmatch_ext._keras import (
 )
 from deepmatch_ext._plain import plain_object
 from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config, input_names
-from deepmatch_ext.layers import own_objects
+from deepmatch_ext.layers import CandidateLoss, CandidateSampler, own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
+from deepmatch_ext.models._arguments import OPTIONAL
 from deepmatch_ext.models._checking import (
     CheckedSequence,
     CheckInWorker,
@@ -68,15 +69,19 @@ from deepmatch_ext.models._persistence import (
     whole_model_file,
 )
 from deepmatch_ext.models._resuming import TrainingPlace
-from deepmatch_ext.models._towers import layer_name
+from deepmatch_ext.models._tables import layer_name
 from deepmatch_ext.samplers import InBatchSampler, Sampler
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
 
 
-def builder(function: Callable[..., Any]) -> Callable[..., Any]:
+def register_builder(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets models be rebuilt by the builder's name when they are loaded."""
-    BUILDERS[function.__name__] = function
+    name, other = function.__name__, BUILDERS.get(function.__name__)
+    if other is not None and (other.__module__, other.__qualname__) != (function.__module__, function.__qualname__):
+        rule, got = "have a name of its own", f"that of {other.__module__}.{other.__qualname__}"
+        raise problem(f"The builder {name}", rule, got)
+    BUILDERS[name] = function
     return function
 
 
@@ -84,7 +89,8 @@ def builder(function: Callable[..., Any]) -> Callable[..., Any]:
 class Towers:
     """The tensors that make the two encoders, and the columns that they read.
 
-    ``item_columns`` begin with the item id, and ``catalogue_emb`` is an item's vector from its id alone.
+    ``item_columns`` begin with the item id. ``catalogue_emb`` is an item's vector from its id alone; None, where only
+    features that come with the input say what an item is.
     """
 
     user_input: list[Any]
@@ -110,8 +116,13 @@ class RetrievalModel(keras.Model):
     ``tf.keras.models.clone_model`` gives a plain Keras model of the same layers, without what is added here.
 
     Attributes:
-        user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
-        item_input, item_emb: the same for the item encoder.
+        user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D), or
+            (B, K, D) with K interests.
+        item_input, item_emb: the same for the item encoder, (B, D).
+        user_columns, item_columns: The columns that the two read; the item's begin with its id.
+        candidates: The `CandidateSampler`, whose ``sampler`` draws and whose ``step`` counts the training steps.
+        loss_layer: The `CandidateLoss`, which has the ``temperature``.
+        seed: The builder's.
     """
 
     def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
@@ -123,7 +134,8 @@ class RetrievalModel(keras.Model):
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
         self._user_encoder = _Untracked(Encoder(towers.user_input, towers.user_emb))
-        self._item_encoder = _Untracked(Encoder(towers.item_input[:1], towers.catalogue_emb))
+        has_catalogue = towers.catalogue_emb is not None
+        self._item_encoder = _Untracked(Encoder(towers.item_input[:1], towers.catalogue_emb) if has_catalogue else None)
 
     @property
     def user_input(self) -> list[Any]:
@@ -140,6 +152,32 @@ class RetrievalModel(keras.Model):
     @property
     def item_emb(self) -> Any:
         return self._towers.item_emb
+
+    @property
+    def user_columns(self) -> list[Column]:
+        return list(self._towers.user_columns)
+
+    @property
+    def item_columns(self) -> list[Column]:
+        return list(self._towers.item_columns)
+
+    @property
+    def candidates(self) -> CandidateSampler:
+        return self._layer_of(CandidateSampler)
+
+    @property
+    def loss_layer(self) -> CandidateLoss:
+        return self._layer_of(CandidateLoss)
+
+    def _layer_of(self, kind: type) -> Any:
+        found = [layer for layer in self.layers if isinstance(layer, kind)]
+        if len(found) != 1:
+            raise AttributeError(f"This model has {len(found)} layers of {kind.__name__}, not one.")
+        return found[0]
+
+    @property
+    def seed(self) -> int:
+        return self._builder_config.value["arguments"].get("seed", OPTIONAL["seed"])
 
     # DeepMatch's names.
     user_embedding = user_emb
@@ -371,8 +409,8 @@ class RetrievalModel(keras.Model):
             batch_size: Items encoded at a time.
 
         Raises:
-            ValueError: The item column is hashed, so a row number is no item. Encode the items themselves:
-                ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
+            ValueError: The item column is hashed, so a row number is no item; or the model was built without the items'
+                features. Encode the items: ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
         """
         column = self.check_item_vectors()
         ids = {column.name: np.arange(column.vocabulary_size)}
@@ -385,10 +423,17 @@ class RetrievalModel(keras.Model):
         """The item column, if `item_vectors` can be taken.
 
         Raises:
-            ValueError: The item column is hashed.
+            ValueError: The item column is hashed, or the model was built without the items' features.
         """
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
+        if self._towers.catalogue_emb is None:
+            raise problem(
+                "`item_features`",
+                "be given to the builder, for `item_vectors`",
+                None,
+                "Encode the items themselves: tf.keras.Model(model.item_input, model.item_emb).predict(items).",
+            )
         if column.use_hash:
             raise problem(
                 f"Item column {column.name!r}",
@@ -406,9 +451,8 @@ class RetrievalModel(keras.Model):
     def _training_place(
         self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1
     ) -> TrainingPlace:
-        seed, step = self._builder_config.value["arguments"]["seed"], self.get_layer("candidates").step
-        initial_epoch = fit_arguments.get("initial_epoch", 0)
-        return TrainingPlace(seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
+        step, initial_epoch = self.candidates.step, fit_arguments.get("initial_epoch", 0)
+        return TrainingPlace(self.seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
 
     def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
         """Keras's ``save``. The file is written under another name first, so that a former one stays whole until then.
@@ -484,8 +528,7 @@ class RetrievalModel(keras.Model):
 
     def _check_negatives(self, batch_size: int) -> None:
         """Refuses batches of one where all negatives are the batch's own: the loss would always be 0."""
-        sampler = self.get_layer("candidates").sampler
-        if batch_size == 1 and isinstance(getattr(sampler, "sampler", sampler), InBatchSampler):
+        if batch_size == 1 and isinstance(self.candidates.sampler, InBatchSampler):
             remedy = "Or take another sampler, or a MixedSampler around it."
             raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
 
@@ -530,7 +573,8 @@ class RetrievalModel(keras.Model):
 
     @property
     def _training_columns(self) -> list[Column]:
-        return [*self._towers.user_columns, self._towers.item_columns[0]]
+        read = [input_name(tensor) for tensor in self.inputs]
+        return [*self.user_columns, *(column for column in self.item_columns if column.name in read)]
 
     def _checked_batch(self, element: Any) -> tuple[Any, ...]:
         """A batch of arrays as a generator gives it: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""

@@ -10,7 +10,7 @@ learns, from the positives that go by, changes its state in `update`.
 """
 
 from deepmatch_ext.samplers.base import SAVED, Sampler, State, make_sampler
-from deepmatch_ext.samplers.combined import HardNegatives, MixedSampler
+from deepmatch_ext.samplers.combined import MixedSampler
 from deepmatch_ext.samplers.fixed import (
     FrequencySampler,
     FullSampler,
@@ -36,7 +36,6 @@ __all__ = [
     "CountedShares",
     "FrequencySampler",
     "FullSampler",
-    "HardNegatives",
     "InBatchSampler",
     "LogUniformSampler",
     "MixedSampler",

@@ -21,7 +21,7 @@ from deepmatch_ext.features import (
     column_config,
     input_names,
 )
-from deepmatch_ext.layers.softmax import LOSSES
+from deepmatch_ext.losses import LOSSES
 from deepmatch_ext.models._retrieval_model import BUILDERS, RetrievalModel, _to_plain
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.retrieval import ExactIndex
@@ -361,8 +361,8 @@ def _samplers_and_losses(trial: Trial) -> None:
         free = {"num_sampled": None} if "num_sampled" in trial.parameters else {}
         every = every_sampler(trial.item.vocabulary_size).items()
         tries += [(f"the sampler {name!r}", {"sampler_config": each, **free}) for name, each in every]
-    if "loss" in trial.parameters:
-        tries += [(f"the loss {name!r}", {"loss": name}) for name in LOSSES]
+    for argument in {"loss", "loss_type"}.intersection(trial.parameters):
+        tries += [(f"the loss {name!r}", {argument: name}) for name in LOSSES]
     x = {name: values[:BATCH] for name, values in trial.x.items()}
     taken = {"sampler": 0, "loss": 0}
     for what, arguments in tries:
