@@ -217,9 +217,9 @@ class PairProbability(keras.layers.Layer):
 
     Example:
         >>> vectors = tf.constant([[0.6, 0.8], [1.0, 0.0]])
-        >>> PairProbability(temperature=0.5)([vectors, tf.constant([[0.6, 0.8], [0.0, 1.0]])]).numpy()
-        array([[0.880797],
-               [0.5     ]], dtype=float32)
+        >>> PairProbability(temperature=0.5)([vectors, tf.constant([[0.6, 0.8], [0.0, 1.0]])]).numpy().round(3)
+        array([[0.881],
+               [0.5  ]], dtype=float32)
     """
 
     def __init__(self, temperature: float = 1.0, **kwargs: Any) -> None:

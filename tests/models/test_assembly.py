@@ -50,7 +50,7 @@ def test_what_is_shared_is_typed_and_has_a_default_once():
 def test_an_argument_that_there_is_not_is_named_with_the_builder():
     with pytest.raises(TypeError, match=r"YoutubeDNN\(\) got an unexpected keyword argument 'temprature'"):
         YoutubeDNN([history_column()], [item_column()], temprature=0.1)
-    with pytest.raises(ValueError, match=r"`loss_type` must be one of 'softmax', 'bpr', 'gbce'; got 'logistics'"):
+    with pytest.raises(ValueError, match=r"`loss_type` must be one of 'softmax', 'bpr', 'gbce', 'logistic'; got 'log"):
         DSSM([history_column()], [item_column()], loss_type="logistics")
 
 
