@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "models": KERAS
     | FRAMES
     | {"_files", "_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
-    "data": FRAMES | {"_files", "_no_item", "data"},
+    "data": FRAMES | {"_arrays", "_files", "_no_item", "data"},
     "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_no_item", "_version", "retrieval"},
     "evaluation": CHECKS | {"_arrays", "_files", "_interests", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
@@ -168,6 +168,18 @@ def test_a_mixed_state_of_two_keras_versions_is_refused():
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, env=environment
     )
     assert "ImportError: TensorFlow is in a mixed state" in done.stderr, done.stderr[-2000:]
+
+
+def test_what_is_no_module_is_installed_too():
+    config = configparser.ConfigParser()
+    config.read(ROOT.parent / "setup.cfg")
+    named = {
+        ROOT.parent.joinpath(*package.split("."), name)
+        for package, names in config["options.package_data"].items()
+        for name in names.split()
+    }
+    others = {path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert named == others
 
 
 def test_a_missing_package_is_named_as_its_extra_names_it():

@@ -18,7 +18,7 @@ from deepmatch_ext.layers.interests import FirstRows, NearestInterest
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
 from deepmatch_ext.layers.pooling import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
-from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, SampledSoftmaxLayer
+from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairProbability, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
 
 _LAYERS: tuple[Any, ...] = (
@@ -38,6 +38,7 @@ _LAYERS: tuple[Any, ...] = (
     L2Normalization,
     NearestInterest,
     PaddingMask,
+    PairProbability,
     PoolingLayer,
     RepeatableDropout,
     RowsOf,
@@ -101,6 +102,7 @@ __all__ = [
     "L2Normalization",
     "NearestInterest",
     "PaddingMask",
+    "PairProbability",
     "PoolingLayer",
     "RepeatableDropout",
     "RowsOf",
