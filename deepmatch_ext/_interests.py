@@ -40,9 +40,10 @@ def search_each(
     n: int,
     seen: Seen | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's ``n`` best, from what can search for one vector a user alone: for each interest, and merged.
+    """Each user's ``n`` best items, found by a search for each interest alone.
 
-    The ``n`` best of a user are among the ``n`` best of the user's interests, so nothing is lost by it.
+    An item among a user's ``n`` best is among the ``n`` best of the interest that gives it its score, so what is exact
+    for one vector is exact for K.
 
     Args:
         search: Takes vectors (B, D), ``n`` and what each of them must not get. It returns rows (B, n), integers with

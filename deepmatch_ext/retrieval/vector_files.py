@@ -254,7 +254,7 @@ def write_vectors(
         path: Where to.
         ids: (V,) unique integers or strings.
         vectors: (V, D), taken as float32; or (V, K, D), users with K interests. A vector of zeros beside others of the
-            same user is no interest, and whoever reads the file need not know: another of the user's is written twice.
+            same user is no interest: another of the user's is written in its place.
         metric: What the vectors are to be compared by, "inner_product" or "cosine"; it is recorded in the file.
         metadata: Columns of V values each, row by row with the ids: a pandas or polars DataFrame, an Arrow table, or a
             dictionary.
