@@ -25,7 +25,7 @@ from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
 from deepmatch_ext.layers import HashIds
 from deepmatch_ext.models import RetrievalModel
-from deepmatch_ext.retrieval import best_rows
+from deepmatch_ext.retrieval.top_n import best_rows
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"

@@ -26,6 +26,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepm
 CHECKS, KERAS, FRAMES = {"_checks"}, {"_checks", "_keras"}, {"_checks", "_frames"}
 MAY_IMPORT = {
     "_version": set(),
+    "_lazy": set(),
     "_checks": set(),
     "_keras": set(),
     "_files": set(),
@@ -45,9 +46,9 @@ MAY_IMPORT = {
     "models": KERAS
     | FRAMES
     | {"_files", "_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
-    "data": FRAMES | {"_arrays", "_files", "_no_item", "data"},
-    "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_no_item", "_version", "retrieval"},
-    "evaluation": CHECKS | {"_arrays", "_files", "_interests", "retrieval", "evaluation"},
+    "data": FRAMES | {"_arrays", "_files", "_lazy", "_no_item", "data"},
+    "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_lazy", "_no_item", "_version", "retrieval"},
+    "evaluation": CHECKS | {"_arrays", "_files", "_interests", "_lazy", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "evaluation.callback": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
@@ -77,7 +78,8 @@ def test_imports_only_point_down(path):
     if parts == ("__init__",):
         return
     name = ".".join(parts)
-    allowed = MAY_IMPORT.get(name, MAY_IMPORT.get(parts[0]))
+    own = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]  # of a.b.c the line for a.b goes before a
+    allowed = next(MAY_IMPORT[part] for part in own if part in MAY_IMPORT)
     for imported in imports_of(path):
         top, _, rest = imported.partition(".")
         if top == "deepmatch_ext":
@@ -114,6 +116,90 @@ def test_every_public_name_exists_and_is_documented():
             if getattr(thing, "__module__", name).startswith("deepctr."):
                 continue  # handed through from DeepCTR, which documents few of them
             assert getattr(thing, "__doc__", "documented"), f"{name}.{public}"
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+def test_plain_parts_need_no_tensorflow(tmp_path):
+    """A fresh process that reads, splits and measures imports no TensorFlow, until it asks for what needs it."""
+    script = """
+        import io, pathlib, pickle, sys
+        import numpy as np
+        import pandas as pd
+        from deepmatch_ext.data import Interactions, Split, find_leaks, leave_last_out, read_dataset, split_by_time
+        from deepmatch_ext.data import IdMap, seen_before, synthetic_interactions, user_histories, windows
+        from deepmatch_ext.evaluation import Markov, Popularity, evaluate, evaluate_vectors, likeness, ranking_metrics
+        from deepmatch_ext.evaluation import popular_share, target_ranks, write_projector
+        from deepmatch_ext.retrieval import Vectors, read_vectors
+
+        pathlib.Path("events.csv").write_text("user_id,item_id,timestamp\\n" + "".join(
+            f"{user},{item},{time}\\n" for user in "ab" for time, item in enumerate([1, 2, 3, user == "a"])
+        ))
+        x = read_dataset("events.csv").interactions
+        x = pickle.loads(pickle.dumps(x))
+        assert Interactions.from_frame(pd.read_csv("events.csv")).items.tolist() == x.items.tolist()
+        split = leave_last_out(x)
+        split_by_time(x, 2, 3)
+        columns = windows(x, split.test, 3)
+        assert find_leaks(split, item_count=x.item_counts(split.train)).serious == ()
+        user_histories(x, [1, 2], 3)
+        seen, targets = seen_before(x, split.validation), x.items[split.validation]
+        popularity = Popularity(x.item_counts(split.train))
+        last = x.items[split.validation - 1]
+        for score in (popularity.score, Markov.from_interactions(x, split.train).score):
+            evaluate(lambda start, stop: score(last[start:stop]), targets, seen=seen)
+        users, items = np.ones((2, 4)), np.ones((x.item_vocabulary_size, 4))
+        evaluate_vectors(users, items, targets, seen=seen)
+        likeness(users, items)
+        popular_share(np.array([[1], [2]]), popularity.item_counts)
+        write_projector("projector", items)
+        synthetic_interactions(20, 30, mean_length=6, num_genres=3)
+        loaded = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras", "tf_keras")]
+        assert not loaded, loaded[:5]
+
+        import deepmatch_ext
+        from deepmatch_ext import data, evaluation
+        assert "tensorflow" not in sys.modules
+        for package in (deepmatch_ext, data, evaluation):
+            assert set(package.__all__) <= set(dir(package))
+            assert not hasattr(package, "no_such_name")
+        assert "tensorflow" not in sys.modules
+        assert data.window_dataset.__name__ == "window_dataset"
+        assert "tensorflow" in sys.modules
+        import deepmatch_ext.retrieval.top_n
+        for package in (deepmatch_ext, data, evaluation, deepmatch_ext.retrieval):
+            for name in package.__all__:
+                getattr(package, name)
+        assert callable(deepmatch_ext.retrieval.top_n)
+        print("plain")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.stdout.strip().endswith("plain"), done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from deepmatch_ext.data import Interactions; from deepmatch_ext.evaluation import RetrievalMetrics",
+        "from deepmatch_ext.data import Interactions; from deepmatch_ext.layers import custom_objects",
+        "import tensorflow; from deepmatch_ext.data import Interactions",
+    ],
+)
+def test_what_loads_tensorflow_makes_all_classes_known_to_keras(imports):
+    script = f"""
+        {imports}
+        import tensorflow as tf
+        saving = getattr(tf.keras, "saving", None) or __import__("keras").saving
+        for name in ("RetrievalModel", "CandidateLoss", "LazyAdam"):
+            assert saving.get_registered_object(f"deepmatch_ext>{{name}}") is not None, name
+        print("registered")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("registered"), done.stderr[-2000:]
 
 
 @pytest.mark.slow

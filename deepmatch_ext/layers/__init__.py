@@ -5,6 +5,7 @@ without. It also holds DeepCTR's own, if DeepCTR has been imported before.
 """
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from deepmatch_ext._checks import missing_name
@@ -79,6 +80,7 @@ _LEFT_BEHIND = {
 
 def __getattr__(name: str) -> Any:
     if name == "custom_objects":
+        import_module("deepmatch_ext").load()  # models add their own
         # DeepCTR is not imported for it: its import starts a thread that asks a package index.
         deepctr_layers = sys.modules.get("deepctr.layers")
         return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects}

@@ -24,7 +24,7 @@ from deepmatch_ext.features import (
 from deepmatch_ext.losses import LOSSES
 from deepmatch_ext.models._retrieval_model import BUILDERS, RetrievalModel, _to_plain
 from deepmatch_ext.optimizers import LazyAdam
-from deepmatch_ext.retrieval import ExactIndex
+from deepmatch_ext.retrieval.exact_index import ExactIndex
 from deepmatch_ext.testing._arguments import call_with, every_sampler, is_named, odd_values, other_value
 from deepmatch_ext.testing._data import BATCH, DIM, VOCABULARY, as_tensors, of_size, planted, sparse
 from deepmatch_ext.testing._expect import Broken, as_json, expect, expect_best, expect_equal, one_line, scores_of

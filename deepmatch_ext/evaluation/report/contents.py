@@ -26,7 +26,6 @@ from deepmatch_ext.evaluation.report.pictures import (
     score_picture,
     training_pictures,
 )
-from deepmatch_ext.retrieval.top_n import top_n
 
 _MAX_USERS, _NEGATIVES = 20_000, 10  # whose scores are pictures, and random items for each of them
 _LONGEST_LIST = 1000  # where the curve of recall ends
@@ -104,6 +103,8 @@ def write_report(
         >>> list(figures["model"])[:2], path.read_text(encoding="utf-8")[:15]
         (['HR@10', 'NDCG@10'], '<!doctype html>')
     """
+    from deepmatch_ext.retrieval.top_n import top_n  # which imports TensorFlow
+
     require_matplotlib(), require_jinja2()  # before the work
     path = check_path(path)
     users, items = check_vectors(user_vectors, item_vectors)
