@@ -4,9 +4,11 @@ from deepmatch_ext.data.files import Dataset, read_dataset
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.leaks import Leak, LeakReport, find_leaks
-from deepmatch_ext.data.pipeline import parquet_dataset, tfrecord_dataset, window_dataset, write_tfrecords
+from deepmatch_ext.data.parquet import parquet_dataset
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
 from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions
+from deepmatch_ext.data.tfrecords import tfrecord_dataset, write_tfrecords
+from deepmatch_ext.data.window_dataset import window_dataset
 from deepmatch_ext.data.windows import seen_before, seen_by_users, user_histories, windows
 
 __all__ = [
