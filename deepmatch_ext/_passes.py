@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, positive_int, problem
@@ -21,13 +22,24 @@ _ROUNDS = 16
 
 
 def in_passes(
-    draws: tf.data.Dataset, one_pass: Callable[[Any], tf.data.Dataset], batches: int | None
+    draws: tf.data.Dataset | None,
+    one_pass: Callable[[Any], tf.data.Dataset],
+    batches: int | None = None,
+    read: Callable[[Any], Any] | None = None,
 ) -> tf.data.Dataset:
-    """``one_pass(draw)`` for each draw, one after the other: ``batches`` batches in all, None if nobody knows.
+    """``one_pass(draw)`` for each draw, one after the other.
 
     A draw is made when its first batch is asked for, not when an iterator is: Keras makes iterators that it never asks.
+
+    Args:
+        draws: One element a pass, which decides its order. None: one pass, for which nothing is drawn.
+        one_pass: Gives the batches of a pass, or which rows each of them has.
+        batches: How many there are in all; None if nobody knows.
+        read: Makes a batch of its rows. tf.data runs it faster here than within the passes.
     """
-    dataset = draws.flat_map(one_pass)
+    dataset = one_pass(None) if draws is None else draws.flat_map(one_pass)
+    if read is not None:
+        dataset = dataset.map(read)
     if batches is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
     return without_autotuning(dataset.prefetch(2))
@@ -39,6 +51,7 @@ def keyed_passes(
     epochs: int,
     first_epoch: int,
     batches: int | None = None,
+    read: Callable[[Any], Any] | None = None,
 ) -> tf.data.Dataset:
     """``epochs`` times ``one_pass(key)``, each with the next key, (2,) int64, and each of ``batches`` batches.
 
@@ -51,7 +64,7 @@ def keyed_passes(
     for _ in range(int_at_least("`first_epoch`", first_epoch, 0)):
         iter(keys)  # a pass that has been made
     draws = tf.data.Dataset.range(epochs).flat_map(lambda _: keys)
-    return in_passes(draws, one_pass, None if batches is None else batches * epochs)
+    return in_passes(draws, one_pass, None if batches is None else batches * epochs, read)
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -66,6 +79,18 @@ def shuffled(indices: tf.Tensor, key: tf.Tensor, number: int | tf.Tensor) -> tf.
     key = tf.concat([key, tf.zeros([1], key.dtype)], 0)  # the op wants three numbers
     last = tf.cast(number - 1, tf.int64)
     return tf.raw_ops.RandomIndexShuffle(index=indices, seed=key, max_index=last, rounds=_ROUNDS)
+
+
+def permutation(draw: np.random.Generator, rows: int, batch_size: int | None = None) -> np.ndarray:
+    """A whole order of ``rows`` rows, (rows,) int64; with a batch size, of whole batches, and of what is left behind.
+
+    For rows that are in memory: the draw may come from anywhere, and so may begin with any pass.
+    """
+    if batch_size is None:
+        return draw.permutation(rows)
+    number = rows // batch_size
+    starts = draw.permutation(number)[:, np.newaxis] * batch_size
+    return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
 
 
 def check_batch_size(value: Any, rows: int, drop_remainder: bool) -> int:

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
     "models": KERAS
     | FRAMES
-    | {"_files", "_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
+    | {"_files", "_names", "_passes", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
     "data": FRAMES | {"_files", "_no_item", "data"},
     "data.window_dataset": CHECKS | {"_passes", "data"},
     "data.parquet": FRAMES | {"_passes", "data"},

@@ -85,17 +85,17 @@ def window_dataset(
     starts = tf.data.Dataset.range(0, stop, batch_size)
 
     def one_pass(key: tf.Tensor) -> tf.data.Dataset:
-        def batch(start: tf.Tensor) -> dict[str, tf.Tensor]:
+        def rows_of(start: tf.Tensor) -> tf.Tensor:
             indices = tf.range(start, tf.minimum(start + batch_size, number))
             if shuffle:
                 indices = shuffled(indices, key, number)
             if drop_remainder:
                 indices = tf.ensure_shape(indices, [batch_size])
-            return cutter.windows(tf.gather(row_tensor, indices))
+            return tf.gather(row_tensor, indices)
 
-        return starts.map(batch)
+        return starts.map(rows_of)
 
-    return keyed_passes(one_pass, seed, epochs, first_epoch, -(-stop // batch_size))
+    return keyed_passes(one_pass, seed, epochs, first_epoch, -(-stop // batch_size), cutter.windows)
 
 
 def _slices(columns: list[tf.Tensor], starts: tf.Tensor, lengths: tf.Tensor, width: int) -> list[tf.Tensor]:
