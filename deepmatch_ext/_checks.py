@@ -174,6 +174,21 @@ def as_path(what: str, value: Any) -> Path:
     return Path(value)
 
 
+def existing_files(what: str, paths: Any) -> list[str]:
+    """The paths of one file or of several, each of which exists."""
+    if not isinstance(paths, str | os.PathLike | Iterable) or isinstance(paths, bytes):
+        raise problem(what, "be a path or a list of paths", shown(paths))
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files = [str(as_path(f"Each of {what}", path)) for path in given]
+    if not files:
+        raise problem(what, "name at least one file", "none")
+    no_duplicates(what, files)
+    for file in files:
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f"{what} must be files that exist; there is no file {file!r}.")
+    return files
+
+
 def instance_of(what: str, value: Any, kind: Any, remedy: str = "") -> Any:
     """``value`` if it is of the class ``kind``."""
     if not isinstance(value, kind):

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "_no_item": CHECKS,
     "_frames": CHECKS,
     "_names": set(),
+    "_passes": CHECKS,
     "_plain": KERAS,
     "_initializers": KERAS | {"_plain"},
     "features": KERAS | {"_plain", "_initializers"},
@@ -45,8 +46,11 @@ MAY_IMPORT = {
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
     "models": KERAS
     | FRAMES
-    | {"_files", "_names", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
+    | {"_files", "_names", "_passes", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
     "data": FRAMES | {"_arrays", "_files", "_lazy", "_no_item", "data"},
+    "data.window_dataset": CHECKS | {"_passes", "data"},
+    "data.parquet": FRAMES | {"_passes", "data"},
+    "data.tfrecords": FRAMES | {"_files", "_passes", "data"},
     "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_lazy", "_no_item", "_version", "retrieval"},
     "evaluation": CHECKS | {"_arrays", "_files", "_interests", "_lazy", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
@@ -60,7 +64,7 @@ MAY_IMPORT = {
 }
 KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_files", "_frames", "_interests"}
 # Of those, the modules that use TensorFlow.
-USE_TENSORFLOW = {"data.pipeline", "retrieval.exact_index", "retrieval.top_n"}
+USE_TENSORFLOW = {"data.window_dataset", "data.parquet", "data.tfrecords", "retrieval.exact_index", "retrieval.top_n"}
 
 
 def imports_of(path):
