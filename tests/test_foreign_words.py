@@ -226,6 +226,7 @@ def calls(tmp_path_factory):
             "num_hard": 2,
             "vocabulary_size": 9,
         },
+        layers.PairProbability: {"temperature": 1.0},
         layers.CandidateSampler: {"sampler_config": None, "vocabulary_size": 9, "seed": 1},
         layers.EmbeddingIndex: {"index": [0, 1]},
         layers.EmbeddingTable: {

@@ -39,7 +39,7 @@ from deepmatch_ext._keras import (
 )
 from deepmatch_ext._plain import plain_object
 from deepmatch_ext.features import Column, SparseColumn, column_config
-from deepmatch_ext.layers import CandidateLoss, CandidateSampler, own_objects
+from deepmatch_ext.layers import CandidateLoss, CandidateSampler, PairProbability, own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._arguments import OPTIONAL
 from deepmatch_ext.models._examples import (
@@ -103,6 +103,9 @@ class RetrievalModel(keras.Model):
     towers as attributes, checks NumPy inputs before anything runs, and `fit`, `evaluate`, `train_on_batch` and
     `test_on_batch` need no labels: the label is the item id.
 
+    A model with the loss ``logistic`` is one of labelled pairs: its output is the probability that the user takes the
+    item, labels are 1 and 0, and Keras's losses and metrics are for it.
+
     On tf-keras it also works after ``tf.compat.v1.disable_eager_execution()``, in Keras's own graph mode.
 
     A copy without the weights is ``type(model).from_config(model.get_config())``. On Keras 3
@@ -113,8 +116,9 @@ class RetrievalModel(keras.Model):
             (B, K, D) with K interests.
         item_input, item_emb: the same for the item encoder, (B, D).
         user_columns, item_columns: The columns that the two read; the item's begin with its id.
-        candidates: The `CandidateSampler`, whose ``sampler`` draws and whose ``step`` counts the training steps.
-        loss_layer: The `CandidateLoss`, which has the ``temperature``.
+        candidates: The `CandidateSampler`, whose ``sampler`` draws and whose ``step`` counts the training steps. None,
+            where labels say what is negative.
+        loss_layer: The `CandidateLoss`, which has the ``temperature``. None with labels.
         seed: The builder's.
     """
 
@@ -135,7 +139,8 @@ class RetrievalModel(keras.Model):
         read, target = {input_name(tensor) for tensor in self.inputs}, towers.item_columns[0]
         assert isinstance(target, SparseColumn)
         columns = [*towers.user_columns, *(column for column in towers.item_columns if column.name in read)]
-        self._reader = _Untracked(Reader(columns, self.inputs, target, self._is_unknown))
+        self._has_labels = any(isinstance(layer, PairProbability) for layer in self.layers)
+        self._reader = _Untracked(Reader(columns, self.inputs, target, self._is_unknown, self._has_labels))
 
     @property
     def user_input(self) -> list[Any]:
@@ -162,18 +167,18 @@ class RetrievalModel(keras.Model):
         return list(self._towers.item_columns)
 
     @property
-    def candidates(self) -> CandidateSampler:
+    def candidates(self) -> CandidateSampler | None:
         return self._layer_of(CandidateSampler)
 
     @property
-    def loss_layer(self) -> CandidateLoss:
+    def loss_layer(self) -> CandidateLoss | None:
         return self._layer_of(CandidateLoss)
 
     def _layer_of(self, kind: type) -> Any:
         found = [layer for layer in self.layers if isinstance(layer, kind)]
-        if len(found) != 1:
+        if len(found) > 1:
             raise AttributeError(f"This model has {len(found)} layers of {kind.__name__}, not one.")
-        return found[0]
+        return found[0] if found else None
 
     @property
     def seed(self) -> int:
@@ -188,12 +193,21 @@ class RetrievalModel(keras.Model):
 
         Args:
             optimizer: As in Keras, by name or an instance.
-            loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own.
-            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold what is your own.
+            loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own. With labels
+                (the builder's loss ``logistic``): any loss of probabilities; None: ``"binary_crossentropy"``.
+            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold what is your own, and
+                with labels Keras's.
 
         Raises:
             ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
+                Or, with labels, the loss is `sampledsoftmaxloss`.
         """
+        if self._has_labels:
+            if loss is sampledsoftmaxloss:
+                rule, got = "be of probabilities and labels, with the builder's loss 'logistic'", "`sampledsoftmaxloss`"
+                raise problem("`loss`", rule, got, 'compile(optimizer) takes "binary_crossentropy".')
+            super().compile(optimizer, "binary_crossentropy" if loss is None else loss, *args, **kwargs)
+            return
         given = inspect.signature(super().compile).bind(optimizer, loss, *args, **kwargs).arguments
         check_loss(loss)
         for name in ("metrics", "weighted_metrics"):
@@ -303,9 +317,12 @@ class RetrievalModel(keras.Model):
         return super().evaluate(**given, verbose=verbose, **kwargs)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any) -> Any:
-        """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
+        """Keras's ``predict``: the sampled loss of each example, (B, 1), or, with labels, its probability.
+
+        Vectors come from `user_vectors`.
+        """
         leave_jit_off(self)
-        given = self._reader.value.read(x).for_keras(batch_size)
+        given = self._reader.value.read(x, asks_labels=False).for_keras(batch_size)
         return super().predict(given["x"], given.get("batch_size"), verbose, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -418,7 +435,8 @@ class RetrievalModel(keras.Model):
     def _training_place(
         self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1
     ) -> TrainingPlace:
-        step, initial_epoch = self.candidates.step, fit_arguments.get("initial_epoch", 0)
+        step = self.optimizer.iterations if self.candidates is None else self.candidates.step
+        initial_epoch = fit_arguments.get("initial_epoch", 0)
         return TrainingPlace(self.seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
 
     def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
@@ -495,7 +513,7 @@ class RetrievalModel(keras.Model):
 
     def _check_negatives(self, batch_size: int) -> None:
         """Refuses batches of one where all negatives are the batch's own: the loss would always be 0."""
-        if batch_size == 1 and isinstance(self.candidates.sampler, InBatchSampler):
+        if batch_size == 1 and self.candidates and isinstance(self.candidates.sampler, InBatchSampler):
             remedy = "Or take another sampler, or a MixedSampler around it."
             raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
 

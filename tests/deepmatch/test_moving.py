@@ -177,9 +177,21 @@ sampler_config = NegativeSampler("inbatch", num_sampled=5, item_name="movie_id",
 
 tf.compat.v1.disable_eager_execution()
 
-for Builder in (DSSM, FM):
-    model = Builder(user_feature_columns, item_feature_columns, loss_type="softmax", sampler_config=sampler_config)
-    model.compile(optimizer="adam", loss=sampledsoftmaxloss)
+# And its example of labels: a movie of another genre for each that was seen.
+other = (train_model_input["movie_id"] + 11) % 36 + 1
+labelled_input = {name: np.concatenate([values] * 2) for name, values in train_model_input.items()}
+labelled_input["movie_id"] = np.concatenate([train_model_input["movie_id"], other])
+labelled_input["genres"] = np.concatenate([train_model_input["genres"], train_model_input["genres"] % 3 + 1])
+labels = np.repeat([1, 0], len(other))
+
+for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic"), (FM, "logistic")]:
+    if loss_type == "softmax":
+        model = Builder(user_feature_columns, item_feature_columns, loss_type="softmax", sampler_config=sampler_config)
+        model.compile(optimizer="adam", loss=sampledsoftmaxloss)
+    else:
+        model = Builder(user_feature_columns, item_feature_columns, loss_type="logistic")
+        model.compile(optimizer="adam", loss="binary_crossentropy")
+        train_model_input, train_label = labelled_input, labels
     history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]
     all_item_model_input = {"movie_id": item_profile["movie_id"].values, "genres": item_profile["genres"].values}
@@ -191,7 +203,7 @@ for Builder in (DSSM, FM):
     best = np.argsort(-user_embs @ item_embs.T, axis=1)[:, :12]
     recall = [recall_N(test_true_label[user], item_profile["movie_id"].values[best[row]], N=12)
               for row, user in enumerate(test_model_input["user_id"])]
-    assert np.mean(recall) > 0.8, (Builder.__name__, np.mean(recall))  # 12 of 36 by chance: .33
+    assert np.mean(recall) > 0.7, (Builder.__name__, loss_type, np.mean(recall))  # 12 of 36 by chance: .33
 
 """
 

@@ -69,6 +69,7 @@ WITHOUT_STATE = {
         "JaggedPooling",
         "L2Normalization",
         "PaddingMask",
+        "PairProbability",
         "PoolingLayer",
     ),
     *("FirstRows", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),

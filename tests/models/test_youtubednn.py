@@ -564,7 +564,7 @@ ITEM = [item_column()]
         (lambda: small_model(temperature=0), r"`temperature` must be a finite number greater than 0; got 0"),
         (lambda: small_model(dnn_dropout=1.0), r"`dnn_dropout` must be at least 0 and less than 1; got 1.0"),
         (lambda: small_model(l2_reg_embedding=-1), r"`l2_reg_embedding` must be at least 0"),
-        (lambda: small_model(loss="hinge"), r"`loss` must be one of 'softmax', 'bpr', 'gbce'; got 'hinge'"),
+        (lambda: small_model(loss="hinge"), r"`loss` must be one of 'softmax', 'bpr', 'gbce', 'logistic'; got 'hinge'"),
         (lambda: small_model(gbce_t=-0.1), r"`gbce_t` must be at least 0"),
         (lambda: small_model(history_dropout=1), r"`history_dropout` must be at least 0 and less than 1; got 1"),
         (
