@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from deepmatch_ext.retrieval.vector_files import (
 
 # Products of entries within this stay far inside float32.
 _LARGEST = 1e15
+_KINDS = ("exact_index", "faiss_index")  # modules, which import this one
 
 
 class VectorIndex(ABC):
@@ -172,6 +174,8 @@ class VectorIndex(ABC):
                 what is wrong.
         """
         manifest, files = read_folder(folder)
+        for module in _KINDS:  # a class is known once its module is loaded, which takes TensorFlow
+            import_module(f"deepmatch_ext.retrieval.{module}")
         kinds = {each.kind: each for each in VectorIndex.__subclasses__() if issubclass(each, cls)}
         if manifest["kind"] not in kinds:
             rule = "be an index of kind " + " or ".join(repr(kind) for kind in kinds)
