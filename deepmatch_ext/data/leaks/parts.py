@@ -201,8 +201,9 @@ def _histories(what: str, values: Any, number: int, largest: int) -> np.ndarray:
 def _moments(what: str, values: Any, number: int, times: np.ndarray | None) -> np.ndarray:
     """The rank of each time among those of the interactions, -1 if it is none of them."""
     assert times is not None
-    # A column of pandas as it is, which knows time zones.
-    given = values if isinstance(values, pd.Series | pd.Index) else _flat(what, values, number)
+    # What pandas reads best as it is: its own columns, which know time zones, and lists of datetimes.
+    is_list = isinstance(values, list) and len(values) > 0 and np.ndim(values[0]) == 0
+    given = values if is_list or isinstance(values, pd.Series | pd.Index) else _flat(what, values, number)
     given = _flat(what, time_values(what, given), number)
     if number and (given.dtype.kind == "M") != (times.dtype.kind == "M"):
         raise problem("the times", "be all numbers or all datetimes", f"{given.dtype} and {times.dtype}")
