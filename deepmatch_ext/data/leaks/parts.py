@@ -153,7 +153,9 @@ def _read(part: str, given: Any, x: Interactions, events: Events, time: str | No
     history = _histories(what[hist], columns[hist], number, x.num_items)
     if "hist_len" in columns:
         lengths = _flat(what["hist_len"], columns["hist_len"], number)
-        beyond = np.flatnonzero(np.count_nonzero(history, axis=1) > lengths)
+        if number and lengths.dtype.kind not in "iuf":
+            raise problem(what["hist_len"], "hold numbers", f"dtype {lengths.dtype}")
+        beyond = np.flatnonzero(~(np.count_nonzero(history, axis=1) <= lengths))
         if len(beyond):
             got = f"{listing(history[beyond[0]])} with length {lengths[beyond[0]]} in row {beyond[0]}"
             raise problem(what[hist], "have at most as many ids in a row as 'hist_len' says", got, "0 is padding.")
