@@ -54,11 +54,12 @@ def missing_extra(what: str, package: str, extra: str) -> ImportError:
 
     Args:
         what: What needs it.
-        package: What pip calls it.
+        package: What pip calls it; several with a space between.
         extra: The extra of this package that brings it, in a version that fits.
     """
+    names, quoted = " and ".join(package.split()), " ".join(f'"{name}"' for name in package.split())
     clone = f'pip install -e ".[{extra}]"'
-    return ImportError(f'{what} needs {package}: pip install "{package}", or from a clone of deepmatch_ext {clone}')
+    return ImportError(f"{what} needs {names}: pip install {quoted}, or from a clone of deepmatch_ext {clone}")
 
 
 def listing(values: Any, most: int = 5) -> str:
@@ -171,6 +172,21 @@ def as_path(what: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise problem(what, "be a path", shown(value))
     return Path(value)
+
+
+def existing_files(what: str, paths: Any) -> list[str]:
+    """The paths of one file or of several, each of which exists."""
+    if not isinstance(paths, str | os.PathLike | Iterable) or isinstance(paths, bytes):
+        raise problem(what, "be a path or a list of paths", shown(paths))
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files = [str(as_path(f"Each of {what}", path)) for path in given]
+    if not files:
+        raise problem(what, "name at least one file", "none")
+    no_duplicates(what, files)
+    for file in files:
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f"{what} must be files that exist; there is no file {file!r}.")
+    return files
 
 
 def instance_of(what: str, value: Any, kind: Any, remedy: str = "") -> Any:

@@ -5,15 +5,13 @@ Columns are recognised by their attributes, so this package never has to import 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown, warn_caller
+from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown
 from deepmatch_ext._initializers import TableInitializer, table_initializer
 from deepmatch_ext._keras import NOT_IN_NAMES, keras
 from deepmatch_ext._plain import is_registered, nameless
@@ -275,134 +273,3 @@ def _check_initializers(sharing: list[SparseColumn], column: SparseColumn) -> No
                 " and ".join(map(str, given)),
                 "Give it to one of them alone.",
             )
-
-
-def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = ()) -> int:
-    """Refuses arrays that the columns can't take, before anything is computed.
-
-    Args:
-        columns: The model's columns.
-        x: name -> array of (B,), (B, 1), (B, maxlen) ...; further names are left alone.
-        targets: Names of id columns in which padding, id 0, has no place.
-
-    Returns:
-        The number of examples, B.
-
-    Raises:
-        ValueError: An input is missing, has another shape or kind, or holds a NaN, an id outside its vocabulary, or a
-            length outside 0..maxlen.
-
-    Warns:
-        UserWarning: A history has more ids than its length says.
-    """
-    rows: dict[str, int] = {}
-    for column in columns:
-        arrays: dict[str, np.ndarray] = {}
-        for name, (shape, dtype) in input_shapes(column).items():
-            arrays[name] = values = _input_array(name, x, shape, dtype)
-            rows[name] = len(values)
-            if values.dtype.kind == "f" or (isinstance(column, DenseColumn) and dtype != "string"):
-                _check_numbers(name, values, is_id=id_column(column, name) is not None)
-            limits = integer_limits(column, name, name in targets)
-            if limits is not None and values.dtype.kind != "O":
-                _check_range(name, values, *limits)
-            if name in targets and (found := int(np.count_nonzero(~is_item(values)))):
-                raise problem(f"Input {name!r}", no_padding(column, name), f"{found} of it")
-        if isinstance(column, SequenceColumn) and column.length_name is not None:
-            ids, lengths = arrays[column.name], arrays[column.length_name].reshape(-1)
-            counts = np.count_nonzero(is_item(ids).reshape(len(ids), column.maxlen), axis=1)
-            if len(counts) == len(lengths) and (counts > lengths).any():
-                warn_of_length(column)
-    if len(set(rows.values())) > 1:
-        raise problem("The inputs", "have one number of rows", f"{rows}")
-    return next(iter(rows.values()), 0)
-
-
-# Its square, and that of a layer's sum of such, still fit in float32: no gradient becomes NaN.
-LARGEST_NUMBER = 1e15
-
-
-def id_column(column: Column, name: str) -> SparseColumn | None:
-    """The column of the ids in input ``name`` of ``column``; None if it holds lengths, weights or numbers."""
-    if isinstance(column, DenseColumn) or name != column.name:
-        return None
-    return column.sparsefeat if isinstance(column, SequenceColumn) else column
-
-
-def integer_limits(column: Column, name: str, is_target: bool) -> tuple[int, int, str] | None:
-    """The least and largest value of an input of ids or lengths, and the rule in words; None for other inputs."""
-    if isinstance(column, SequenceColumn) and name == column.length_name:
-        return 0, column.maxlen, f"lengths in 0..{column.maxlen}, the history's `maxlen`"
-    sparse = id_column(column, name)
-    if sparse is None or sparse.dtype == "string":
-        return None
-    if not sparse.use_hash:
-        first, last = int(is_target), sparse.vocabulary_size - 1
-        rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
-        return first, last, rule + (" and 0 is padding" if is_target else "")
-    if not sparse.dtype.startswith(("int", "uint")):
-        return None
-    limits = np.iinfo(sparse.dtype)
-    return int(limits.min), int(limits.max), f"ids that its dtype holds, {sparse.dtype}; give the column dtype='int64'"
-
-
-def no_padding(column: Column, name: str) -> str:
-    """The rule, in words, for an input of targets."""
-    sparse = id_column(column, name)
-    padding = '"0" or ""' if sparse is not None and sparse.dtype == "string" else "0"
-    return f"hold no padding, {padding}, since it is what is to be predicted"
-
-
-def warn_of_length(column: SequenceColumn) -> None:
-    """Tells that a history and its length disagree. The text is always the same, so Python tells it once."""
-    warn_caller(
-        f"Input {column.name!r} has rows with more ids than {column.length_name!r} says: as many are read as it says, "
-        "the first ones. Count a history's ids for its length, and fill the rest with 0.",
-        UserWarning,
-    )
-
-
-def is_item(ids: np.ndarray) -> np.ndarray:
-    """Where an array of ids has an item: all but 0, or of strings, "0" and "". Strings may come as bytes."""
-    if ids.dtype.kind in "UT":
-        return (ids != "0") & (ids != "")
-    if ids.dtype.kind == "S":
-        return (ids != b"0") & (ids != b"")
-    if ids.dtype.kind == "O":
-        return (ids != "0") & (ids != "") & (ids != b"0") & (ids != b"")
-    return ids != 0
-
-
-def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
-    if np.isnan(values).any():
-        raise problem(f"Input {name!r}", "hold no NaN", f"{int(np.isnan(values).sum())} of them")
-    if np.isinf(values).any():
-        raise problem(f"Input {name!r}", "hold no infinity", f"{int(np.isinf(values).sum())} of them")
-    if is_id and (values != np.floor(values)).any():
-        raise problem(f"Input {name!r}", "hold whole numbers, since they are ids", "fractions among them")
-    if not is_id and values.size and max(-float(values.min()), float(values.max())) > LARGEST_NUMBER:
-        got = f"{values.flat[np.argmax(np.abs(values))]:g}"
-        remedy = "Scale the column, or take its logarithm."
-        raise problem(f"Input {name!r}", f"hold numbers of at most {LARGEST_NUMBER:g} in size", got, remedy)
-
-
-def _input_array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    if name not in x:
-        raise problem("The model's input", f"have {name!r}", f"only {sorted(x)}")
-    values = np.asarray(x[name])
-    trailing = values.shape[1:]
-    if values.ndim == 0 or (trailing != shape and trailing + (1,) != shape):
-        raise problem(f"Input {name!r}", f"have shape (rows, {', '.join(map(str, shape))})", f"{values.shape}")
-    wants_text, is_text = dtype == "string", values.dtype.kind in "OUST"
-    wants_integer = dtype.startswith(("int", "uint"))
-    if wants_text != is_text or values.dtype.kind in "cmM" or (wants_integer and values.dtype.kind not in "iub"):
-        raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", "Convert it with `.astype`.")
-    if values.dtype.kind == "O" and pd.api.types.infer_dtype(values.ravel(), skipna=False) not in ("string", "bytes"):
-        raise problem(f"Input {name!r}", "hold strings alone", "other objects among them, such as None or NaN")
-    return values
-
-
-def _check_range(name: str, values: np.ndarray, low: int, high: int, allowed: str) -> None:
-    if values.size and (values.min() < low or values.max() > high):
-        bad = values[(values < low) | (values > high)]
-        raise problem(f"Input {name!r}", f"hold {allowed}", f"{bad.size} others, such as {bad.flat[0]}")

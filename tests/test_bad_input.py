@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from deepmatch_ext import YoutubeDNN, samplers
 from deepmatch_ext.data import Interactions, windows
-from deepmatch_ext.features import check_model_input, read_columns
+from deepmatch_ext.features import read_columns
+from deepmatch_ext.models._input_rules import check_model_input
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import DIM, MAX_LEN, VOCABULARY, history_column, item_column
@@ -202,15 +203,17 @@ def spoilt(draw, values):
 @st.composite
 def inputs_for(draw, model, rows=6):
     """Inputs by name for all that the model reads, some of them spoilt; and those that are what they should be."""
-    from deepmatch_ext.features import id_column, input_shapes
+    from deepmatch_ext.features import input_shapes
+    from deepmatch_ext.models._input_rules import id_column
 
     x, good = {}, {}
-    for column in model._training_columns:
+    columns = [*model._towers.user_columns, model._towers.item_columns[0]]
+    for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
             ids = id_column(column, name)
             size = ids.vocabulary_size if ids is not None else getattr(column, "maxlen", 2) + 1
             values = draw(values_for(shape, dtype, min(size, 100), rows))
-            if column is model._training_columns[-1]:
+            if column is columns[-1]:
                 values = np.where(values == 0, 1, values) if dtype != "string" else np.full(values.shape, "x", object)
             x[name], good[name] = draw(spoilt(values)), values
     if draw(st.integers(0, 19)) == 0 and x:

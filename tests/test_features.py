@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat, build_input_features
 
-from deepmatch_ext.features import build_inputs, check_model_input, column_config, read_columns, table_columns
+from deepmatch_ext.features import build_inputs, column_config, read_columns, table_columns
+from deepmatch_ext.models._input_rules import check_model_input
 
 EVERY_OPTION = [
     SparseFeat("user", 10),

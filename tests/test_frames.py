@@ -18,6 +18,7 @@ from deepmatch_ext.data import IdMap, Interactions, find_leaks, parquet_dataset,
 from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
 from deepmatch_ext.features import read_columns
 from deepmatch_ext.models._catalogue import read_catalogue
+from deepmatch_ext.models._examples import ArrayReader
 from deepmatch_ext.models._input_arrays import dense_batch, input_arrays
 from deepmatch_ext.retrieval import read_vectors, write_vectors
 from deepmatch_ext.utils import sampledsoftmaxloss
@@ -537,7 +538,8 @@ def test_leaks_are_found_in_any_frame():
 
 def test_batches_are_converted_in_workers(model):
     x, arrays = lists_and_arrays()
-    check = model._check_in_worker()
+    columns = read_columns("columns", [history_column("recency+last"), item_column()])
+    check = ArrayReader.of(columns, model.inputs, "item").batch
     (expected, labels), (inputs, _) = check((arrays,)), check(pd.DataFrame(x))
     assert labels.shape == (48, 1)
     for name, values in expected.items():

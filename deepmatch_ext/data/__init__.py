@@ -12,9 +12,16 @@ from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions
 from deepmatch_ext.data.windows import seen_before, seen_by_users, user_histories, windows
 
 if TYPE_CHECKING:
-    from deepmatch_ext.data.pipeline import parquet_dataset, tfrecord_dataset, window_dataset, write_tfrecords
+    from deepmatch_ext.data.parquet import parquet_dataset
+    from deepmatch_ext.data.tfrecords import tfrecord_dataset, write_tfrecords
+    from deepmatch_ext.data.window_dataset import window_dataset
 else:  # they need TensorFlow
-    _LAZY = dict.fromkeys(["parquet_dataset", "tfrecord_dataset", "window_dataset", "write_tfrecords"], "pipeline")
+    _LAZY = {
+        "parquet_dataset": "parquet",
+        "tfrecord_dataset": "tfrecords",
+        "window_dataset": "window_dataset",
+        "write_tfrecords": "tfrecords",
+    }
     __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 __all__ = [

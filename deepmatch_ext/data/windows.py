@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,11 +55,8 @@ def windows(
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     rows = row_numbers("`rows`", rows, len(interactions))
-    columns = {
-        interactions.user_name: interactions.users[rows],
-        interactions.item_name: interactions.items[rows],
-    }
-    return _with_history(interactions, columns, rows, interactions.position[rows], max_len, order, side)
+    cutter = Cutter(interactions, max_len, order, side, _NUMPY)
+    return cutter.windows(rows.astype(cutter.row_type))
 
 
 def user_histories(
@@ -92,9 +90,7 @@ def user_histories(
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     users = row_numbers("`user_ids`", user_ids, interactions.user_vocabulary_size, "user ids")
-    ends = interactions.indptr[users + 1]
-    columns = {interactions.user_name: users.astype(np.int32)}
-    return _with_history(interactions, columns, ends, ends - interactions.indptr[users], max_len, order, side)
+    return Cutter(interactions, max_len, order, side, _NUMPY).users(users)
 
 
 def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -144,43 +140,94 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
     return _ragged(interactions.items, starts, interactions.indptr[users + 1] - starts)
 
 
-def _with_history(
-    interactions: Interactions,
-    columns: dict[str, np.ndarray],
-    ends: np.ndarray,
-    available: np.ndarray,
-    max_len: int,
-    order: str,
-    side: Sequence[str],
-) -> dict[str, np.ndarray]:
-    """``columns`` and the histories of the ``available`` rows before each of ``ends``."""
-    max_len = positive_int("`max_len`", max_len)
-    one_of("`order`", order, _ORDERS)
-    side = as_texts("`side`", side)
-    for name in side:
-        if name not in interactions.side:
-            raise problem(f"side column {name!r}", "be a side column of the interactions", repr([*interactions.side]))
-    hist_names = [f"hist_{name}" for name in [interactions.item_name, *side]]
-    no_duplicates("the columns of the input", [*columns, *hist_names, "hist_len"])
+class Operations(NamedTuple):
+    """What cutting windows asks of NumPy, or of TensorFlow."""
 
-    lengths = np.minimum(available, max_len)
-    values = [interactions.items, *(interactions.side[name] for name in side)]
-    if order == "recent_first":
+    row_type: Callable[[int], Any]  # of numbers below a limit
+    array: Callable[[np.ndarray], Any]  # of NumPy's
+    take: Callable[[Any, Any], Any]  # (values, places) -> values[places]
+    minimum: Callable[[Any, int], Any]
+    int32: Callable[[Any], Any]
+    slices: Callable[[list[Any], Any, Any, int], list[Any]]  # as `_slices`
+
+
+class Cutter:
+    """Cuts windows from columns that NumPy or TensorFlow holds.
+
+    Args:
+        interactions: The events.
+        max_len, order, side: As for :func:`windows`.
+        operations: NumPy's, or TensorFlow's of the same meaning.
+
+    Raises:
+        ValueError: As for :func:`windows`.
+
+    Attributes:
+        row_type: The NumPy type of the row numbers that it takes.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        max_len: int,
+        order: str,
+        side: Sequence[str],
+        operations: Operations,
+    ) -> None:
+        self._max_len = positive_int("`max_len`", max_len)
+        self._recent_first = one_of("`order`", order, _ORDERS) == "recent_first"
+        side = as_texts("`side`", side)
+        for name in side:
+            if name not in interactions.side:
+                rule = "be a side column of the interactions"
+                raise problem(f"side column {name!r}", rule, repr([*interactions.side]))
+        self._user_name, self._item_name = interactions.user_name, interactions.item_name
+        self._side_names = [f"hist_{name}" for name in side]
+        self._hist_name = f"hist_{self._item_name}"
+        names = [self._user_name, self._item_name, self._hist_name, *self._side_names, "hist_len"]
+        no_duplicates("the columns of the input", names)
+        self._do, self._number = operations, len(interactions)
+        self.row_type = operations.row_type(self._number + self._max_len)
+        self._users = operations.array(interactions.users)
+        self._indptr = operations.array(interactions.indptr.astype(self.row_type))
+        self._columns = [self._readable(column) for column in (interactions.items, *map(interactions.side.get, side))]
+
+    def _readable(self, column: Any) -> Any:
+        """A column in the order in which histories are read, and zeros behind it for one that begins at its end."""
+        ordered = column[::-1] if self._recent_first else column
+        return self._do.array(np.concatenate([ordered, np.zeros(self._max_len, column.dtype)]))
+
+    def windows(self, rows: Any) -> dict[str, Any]:
+        """What :func:`windows` returns, for ``rows`` (B,) of the row type."""
+        users = self._do.take(self._users, rows)
+        places = self._number - 1 - rows if self._recent_first else rows
+        items = self._do.take(self._columns[0], places)
+        histories = self._histories(rows, rows - self._do.take(self._indptr, users))
+        return {self._user_name: users, self._item_name: items, **histories}
+
+    def users(self, users: Any) -> dict[str, Any]:
+        """What :func:`user_histories` returns, for user ids (B,)."""
+        ends = self._do.take(self._indptr, users + 1)
+        histories = self._histories(ends, ends - self._do.take(self._indptr, users))
+        return {self._user_name: self._do.int32(users), **histories}
+
+    def _histories(self, ends: Any, available: Any) -> dict[str, Any]:
+        """The histories of the ``available`` rows before each of ``ends``."""
+        lengths = self._do.minimum(available, self._max_len)
         # Read backwards, row r lies at n - 1 - r and its history starts one further on.
-        starts, values = len(interactions) - ends, [column[::-1] for column in values]
-    else:
-        starts = ends - lengths
-    histories = [_slices(column, starts, lengths, max_len) for column in values]
-    columns[hist_names[0]] = histories[0]
-    columns["hist_len"] = lengths.astype(np.int32)
-    columns.update(zip(hist_names[1:], histories[1:], strict=True))
-    return columns
+        starts = self._number - ends if self._recent_first else ends - lengths
+        histories = self._do.slices(self._columns, starts, lengths, self._max_len)
+        of_sides = zip(self._side_names, histories[1:], strict=True)
+        return {self._hist_name: histories[0], "hist_len": self._do.int32(lengths), **dict(of_sides)}
 
 
-def _slices(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-    """``values[starts[k]:starts[k] + lengths[k]]`` for each k, padded with 0 to ``width``."""
-    padded = np.concatenate([values, np.zeros(width, values.dtype)])
-    every = np.lib.stride_tricks.sliding_window_view(padded, width)
+def _slices(columns: list[np.ndarray], starts: np.ndarray, lengths: np.ndarray, width: int) -> list[np.ndarray]:
+    """``values[starts[k]:starts[k] + lengths[k]]`` of each column for each k, padded with 0 to ``width``."""
+    return [_padded_slices(values, starts, lengths, width) for values in columns]
+
+
+def _padded_slices(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+    every = np.lib.stride_tricks.sliding_window_view(values, width)
     out = np.empty((len(starts), width), values.dtype)
     block = max(1, _BLOCK_VALUES // width)
     for first in range(0, len(starts), block):
@@ -188,6 +235,16 @@ def _slices(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: 
         out[part] = every[starts[part]]
         out[part][np.arange(width) >= lengths[part, None]] = 0
     return out
+
+
+_NUMPY = Operations(
+    row_type=lambda limit: np.int64,
+    array=np.asarray,
+    take=operator.getitem,
+    minimum=np.minimum,
+    int32=lambda values: values.astype(np.int32),
+    slices=_slices,
+)
 
 
 def _ragged(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from deepmatch_ext.evaluation.metrics import (
     evaluate,
     evaluate_vectors,
     format_table,
+    inner_products,
     ranking_metrics,
     target_ranks,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "evaluate_vectors",
     "format_table",
+    "inner_products",
     "likeness",
     "popular_share",
     "ranking_metrics",

@@ -19,7 +19,7 @@ from deepmatch_ext.layers.interests import FirstRows, NearestInterest
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
 from deepmatch_ext.layers.pooling import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
-from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, SampledSoftmaxLayer
+from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairProbability, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
 
 _LAYERS: tuple[Any, ...] = (
@@ -39,6 +39,7 @@ _LAYERS: tuple[Any, ...] = (
     L2Normalization,
     NearestInterest,
     PaddingMask,
+    PairProbability,
     PoolingLayer,
     RepeatableDropout,
     RowsOf,
@@ -103,6 +104,7 @@ __all__ = [
     "L2Normalization",
     "NearestInterest",
     "PaddingMask",
+    "PairProbability",
     "PoolingLayer",
     "RepeatableDropout",
     "RowsOf",

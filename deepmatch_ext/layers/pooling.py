@@ -175,10 +175,7 @@ class PaddingMask(keras.layers.Layer):
         super().__init__(**kwargs)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        return item_mask(ids)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
+        return item_mask(ids)  # Keras is left to infer the output, since with a shape alone it takes it for integers
 
 
 @register

@@ -207,6 +207,38 @@ class CandidateLoss(keras.layers.Layer):
 
 
 @register
+class PairProbability(keras.layers.Layer):
+    """The probability that a user takes an item, ``sigmoid(u.i / temperature)``, for pairs that have labels.
+
+    Args:
+        temperature: Divides the inner products.
+
+    Input: ``[user_emb (B, D), item_emb (B, D)]``. Output: (B, 1) float32.
+
+    Example:
+        >>> vectors = tf.constant([[0.6, 0.8], [1.0, 0.0]])
+        >>> PairProbability(temperature=0.5)([vectors, tf.constant([[0.6, 0.8], [0.0, 1.0]])]).numpy().round(3)
+        array([[0.881],
+               [0.5  ]], dtype=float32)
+    """
+
+    def __init__(self, temperature: float = 1.0, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.temperature = checked_temperature(temperature)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        user_emb, item_emb = (tf.cast(vectors, tf.float32) for vectors in inputs)
+        return tf.sigmoid(tf.reduce_sum(user_emb * item_emb, axis=1, keepdims=True) / self.temperature)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        return (input_shape[0][0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+@register
 class SampledSoftmaxLayer(CandidateLoss):
     """The sampled softmax loss of each example.
 

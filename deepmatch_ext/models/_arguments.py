@@ -50,6 +50,9 @@ OPTIONAL: dict[str, Any] = {
     "seed": 1024,
 }
 
+# The loss of labelled pairs, which draws nothing.
+LABELLED = "logistic"
+
 # DeepMatch's name -> ours: a builder that declares the former does not take the latter.
 ALIASES = {"loss_type": "loss"}
 
@@ -80,9 +83,11 @@ seed: Of the initial weights, dropout and negatives; with it and a fixed order o
     CPU.
 num_sampled: Without a `sampler_config`: how many uniform negatives, as in DeepMatch's older versions.
 loss: What is made of the logits: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
-    `deepmatch_ext.losses.LOSSES`.
+    `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
+    ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
 loss_type: DeepMatch's name for the loss: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
-    `deepmatch_ext.losses.LOSSES`.
+    `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
+    ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
 gbce_t: The calibration of ``gbce``, in [0, 1].
 num_hard: How many of the negatives, the hardest, each example keeps. None: all.
 item_features: With several item columns: their values by item id, as the model keeps them for positives and negatives.
@@ -102,8 +107,9 @@ check_ids: Whether every look-up checks that its ids are in their table. ``fit``
 """
 
 _RETURNS = """Returns:
-    A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,
-    ``user_emb``, ``item_input`` and ``item_emb`` (also as ``user_embedding``, ``item_embedding``)."""
+    A Keras model from user and item inputs to each example's loss (B, 1), or its probability with labels, with the
+    attributes ``user_input``, ``user_emb``, ``item_input`` and ``item_emb`` (also as ``user_embedding``,
+    ``item_embedding``)."""
 
 _RAISES = """Raises:
     ValueError: An argument or column cannot be used; the message names it."""

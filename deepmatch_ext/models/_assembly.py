@@ -19,15 +19,22 @@ from deepmatch_ext._checks import (
 )
 from deepmatch_ext._keras import require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, build_inputs, input_names, read_columns
-from deepmatch_ext.layers import CandidateLoss, CandidateSampler, FirstRows, L2Normalization, NearestInterest
+from deepmatch_ext.layers import (
+    CandidateLoss,
+    CandidateSampler,
+    FirstRows,
+    L2Normalization,
+    NearestInterest,
+    PairProbability,
+)
 from deepmatch_ext.layers.softmax import default_sampler
 from deepmatch_ext.losses import LOSSES, Candidates
-from deepmatch_ext.models._arguments import ALIASES, DEFAULTS, OPTIONAL, full_documentation, full_signature
+from deepmatch_ext.models._arguments import ALIASES, DEFAULTS, LABELLED, OPTIONAL, full_documentation, full_signature
 from deepmatch_ext.models._items import ItemFeatures
 from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers, register_builder
 from deepmatch_ext.models._tables import NamedLayers, Tables, derived_seed, row_ids, with_history_dropout
 from deepmatch_ext.models._towers import DenseLayers, DenseSettings, Feature, Features, History
-from deepmatch_ext.samplers import SAVED, InBatchSampler, make_sampler
+from deepmatch_ext.samplers import SAVED, InBatchSampler, Sampler, make_sampler
 
 P = ParamSpec("P")
 
@@ -106,73 +113,22 @@ class Assembly:
         require_eager_on_keras_3(name)
         self._name, self._arguments = name, dict(arguments)
         given = {**OPTIONAL, **DEFAULTS, **{ALIASES.get(key, key): value for key, value in arguments.items()}}
+        self._read_columns(given)
+        self._read_units(given)
+        self._seed = int_at_least("`seed`", given["seed"], 0)
+        dense = {key: given[key] for key in DenseSettings.__dataclass_fields__ if key != "seed"}
+        settings = DenseSettings(**dense, seed=self._seed)
+        self._read_loss(given)
+        self._make_inputs(given)
+        self._dense = DenseLayers(settings, self.item.embedding_name, self._layers)
+        self._taken: set[str] = set()
+        self._tables_of: list[Feature] = []
+
+    def _read_columns(self, given: Mapping[str, Any]) -> None:
         columns = read_columns("user_feature_columns", given["user_feature_columns"])
         self.user_columns = _without(columns, given["exclude_features"])
         self.item_columns = read_columns("item_feature_columns", given["item_feature_columns"])
         self.item = _item_column(self.item_columns)
-        self._check_names()
-        described_by = self.item_columns[1:]
-        units = given["item_dnn_hidden_units"]
-        if units is None:
-            has_layer = described_by and "item_dnn_hidden_units" in arguments
-            units = (self.item.embedding_dim,) if has_layer else ()
-        self.item_units = checked_units("`item_dnn_hidden_units`", units)
-        self.dim = self.item_units[-1] if self.item_units else self.item.embedding_dim
-        units = given["user_dnn_hidden_units"]
-        self.user_units = checked_units("`user_dnn_hidden_units`", (self.dim,) if units is None else units)
-        self._seed = int_at_least("`seed`", given["seed"], 0)
-        dense = {key: given[key] for key in ("dnn_activation", "output_activation", "dnn_use_bn", "l2_reg_dnn")}
-        settings = DenseSettings(**dense, dnn_dropout=given["dnn_dropout"], seed=self._seed)
-        history_dropout = number_between("`history_dropout`", given["history_dropout"], 0, 1)
-        id_dropout = number_between("`item_id_dropout`", given["item_id_dropout"], 0, 1)
-        l2_reg = number_between("`l2_reg_embedding`", given["l2_reg_embedding"], 0, float("inf"))
-        check_ids = as_flag("`check_ids`", given["check_ids"])
-        if given["sampler_config"] is None:
-            self._sampler = default_sampler(self.item.vocabulary_size, given["num_sampled"])
-        elif given["num_sampled"] is None:
-            self._sampler = make_sampler(given["sampler_config"])
-        else:
-            rule = "be given in `sampler_config` where there is one"
-            raise problem("`num_sampled`", rule, given["num_sampled"])
-        loss_argument = next((key for key in arguments if ALIASES.get(key) == "loss"), "loss")
-        self._loss = CandidateLoss(
-            given["temperature"],
-            one_of(f"`{loss_argument}`", given["loss"], tuple(LOSSES)),
-            given["gbce_t"],
-            given["num_hard"],
-            vocabulary_size=self.item.vocabulary_size,
-            name="loss",
-        )
-        if described_by and given["item_features"] is not None:
-            # In Keras 2's graph mode the training would want the item encoder's inputs, too.
-            require_eager("An item of several columns")
-
-        every_column = [*self.user_columns, *self.item_columns]
-        self._inputs = build_inputs(every_column)
-        # Rows are L2-normalised, so one step of Adam rotates a small row more than a large one: with a large initial
-        # scale, rare items hardly move from their random start. With hidden layers small tables do worse. See "What the
-        # defaults rest on" in benchmarks/README.md.
-        stddev = 0.05 if len(self.user_units) > 1 else 0.01
-        tables = Tables(every_column, l2_reg, self._seed, check_ids, stddev)
-        tables.keep_padding(self.item.embedding_name)
-        self._layers = NamedLayers()
-        self._features = Features(tables, self._seed, self._layers)
-        self._dense = DenseLayers(settings, self.item.embedding_name, self._layers)
-        self._user_rows = row_ids(self.user_columns, self._inputs, tables)
-        if history_dropout:
-            self._user_rows = with_history_dropout(self.user_columns, self._user_rows, history_dropout, self._seed)
-        self._item_rows = row_ids(self.item_columns, self._inputs, tables)
-        self._item_features = ItemFeatures(
-            self.item, described_by, given["item_features"], id_dropout, self.seed("known"), tables
-        )
-        if not self._item_features.catalogue and not isinstance(self._sampler, InBatchSampler):
-            rule = "be given where several columns describe the item, and other items than the batch's are negatives"
-            remedy = "Or take `InBatchSampler` as the `sampler_config`."
-            raise problem("`item_features`", rule, None, remedy)
-        self._taken: set[str] = set()
-        self._tables_of: list[tuple[Any, str | None]] = []
-
-    def _check_names(self) -> None:
         if not self.user_columns:
             raise problem("`user_feature_columns`", "have at least one column", "none", "A history of items, say.")
         names = [*input_names(self.user_columns), *input_names(self.item_columns)]
@@ -180,6 +136,62 @@ class Assembly:
         if reserved := sorted(_LAYER_NAMES.intersection(names)):
             rule = f"be none of {sorted(_LAYER_NAMES)}, the model's layers"
             raise problem("The names of inputs", rule, repr(reserved[0]))
+
+    def _read_units(self, given: Mapping[str, Any]) -> None:
+        units = given["item_dnn_hidden_units"]
+        if units is None:
+            units = (self.item.embedding_dim,) if len(self.item_columns) > 1 else ()
+        self.item_units = _units("`item_dnn_hidden_units`", units)
+        self.dim = self.item_units[-1] if self.item_units else self.item.embedding_dim
+        units = given["user_dnn_hidden_units"]
+        self.user_units = _units("`user_dnn_hidden_units`", (self.dim,) if units is None else units)
+
+    def _read_loss(self, given: Mapping[str, Any]) -> None:
+        """The sampler, and the layer that makes the output; labelled pairs need no sampler."""
+        argument = next((key for key in self._arguments if ALIASES.get(key) == "loss"), "loss")
+        loss, size = one_of(f"`{argument}`", given["loss"], (*LOSSES, LABELLED)), self.item.vocabulary_size
+        if loss != LABELLED:
+            self._sampler: Sampler | None = _sampler_for(given["sampler_config"], given["num_sampled"], size)
+            of_loss = (given["temperature"], loss, given["gbce_t"], given["num_hard"], size)
+            self._output: Any = CandidateLoss(*of_loss, name="loss")
+            return
+        for name in ("sampler_config", "num_sampled", "num_hard"):
+            if given[name] is not None:
+                rule, remedy = f"be left out with the loss {LABELLED!r}", "The labels say what is negative."
+                raise problem(f"`{name}`", rule, shown(given[name]), remedy)
+        self._sampler, self._output = None, PairProbability(given["temperature"], name="probability")
+
+    def _make_inputs(self, given: Mapping[str, Any]) -> None:
+        """The model's inputs, the tables, and the inputs' ids as rows of these."""
+        history_dropout = number_between("`history_dropout`", given["history_dropout"], 0, 1)
+        id_dropout = number_between("`item_id_dropout`", given["item_id_dropout"], 0, 1)
+        l2_reg = number_between("`l2_reg_embedding`", given["l2_reg_embedding"], 0, float("inf"))
+        check_ids = as_flag("`check_ids`", given["check_ids"])
+        described_by = self.item_columns[1:]
+        if described_by and given["item_features"] is not None:
+            # In Keras 2's graph mode the training would want the item encoder's inputs, too.
+            require_eager("An item of several columns")
+        columns = [*self.user_columns, *self.item_columns]
+        self._inputs = build_inputs(columns)
+        # Rows are L2-normalised, so one step of Adam rotates a small row more than a large one: with a large initial
+        # scale, rare items hardly move from their random start. With hidden layers small tables do worse. See "What the
+        # defaults rest on" in benchmarks/README.md.
+        stddev = 0.05 if len(self.user_units) > 1 else 0.01
+        tables = Tables(columns, l2_reg, self._seed, check_ids, stddev)
+        tables.keep_padding(self.item.embedding_name)
+        self._layers = NamedLayers()
+        self._features = Features(tables, self._seed, self._layers)
+        self._user_rows = row_ids(self.user_columns, self._inputs, tables)
+        if history_dropout:
+            self._user_rows = with_history_dropout(self.user_columns, self._user_rows, history_dropout, self._seed)
+        self._item_rows = row_ids(self.item_columns, self._inputs, tables)
+        self._item_features = ItemFeatures(
+            self.item, described_by, given["item_features"], id_dropout, self.seed("known"), tables
+        )
+        if not self._item_features.catalogue and not isinstance(self._sampler, InBatchSampler | None):
+            rule = "be given where several columns describe the item, and other items than the batch's are negatives"
+            remedy = "Or take `InBatchSampler` as the `sampler_config`."
+            raise problem("`item_features`", rule, None, remedy)
 
     def seed(self, *place: Any) -> int:
         """A seed for one place of the model, such as ``seed("attention", 1)``; other places have other seeds."""
@@ -196,22 +208,22 @@ class Assembly:
         """The positions of one history, which `features` leaves out from then on.
 
         Args:
-            name: The column's. None: the history that shares the item's table, where it is the only one.
+            name: The column's. None: the first that shares the item's table.
 
         Returns:
             ``rows`` (B, T, D) and ``valid`` (B, T), most recent first.
 
         Raises:
-            ValueError: There is no such history, or there are several.
+            ValueError: There is no such history.
         """
         histories = {column.name: column for column in self.user_columns if isinstance(column, SequenceColumn)}
         if name is None:
             table = self.item.embedding_name
             of_items = [key for key, column in histories.items() if column.sparsefeat.embedding_name == table]
-            if len(of_items) != 1:
-                rule = "have one history that shares the item's table by its `embedding_name`"
-                raise problem("`user_feature_columns`", rule, shown(of_items) if of_items else "none")
-            (name,) = of_items
+            if not of_items:
+                rule = "have a history that shares the item's table by its `embedding_name`"
+                raise problem("`user_feature_columns`", rule, "none")
+            name = of_items[0]
         elif name not in histories:
             raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")
         self._taken.add(name)
@@ -267,33 +279,39 @@ class Assembly:
 
         def encode(ids: Any, **options: Any) -> Any:
             inputs = self._item_features(ids, **options)
-            return unit_length(item(self._noted(self._features(self.item_columns, inputs))))
+            vectors = item(self._noted(self._features(self.item_columns, inputs)))
+            if vectors.shape[-1] != self.dim:
+                raise problem("The items' vectors", f"have size {self.dim}", vectors.shape[-1])
+            return unit_length(vectors)
 
         self._check_size(user)
         user_emb = L2Normalization(name="user_emb")(user)
         item_id = self._item_rows[self.item.name]
         item_emb = encode(item_id, given=self._item_rows)
 
-        sampler = CandidateSampler(self._sampler, self.item.vocabulary_size, self.seed("sampler"), name="candidates")
-        candidates = Candidates(*sampler(item_id))
+        sampler = candidates = None
+        if self._sampler is not None:
+            seed, size = self.seed("sampler"), self.item.vocabulary_size
+            sampler = CandidateSampler(self._sampler, size, seed, name="candidates")
+            candidates = Candidates(*sampler(item_id))
         given = {} if self._item_features.catalogue else {"given": self._item_rows}
-        candidate_emb = encode(candidates.ids, positives=item_id, **given)
+        read_emb = encode(candidates.ids if candidates else item_id, positives=item_id, **given)
         trained = user_emb
         if len(user_emb.shape) == 3:
-            positives = FirstRows(name="positives", dtype="float32")([user_emb, candidate_emb])
+            positives = FirstRows(name="positives", dtype="float32")([user_emb, read_emb])
             trained = (select or NearestInterest(name="nearest_interest"))([user_emb, positives])
-        losses = self._loss([trained, candidate_emb, *candidates])
+        outputs = self._output([trained, read_emb, *(candidates or ())])
 
         user_input = [self._inputs[name] for name in input_names(self.user_columns)]
         item_input = [self._inputs[name] for name in input_names(self.item_columns)]
         catalogue_emb = encode(item_id) if self._item_features.catalogue else None
         return RetrievalModel(
             inputs=[*user_input, *(item_input[:1] if self._item_features.catalogue else item_input)],
-            outputs=losses,
+            outputs=outputs,
             towers=Towers(
                 user_input, user_emb, item_input, item_emb, catalogue_emb, self.user_columns, self.item_columns
             ),
-            config={"builder": self._name, "arguments": self._record(sampler.sampler)},
+            config={"builder": self._name, "arguments": self._record(sampler and sampler.sampler)},
             name=_snake_case(self._name),
         )
 
@@ -321,12 +339,19 @@ class Assembly:
         return recorded
 
 
-def checked_units(what: str, units: Any) -> tuple[int, ...]:
-    """The widths of dense layers, as a tuple of positive integers."""
+def _units(what: str, units: Any) -> tuple[int, ...]:
     if not isinstance(units, list | tuple):
         older = "DeepMatch's older versions had `num_sampled` in this place; give it by its name."
         raise problem(what, "be a list of integers", shown(units), older if isinstance(units, int) else "")
     return tuple(positive_int(f"Every element of {what}", each) for each in units)
+
+
+def _sampler_for(sampler_config: Any, num_sampled: Any, vocabulary_size: int) -> Sampler:
+    if sampler_config is None:
+        return default_sampler(vocabulary_size, num_sampled)
+    if num_sampled is not None:
+        raise problem("`num_sampled`", "be given in `sampler_config` where there is one", num_sampled)
+    return make_sampler(sampler_config)
 
 
 def _without(columns: list[Column], names: Sequence[str]) -> list[Column]:

@@ -10,8 +10,9 @@ import pandas as pd
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._frames import array_of, columns_of, is_frame, padding_of
-from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, check_model_input, input_shapes
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
 from deepmatch_ext.models._input_arrays import input_arrays
+from deepmatch_ext.models._input_rules import check_model_input
 
 WHAT = "`item_features`"
 

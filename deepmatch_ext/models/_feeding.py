@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._keras import eager_is_on, input_name, keras
-
-DEFAULT_BATCH_SIZE = 32  # as in Keras
+from deepmatch_ext._passes import in_passes
 
 
 def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
@@ -29,32 +28,30 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
             caller keeps it while the batches are read.
     """
     tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
-    starts = tf.data.Dataset.range(0, rows, batch_size)
+    starts, number = tf.data.Dataset.range(0, rows, batch_size), -(-rows // batch_size)
+
+    def from_start(start: tf.Tensor) -> Any:
+        return tf.nest.map_structure(lambda tensor: tensor[start : start + batch_size], tensors)
+
+    def of_rows(rows: tf.Tensor) -> Any:
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
+
     if order is None:
-        dataset = starts.map(lambda start: _each(tensors, lambda tensor: tensor[start : start + batch_size]))
-    else:
-        # TensorFlow never lets go of a numpy_function's function, and behind this one is the whole model.
-        order_of = weakref.ref(order)
+        return in_passes(None, lambda _: starts, number, from_start)
+    # TensorFlow never lets go of a numpy_function's function, and behind this one is the whole model.
+    order_of = weakref.ref(order)
 
-        def next_order() -> np.ndarray:
-            order = order_of()
-            return np.arange(rows) if order is None else order()  # None: fetched ahead, for nobody
+    def next_order() -> np.ndarray:
+        order = order_of()
+        return np.arange(rows) if order is None else order()  # None: fetched ahead, for nobody
 
-        def drawn(_: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(next_order, [], tf.int64), [rows])
+    def drawn(_: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(next_order, [], tf.int64), [rows])
 
-        orders = tf.data.Dataset.from_tensors(0).map(drawn)
-        picked = orders.flat_map(lambda rows: starts.map(lambda start: rows[start : start + batch_size]))
-        dataset = picked.map(lambda rows: _each(tensors, lambda tensor: tf.gather(tensor, rows)))
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-rows // batch_size)))
-    return without_autotuning(dataset.prefetch(2))
+    def one_pass(order: tf.Tensor) -> tf.data.Dataset:
+        return starts.map(lambda start: order[start : start + batch_size])
 
-
-def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset without the thread that the end of every epoch would wait for."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
+    return in_passes(tf.data.Dataset.from_tensors(0).map(drawn), one_pass, number, of_rows)
 
 
 class Encoder:
@@ -62,7 +59,7 @@ class Encoder:
 
     def __init__(self, inputs: list[Any], output: Any) -> None:
         self._model = model = keras.Model(inputs, output)
-        self._dim = output.shape[-1]
+        self._shape = tuple(output.shape[1:])
         self._specs = {input_name(tensor): tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
         names = list(self._specs)
 
@@ -74,12 +71,12 @@ class Encoder:
         self._vectors: Any = None
 
     def __call__(self, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:
-        """Vectors (rows, D) float32 of ``arrays``, name -> array of ``rows`` rows."""
+        """Vectors (rows, D) or (rows, K, D), float32, of ``arrays``, name -> array of ``rows`` rows."""
         if not eager_is_on():
             return np.asarray(self._model.predict(dict(arrays), batch_size), np.float32)
         if self._vectors is None:  # the function itself, called in several models, makes TensorFlow warn of retracing
             self._vectors = self._function.get_concrete_function()
-        out = np.empty((rows, self._dim), np.float32)
+        out = np.empty((rows, *self._shape), np.float32)
         for start in range(0, rows, batch_size):
             stop = min(start + batch_size, rows)
             block = {name: _as_spec(arrays[name][start:stop], spec) for name, spec in self._specs.items()}
@@ -90,7 +87,3 @@ class Encoder:
 def _as_spec(values: np.ndarray, spec: tf.TensorSpec) -> tf.Tensor:
     tensor = tf.reshape(tf.convert_to_tensor(values), [-1, *spec.shape[1:]])
     return tensor if spec.dtype == tf.string else tf.cast(tensor, spec.dtype)
-
-
-def _each(tensors: Any, function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
-    return tf.nest.map_structure(function, tensors)

@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._frames import Lists, array_of, columns_of, missing_values, padding_of, without_objects
-from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes, is_item
+from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes
 from deepmatch_ext.layers.pooling import item_mask
+from deepmatch_ext.models._input_rules import is_item
 
 
 def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:

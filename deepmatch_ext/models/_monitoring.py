@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._keras import keras
 
 # Keras's own that write down or show what is in the logs.
@@ -17,6 +17,15 @@ _READERS = ("CSVLogger", "History", "ProgbarLogger", "RemoteMonitor", "TensorBoa
 
 _COMPARES = {"max": np.greater, "min": np.less}
 _PREFERS = {"greater": "max", "gt": "max", "less": "min", "lt": "min"}  # by the name of NumPy's, TensorFlow's, ...
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Refuses callbacks that are none."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return
+    for callback in [] if callbacks is None else tf.nest.flatten(callbacks):
+        if not hasattr(callback, "set_model"):
+            raise problem("`callbacks`", "be a list of Keras callbacks", shown(callback))
 
 
 def agree_on_figures(callbacks: Any) -> None:

@@ -18,7 +18,7 @@ from deepmatch_ext._files import whole_file
 from deepmatch_ext._version import __version__
 
 # Of the config in a model's file and of the description in a file of weights. A higher number is for what this version
-# would read wrongly; an argument that is new in a builder needs none, since an older version refuses it by its name.
+# would read wrongly; an argument that is new in a builder needs none: other versions refuse it by its name.
 FORMAT = 1
 
 _SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5")
@@ -29,9 +29,9 @@ def check_config(config: Mapping[str, Any], builders: Mapping[str, Callable[...,
     """Refuses a saved config that this version can't rebuild a model from.
 
     Raises:
-        ValueError: Its format is newer, or it names a builder or an argument that this version has not.
+        ValueError: It has another format, or it names a builder or an argument that this version does not have.
     """
-    _check_format("The saved model", config.get("format", FORMAT))  # the first files did not say it
+    _check_format("The saved model", config.get("format"))
     if config["builder"] not in builders:
         raise problem("The saved model's builder", f"be one of {sorted(builders)}", repr(config["builder"]), _NEWER)
     unknown = set(config["arguments"]) - set(inspect.signature(builders[config["builder"]]).parameters)
@@ -92,7 +92,7 @@ def check_weights_file(filepath: Any, model: Any) -> None:
 
     Raises:
         FileNotFoundError, OSError: There is no such file, or it is damaged.
-        ValueError: The file is of a newer format, or its weights are not the model's.
+        ValueError: The file has another format, or its weights are not the model's.
     """
     if not _has_suffix(filepath, ".weights.h5", ".keras") or "://" in str(filepath):
         return
@@ -108,7 +108,7 @@ def check_weights_file(filepath: Any, model: Any) -> None:
         return
     description = json.loads(text)
     of = f"The weights in {str(filepath)!r}"
-    _check_format(of, description["format"])
+    _check_format(of, description.get("format"))
     theirs, ours = description["weights"], json.loads(json.dumps(_weights_of(model)))
     if theirs == ours:
         return
@@ -124,9 +124,9 @@ _NEWER = f"The file may come from a newer version than {__version__}: upgrade de
 
 
 def _check_format(what: str, number: Any) -> None:
-    if not isinstance(number, int) or number > FORMAT:
-        rule = f"have a format of at most {FORMAT}, which deepmatch_ext {__version__} reads"
-        raise problem(what, rule, number, "Upgrade deepmatch_ext to read it.")
+    if number != FORMAT:
+        rule = f"have format {FORMAT}, which deepmatch_ext {__version__} reads"
+        raise problem(what, rule, shown(number), "Another version of deepmatch_ext wrote it.")
 
 
 def _has_suffix(filepath: Any, *suffixes: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._keras import drop_torn_backup, keras, set_first_epoch
+from deepmatch_ext._passes import permutation
 
 
 class TrainingPlace(keras.callbacks.Callback):
@@ -65,9 +66,10 @@ class TrainingPlace(keras.callbacks.Callback):
     def _orders_from(self, steps: int) -> None:
         self._first, self._passes = steps + 1, itertools.count()
 
-    def next_draw(self) -> np.random.Generator:
-        """What decides the order of the next pass over the rows.
+    def next_order(self, rows: int, whole_batches_of: int | None = None) -> np.ndarray:
+        """The order of the rows in the next pass over them, (rows,); `permutation` says what whole batches are.
 
         tf.data calls it on a thread of its own, beside the step that counts; so the steps are not read here.
         """
-        return np.random.default_rng([self._seed, self._first + next(self._passes) * self._steps_per_pass])
+        draw = np.random.default_rng([self._seed, self._first + next(self._passes) * self._steps_per_pass])
+        return permutation(draw, rows, whole_batches_of)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, positive_int, problem, shown
@@ -35,31 +34,25 @@ from deepmatch_ext._keras import (
     raw_variable,
     register,
     rename,
-    require_eager,
     set_first_epoch,
     set_global_policy,
 )
 from deepmatch_ext._plain import plain_object
-from deepmatch_ext.features import Column, SparseColumn, check_model_input, column_config, input_names
+from deepmatch_ext.features import Column, SparseColumn, column_config
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._arguments import OPTIONAL
-from deepmatch_ext.models._checking import (
-    CheckedSequence,
-    CheckInWorker,
-    check_batch,
-    check_batch_weights,
-    check_callbacks,
-    check_class_weight,
-    check_types,
-    check_weights,
-    checked_batches,
-    in_rows,
+from deepmatch_ext.models._examples import (
+    ArrayReader,
+    Examples,
+    Reader,
+    as_batch_size,
     number_of_batches,
+    user_batches,
 )
-from deepmatch_ext.models._feeding import DEFAULT_BATCH_SIZE, Encoder, batches, without_autotuning
-from deepmatch_ext.models._input_arrays import dense_batch, input_arrays
-from deepmatch_ext.models._monitoring import agree_on_figures
+from deepmatch_ext.models._feeding import Encoder
+from deepmatch_ext.models._input_rules import check_class_weight
+from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks
 from deepmatch_ext.models._persistence import (
     FORMAT,
     check_config,
@@ -130,12 +123,19 @@ class RetrievalModel(keras.Model):
         if replicas > 1:
             rule, remedy = "be built for one device", "Leave the strategy's scope; one process uses all its cores."
             raise problem("The model", rule, f"a tf.distribute strategy of {replicas} replicas", remedy)
+        shape = tuple(towers.user_emb.shape)
+        if len(shape) not in (2, 3) or None in shape[1:]:
+            raise problem("`user_emb`", "have shape (B, D) or (B, K, D), of known D and K", f"shape {shape}")
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
         self._user_encoder = _Untracked(Encoder(towers.user_input, towers.user_emb))
         has_catalogue = towers.catalogue_emb is not None
         self._item_encoder = _Untracked(Encoder(towers.item_input[:1], towers.catalogue_emb) if has_catalogue else None)
+        read, target = {input_name(tensor) for tensor in self.inputs}, towers.item_columns[0]
+        assert isinstance(target, SparseColumn)
+        columns = [*towers.user_columns, *(column for column in towers.item_columns if column.name in read)]
+        self._reader = _Untracked(Reader(columns, self.inputs, target, self._is_unknown))
 
     @property
     def user_input(self) -> list[Any]:
@@ -245,42 +245,35 @@ class RetrievalModel(keras.Model):
         if not (isinstance(shuffle, bool | np.bool_) or (isinstance(shuffle, str) and shuffle == "batch")):
             raise problem("`shuffle`", "be True, False or 'batch'", shown(shuffle))
         set_first_epoch(self, None)  # of a run before this one
-        x, y, rows = self._checked(x, y, kwargs.get("use_multiprocessing", False))
-        size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-        if isinstance(validation_data, Mapping) or is_frame(validation_data):
-            validation_data = (validation_data,)
-        if isinstance(validation_data, list | tuple):
-            held_out_size = (kwargs.pop("validation_batch_size", None) if eager_is_on() else None) or size
-            validation_data = self._validation_batches(*validation_data, batch_size=held_out_size)
-        elif validation_data is not None:
-            validation_data = self._checked(validation_data, None, what="`validation_data`")[0]
-        if rows is not None:
-            examples = _with_weights(x, y, sample_weight)
-            if validation_split and validation_data is None:
-                rows, examples, held_out = _split_off(examples, rows, validation_split)
-                held_out_size = kwargs.pop("validation_batch_size", None) or size
-                validation_data = batches(held_out, len(held_out[1]), held_out_size)
-            self._check_negatives(min(rows, size))
-            passes = -(-rows // size)
-            place = self._training_place(kwargs.get("steps_per_epoch") or passes, kwargs, passes)
-            order = functools.partial(_epoch_order, place, rows, size, shuffle == "batch") if shuffle else None
-            x = batches(examples, rows, size, order)
-            if kwargs.get("steps_per_epoch"):
-                x = x.repeat()  # epochs may then end anywhere in the data
-            y = batch_size = sample_weight = None
-            validation_split = 0.0
-        else:
-            check_weights(sample_weight)
-            if eager_is_on():
-                place = self._training_place(kwargs.get("steps_per_epoch") or number_of_batches(x), kwargs)
+        reader, steps = self._reader.value, kwargs.get("steps_per_epoch")
+        examples = reader.read(x, y, sample_weight, in_processes=kwargs.get("use_multiprocessing", False))
+        size = as_batch_size(batch_size)
+        held_out = reader.held_out(validation_data)
+        if examples.are_fed_here and held_out is None and validation_split:
+            examples, held_out = examples.split(validation_split)
+        if held_out is not None:
+            validation_data = held_out.x if held_out.y is None and held_out.weights is None else held_out.parts
+            if held_out.are_fed_here:
+                validation_data = held_out.batches(kwargs.pop("validation_batch_size", None) or size)
+        if examples.are_fed_here:
+            self._check_negatives(min(examples.rows, size))
+            passes = -(-examples.rows // size)
+            place = self._training_place(steps or passes, kwargs, passes)
+            whole_batches_of = size if shuffle == "batch" else None
+            order = functools.partial(place.next_order, examples.rows, whole_batches_of) if shuffle else None
+            batches = examples.batches(size, order)
+            # With steps of its own, an epoch may end anywhere in the data.
+            examples, batch_size, validation_split = Examples(batches.repeat() if steps else batches), None, 0.0
+        elif eager_is_on():
+            place = self._training_place(steps or number_of_batches(examples.x), kwargs)
         if eager_is_on():
             callbacks = place.among(callbacks)
-        if isinstance(x, tf.data.Dataset | Iterator):
+        if isinstance(examples.x, tf.data.Dataset | Iterator):
             shuffle = False  # Keras 3 warns of its own default
         build_optimizer(self)
         return super().fit(
-            x,
-            y,
+            examples.x,
+            examples.y,
             batch_size,
             epochs,
             verbose,
@@ -289,7 +282,7 @@ class RetrievalModel(keras.Model):
             validation_data=validation_data,
             shuffle=shuffle,
             class_weight=class_weight,
-            sample_weight=sample_weight,
+            sample_weight=examples.weights,
             **kwargs,
         )
 
@@ -306,38 +299,35 @@ class RetrievalModel(keras.Model):
         leave_jit_off(self)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
             return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
-        x, y, rows = self._checked(x, y)
-        if rows is not None:
-            size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-            x = batches(_with_weights(x, y, sample_weight), rows, size)
-            y = batch_size = sample_weight = None
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
+        given = self._reader.value.read(x, y, sample_weight).for_keras(batch_size)
+        return super().evaluate(**given, verbose=verbose, **kwargs)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any) -> Any:
         """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
         leave_jit_off(self)
-        x, y, rows = self._checked(x, None)
-        if rows is not None:
-            size = positive_int("`batch_size`", DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-            x, batch_size = batches((x, y), rows, size), None
-        return super().predict(x, batch_size, verbose, **kwargs)
+        given = self._reader.value.read(x).for_keras(batch_size)
+        return super().predict(given["x"], given.get("batch_size"), verbose, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_optimizer(self)
-        x, y, _ = self._checked(x, y)
+        given = self._reader.value.read(x, y, sample_weight)
         build_optimizer(self)
-        return super().train_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
+        return super().train_on_batch(given.x, given.y, given.weights, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
-        x, y, _ = self._checked(x, y)
-        return super().test_on_batch(x, y, check_weights(sample_weight), *args, **kwargs)
+        given = self._reader.value.read(x, y, sample_weight)
+        return super().test_on_batch(given.x, given.y, given.weights, *args, **kwargs)
 
     def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
-        """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
+        """The users' vectors, float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)`` gives them.
+
+        They are (B, D), or of a model of K interests (B, K, D): what takes user vectors takes both, and of K gives an
+        item the best score. A user with fewer interests than K has one of them more than once, which changes no best
+        score; zeros would, since a score of 0 beats all negative ones.
 
         Args:
             x: name -> array of B rows, or what else `fit` takes: a frame, lists, ragged tensors. Names that the user
@@ -355,7 +345,8 @@ class RetrievalModel(keras.Model):
         """
         size = positive_int("`batch_size`", batch_size)
         if isinstance(x, tf.data.Dataset):
-            blocks = [self.user_vectors(batch, size) for batch in self._user_batches(x, size)]
+            user_inputs = user_batches(self._towers.user_columns, x, size)
+            blocks = [self.user_vectors(batch, size) for batch in user_inputs]
             return np.concatenate(blocks) if blocks else np.empty((0, *self.user_emb.shape[1:]), np.float32)
         arrays = self.user_arrays(x)
         return self._user_encoder.value(arrays, len(next(iter(arrays.values()))), size)
@@ -381,26 +372,7 @@ class RetrievalModel(keras.Model):
         if not (isinstance(x, Mapping) or is_frame(x)):
             remedy = "Of other batches, take the vectors of each." if isinstance(x, Iterator) else ""
             raise problem("`x`", "be user inputs by name, a frame or a tf.data.Dataset", type(x).__name__, remedy)
-        arrays = input_arrays(self._towers.user_columns, x)
-        check_model_input(self._towers.user_columns, arrays)
-        return {input_name(tensor): _as_input(arrays[input_name(tensor)], tensor) for tensor in self.user_input}
-
-    def _user_batches(self, dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-        """The dataset's user inputs, dense and in batches of ``batch_size``."""
-        require_eager("`user_vectors` of a dataset")
-        spec, columns = dataset.element_spec, self._towers.user_columns
-        features = spec[0] if isinstance(spec, tuple) else spec
-        if not isinstance(features, Mapping):
-            raise problem("`x`", "give dictionaries of user inputs, or tuples of these and others", f"{spec}")
-        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise problem("`x`", "come to an end", "a dataset that repeats for ever")
-        check_types(columns, features)
-
-        def dense(*element: Any) -> dict[str, tf.Tensor]:
-            batch = dense_batch(columns, element[0])
-            return {name: batch[name] for name in input_names(columns)}
-
-        return without_autotuning(dataset.map(dense).rebatch(batch_size).prefetch(1))
+        return ArrayReader.of(self._towers.user_columns, self.user_input).arrays(x)[0]
 
     def item_vectors(self, batch_size: int = 65536) -> np.ndarray:
         """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.
@@ -442,11 +414,6 @@ class RetrievalModel(keras.Model):
                 "Encode the items themselves: tf.keras.Model(model.item_input, model.item_emb).predict(items).",
             )
         return column
-
-    def _validation_batches(self, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int) -> Any:
-        x, y, rows = self._checked(x, y)
-        held_out = _with_weights(x, y, sample_weight)
-        return held_out if rows is None else batches(held_out, rows, batch_size)
 
     def _training_place(
         self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1
@@ -532,152 +499,11 @@ class RetrievalModel(keras.Model):
             remedy = "Or take another sampler, or a MixedSampler around it."
             raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
 
-    def _checked(self, x: Any, y: Any, in_processes: bool = False, what: str = "`x`") -> tuple[Any, Any, int | None]:
-        """``x`` and ``y`` as Keras takes them, after the checks that can be made before anything runs, and the rows.
-
-        The rows are None where ``x`` is not made of arrays, and without eager mode, where Keras feeds them itself.
-        """
-        if isinstance(x, tf.data.Dataset):
-            return self._checked_dataset(x), y, None
-        if isinstance(x, list | tuple) and len(x) == len(self.inputs):
-            x = {input_name(tensor): values for tensor, values in zip(self.inputs, x, strict=True)}
-        if not is_frame(x) and (isinstance(x, _NO_BATCHES) or not hasattr(x, "__iter__")):
-            rule = "be a dictionary of arrays, a frame, a tf.data.Dataset, a generator or a Keras Sequence"
-            raise problem(what, rule, shown(x))
-        if not is_frame(x):
-            if isinstance(x, Iterator):
-                return checked_batches(x, self._checked_batch), y, None
-            if isinstance(x, keras.utils.Sequence):
-                in_processes = in_processes or getattr(x, "use_multiprocessing", False)
-                return CheckedSequence(x, self._check_in_worker() if in_processes else self._checked_batch), y, None
-            if not isinstance(x, Mapping):
-                return x, y, None
-        target = self._towers.item_columns[0]
-        assert isinstance(target, SparseColumn)
-        x = input_arrays(self._training_columns, x)
-        rows = check_model_input(self._training_columns, x, [target.name])
-        if target.vocabulary_path is not None and eager_is_on():
-            items = x[target.name]
-            unknown = items[np.asarray(self._is_unknown(tf.constant(items)))]
-            if unknown.size:
-                got = f"{unknown.size} others, such as {unknown.flat[0]!r}"
-                raise problem(f"Input {target.name!r}", f"hold keys of {target.vocabulary_path!r}", got)
-        if not rows:
-            raise problem("The model's input", "have at least one row", "none")
-        if y is not None and np.shape(y)[:1] != (rows,):
-            raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
-        # One rank always, (rows, 1) and not (rows,): Keras's traced functions don't survive a change of it.
-        x = _as_keras_input({input_name(tensor): _as_input(x[input_name(tensor)], tensor) for tensor in self.inputs})
-        y = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (len(y), -1))
-        return x, y, rows if eager_is_on() else None
-
-    @property
-    def _training_columns(self) -> list[Column]:
-        read = [input_name(tensor) for tensor in self.inputs]
-        return [*self.user_columns, *(column for column in self.item_columns if column.name in read)]
-
-    def _checked_batch(self, element: Any) -> tuple[Any, ...]:
-        """A batch of arrays as a generator gives it: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
-        x, y, weights = [*element, None, None][:3] if isinstance(element, tuple) else (element, None, None)
-        x, y, _ = self._checked(x, y)
-        return _with_weights(x, y, weights)
-
-    def _check_in_worker(self) -> CheckInWorker:
-        inputs = {
-            input_name(tensor): (tuple(tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype)
-            for tensor in self.inputs
-        }
-        return CheckInWorker(self._training_columns, self._towers.item_columns[0].name, inputs)
-
-    def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """The dataset with its inputs in one rank and checked, and with labels if it has none."""
-        spec = dataset.element_spec
-        features = spec[0] if isinstance(spec, tuple) else spec
-        if not isinstance(features, Mapping):
-            return dataset
-        columns, target = self._training_columns, self._towers.item_columns[0]
-        assert isinstance(target, SparseColumn)
-        check_types(columns, features)
-        shapes = {input_name(tensor): tuple(tensor.shape[1:]) for tensor in self.inputs}
-        dtypes = {input_name(tensor): tf.as_dtype(tensor.dtype) for tensor in self.inputs}
-
-        def complete(*element: Any) -> tuple[Any, ...]:
-            dense = dense_batch(columns, element[0])
-            rows = tf.shape(dense[target.name])[0]
-            reshaped = {name: in_rows(dense[name], name, shape, rows) for name, shape in shapes.items()}
-            batch = check_batch(columns, reshaped, [target.name])
-            # Of another type, each would have Keras trace its functions anew.
-            batch = {
-                name: values if values.dtype == tf.string else tf.cast(values, dtypes[name])
-                for name, values in batch.items()
-            }
-            if target.vocabulary_path is not None:
-                is_known = ~tf.reduce_any(self._is_unknown(batch[target.name]))
-                rule = f"Input {target.name!r} must hold keys of {target.vocabulary_path!r}"
-                with tf.control_dependencies([tf.debugging.Assert(is_known, [rule])]):
-                    batch[target.name] = tf.identity(batch[target.name])
-            labels, *weights = element[1:] or (tf.zeros([tf.shape(batch[target.name])[0], 1]),)
-            return (batch, labels, *map(check_batch_weights, weights))
-
-        return dataset.map(complete)
-
     def _is_unknown(self, items: tf.Tensor) -> tf.Tensor:
         """Which items their column's file of keys doesn't know: they would be trained as padding."""
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
         return tf.equal(self.get_layer(layer_name("hash", column.embedding_name))(items), 0)
-
-
-# What can be iterated, and is no sequence of batches.
-_NO_BATCHES = (str, bytes, list, tuple, set, range, type, np.ndarray, np.generic, tf.Tensor, tf.RaggedTensor, pd.Series)
-
-
-def _epoch_order(place: TrainingPlace, rows: int, batch_size: int, whole_batches: bool) -> np.ndarray:
-    """The order of the rows in their next pass, (rows,).
-
-    ``whole_batches`` stay as they are, in another order, and what is left over stays at the end.
-    """
-    draw = place.next_draw()
-    if not whole_batches:
-        return draw.permutation(rows)
-    number = rows // batch_size
-    starts = draw.permutation(number)[:, np.newaxis] * batch_size
-    return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
-
-
-def _split_off(examples: tuple[Any, ...], rows: int, share: float) -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:
-    """How many rows stay, these, and the last ``share`` of them, as Keras's ``validation_split`` takes them."""
-    kept = int(rows * (1 - number_between("`validation_split`", share, 0, 1)))
-    if not 0 < kept < rows:
-        raise problem("`validation_split`", "leave a row on both sides", f"{share} of {rows} rows")
-    return (
-        kept,
-        tf.nest.map_structure(lambda values: values[:kept], examples),
-        tf.nest.map_structure(lambda values: values[kept:], examples),
-    )
-
-
-def _with_weights(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
-    if sample_weight is None:
-        return (x, y)
-    weights = check_weights(sample_weight)
-    if isinstance(x, Mapping) and weights.shape[:1] != y.shape[:1]:
-        raise problem("`sample_weight`", f"have a row for each of the {len(y)} examples", f"shape {weights.shape}")
-    return (x, y, weights)
-
-
-def _as_input(array: np.ndarray, tensor: Any) -> np.ndarray:
-    """Checked values in an input's rank and type; of another type, each would have Keras trace its functions anew."""
-    array = array.reshape(len(array), *tensor.shape[1:])
-    if array.dtype.kind in "OUST":
-        return array
-    return array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype, copy=False)
-
-
-def _as_keras_input(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Tensors where there is text: Keras 3 refuses NumPy's, and outside of graphs a mixture of tensors and arrays."""
-    has_text = any(array.dtype.kind in "OUST" for array in arrays.values())
-    return {name: tf.constant(array) for name, array in arrays.items()} if has_text and eager_is_on() else arrays
 
 
 own_objects["RetrievalModel"] = RetrievalModel

@@ -245,11 +245,19 @@ def _whole_tables(trial: Trial) -> None:
 
 @_check
 def _vectors(trial: Trial) -> None:
-    """``keras.Model(user_input, user_emb).predict`` is `user_vectors`, at every batch size and at every call."""
+    """``keras.Model(user_input, user_emb).predict`` is `user_vectors`, at every batch size and at every call.
+
+    A surplus interest is another of the user's again, and not zeros.
+    """
     model = trial.trained
     expected = trial.learnt.user_vectors
     rows = len(expected)
     expect(np.isfinite(expected).all(), "user vectors must be finite", "NaN or infinity")
+    if expected.ndim == 3:
+        zeros = np.all(expected == 0, axis=2)
+        mixed = np.count_nonzero(zeros.any(axis=1) & ~zeros.all(axis=1))
+        rule = "a surplus interest must be another of the user's again, since the scores of zeros beat negative ones"
+        expect(not mixed, rule, f"zeros for {mixed} users")
     encoder = keras.Model(inputs=model.user_input, outputs=model.user_emb)
     some = {name: values[:20] for name, values in trial.users.items()}
     for size in (1, 7, 20):

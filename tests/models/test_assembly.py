@@ -50,7 +50,7 @@ def test_what_is_shared_is_typed_and_has_a_default_once():
 def test_an_argument_that_there_is_not_is_named_with_the_builder():
     with pytest.raises(TypeError, match=r"YoutubeDNN\(\) got an unexpected keyword argument 'temprature'"):
         YoutubeDNN([history_column()], [item_column()], temprature=0.1)
-    with pytest.raises(ValueError, match=r"`loss_type` must be one of 'softmax', 'bpr', 'gbce'; got 'logistics'"):
+    with pytest.raises(ValueError, match=r"`loss_type` must be one of 'softmax', 'bpr', 'gbce', 'logistic'; got 'log"):
         DSSM([history_column()], [item_column()], loss_type="logistics")
 
 
@@ -95,7 +95,7 @@ def test_features_stand_beside_each_interest():
     assert model.user_emb.shape == (None, MAX_LEN, DIM)
 
 
-def test_histories_are_taken_by_name_or_as_the_only_one_of_items():
+def test_histories_are_taken_by_name_or_as_the_first_of_items():
     columns = [history_column(), VarLenSparseFeat(SparseFeat("other", 9, 4), 3)]
     arguments = {"user_feature_columns": columns, "item_feature_columns": [item_column()]}
     make = Assembly("YoutubeDNN", arguments)
@@ -106,7 +106,7 @@ def test_histories_are_taken_by_name_or_as_the_only_one_of_items():
     with pytest.raises(ValueError, match=r"`user_feature_columns` must have a history 'no'; got only \['hist_item'"):
         make.history("no")
     arguments["user_feature_columns"] = columns[1:]
-    with pytest.raises(ValueError, match=r"must have one history that shares the item's table .*; got none"):
+    with pytest.raises(ValueError, match=r"must have a history that shares the item's table .*; got none"):
         Assembly("YoutubeDNN", arguments).history()
 
 

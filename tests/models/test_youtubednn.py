@@ -12,7 +12,6 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._keras import rename
 from deepmatch_ext.layers import custom_objects
-from deepmatch_ext.models._retrieval_model import _epoch_order
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import (
     AdaptiveSampler,
@@ -734,8 +733,7 @@ def test_the_order_of_an_epoch_follows_from_seed_and_steps_however_threads_run()
     model.fit(x, batch_size=16, epochs=2, verbose=0)  # 8 steps
     place = model._training_place(4, {}, 4)
     for first_step in (9, 13, 17):
-        order = _epoch_order(place, 64, 16, whole_batches=False)
-        np.testing.assert_array_equal(order, np.random.default_rng([1024, first_step]).permutation(64))
+        np.testing.assert_array_equal(place.next_order(64), np.random.default_rng([1024, first_step]).permutation(64))
 
 
 def test_labels_and_weights_of_another_length_are_refused():

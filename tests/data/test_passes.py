@@ -1,4 +1,4 @@
-"""Pipelines: equal to what `windows` and the files say, each row once, repeatable, and resumable in mid-epoch."""
+"""Passes over windows, Parquet and TFRecord files: each row once, repeatable, and resumable in mid-epoch."""
 
 import builtins
 import functools

@@ -1,0 +1,203 @@
+"""A tf.data dataset of Parquet files, which need not fit into memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import as_flag, as_texts, existing_files, int_at_least, no_duplicates, positive_int, problem
+from deepmatch_ext._frames import array_of
+from deepmatch_ext._passes import check_batch_size, keyed_passes
+from deepmatch_ext.data.tables import parquet_batches, parquet_file, pyarrow_parquet
+
+_RECORD_BATCH = 65_536
+
+
+def parquet_dataset(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    batch_size: int,
+    *,
+    columns: Sequence[str] | None = None,
+    max_len: int | None = None,
+    shuffle_rows: int = 131_072,
+    seed: int = 0,
+    epochs: int = 1,
+    first_epoch: int = 0,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Batches of Parquet files that need not fit into memory, a block of row groups at a time.
+
+    Each pass draws an order of all row groups of all files, fills blocks of ``shuffle_rows`` rows with whole row
+    groups, and shuffles all rows of a block. Rows mix well if a block holds many row groups: write them small
+    (``pyarrow.parquet.write_table(..., row_group_size=10_000)``) or the rows in no order. Three blocks are in memory
+    at a time and two in a saved iterator, each of ``shuffle_rows`` rows or one row group, whichever is more.
+
+    Needs pyarrow, which the extra ``parquet`` brings.
+
+    Args:
+        paths: One file, or several with the same columns.
+        batch_size: Rows in a batch, B; the last batch may be smaller.
+        columns: Numeric, boolean or string columns, or lists of such values, without missing ones. None: all.
+        max_len: T of columns whose lists differ in length: longer ones keep their first T values, shorter ones are
+            padded with 0 (of text, "0"). Lists of a fixed size in the schema keep that size.
+        shuffle_rows: Rows in a block; 0 gives all rows in the order of the files.
+        seed: Decides the order of the first pass, of the second, and so on.
+        epochs: Passes in one iteration, as for :func:`window_dataset`.
+        first_epoch: Passes that an earlier process has made, as for :func:`window_dataset`.
+        drop_remainder: Leaves out a last batch that is smaller.
+
+    Returns:
+        A dataset of dictionaries: a column (B,), a column of lists (B, T), in the types of the files' schema.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        FileNotFoundError: There is no such file.
+        ValueError: No files or rows, a damaged file, files of different columns, an unknown column, one of another type
+            or a list column without a length. While it is read: ``tf.errors.InvalidArgumentError`` for a missing value
+            or a damaged file, which is named.
+    """
+    pyarrow_parquet("parquet_dataset()")
+    files, drop_remainder = existing_files("`paths`", paths), as_flag("`drop_remainder`", drop_remainder)
+    int_at_least("`shuffle_rows`", shuffle_rows, 0)
+    if max_len is not None:
+        positive_int("`max_len`", max_len)
+    table = _ParquetTable(files, columns, max_len)
+    number = int(table.group_rows.sum())
+    if not number:
+        raise problem("`paths`", "hold at least one row", "none")
+    batch_size = check_batch_size(batch_size, number, drop_remainder)
+
+    def blocks_of(key: np.ndarray) -> np.ndarray:
+        """The end of each block, counted in row groups of the pass."""
+        return np.flatnonzero(_block_ends(table.group_rows[_group_order(key)], shuffle_rows)) + 1
+
+    def _group_order(key: np.ndarray) -> np.ndarray:
+        groups = len(table.group_rows)
+        return np.random.default_rng(key).permutation(groups) if shuffle_rows else np.arange(groups)
+
+    def read(key: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
+        groups = _group_order(key)[start:end]
+        rows = int(table.group_rows[groups].sum())
+        order = np.random.default_rng([*key, start]).permutation(rows) if shuffle_rows else np.arange(rows)
+        return table.read(groups, order)
+
+    def block(key: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> dict[str, tf.Tensor]:
+        # A function of its arguments alone, so that a saved iterator needs nothing from Python.
+        types = [spec.dtype for spec in table.specs.values()]
+        values = tf.numpy_function(read, [key, start, end], types, stateful=False)
+        return {
+            name: tf.ensure_shape(value, [None, *spec.shape])
+            for (name, spec), value in zip(table.specs.items(), values, strict=True)
+        }
+
+    def one_pass(key: tf.Tensor) -> tf.data.Dataset:
+        ends = tf.ensure_shape(tf.numpy_function(blocks_of, [key], tf.int64, stateful=False), [None])
+        starts = tf.concat([tf.zeros([1], tf.int64), ends[:-1]], 0)
+        blocks = tf.data.Dataset.from_tensor_slices((starts, ends)).map(lambda start, end: block(key, start, end))
+        # One block ahead: the next one is read while batches of this one are used.
+        return blocks.prefetch(1).rebatch(batch_size, drop_remainder=drop_remainder)
+
+    batches = number // batch_size if drop_remainder else -(-number // batch_size)
+    return keyed_passes(one_pass, seed, epochs, first_epoch, batches)
+
+
+class _ParquetTable:
+    """Row groups of several files as one table.
+
+    Attributes:
+        specs: name -> what one row of the column is, () or (T,).
+        group_rows: The number of rows of each row group, int64, in the order of the files.
+    """
+
+    def __init__(self, files: list[str], columns: Sequence[str] | None, max_len: int | None) -> None:
+        with parquet_file(files[0]) as first:
+            schema = first.schema_arrow
+        names = list(schema.names) if columns is None else as_texts("`columns`", columns)
+        no_duplicates("`columns`", names)
+        for name in names:
+            if name not in schema.names:
+                raise problem(f"column {name!r}", "be in the files", f"the columns {schema.names}")
+        self.specs = {name: _parquet_spec(name, schema.field(name).type, max_len) for name in names}
+        if not self.specs:
+            raise problem("`columns`", "name at least one column", "none")
+        groups: list[tuple[str, int]] = []
+        rows: list[int] = []
+        for file in files:
+            with parquet_file(file) as opened:
+                for name in names:
+                    there = opened.schema_arrow
+                    got = there.field(name).type if name in there.names else "no such column"
+                    if got != schema.field(name).type:
+                        rule = f"be {schema.field(name).type} in all files, as in {files[0]!r}"
+                        raise problem(f"column {name!r}", rule, f"{got} in {file!r}")
+                for group in range(opened.num_row_groups):
+                    groups.append((file, group))
+                    rows.append(opened.metadata.row_group(group).num_rows)
+        self._groups, self.group_rows = groups, np.array(rows, np.int64)
+
+    def read(self, groups: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+        """The rows of ``groups`` one after the other, row k put at ``places[k]``: one array a column."""
+        number = len(places)
+        out = {
+            name: np.zeros([number, *spec.shape], object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype)
+            for name, spec in self.specs.items()
+        }
+        done = 0
+        for place in groups:
+            file, group = self._groups[place]
+            # In small record batches, so that beside the block itself little is held.
+            for batch in parquet_batches(file, _RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
+                where = places[done : done + batch.num_rows]
+                for name, spec in self.specs.items():
+                    out[name][where] = _column_values(name, batch.column(name), spec)
+                done += batch.num_rows
+        return [values.astype(bytes) if values.dtype == object and not number else values for values in out.values()]
+
+
+def _parquet_spec(name: str, kind: Any, max_len: int | None) -> tf.TensorSpec:
+    from pyarrow import types
+
+    shape = []
+    value = kind
+    if types.is_fixed_size_list(kind):
+        shape, value = [kind.list_size], kind.value_type
+    elif types.is_list(kind) or types.is_large_list(kind):
+        if max_len is None:
+            raise problem(f"column {name!r}", "have a length, as a list of no fixed size", "`max_len` None")
+        shape, value = [max_len], kind.value_type
+    if types.is_boolean(value) or types.is_integer(value) or types.is_floating(value):
+        return tf.TensorSpec(shape, tf.as_dtype(value.to_pandas_dtype()))
+    if any(is_one(value) for is_one in (types.is_string, types.is_large_string, types.is_binary)):
+        return tf.TensorSpec(shape, tf.string)
+    remedy = "Convert it before, or name the other columns in `columns`."
+    raise problem(f"column {name!r}", "be numbers, strings or lists of them", str(kind), remedy)
+
+
+def _column_values(name: str, column: Any, spec: tf.TensorSpec) -> np.ndarray:
+    """A column of a record batch as (rows,) or (rows, T)."""
+    what = f"column {name!r}"
+    if column.null_count:
+        raise problem(what, "have no missing value", f"{column.null_count} missing")
+    values = array_of(what, column)
+    if isinstance(values, np.ndarray):
+        return values
+    if column.flatten().null_count:
+        raise problem(what, "have no missing value in its lists", f"{column.flatten().null_count} missing")
+    return values.padded(int(spec.shape[0]))
+
+
+def _block_ends(rows: np.ndarray, least: int) -> np.ndarray:
+    """Which of consecutive groups of ``rows`` each is the last of a block of at most ``least`` rows or of one group."""
+    ends = np.zeros(len(rows), bool)
+    held = 0
+    for place, number in enumerate(rows.tolist()):
+        if place and held + number > least:
+            ends[place - 1] = True
+            held = 0
+        held += number
+    ends[-1] = True
+    return ends

@@ -1,0 +1,115 @@
+"""A tf.data dataset of windows, cut while the model trains.
+
+It shuffles without Python state: each pass draws a key from ``seed``, and all of its order follows from the key. The
+same holds for `parquet_dataset` and `tfrecord_dataset`. ``tf.random.set_seed``, where it is used, counts beside
+``seed``, as for all of tf.data.
+
+So an iterator can be saved at any moment with ``tf.train.Checkpoint(iterator=iterator)``: restored into an iterator of
+the same dataset, even in another process, it gives exactly the batches that were still to come. An iterator of several
+epochs is made with ``epochs=``; tf.data's own ``repeat`` loses count when it is saved near an epoch's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import as_flag, instance_of, problem
+from deepmatch_ext._passes import check_batch_size, keyed_passes, shuffled
+from deepmatch_ext.data.interactions import Interactions, row_numbers
+from deepmatch_ext.data.windows import Cutter, Operations
+
+
+def window_dataset(
+    interactions: Interactions,
+    rows: Any,
+    max_len: int,
+    batch_size: int,
+    *,
+    order: str = "recent_first",
+    side: Sequence[str] = (),
+    shuffle: bool = True,
+    seed: int = 0,
+    epochs: int = 1,
+    first_epoch: int = 0,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Batches of :func:`windows`, cut while the model trains: memory is that of the interactions, whatever T is.
+
+    Each pass gives every row once, in an order of all rows (not of a buffer) that is different in each pass and
+    costs no memory. For events in a DataFrame, use :meth:`Interactions.from_frame` first.
+
+    Args:
+        interactions: The events.
+        rows: Target rows, such as a split's ``train_targets()``.
+        max_len: The history length T.
+        batch_size: Rows in a batch, B; the last batch may be smaller.
+        order: "recent_first" or "oldest_first".
+        side: Side columns of ``interactions`` whose history is wanted too.
+        shuffle: False gives the rows in their own order.
+        seed: Decides the order of the first pass, of the second, and so on.
+        epochs: Passes in one iteration. Leave it at 1 for Keras's ``fit``, whose every epoch is an iteration.
+        first_epoch: Passes that an earlier process has made. With Keras's ``initial_epoch`` of the same number, a run
+            that goes on sees the orders that an undisturbed one sees.
+        drop_remainder: Leaves out a last batch that is smaller, in each pass other rows.
+
+    Returns:
+        A dataset of dictionaries, equal in names, values and types to ``windows(interactions, rows of the batch,
+        max_len)``: columns (B,) and histories (B, T), for ``model.fit(dataset, epochs=3)`` or a loop of one's own.
+
+    Raises:
+        ValueError: No rows, a row out of range, an unknown order or side column, two columns of one name, a size
+            below 1, or a batch larger than all rows where the remainder is dropped.
+
+    Example:
+        >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
+        >>> for batch in window_dataset(interactions, [1, 2, 4], max_len=2, batch_size=2, shuffle=False):
+        ...     print(batch["item_id"].numpy().tolist(), batch["hist_item_id"].numpy().tolist())
+        [8, 9] [[7, 0], [8, 7]]
+        [7] [[8, 0]]
+    """
+    interactions = instance_of("`interactions`", interactions, Interactions)
+    shuffle, drop_remainder = as_flag("`shuffle`", shuffle), as_flag("`drop_remainder`", drop_remainder)
+    targets = row_numbers("`rows`", rows, len(interactions))
+    if not len(targets):
+        raise problem("`rows`", "hold at least one row", "none")
+    batch_size = check_batch_size(batch_size, len(targets), drop_remainder)
+    cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW)
+    number = len(targets)
+    row_tensor = tf.convert_to_tensor(targets.astype(cutter.row_type))
+
+    stop = number - number % batch_size if drop_remainder else number
+    starts = tf.data.Dataset.range(0, stop, batch_size)
+
+    def one_pass(key: tf.Tensor) -> tf.data.Dataset:
+        def rows_of(start: tf.Tensor) -> tf.Tensor:
+            indices = tf.range(start, tf.minimum(start + batch_size, number))
+            if shuffle:
+                indices = shuffled(indices, key, number)
+            if drop_remainder:
+                indices = tf.ensure_shape(indices, [batch_size])
+            return tf.gather(row_tensor, indices)
+
+        return starts.map(rows_of)
+
+    return keyed_passes(one_pass, seed, epochs, first_epoch, -(-stop // batch_size), cutter.windows)
+
+
+def _slices(columns: list[tf.Tensor], starts: tf.Tensor, lengths: tf.Tensor, width: int) -> list[tf.Tensor]:
+    steps = tf.range(width, dtype=starts.dtype)[tf.newaxis]
+    padding = tf.cast(columns[0].shape[0] - 1, starts.dtype)  # a place where every column is 0
+    places = tf.where(steps < lengths[:, tf.newaxis], starts[:, tf.newaxis] + steps, padding)
+    return [tf.gather(column, places) for column in columns]
+
+
+_TENSORFLOW = Operations(
+    row_type=lambda limit: np.int32 if limit < 2**31 else np.int64,
+    array=tf.convert_to_tensor,
+    take=tf.gather,
+    minimum=tf.minimum,
+    int32=lambda values: tf.cast(values, tf.int32),
+    slices=_slices,
+)

@@ -1,0 +1,311 @@
+"""What `fit`, `evaluate`, `predict` and the rest are given: read, checked, and as Keras takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from deepmatch_ext._checks import number_between, positive_int, problem, shown
+from deepmatch_ext._frames import is_frame
+from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
+from deepmatch_ext._passes import without_autotuning
+from deepmatch_ext.features import Column, SparseColumn, input_names
+from deepmatch_ext.models._feeding import batches
+from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
+from deepmatch_ext.models._input_rules import (
+    check_batch,
+    check_batch_weights,
+    check_model_input,
+    check_types,
+    check_weights,
+)
+
+DEFAULT_BATCH_SIZE = 32  # as in Keras
+
+# What can be iterated, and is no sequence of batches.
+_NO_BATCHES = (str, bytes, list, tuple, set, range, type, np.ndarray, np.generic, tf.Tensor, tf.RaggedTensor, pd.Series)
+
+
+def as_batch_size(value: Any) -> int:
+    """The argument ``batch_size``, or Keras's default."""
+    return positive_int("`batch_size`", DEFAULT_BATCH_SIZE if value is None else value)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked examples, as Keras takes them.
+
+    Args:
+        x: name -> array (rows, ...); or a dataset, generator or Sequence of batches.
+        y: Labels, (rows, 1).
+        weights: Sample weights, or None.
+        rows: The number of examples. None where they come in batches.
+    """
+
+    x: Any
+    y: Any = None
+    weights: Any = None
+    rows: int | None = None
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return (self.x, self.y) if self.weights is None else (self.x, self.y, self.weights)
+
+    @property
+    def are_fed_here(self) -> bool:
+        """Whether they are arrays that `batches` feeds. Without eager mode Keras does it."""
+        return self.rows is not None and eager_is_on()
+
+    def batches(self, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
+        """All of them in batches, as `batches`."""
+        assert self.rows is not None
+        return batches(self.parts, self.rows, batch_size, order)
+
+    def split(self, fraction: float) -> tuple[Examples, Examples]:
+        """The first examples, and the last ``fraction`` of them, as Keras's ``validation_split`` takes them."""
+        assert self.rows is not None
+        kept = int(self.rows * (1 - number_between("`validation_split`", fraction, 0, 1)))
+        if not 0 < kept < self.rows:
+            raise problem("`validation_split`", "leave a row on both sides", f"{fraction} of {self.rows} rows")
+        return self._part(0, kept), self._part(kept, self.rows)
+
+    def _part(self, start: int, stop: int) -> Examples:
+        x, y, *weights = tf.nest.map_structure(lambda values: values[start:stop], self.parts)
+        return Examples(x, y, weights[0] if weights else None, stop - start)
+
+    def for_keras(self, batch_size: Any) -> dict[str, Any]:
+        """Arguments of Keras's ``evaluate`` and ``predict``."""
+        if self.are_fed_here:
+            return {"x": self.batches(as_batch_size(batch_size))}
+        return {"x": self.x, "y": self.y, "sample_weight": self.weights, "batch_size": batch_size}
+
+
+@dataclass(frozen=True)
+class ArrayReader:
+    """Reads arrays, by NumPy alone: TensorFlow can't be used in a forked process.
+
+    Args:
+        columns: All columns of the input.
+        inputs: name -> (shape of one row, NumPy type), as the model takes them.
+        target: The item's name, if it is among the inputs.
+    """
+
+    columns: Sequence[Column]
+    inputs: Mapping[str, tuple[tuple[int, ...], Any]]
+    target: str | None = None
+
+    @classmethod
+    def of(cls, columns: Sequence[Column], tensors: Iterable[Any], target: str | None = None) -> ArrayReader:
+        """A reader for Keras's input tensors."""
+        inputs = {
+            input_name(tensor): (tuple(tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype)
+            for tensor in tensors
+        }
+        return cls(columns, inputs, target)
+
+    def arrays(self, x: Any) -> tuple[dict[str, np.ndarray], int]:
+        """Every input by name, checked, and the number of rows.
+
+        Their rank and type are always the model's: of another one, Keras would trace its functions again.
+        """
+        given = input_arrays(self.columns, x)
+        rows = check_model_input(self.columns, given, [] if self.target is None else [self.target])
+        arrays = {name: given[name].reshape(rows, *shape) for name, (shape, _) in self.inputs.items()}
+        return {
+            name: array if array.dtype.kind in "OUST" else array.astype(self.inputs[name][1], copy=False)
+            for name, array in arrays.items()
+        }, rows
+
+    def read(self, x: Any, y: Any = None, weights: Any = None) -> Examples:
+        """Examples of arrays by name or of a frame, or of a list of as many arrays as there are inputs."""
+        if isinstance(x, list | tuple) and len(x) == len(self.inputs):
+            x = dict(zip(self.inputs, x, strict=True))
+        arrays, rows = self.arrays(x)
+        if not rows:
+            raise problem("The model's input", "have at least one row", "none")
+        if y is not None and np.shape(y)[:1] != (rows,):
+            raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
+        weights = check_weights(weights)
+        if weights is not None and weights.shape[:1] != (rows,):
+            rule = f"have a row for each of the {rows} examples"
+            raise problem("`sample_weight`", rule, f"shape {weights.shape}")
+        labels = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (rows, -1))
+        return Examples(arrays, labels, weights, rows)
+
+    def reads(self, x: Any) -> bool:
+        """Whether ``x`` is of a form that `read` takes."""
+        return is_frame(x) or isinstance(x, Mapping) or (isinstance(x, list | tuple) and len(x) == len(self.inputs))
+
+    def batch(self, element: Any) -> Any:
+        """A batch as a Sequence gives it: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
+        given = _three(element)
+        return self.read(*given).parts if self.reads(given[0]) else element
+
+
+class Reader:
+    """Reads whatever `fit`, `evaluate` and `predict` are given.
+
+    Args:
+        columns: All columns of the input.
+        tensors: The model's Keras inputs.
+        target: The item's column.
+        is_unknown: Tells which items a target's file of keys does not know, if it has one: they would be trained as
+            padding.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        tensors: Iterable[Any],
+        target: SparseColumn,
+        is_unknown: Callable[[tf.Tensor], tf.Tensor],
+    ) -> None:
+        self._arrays = ArrayReader.of(columns, tensors, target.name)
+        self._target, self._is_unknown = target, is_unknown
+
+    def read(
+        self, x: Any, y: Any = None, weights: Any = None, *, in_processes: bool = False, what: str = "`x`"
+    ) -> Examples:
+        """Examples of ``x``, after the checks that can be made before anything runs; of batches, the others come then.
+
+        Args:
+            x: Arrays by name, a frame, a list of arrays, or a dataset, generator or Sequence of batches.
+            y, weights: Labels and sample weights, or None.
+            in_processes: Whether a Sequence is read in other processes.
+            what: The argument, for error messages.
+        """
+        if isinstance(x, tf.data.Dataset):
+            return Examples(self._checked_dataset(x), y, check_weights(weights))
+        if self._arrays.reads(x):
+            examples = self._arrays.read(x, y, weights)
+            self._check_known(examples.x[self._target.name])
+            return Examples(_as_keras_input(examples.x), examples.y, examples.weights, examples.rows)
+        if isinstance(x, _NO_BATCHES) or not hasattr(x, "__iter__"):
+            rule = "be a dictionary of arrays, a frame, a tf.data.Dataset, a generator or a Keras Sequence"
+            raise problem(what, rule, shown(x))
+        if isinstance(x, Iterator):
+            x = _checked_batches(x, self._batch)
+        elif isinstance(x, keras.utils.Sequence):
+            in_processes = in_processes or getattr(x, "use_multiprocessing", False)
+            x = _CheckedSequence(x, self._arrays.batch if in_processes else self._batch)
+        return Examples(x, y, check_weights(weights))
+
+    def held_out(self, given: Any) -> Examples | None:
+        """Examples of the argument ``validation_data``."""
+        if given is None:
+            return None
+        if isinstance(given, list | tuple):
+            return self.read(*given)
+        return self.read(given, what="`validation_data`")
+
+    def _batch(self, element: Any) -> tuple[Any, ...]:
+        return self.read(*_three(element)).parts
+
+    def _check_known(self, items: np.ndarray) -> None:
+        if self._target.vocabulary_path is None or not eager_is_on():
+            return
+        unknown = items[np.asarray(self._is_unknown(tf.constant(items)))]
+        if unknown.size:
+            got = f"{unknown.size} others, such as {shown(unknown.flat[0])}"
+            raise problem(f"Input {self._target.name!r}", f"hold keys of {self._target.vocabulary_path!r}", got)
+
+    def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The dataset with its inputs in one rank and checked, and with labels if it has none."""
+        spec = dataset.element_spec
+        features = spec[0] if isinstance(spec, tuple) else spec
+        if not isinstance(features, Mapping):
+            return dataset
+        columns, target = self._arrays.columns, self._target
+        check_types(columns, dense_spec(columns, features))
+        shapes = {name: shape for name, (shape, _) in self._arrays.inputs.items()}
+
+        def complete(*element: Any) -> tuple[Any, ...]:
+            batch = check_batch(columns, dense_batch(columns, element[0]), shapes, [target.name])
+            batch = {
+                name: values if values.dtype == tf.string else tf.cast(values, self._arrays.inputs[name][1])
+                for name, values in batch.items()
+            }
+            if target.vocabulary_path is not None:
+                is_known = ~tf.reduce_any(self._is_unknown(batch[target.name]))
+                rule = f"Input {target.name!r} must hold keys of {target.vocabulary_path!r}"
+                with tf.control_dependencies([tf.debugging.Assert(is_known, [rule])]):
+                    batch[target.name] = tf.identity(batch[target.name])
+            labels, *weights = element[1:] or (tf.zeros([tf.shape(batch[target.name])[0], 1]),)
+            return (batch, labels, *map(check_batch_weights, weights))
+
+        return dataset.map(complete)
+
+
+def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """The columns' inputs alone of a finite dataset of batches, dense and in batches of ``batch_size``."""
+    require_eager("`user_vectors` of a dataset")
+    spec = dataset.element_spec
+    features = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(features, Mapping):
+        raise problem("`x`", "give dictionaries of user inputs, or tuples of these and others", f"{spec}")
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise problem("`x`", "come to an end", "a dataset that repeats for ever")
+    check_types(columns, dense_spec(columns, features))
+
+    def dense(*element: Any) -> dict[str, tf.Tensor]:
+        batch = dense_batch(columns, element[0])
+        return {name: batch[name] for name in input_names(columns)}
+
+    return without_autotuning(dataset.map(dense).rebatch(batch_size).prefetch(1))
+
+
+def number_of_batches(x: Any) -> int | None:
+    """Of a dataset or a Sequence; None where nobody knows."""
+    if isinstance(x, tf.data.Dataset):
+        number = int(x.cardinality())
+        return number if number > 0 else None
+    if not isinstance(x, keras.utils.Sequence):
+        return None
+    return x.num_batches if hasattr(x, "num_batches") else len(x)
+
+
+def _checked_batches(batches: Iterable[Any], check: Callable[[Any], Any]) -> Generator[Any, None, None]:
+    """A generator's batches, each after its check."""
+    for batch in batches:
+        yield check(batch)
+
+
+class _CheckedSequence(keras.utils.Sequence):
+    """A Keras ``Sequence`` (Keras 3: ``PyDataset``), each batch after its check."""
+
+    def __init__(self, sequence: Any, check: Callable[[Any], Any]) -> None:
+        names = ("workers", "use_multiprocessing", "max_queue_size")
+        super().__init__(**{name: getattr(sequence, name) for name in names if hasattr(sequence, name)})
+        self._sequence, self._check = sequence, check
+
+    def __len__(self) -> int:
+        return len(self._sequence)
+
+    @property
+    def num_batches(self) -> int | None:  # Keras 3's, None where there is no end
+        return number_of_batches(self._sequence)
+
+    def __getitem__(self, place: int) -> Any:
+        return self._check(self._sequence[place])
+
+    def on_epoch_begin(self) -> None:
+        getattr(self._sequence, "on_epoch_begin", lambda: None)()
+
+    def on_epoch_end(self) -> None:
+        getattr(self._sequence, "on_epoch_end", lambda: None)()
+
+
+def _three(element: Any) -> list[Any]:
+    """``x``, ``y`` and weights of a batch that may be ``x`` alone."""
+    return [*element, None, None][:3] if isinstance(element, tuple) else [element, None, None]
+
+
+def _as_keras_input(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Tensors where there is text: Keras 3 refuses NumPy's, and outside of graphs a mixture of tensors and arrays."""
+    has_text = any(array.dtype.kind in "OUST" for array in arrays.values())
+    return {name: tf.constant(array) for name, array in arrays.items()} if has_text and eager_is_on() else arrays

@@ -1,0 +1,338 @@
+"""The rules of a model's input: for NumPy's arrays, which are checked before anything runs, and beside each for the
+tensors of a dataset, which are checked as a batch comes by.
+
+Arrays are refused with a ValueError that says what is wrong with how many values. Of tensors the type and shape are
+refused beforehand; their values by an operation in front of whatever reads them, which says the rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from deepmatch_ext._checks import problem, warn_caller
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
+from deepmatch_ext.layers.pooling import item_counts, item_mask
+
+# Its square, and that of a layer's sum of such, still fit in float32: no gradient becomes NaN.
+LARGEST_NUMBER = 1e15
+
+Rule = tuple[tf.Tensor, str]
+"""Booleans that must all be true, and what holds then, in words."""
+
+
+def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = ()) -> int:
+    """Refuses arrays that the columns can't take, before anything is computed.
+
+    Args:
+        columns: The model's columns.
+        x: name -> array of (B,), (B, 1), (B, maxlen) ...; further names are left alone.
+        targets: Names of id columns in which padding, id 0, has no place.
+
+    Returns:
+        The number of examples, B.
+
+    Raises:
+        ValueError: An input is missing, has another shape or kind, or holds a NaN, an id outside its vocabulary, or a
+            length outside 0..maxlen.
+
+    Warns:
+        UserWarning: A history has more ids than its length says.
+    """
+    rows: dict[str, int] = {}
+    for column in columns:
+        arrays: dict[str, np.ndarray] = {}
+        for name, (shape, dtype) in input_shapes(column).items():
+            arrays[name] = values = _array(name, x, shape, dtype)
+            rows[name] = len(values)
+            if values.dtype.kind == "f" or (isinstance(column, DenseColumn) and dtype != "string"):
+                _check_numbers(name, values, is_id=id_column(column, name) is not None)
+            limits = _integer_limits(column, name, name in targets)
+            if limits is not None and values.dtype.kind != "O":
+                _check_limits(name, values, *limits)
+            if name in targets:
+                _check_no_padding(column, name, values)
+        if isinstance(column, SequenceColumn) and column.length_name is not None:
+            _tell_of_length(column, arrays[column.name], arrays[column.length_name])
+    if len(set(rows.values())) > 1:
+        raise problem("The inputs", "have one number of rows", f"{rows}")
+    return next(iter(rows.values()), 0)
+
+
+def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
+    """Refuses a dataset whose elements can't be what the columns say, before anything runs.
+
+    Args:
+        columns: All columns of the input.
+        spec: name -> the type of a batch of the feature, as `dense_spec` gives it.
+
+    Raises:
+        ValueError: An input is missing, is not batched, or has another kind of values.
+    """
+    inputs = {name: shape for column in columns for name, shape in input_shapes(column).items()}
+    for name, (shape, dtype) in inputs.items():
+        _check_type(name, spec, shape, dtype)
+    # Once all are known to be batched: an unbatched history has a wrong shape, too, but that is not what to say.
+    for name, (shape, _) in inputs.items():
+        _check_width(name, spec[name].shape, shape)
+
+
+def check_batch(
+    columns: Iterable[Column],
+    batch: Mapping[str, tf.Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    targets: Collection[str] = (),
+) -> dict[str, tf.Tensor]:
+    """The batch as (B, ...), with checks on its tensors that refuse what `check_model_input` refuses in arrays.
+
+    Args:
+        columns, targets: As for `check_model_input`.
+        batch: name -> tensor, as `dense_batch` gives it.
+        shapes: name -> the shape of one row.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When the batch comes by, with the input's name and the rule.
+    """
+    rows = tf.shape(batch[next(iter(targets))])[0]
+    checked = {name: _in_rows(name, batch[name], shape, rows) for name, shape in shapes.items()}
+    for column in columns:
+        for name in input_shapes(column):
+            values = checked[name]
+            rules: list[Rule] = []
+            if values.dtype.is_floating:
+                rules += _number_rules(values, is_id=id_column(column, name) is not None)
+            limits = _integer_limits(column, name, name in targets)
+            if limits is not None:
+                rules += _limit_rules(values, *limits)
+            if name in targets:
+                rules.append(_no_padding_rule(column, name, values))
+            checked[name] = _held_to(rules, name, values)
+        if isinstance(column, SequenceColumn) and column.length_name is not None:
+            with tf.control_dependencies([_told_of_length(column, checked[column.name], checked[column.length_name])]):
+                checked[column.name] = tf.identity(checked[column.name])
+    return checked
+
+
+def _held_to(rules: list[Rule], name: str, values: tf.Tensor) -> tf.Tensor:
+    """The tensor, behind assertions of the rules."""
+    each = [tf.debugging.Assert(tf.reduce_all(fits), [f"Input {name!r} must hold {rule}"]) for fits, rule in rules]
+    with tf.control_dependencies([assertion for assertion in each if assertion is not None]):
+        return tf.identity(values)
+
+
+# An input is there, with so many values of its kind in a row.
+
+
+def _array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    if name not in x:
+        raise problem("The model's input", f"have {name!r}", f"only {sorted(x)}")
+    values = np.asarray(x[name])
+    trailing = values.shape[1:]
+    if values.ndim == 0 or (trailing != shape and trailing + (1,) != shape):
+        raise problem(f"Input {name!r}", f"have shape (rows, {', '.join(map(str, shape))})", f"{values.shape}")
+    wants_text, is_text = dtype == "string", values.dtype.kind in "OUST"
+    wants_integer = dtype.startswith(("int", "uint"))
+    if wants_text != is_text or values.dtype.kind in "cmM" or (wants_integer and values.dtype.kind not in "iub"):
+        raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", "Convert it with `.astype`.")
+    if values.dtype.kind == "O" and pd.api.types.infer_dtype(values.ravel(), skipna=False) not in ("string", "bytes"):
+        raise problem(f"Input {name!r}", "hold strings alone", "other objects among them, such as None or NaN")
+    return values
+
+
+def _check_type(name: str, spec: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> None:
+    if name not in spec:
+        raise problem("The dataset's elements", f"have {name!r}", f"only {sorted(spec)}")
+    given = spec[name]
+    if given.shape.rank is not None and given.shape.rank < len(shape):
+        got = f"{name!r} of shape {given.shape}"
+        raise problem("The dataset", "be batched", got, "Call `.batch(batch_size)` on it.")
+    wanted = tf.as_dtype(dtype)
+    is_wrong = (wanted == tf.string) != (given.dtype == tf.string) or given.dtype.is_complex
+    if is_wrong or (wanted.is_integer and not (given.dtype.is_integer or given.dtype.is_bool)):
+        raise problem(f"The dataset's {name!r}", f"be of dtype {dtype}", given.dtype.name, "Convert it with `tf.cast`.")
+
+
+def _check_width(name: str, given: tf.TensorShape, shape: tuple[int, ...]) -> None:
+    width = given[1:].num_elements() if given.rank else None
+    if width is not None and width != math.prod(shape):
+        raise problem(f"The dataset's {name!r}", f"have the shape {('batch', *shape)}", f"{('batch', *given[1:])}")
+
+
+def _in_rows(name: str, values: tf.Tensor, shape: tuple[int, ...], rows: tf.Tensor) -> tf.Tensor:
+    fits = tf.equal(tf.size(values), rows * math.prod(shape))
+    rule = f"values of shape {('batch', *shape)}, in as many rows as the other inputs"
+    return tf.reshape(_held_to([(fits, rule)], name, values), [-1, *shape])
+
+
+# Numbers are finite and not too large; ids that come as floats are whole.
+
+
+def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
+    if np.isnan(values).any():
+        raise problem(f"Input {name!r}", "hold no NaN", f"{int(np.isnan(values).sum())} of them")
+    if np.isinf(values).any():
+        raise problem(f"Input {name!r}", "hold no infinity", f"{int(np.isinf(values).sum())} of them")
+    if is_id and (values != np.floor(values)).any():
+        raise problem(f"Input {name!r}", "hold whole numbers, since they are ids", "fractions among them")
+    if not is_id and values.size and max(-float(values.min()), float(values.max())) > LARGEST_NUMBER:
+        got = f"{values.flat[np.argmax(np.abs(values))]:g}"
+        remedy = "Scale the column, or take its logarithm."
+        raise problem(f"Input {name!r}", f"hold numbers of at most {LARGEST_NUMBER:g} in size", got, remedy)
+
+
+def _number_rules(values: tf.Tensor, is_id: bool) -> list[Rule]:
+    finite = (tf.math.is_finite(values), "no NaN and no infinity")
+    if is_id:
+        return [finite, (tf.equal(values, tf.floor(values)), "whole numbers, since they are ids")]
+    return [finite, (_is_small(values), f"numbers of at most {LARGEST_NUMBER:g} in size")]
+
+
+def _is_small(values: tf.Tensor) -> tf.Tensor:
+    """Whether numbers are no larger than they may be; NaN is not. The limit itself does not fit into every type."""
+    return tf.abs(tf.cast(values, tf.float64)) <= LARGEST_NUMBER
+
+
+# Ids are in their vocabulary, lengths in 0..maxlen.
+
+
+def id_column(column: Column, name: str) -> SparseColumn | None:
+    """The column of the ids in input ``name`` of ``column``; None if it holds lengths, weights or numbers."""
+    if isinstance(column, DenseColumn) or name != column.name:
+        return None
+    return column.sparsefeat if isinstance(column, SequenceColumn) else column
+
+
+def _integer_limits(column: Column, name: str, is_target: bool) -> tuple[int, int, str] | None:
+    """The least and largest value of an input of ids or lengths, and the rule in words; None for other inputs."""
+    if isinstance(column, SequenceColumn) and name == column.length_name:
+        return 0, column.maxlen, f"lengths in 0..{column.maxlen}, the history's `maxlen`"
+    sparse = id_column(column, name)
+    if sparse is None or sparse.dtype == "string":
+        return None
+    if not sparse.use_hash:
+        first, last = int(is_target), sparse.vocabulary_size - 1
+        rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
+        return first, last, rule + (" and 0 is padding" if is_target else "")
+    if not sparse.dtype.startswith(("int", "uint")):
+        return None
+    limits = np.iinfo(sparse.dtype)
+    return int(limits.min), int(limits.max), f"ids that its dtype holds, {sparse.dtype}; give the column dtype='int64'"
+
+
+def _check_limits(name: str, values: np.ndarray, low: int, high: int, rule: str) -> None:
+    if values.size and (values.min() < low or values.max() > high):
+        bad = values[(values < low) | (values > high)]
+        raise problem(f"Input {name!r}", f"hold {rule}", f"{bad.size} others, such as {bad.flat[0]}")
+
+
+def _limit_rules(values: tf.Tensor, low: int, high: int, rule: str) -> list[Rule]:
+    wide = tf.cast(values, tf.int64)
+    if high < 2**63:
+        return [((wide >= low) & (wide <= high), rule)]
+    # What does not fit in int64 comes as uint64 alone.
+    return [] if values.dtype == tf.uint64 else [(wide >= low, rule)]
+
+
+# Targets are no padding.
+
+
+def is_item(ids: np.ndarray) -> np.ndarray:
+    """Where an array of ids has an item: all but 0, or of strings, "0" and "". Strings may come as bytes.
+
+    `deepmatch_ext.layers.pooling.item_mask` does it for tensors.
+    """
+    if ids.dtype.kind in "UT":
+        return (ids != "0") & (ids != "")
+    if ids.dtype.kind == "S":
+        return (ids != b"0") & (ids != b"")
+    if ids.dtype.kind == "O":
+        return (ids != "0") & (ids != "") & (ids != b"0") & (ids != b"")
+    return ids != 0
+
+
+def _check_no_padding(column: Column, name: str, ids: np.ndarray) -> None:
+    if found := int(np.count_nonzero(~is_item(ids))):
+        raise problem(f"Input {name!r}", f"hold {_no_padding(column, name)}", f"{found} of it")
+
+
+def _no_padding_rule(column: Column, name: str, ids: tf.Tensor) -> Rule:
+    return item_mask(ids), _no_padding(column, name)
+
+
+def _no_padding(column: Column, name: str) -> str:
+    sparse = id_column(column, name)
+    padding = '"0" or ""' if sparse is not None and sparse.dtype == "string" else "0"
+    return f"no padding, {padding}, since it is what is to be predicted"
+
+
+# A history has no more ids than its length says; more are told of, not refused.
+
+
+def _tell_of_length(column: SequenceColumn, ids: np.ndarray, lengths: np.ndarray) -> None:
+    counts = np.count_nonzero(is_item(ids).reshape(len(ids), column.maxlen), axis=1)
+    if len(counts) == len(lengths) and (counts > lengths.reshape(-1)).any():
+        _warn_of_length(column)
+
+
+def _told_of_length(column: SequenceColumn, ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    fits = tf.reduce_all(item_counts(item_mask(ids)) <= tf.cast(tf.reshape(lengths, [-1, 1]), tf.int32))
+
+    def tell() -> np.ndarray:
+        _warn_of_length(column)
+        return np.ones((), bool)
+
+    # TensorFlow keeps `tell`, and the column, for ever; there is nothing large behind them.
+    return tf.cond(fits, lambda: tf.constant(True), lambda: tf.numpy_function(tell, [], tf.bool))
+
+
+def _warn_of_length(column: SequenceColumn) -> None:
+    """Tells that a history and its length disagree. The text is always the same, so Python tells it once."""
+    warn_caller(
+        f"Input {column.name!r} has rows with more ids than {column.length_name!r} says: as many are read as it says, "
+        "the first ones. Count a history's ids for its length, and fill the rest with 0.",
+        UserWarning,
+    )
+
+
+# Weights are finite numbers: one that is not would be in every weight of the model after a step.
+
+_WEIGHTS = f"finite numbers of at most {LARGEST_NUMBER:g} in size"
+
+
+def check_weights(sample_weight: Any) -> Any:
+    """Sample weights as an array, if they are numbers. None stays None."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    if weights.dtype.kind not in "iufb":
+        raise problem("`sample_weight`", f"hold {_WEIGHTS}", f"{weights.dtype}")
+    wrong = weights[~(np.abs(weights.astype(float)) <= LARGEST_NUMBER)]
+    if wrong.size:
+        raise problem("`sample_weight`", f"hold {_WEIGHTS}", f"{wrong.size} others, such as {wrong.flat[0]}")
+    return weights
+
+
+def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
+    """A dataset's batch of sample weights, refused when it comes by."""
+    if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
+        raise problem("The dataset's `sample_weight`", f"hold {_WEIGHTS}", weights.dtype.name)
+    return _held_to([(_is_small(weights), _WEIGHTS)], "sample_weight", weights)
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Refuses class weights that are no numbers."""
+    if class_weight is None:
+        return
+    if not isinstance(class_weight, Mapping):
+        raise problem("`class_weight`", f"map labels to {_WEIGHTS}", type(class_weight).__name__)
+    for label, weight in class_weight.items():
+        if not isinstance(label, int | np.integer):
+            raise problem("`class_weight`", f"map integer labels to {_WEIGHTS}", f"the label {label!r}")
+        number = np.asarray(weight)
+        if number.ndim or number.dtype.kind not in "iufb" or not abs(float(number)) <= LARGEST_NUMBER:
+            raise problem("`class_weight`", f"map labels to {_WEIGHTS}", f"{weight!r} for {label!r}")
