@@ -616,6 +616,12 @@ def test_any_shape_type_and_name_and_nothing_is_changed():
             "Asia/Tokyo"
         )
     assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
+    for part in other:
+        other[part]["when"] = other[part]["when"].tolist()
+    assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
+    for part in other:
+        other[part]["when"] = pd.to_datetime(inputs[part]["time"], unit="s").to_numpy()[:, np.newaxis]
+    assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
 
 
 def test_empty_parts():
@@ -675,6 +681,12 @@ def changed(part="test", **columns):
             {},
             "column 'hist_item_id' of test must have at most as many ids in a row as 'hist_len' says; got 5, 2, 3",
         ),
+        (changed(hist_len=["4", "2", "2"]), {}, "column 'hist_len' of test must hold numbers; got dtype object"),
+        (
+            changed(hist_len=[4, np.nan, 2]),
+            {},
+            "column 'hist_item_id' of test must have at most .* in row 1. 0 is padd",
+        ),
         (changed(time=[1, 2, np.nan]), {"time": "time"}, "column 'time' of test must have no missing value"),
         (changed(time=[1, 2]), {"time": "time"}, r"column 'time' of test must be \(3,\)"),
         (
@@ -696,6 +708,11 @@ def changed(part="test", **columns):
         (changed(time=[50, 45, 27]), {"time": "time"}, "1 of 3 that are not, the first in row 2"),
         (changed(), {"item_count": np.ones((6, 1))}, r"`item_count` must be a count for each item id, \(6,\); got flo"),
         (changed(), {"item_count": np.ones(5)}, r"`item_count` must be a count for each item id, \(6,\)"),
+        (
+            changed(),
+            {"item_count": [[1]] * 5 + [[1, 2]]},
+            r"`item_count` must be a count for each item id.*; got lists",
+        ),
         (changed(), {"item_count": ["a"] * 6}, r"`item_count` must be a count for each item id, \(6,\)"),
         (changed(), {"item_count": np.ones(6) / 2}, "`item_count` must count events .*; got 0.5 for item 1, .*power"),
         (changed(), {"item_count": -np.ones(6)}, "`item_count` must count events .*; got -1 for item 1"),

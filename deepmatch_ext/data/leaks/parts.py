@@ -153,7 +153,9 @@ def _read(part: str, given: Any, x: Interactions, events: Events, time: str | No
     history = _histories(what[hist], columns[hist], number, x.num_items)
     if "hist_len" in columns:
         lengths = _flat(what["hist_len"], columns["hist_len"], number)
-        beyond = np.flatnonzero(np.count_nonzero(history, axis=1) > lengths)
+        if number and lengths.dtype.kind not in "iuf":
+            raise problem(what["hist_len"], "hold numbers", f"dtype {lengths.dtype}")
+        beyond = np.flatnonzero(~(np.count_nonzero(history, axis=1) <= lengths))
         if len(beyond):
             got = f"{listing(history[beyond[0]])} with length {lengths[beyond[0]]} in row {beyond[0]}"
             raise problem(what[hist], "have at most as many ids in a row as 'hist_len' says", got, "0 is padding.")
@@ -201,8 +203,9 @@ def _histories(what: str, values: Any, number: int, largest: int) -> np.ndarray:
 def _moments(what: str, values: Any, number: int, times: np.ndarray | None) -> np.ndarray:
     """The rank of each time among those of the interactions, -1 if it is none of them."""
     assert times is not None
-    # A column of pandas as it is, which knows time zones.
-    given = values if isinstance(values, pd.Series | pd.Index) else _flat(what, values, number)
+    # What pandas reads best as it is: its own columns, which know time zones, and lists of datetimes.
+    is_list = isinstance(values, list) and len(values) > 0 and np.ndim(values[0]) == 0
+    given = values if is_list or isinstance(values, pd.Series | pd.Index) else _flat(what, values, number)
     given = _flat(what, time_values(what, given), number)
     if number and (given.dtype.kind == "M") != (times.dtype.kind == "M"):
         raise problem("the times", "be all numbers or all datetimes", f"{given.dtype} and {times.dtype}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import problem
+from deepmatch_ext._frames import Lists, array_of
 from deepmatch_ext.data.leaks.finding import Leak, counted
 from deepmatch_ext.data.leaks.parts import Case
 
@@ -92,11 +93,11 @@ def later_in_train(case: Case) -> Iterator[Leak]:
 
 def counts(case: Case, item_count: Any) -> Iterator[Leak]:
     """What is counted beyond all events that are not held out has to be held-out events."""
-    x, given = case.interactions, np.asarray(item_count)
+    x, given = case.interactions, array_of("`item_count`", item_count)
     every = x.item_counts()
-    if given.shape != every.shape or given.dtype.kind not in "iuf":
-        rule = f"be a count for each item id, ({len(every)},)"
-        raise problem("`item_count`", rule, f"{given.dtype} of shape {given.shape}")
+    if isinstance(given, Lists) or given.shape != every.shape or given.dtype.kind not in "iuf":
+        got = "lists" if isinstance(given, Lists) else f"{given.dtype} of shape {given.shape}"
+        raise problem("`item_count`", f"be a count for each item id, ({len(every)},)", got)
     given = np.append(0, given[1:])  # padding is not counted
     wrong = np.flatnonzero(~((given >= 0) & (given <= every) & (given == np.floor(given))))
     if len(wrong):
