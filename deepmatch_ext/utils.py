@@ -1,101 +1,14 @@
-"""DeepMatch's names, for code that moves over. What they stand for lives elsewhere in this package."""
+"""Where DeepMatch's programs look for its helpers; see `deepmatch_ext.deepmatch`."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from deepmatch_ext._checks import missing_name
-from deepmatch_ext.layers import L2Normalization, RowsOf
+from deepmatch_ext.deepmatch.left_behind import UTILS
+from deepmatch_ext.deepmatch.utils import NegativeSampler, get_item_embedding, l2_normalize, recall_N
 from deepmatch_ext.losses import sampledsoftmaxloss
-from deepmatch_ext.samplers import make_sampler
 
 __all__ = ["NegativeSampler", "get_item_embedding", "l2_normalize", "recall_N", "sampledsoftmaxloss"]
 
-_LEFT_BEHIND = {
-    "check_version": "This package asks no package index for newer versions.",
-    "inner_product": "It sums over the batch, too. Take `tf.keras.layers.Dot(axes=-1)`.",
-}
-
 
 def __getattr__(name: str) -> Any:
-    raise missing_name(__name__, name, _LEFT_BEHIND)
-
-
-class _NegativeSampler(NamedTuple):
-    sampler: str
-    num_sampled: int
-    item_name: str
-    item_count: Any = None
-    distortion: float = 1.0
-
-
-class NegativeSampler(_NegativeSampler):
-    """How negatives are drawn, in DeepMatch's words; taken wherever a sampler is.
-
-    Better: the samplers of `deepmatch_ext.samplers`, one class for each kind with its own settings, and more kinds.
-
-    Args:
-        sampler: ``uniform``, ``log_uniform``, ``frequency``, ``adaptive`` or ``inbatch``.
-        num_sampled: Candidates of a step; ``inbatch`` takes the batch's.
-        item_name: Name of the item column. Nothing depends on it: the model knows its item column.
-        item_count: (V,) count of each item id in the training data, for ``frequency``; for ``inbatch`` it may be left
-            out, and is then learnt.
-        distortion: For ``frequency``, the power of the counts.
-
-    Raises:
-        ValueError: An unknown sampler, or settings that it can't draw with.
-
-    Example:
-        >>> NegativeSampler("uniform", num_sampled=20, item_name="item").num_sampled
-        20
-    """
-
-    __slots__ = ()
-
-    def __new__(
-        cls, sampler: str, num_sampled: int, item_name: str, item_count: Any = None, distortion: float = 1.0
-    ) -> NegativeSampler:
-        self = super().__new__(cls, sampler, num_sampled, item_name, item_count, distortion)
-        make_sampler(self)  # what can't be drawn is refused here
-        return self
-
-
-def recall_N(y_true: Sequence[Any], y_pred: Sequence[Any], N: int = 50) -> float:
-    """The share of ``y_true`` among the first ``N`` of ``y_pred``, for one user.
-
-    Better: `deepmatch_ext.evaluation`, which does the same, and more, for all users at once.
-
-    Example:
-        >>> recall_N([1, 2], [5, 2, 1], N=2)
-        0.5
-    """
-    return len(set(y_pred[:N]) & set(y_true)) / len(y_true)
-
-
-def l2_normalize(x: Any, axis: int = -1) -> Any:
-    """``x / |x|`` along an axis.
-
-    Better: the layer `deepmatch_ext.layers.L2Normalization`, which this applies.
-
-    Args:
-        x: A tensor, eager or of a Keras model.
-        axis: The axis of what has a length.
-
-    Example:
-        >>> l2_normalize(tf.constant([[3.0, 4.0]])).numpy()
-        array([[0.6, 0.8]], dtype=float32)
-    """
-    return L2Normalization(axis)(x)
-
-
-def get_item_embedding(item_embedding: Any, item_input_layer: Any) -> Any:
-    """The rows (B, D) of a whole item table (V, D), for item ids (B, 1).
-
-    Better: `deepmatch_ext.layers.EmbeddingTable` on the ids, without the whole table.
-
-    Example:
-        >>> get_item_embedding(tf.constant([[0.0], [7.0]]), tf.constant([[1]])).numpy()
-        array([[7.]], dtype=float32)
-    """
-    return RowsOf()([item_embedding, item_input_layer])
+    raise missing_name(__name__, name, UTILS)

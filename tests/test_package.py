@@ -39,14 +39,18 @@ MAY_IMPORT = {
     "_plain": KERAS,
     "_initializers": KERAS | {"_plain"},
     "features": KERAS | {"_plain", "_initializers"},
-    "inputs": CHECKS,
+    "deepmatch": CHECKS,
+    "deepmatch.layers": KERAS,
+    "deepmatch.utils": {"deepmatch", "layers", "samplers"},
+    "inputs": {"deepmatch"},
     "samplers": CHECKS | {"samplers"},
     "losses": KERAS,
     "optimizers": KERAS,
-    "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
+    "layers": KERAS | {"_plain", "_initializers", "deepmatch", "features", "samplers", "losses", "layers"},
     "models": KERAS
     | FRAMES
-    | {"_files", "_names", "_passes", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
+    | {"_files", "_names", "_passes", "_plain", "_version"}
+    | {"deepmatch", "features", "samplers", "losses", "layers", "models"},
     "data": FRAMES | {"_arrays", "_files", "_lazy", "_no_item", "data"},
     "data.window_dataset": CHECKS | {"_passes", "data"},
     "data.parquet": FRAMES | {"_passes", "data"},
@@ -56,7 +60,7 @@ MAY_IMPORT = {
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "evaluation.callback": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
-    "utils": KERAS | {"samplers", "losses", "layers", "models"},
+    "utils": CHECKS | {"deepmatch", "losses"},
     "serving": KERAS
     | {"_arrays", "_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
     "testing": KERAS

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import Any
 
 from deepmatch_ext._checks import missing_name
+from deepmatch_ext.deepmatch import left_behind
+from deepmatch_ext.deepmatch.layers import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.activation import Dice
 from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
-from deepmatch_ext.layers.core import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
 from deepmatch_ext.layers.history import HistoryDropout
@@ -54,29 +55,6 @@ own_objects: dict[str, Any] = {
     "sampledsoftmaxloss": sampledsoftmaxloss,
 }
 
-_OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."
-
-_LEFT_BEHIND = {
-    **dict.fromkeys(
-        (
-            "AttentionSequencePoolingLayer",
-            "CapsuleLayer",
-            "ConcatAttention",
-            "DotAttention",
-            "DynamicMultiRNN",
-            "LabelAwareAttention",
-            "MaskUserEmbedding",
-            "SelfAttention",
-            "SelfMultiHeadAttention",
-            "SoftmaxWeightedSum",
-            "UserAttention",
-        ),
-        _OF_OTHER_MODELS,
-    ),
-    "InBatchSoftmaxLayer": "Take `SampledSoftmaxLayer` with the sampler `deepmatch_ext.samplers.InBatchSampler`.",
-    "Similarity": "Take `tf.keras.layers.Dot(axes=-1, normalize=True)`.",
-}
-
 
 def __getattr__(name: str) -> Any:
     if name == "custom_objects":
@@ -84,7 +62,7 @@ def __getattr__(name: str) -> Any:
         # DeepCTR is not imported for it: its import starts a thread that asks a package index.
         deepctr_layers = sys.modules.get("deepctr.layers")
         return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects}
-    raise missing_name(__name__, name, _LEFT_BEHIND)
+    raise missing_name(__name__, name, left_behind.LAYERS)
 
 
 __all__ = [

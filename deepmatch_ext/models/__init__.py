@@ -3,6 +3,7 @@
 from typing import Any
 
 from deepmatch_ext._checks import missing_name
+from deepmatch_ext.deepmatch import left_behind
 from deepmatch_ext.models._arguments import Shared
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
@@ -12,11 +13,6 @@ from deepmatch_ext.models.youtubednn import YoutubeDNN
 
 __all__ = ["DSSM", "FM", "Assembly", "RetrievalModel", "Shared", "YoutubeDNN", "builder"]
 
-_LEFT_BEHIND = dict.fromkeys(
-    ("ComiRec", "MIND", "NCF", "SDM"),
-    "Of DeepMatch's models DSSM, FM and YoutubeDNN are here; keep `deepmatch.models` for the others.",
-)
-
 
 def __getattr__(name: str) -> Any:
-    raise missing_name(__name__, name, _LEFT_BEHIND)
+    raise missing_name(__name__, name, left_behind.MODELS)

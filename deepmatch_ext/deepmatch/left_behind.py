@@ -1,0 +1,34 @@
+"""DeepMatch's names that were not carried over, and what to do instead."""
+
+_OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."
+
+MODELS = dict.fromkeys(
+    ("ComiRec", "MIND", "NCF", "SDM"),
+    "Of DeepMatch's models DSSM, FM and YoutubeDNN are here; keep `deepmatch.models` for the others.",
+)
+
+LAYERS = {
+    **dict.fromkeys(
+        (
+            "AttentionSequencePoolingLayer",
+            "CapsuleLayer",
+            "ConcatAttention",
+            "DotAttention",
+            "DynamicMultiRNN",
+            "LabelAwareAttention",
+            "MaskUserEmbedding",
+            "SelfAttention",
+            "SelfMultiHeadAttention",
+            "SoftmaxWeightedSum",
+            "UserAttention",
+        ),
+        _OF_OTHER_MODELS,
+    ),
+    "InBatchSoftmaxLayer": "Take `SampledSoftmaxLayer` with the sampler `deepmatch_ext.samplers.InBatchSampler`.",
+    "Similarity": "Take `tf.keras.layers.Dot(axes=-1, normalize=True)`.",
+}
+
+UTILS = {
+    "check_version": "This package asks no package index for newer versions.",
+    "inner_product": "It sums over the batch, too. Take `tf.keras.layers.Dot(axes=-1)`.",
+}
