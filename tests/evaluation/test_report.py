@@ -14,8 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmatch_ext.evaluation import MISSED, SeenTargetsWarning, evaluate_vectors, write_projector, write_report
+from deepmatch_ext.evaluation import (
+    MISSED,
+    SeenTargetsWarning,
+    evaluate,
+    evaluate_vectors,
+    write_projector,
+    write_report,
+)
 from deepmatch_ext.evaluation.report.pictures import INK, principal_axes
+from tests.helpers import true_scores
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -241,6 +249,23 @@ def test_scores_and_popularity_in_words(tmp_path):
     assert expected + "consumed next, 10% of what is recommended." in text
     assert "coverage of the lists of 10: 10.0%" in text  # ten different items, of a hundred
     assert "100.0% of these recommendations are a popularity recommender's" in text
+
+
+def test_of_k_interests_the_best_counts(tmp_path):
+    users, texts = arguments()["user_vectors"], []
+    given = {name: arguments()[name] for name in ("item_vectors", "targets", "seen")}
+    # Far below the user's own, so that no score of theirs is the best; a vector of zeros is no interest.
+    others = -users[:, np.newaxis] - np.arange(2)[:, np.newaxis]
+    interests = np.concatenate([others[:, :1], users[:, np.newaxis], np.zeros_like(others[:, :1])], axis=1)
+    scores = true_scores(interests, given["item_vectors"])
+    figures = write_report(tmp_path / "k.html", interests, **given)
+    expected = evaluate(lambda start, stop: scores[start:stop].astype("float32"), given["targets"], seen=given["seen"])
+    assert figures["model"] == pytest.approx(expected)
+    # K times the same vector is one vector.
+    for vectors in (users, np.repeat(users[:, np.newaxis], 3, axis=1)):
+        write_report(tmp_path / "same.html", vectors, **given)
+        texts.append((tmp_path / "same.html").read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
 
 
 def test_scores_leave_out_what_the_user_had(tmp_path):

@@ -271,7 +271,7 @@ def test_a_pairwise_loss_stands_a_higher_temperature_and_has_no_cross_entropy(ev
 def of_own(model, **more):
     """A model as a user could write it, with the vectors, tables and steps that a watch asks for, and ``more``."""
     names = ["user_arrays", "user_vectors", "check_item_vectors", "item_vectors", "user_emb", "layers", "optimizer"]
-    return SimpleNamespace(**{name: getattr(model, name) for name in names}, **more)
+    return SimpleNamespace(**{**{name: getattr(model, name) for name in names}, **more})
 
 
 def test_a_model_of_ones_own_that_does_not_say_what_its_loss_is(events, model):
@@ -304,6 +304,30 @@ def test_a_model_of_ones_own_that_does_not_say_what_its_loss_is(events, model):
         "whether the temperature suits vectors of length one, since the bounds of the loss 'hinge' are not known.",
     )
     assert "cross_entropy" not in figures
+
+
+def test_of_k_interests_the_best_counts(events, model):
+    """Each user has two vectors more, of the same numbers in other places, and one of zeros, which is no interest."""
+
+    def interests(x, batch_size=4096):
+        users = model.user_vectors(x, batch_size)
+        return np.stack([np.zeros_like(users), users, np.roll(users, 1, axis=1), np.roll(users, 2, axis=1)], axis=1)
+
+    looking = watch_of(events, patience=10_000)
+    more = {"loss_layer": model.loss_layer, "candidates": model.candidates, "user_vectors": interests}
+    (text,) = go_through(of_own(model, **more), looking, lambda _: learn(model))
+    assert "the vectors of 25.0% of the users and 0.0% of the items have length zero" in text
+    users, items = interests(events.users), model.item_vectors()
+    metrics = evaluate_vectors(users, items, events.targets, seen=events.seen, ns=(1, 10))
+    last = {name: values[-1] for name, values in looking.history.items()}
+    assert last["HR@10"] == pytest.approx(metrics["HR@10"])
+    expected = full_cross_entropy(users[:, 1:], items, events.targets, 0.1)
+    assert last["cross_entropy"] == pytest.approx(expected, rel=1e-4)
+    assert last["user_rank"] == pytest.approx(likeness(users, items)["user_rank"], rel=1e-4)
+    # With NaN in one vector, a user is counted once.
+    more["user_vectors"] = lambda x, batch_size: np.where(np.eye(4)[0][:, None], np.nan, interests(x))
+    (text,) = go_through(of_own(model, **more), watch_of(events, patience=10_000), lambda _: learn(model))
+    assert "the vectors of 600 of the 600 users looked at and of 0 of the 300 items hold NaN" in text
 
 
 @pytest.mark.slow

@@ -13,9 +13,17 @@ import numpy as np
 from deepmatch_ext._arrays import Seen, check_ids, check_seen, check_vectors, seen_pairs, seen_rows
 from deepmatch_ext._checks import problem
 from deepmatch_ext._files import write_text
+from deepmatch_ext._interests import best_pair_scores
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
-from deepmatch_ext.evaluation.metrics import check_groups, check_seen_targets, in_seen, ranking_metrics, ranks_of
+from deepmatch_ext.evaluation.metrics import (
+    check_groups,
+    check_seen_targets,
+    in_seen,
+    inner_products,
+    ranking_metrics,
+    ranks_of,
+)
 from deepmatch_ext.evaluation.report.arguments import check_history, check_item_groups, check_path, check_ranks
 from deepmatch_ext.evaluation.report.page import Table, page, require_jinja2
 from deepmatch_ext.evaluation.report.pictures import (
@@ -27,7 +35,7 @@ from deepmatch_ext.evaluation.report.pictures import (
     training_pictures,
 )
 
-_MAX_USERS, _NEGATIVES = 20_000, 10  # whose scores are pictures, and random items for each of them
+_MAX_USERS, _NEGATIVES = 20_000, 10  # whose scores are drawn, and random items for each of them
 _LONGEST_LIST = 1000  # where the curve of recall ends
 
 
@@ -65,14 +73,15 @@ def write_report(
 
     Args:
         path: The file to write, ``.html``. It appears whole or not at all; an older one is replaced.
-        user_vectors: (B, D) one vector for each held-out event.
+        user_vectors: (B, D) one vector for each held-out event; or (B, K, D) for K interests, as `inner_products`
+            takes them.
         item_vectors: (V, D) one vector for each item id; row 0 is padding.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
             `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
         seen_targets: What a target counts as that is in its own row's `seen`, for every recommender in the report:
             "miss", a miss at every N, as it is served; or "leave_out", the row counts nowhere in the report.
-        ns: Metrics at each of these lengths; the first is also the length of the lists whose popularity is pictures.
+        ns: Metrics at each of these lengths; the first is also the length of the lists whose popularity is drawn.
         groups: (B,) which rows belong to one user, where users have several held-out events.
         history: name -> its figure after each epoch: ``model.fit(...).history``.
         ranks: name of another recommender -> its ranks of the same targets, (B,), as `target_ranks` gives them with
@@ -136,7 +145,7 @@ def write_report(
         groups = None if groups is None else groups[kept]
         others = {who: of_targets[kept] for who, of_targets in others.items()}
         held = held[kept]
-    model_ranks = ranks_of(lambda start, stop: users[start:stop] @ items.T, targets, seen, held)
+    model_ranks = ranks_of(inner_products(users, items), targets, seen, held)
     all_ranks = {name: model_ranks, **others}
     figures = {who: ranking_metrics(of_targets, ns, groups=groups) for who, of_targets in all_ranks.items()}
     lists, _ = top_n(users, items, min(ns[0], vocabulary_size - 1), exclude=seen)
@@ -201,14 +210,14 @@ def _scores(
     """
     rankable = np.flatnonzero(~held)
     rows = rankable[np.sort(sample_rows(len(rankable), _MAX_USERS))]
-    pictures = np.random.default_rng(0).integers(1, len(items), size=(len(rows), _NEGATIVES))
-    keep = pictures != targets[rows, None]
+    drawn = np.random.default_rng(0).integers(1, len(items), size=(len(rows), _NEGATIVES))
+    keep = drawn != targets[rows, None]
     if seen is not None:
         pair_rows, pair_items = seen_pairs(seen, 0, len(users))
         had = np.unique(pair_rows * len(items) + pair_items)
-        keep &= ~np.isin(rows[:, None] * len(items) + pictures, had)
-    positives = np.einsum("bd,bd->b", users[rows], items[targets[rows]])
-    scores = np.stack([np.einsum("bd,bd->b", users[rows], items[column]) for column in pictures.T], axis=1)
+        keep &= ~np.isin(rows[:, None] * len(items) + drawn, had)
+    positives = best_pair_scores(users[rows], items[targets[rows]])
+    scores = np.stack([best_pair_scores(users[rows], items[column]) for column in drawn.T], axis=1)
     better = np.where(scores < positives[:, None], 1.0, np.where(scores == positives[:, None], 0.5, 0.0))
     return positives, scores[keep], float(better[keep].mean()) if keep.any() else float("nan")
 

@@ -116,7 +116,7 @@ def _of_input(look: Look) -> Iterator[Finding]:
 
 
 def not_finite(users: np.ndarray, items: np.ndarray, loss: Any) -> Iterator[Finding]:
-    bad = [int((~np.isfinite(vectors)).any(axis=1).sum()) for vectors in (users, items)]
+    bad = [int((~np.isfinite(of)).reshape(len(of), -1).any(axis=1).sum()) for of in (users, items)]
     if any(bad) or (loss is not None and not math.isfinite(loss)):
         text = (
             f"the training loss is {'unknown' if loss is None else f'{loss:.3g}'}, and the vectors of {bad[0]} of the "
@@ -128,7 +128,7 @@ def not_finite(users: np.ndarray, items: np.ndarray, loss: Any) -> Iterator[Find
 
 
 def _of_zeros(users: np.ndarray, items: np.ndarray) -> Iterator[Finding]:
-    of_users, of_items = ((~vectors.any(axis=1)).mean() for vectors in (users, items[1:]))
+    of_users, of_items = ((~vectors.any(axis=-1)).mean() for vectors in (users, items[1:]))
     if max(of_users, of_items) > _MAX_ZEROS:
         text = (
             f"the vectors of {of_users:.1%} of the users and {of_items:.1%} of the items have length zero. Such a user "

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_ids, seen_pairs, seen_rows
+from deepmatch_ext._arrays import Seen, check_ids, check_vectors, seen_pairs, seen_rows
 from deepmatch_ext._checks import problem
 from deepmatch_ext._keras import is_table, raw_variable
 from deepmatch_ext.evaluation.baselines import Popularity
 from deepmatch_ext.evaluation.collapse import coverage, full_cross_entropy, likeness, popular_share, sample_rows
-from deepmatch_ext.evaluation.metrics import in_seen, ranking_metrics, ranks_of
+from deepmatch_ext.evaluation.metrics import in_seen, inner_products, ranking_metrics, ranks_of
 from deepmatch_ext.retrieval.top_n import top_n
 
 _MAX_SCORES = 2**28  # pairs of user and item that a look scores, in blocks of
@@ -57,7 +57,8 @@ class Look:
         self.temperature: float | None = getattr(loss_layer, "temperature", None)
         self.sampler: Any = getattr(candidates, "sampler", None)
         users = model.user_vectors(self.user_input, self._batch_size)
-        lengths = np.linalg.norm(np.concatenate([users, items[sample_rows(len(items), 1000)]]), axis=1)
+        some = [users.reshape(-1, users.shape[-1]), items[sample_rows(len(items), 1000)]]
+        lengths = np.linalg.norm(np.concatenate(some), axis=1)
         self.is_unit_length = bool(lengths.any() and np.allclose(lengths[lengths > 0], 1, atol=0.01))
 
         self.tables = [Table(name, table, self._ids()) for name, table in _trained_tables(model)]
@@ -95,11 +96,12 @@ class Look:
         return names
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors as they are now: of the users looked at (B, D), and of all items (V, D)."""
+        """The vectors as they are now: of the users looked at, (B, D) or (B, K, D), and of all items, (V, D)."""
         return self.model.user_vectors(self.user_input, self._batch_size), self.model.item_vectors()
 
     def figures(self, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
         """name -> figure, of the vectors and tables as they are now."""
+        users, items = check_vectors(users, items)
         lists, _ = top_n(users, items, self.n, exclude=self.seen, block_size=self._block_size)
         figures = {**likeness(users, items), "coverage": coverage(lists, len(items))}
         if self.tables:
@@ -108,7 +110,7 @@ class Look:
         if self.popularity is not None:
             figures["popular_share"] = popular_share(lists, self.popularity.item_counts, self.seen)
         if self.targets is not None:
-            figures |= self._of_targets(lambda start, stop: users[start:stop] @ items.T)
+            figures |= self._of_targets(inner_products(users, items))
             if self.has_cross_entropy:
                 assert self.temperature is not None
                 entropy = full_cross_entropy(users, items, self.targets, self.temperature, self._block_size)
