@@ -31,7 +31,8 @@ from deepmatch_ext.layers.softmax import default_sampler
 from deepmatch_ext.losses import LOSSES, Candidates
 from deepmatch_ext.models._arguments import ALIASES, DEFAULTS, LABELLED, OPTIONAL, full_documentation, full_signature
 from deepmatch_ext.models._items import ItemFeatures
-from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers, register_builder
+from deepmatch_ext.models._record import register_builder
+from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers
 from deepmatch_ext.models._tables import NamedLayers, Tables, derived_seed, row_ids, with_history_dropout
 from deepmatch_ext.models._towers import DenseLayers, DenseSettings, Feature, Features, History
 from deepmatch_ext.samplers import SAVED, InBatchSampler, Sampler, make_sampler

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
-import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +23,6 @@ from deepmatch_ext._keras import (
     compilation_here,
     compilation_kept,
     compile_as_saved,
-    deserialize,
     eager_is_on,
     global_policy_name,
     input_name,
@@ -37,8 +34,7 @@ from deepmatch_ext._keras import (
     set_first_epoch,
     set_global_policy,
 )
-from deepmatch_ext._plain import plain_object
-from deepmatch_ext.features import Column, SparseColumn, column_config
+from deepmatch_ext.features import Column, SparseColumn
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, PairProbability, own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._arguments import OPTIONAL
@@ -61,21 +57,10 @@ from deepmatch_ext.models._persistence import (
     describe_weights,
     whole_model_file,
 )
+from deepmatch_ext.models._record import BUILDERS, from_plain, to_plain
 from deepmatch_ext.models._resuming import TrainingPlace
 from deepmatch_ext.models._tables import layer_name
-from deepmatch_ext.samplers import InBatchSampler, Sampler
-
-BUILDERS: dict[str, Callable[..., Any]] = {}
-
-
-def register_builder(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets models be rebuilt by the builder's name when they are loaded."""
-    name, other = function.__name__, BUILDERS.get(function.__name__)
-    if other is not None and (other.__module__, other.__qualname__) != (function.__module__, function.__qualname__):
-        rule, got = "have a name of its own", f"that of {other.__module__}.{other.__qualname__}"
-        raise problem(f"The builder {name}", rule, got)
-    BUILDERS[name] = function
-    return function
+from deepmatch_ext.samplers import InBatchSampler
 
 
 @dataclass(frozen=True)
@@ -489,7 +474,7 @@ class RetrievalModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         frozen = [layer.name for layer in self.layers if not layer.trainable]
-        plain = {key: _to_plain(f"`{key}`", value) for key, value in self._builder_config.value.items()}
+        plain = {key: to_plain(f"`{key}`", value) for key, value in self._builder_config.value.items()}
         return {"format": FORMAT, "name": self.name, "frozen": frozen, **plain}
 
     @classmethod
@@ -498,7 +483,7 @@ class RetrievalModel(keras.Model):
         policy = global_policy_name()
         set_global_policy(config["dtype_policy"])
         try:
-            arguments = {key: _from_plain(value) for key, value in config["arguments"].items()}
+            arguments = {key: from_plain(value) for key, value in config["arguments"].items()}
             model = BUILDERS[config["builder"]](**arguments)
         finally:
             set_global_policy(policy)
@@ -532,41 +517,3 @@ class _Untracked:
     """Keeps Keras from wrapping what is inside, or saving it a second time."""
 
     value: Any
-
-
-def _to_plain(what: str, value: Any) -> Any:
-    """Builder arguments as JSON can hold them; refuses what no name stands for."""
-    if isinstance(value, Mapping):
-        return {key: _to_plain(f"`{key}`", item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_plain(what, item) for item in value]
-    if isinstance(value, Column):
-        return column_config(value)
-    if isinstance(value, Sampler):
-        return _plain_settings(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, type):  # a layer's class stands for its defaults
-        value = value()
-    if isinstance(value, keras.layers.Layer):
-        return {"keras_layer": plain_object(what, value, "layers")}
-    return {"keras_object": plain_object(what, value)} if callable(value) else value
-
-
-def _plain_settings(sampler: Sampler) -> Any:
-    settings = sampler.get_config()
-    try:
-        json.dumps(settings, default=operator.methodcaller("item"))  # NumPy's numbers
-    except (AttributeError, TypeError, ValueError):
-        what = f"`get_config` of the sampler {type(sampler).__name__}"
-        remedy = "Counts and the like are its `state`, which is saved with the weights."
-        raise problem(what, "give numbers, text and lists of them", repr(settings), remedy) from None
-    return settings
-
-
-def _from_plain(value: Any) -> Any:
-    if isinstance(value, Mapping) and "keras_layer" in value:
-        return deserialize(value["keras_layer"], "layers")
-    if isinstance(value, Mapping) and "keras_object" in value:
-        return deserialize(value["keras_object"])
-    return value

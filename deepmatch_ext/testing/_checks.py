@@ -22,7 +22,8 @@ from deepmatch_ext.features import (
     input_names,
 )
 from deepmatch_ext.losses import LOSSES
-from deepmatch_ext.models._retrieval_model import BUILDERS, RetrievalModel, _to_plain
+from deepmatch_ext.models._record import BUILDERS, to_plain
+from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.retrieval.exact_index import ExactIndex
 from deepmatch_ext.testing._arguments import call_with, every_sampler, is_named, odd_values, other_value
@@ -135,7 +136,7 @@ def _check_record(trial: Trial, model: RetrievalModel, user: Sequence[Column], g
         value = given.get(name, parameter.default)
         if value is None or value is parameter.empty:
             continue  # the record may say what None stood for
-        plain = as_json(_to_plain(name, value))
+        plain = as_json(to_plain(name, value))
         what = f"`{name}` must be recorded as it was given, {shown(plain)}"
         expect(as_json(recorded[name]) == plain, what, shown(recorded[name]))
     for name, columns in zip(trial.column_parameters, (user, trial.item_columns), strict=True):

@@ -12,7 +12,7 @@ from deepmatch_ext._keras import keras
 from deepmatch_ext.layers.pooling import POOLINGS
 from deepmatch_ext.models import Assembly, Shared, builder
 from deepmatch_ext.models._arguments import DEFAULTS, OPTIONAL
-from deepmatch_ext.models._retrieval_model import BUILDERS
+from deepmatch_ext.models._record import BUILDERS
 from deepmatch_ext.samplers import InBatchSampler
 from tests.helpers import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, user_part
 

@@ -14,7 +14,8 @@ from deepmatch_ext import FM, YoutubeDNN, losses, samplers, testing
 from deepmatch_ext._keras import keras, raw_variable
 from deepmatch_ext.features import build_inputs, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, EmbeddingTable, L2Normalization
-from deepmatch_ext.models._retrieval_model import BUILDERS, RetrievalModel, Towers, register_builder
+from deepmatch_ext.models._record import BUILDERS, register_builder
+from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers
 from deepmatch_ext.models._tables import NamedLayers, Tables, row_ids
 from deepmatch_ext.models._towers import DenseLayers, DenseSettings, Features
 from deepmatch_ext.retrieval import ExactIndex
