@@ -156,7 +156,8 @@ class _Recommender:
         self._vectors = tf.Variable(vectors, trainable=False)
         self._scales = None if scales is None else tf.Variable(scales, trainable=False)
         self._tables = {name: _table(known) for name, known in id_maps.items()}
-        self._vocabularies = [layer._vocabulary for layer in model.layers if _has_vocabulary(layer)]
+        # Tables of keys are resources that the export has to hold.
+        self._vocabularies = [layer.vocabulary for layer in model.layers if isinstance(layer, HashIds)]
         self.id_dtype: tf.DType = tf.int64
         self.no_item: int | str = 0
         self._places, self._ids = None, None
@@ -212,10 +213,6 @@ class _Recommender:
                 values = tf.cast(self._tables[tensor.name].lookup(values), tensor.dtype)
             encoded.append(values)
         return tf.cast(self._encoder(encoded, training=False), tf.float32)
-
-
-def _has_vocabulary(layer: Any) -> bool:
-    return isinstance(layer, HashIds) and layer.vocabulary_path is not None
 
 
 def _spec(tensor: Any, id_maps: Mapping[str, IdMap], arguments: Mapping[str, str]) -> tf.TensorSpec:

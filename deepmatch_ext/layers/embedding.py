@@ -151,6 +151,9 @@ class HashIds(keras.layers.Layer):
         mask_zero: Keep bucket 0 for padding, the value 0 or the strings "0" and ""; all else falls in 1..V-1.
         vocabulary_path: A text file of ``id,key`` lines. Keys are looked up there, and unknown ones become 0.
 
+    Attributes:
+        vocabulary: The file's keys as a lookup table, or None.
+
     Input: numbers or strings of any shape. Output: int64 ids of that shape.
 
     Example:
@@ -168,16 +171,17 @@ class HashIds(keras.layers.Layer):
         self.mask_zero = as_flag("`mask_zero`", mask_zero)
         self.vocabulary_path = vocabulary_path
         self.supports_jit = False  # strings have no XLA kernels
+        self.vocabulary: Any = None
         if vocabulary_path is not None:
             if not isinstance(vocabulary_path, str | os.PathLike) or not os.path.isfile(vocabulary_path):
                 raise problem("`vocabulary_path`", "be a file of `id,key` lines", shown(vocabulary_path))
             lines = tf.lookup.TextFileInitializer(vocabulary_path, tf.string, 1, tf.int64, 0, delimiter=",")
-            self._vocabulary = tf.lookup.StaticHashTable(lines, default_value=0)
+            self.vocabulary = tf.lookup.StaticHashTable(lines, default_value=0)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         keys = inputs if inputs.dtype == tf.string else tf.strings.as_string(inputs)
         if self.vocabulary_path is not None:
-            return self._vocabulary.lookup(keys)
+            return self.vocabulary.lookup(keys)
         if not self.mask_zero:
             return tf.strings.to_hash_bucket_fast(keys, self.num_buckets)
         buckets = tf.strings.to_hash_bucket_fast(keys, self.num_buckets - 1) + 1

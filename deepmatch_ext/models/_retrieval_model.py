@@ -35,7 +35,7 @@ from deepmatch_ext._keras import (
     set_global_policy,
 )
 from deepmatch_ext.features import Column, SparseColumn
-from deepmatch_ext.layers import CandidateLoss, CandidateSampler, PairProbability, own_objects
+from deepmatch_ext.layers import CandidateLoss, CandidateSampler, HashIds, PairProbability, own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._arguments import OPTIONAL
 from deepmatch_ext.models._examples import (
@@ -59,7 +59,6 @@ from deepmatch_ext.models._persistence import (
 )
 from deepmatch_ext.models._record import BUILDERS, from_plain, to_plain
 from deepmatch_ext.models._resuming import TrainingPlace
-from deepmatch_ext.models._tables import layer_name
 from deepmatch_ext.samplers import InBatchSampler
 
 
@@ -506,7 +505,12 @@ class RetrievalModel(keras.Model):
         """Which items their column's file of keys doesn't know: they would be trained as padding."""
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
-        return tf.equal(self.get_layer(layer_name("hash", column.embedding_name))(items), 0)
+        of_file = [
+            layer
+            for layer in self.layers
+            if isinstance(layer, HashIds) and layer.vocabulary_path == column.vocabulary_path
+        ]
+        return tf.equal(of_file[0](items), 0)
 
 
 own_objects["RetrievalModel"] = RetrievalModel
