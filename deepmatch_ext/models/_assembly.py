@@ -39,10 +39,6 @@ from deepmatch_ext.samplers import SAVED, InBatchSampler, Sampler, make_sampler
 
 P = ParamSpec("P")
 
-_LAYER_NAMES = {
-    *("user_features", "user_emb", "item_features", "unit_length", "candidates", "catalogue", "known_items", "loss")
-}
-
 
 def builder(function: Callable[Concatenate[Assembly, P], RetrievalModel]) -> Callable[P, RetrievalModel]:
     """Makes a model builder of a function from an `Assembly` and arguments to a model.
@@ -112,7 +108,7 @@ class Assembly:
 
     def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
         require_eager_on_keras_3(name)
-        self._name, self._arguments = name, dict(arguments)
+        self._name, self._arguments, self._layers = name, dict(arguments), NamedLayers()
         given = {**OPTIONAL, **DEFAULTS, **{ALIASES.get(key, key): value for key, value in arguments.items()}}
         self._read_columns(given)
         self._read_units(given)
@@ -134,9 +130,6 @@ class Assembly:
             raise problem("`user_feature_columns`", "have at least one column", "none", "A history of items, say.")
         names = [*input_names(self.user_columns), *input_names(self.item_columns)]
         no_duplicates("The names of user and item inputs", names)
-        if reserved := sorted(_LAYER_NAMES.intersection(names)):
-            rule = f"be none of {sorted(_LAYER_NAMES)}, the model's layers"
-            raise problem("The names of inputs", rule, repr(reserved[0]))
 
     def _read_units(self, given: Mapping[str, Any]) -> None:
         units = given["item_dnn_hidden_units"]
@@ -153,14 +146,15 @@ class Assembly:
         loss, size = one_of(f"`{argument}`", given["loss"], (*LOSSES, LABELLED)), self.item.vocabulary_size
         if loss != LABELLED:
             self._sampler: Sampler | None = _sampler_for(given["sampler_config"], given["num_sampled"], size)
-            of_loss = (given["temperature"], loss, given["gbce_t"], given["num_hard"], size)
-            self._output: Any = CandidateLoss(*of_loss, name="loss")
+            of_loss = {name: given[name] for name in ("temperature", "gbce_t", "num_hard")}
+            self._output: Any = self._layers(CandidateLoss, "loss", **of_loss, loss=loss, vocabulary_size=size)
             return
         for name in ("sampler_config", "num_sampled", "num_hard"):
             if given[name] is not None:
                 rule, remedy = f"be left out with the loss {LABELLED!r}", "The labels say what is negative."
                 raise problem(f"`{name}`", rule, shown(given[name]), remedy)
-        self._sampler, self._output = None, PairProbability(given["temperature"], name="probability")
+        self._sampler = None
+        self._output = self._layers(PairProbability, "probability", temperature=given["temperature"])
 
     def _make_inputs(self, given: Mapping[str, Any]) -> None:
         """The model's inputs, the tables, and the inputs' ids as rows of these."""
@@ -178,16 +172,16 @@ class Assembly:
         # scale, rare items hardly move from their random start. With hidden layers small tables do worse. See "What the
         # defaults rest on" in benchmarks/README.md.
         stddev = 0.05 if len(self.user_units) > 1 else 0.01
-        tables = Tables(columns, l2_reg, self._seed, check_ids, stddev)
+        tables = Tables(columns, l2_reg, self._seed, check_ids, stddev, self._layers)
         tables.keep_padding(self.item.embedding_name)
-        self._layers = NamedLayers()
         self._features = Features(tables, self._seed, self._layers)
         self._user_rows = row_ids(self.user_columns, self._inputs, tables)
         if history_dropout:
-            self._user_rows = with_history_dropout(self.user_columns, self._user_rows, history_dropout, self._seed)
+            of_history = (self.user_columns, self._user_rows, history_dropout, self._seed, self._layers)
+            self._user_rows = with_history_dropout(*of_history)
         self._item_rows = row_ids(self.item_columns, self._inputs, tables)
         self._item_features = ItemFeatures(
-            self.item, described_by, given["item_features"], id_dropout, self.seed("known"), tables
+            self.item, described_by, given["item_features"], id_dropout, self.seed("known"), tables, self._layers
         )
         if not self._item_features.catalogue and not isinstance(self._sampler, InBatchSampler | None):
             rule = "be given where several columns describe the item, and other items than the batch's are negatives"
@@ -276,7 +270,7 @@ class Assembly:
             ValueError: The user's and the items' vectors have different sizes.
         """
         item = item or (lambda parts: self.dense("item", parts, self.item_units))
-        unit_length = L2Normalization(name="unit_length")
+        unit_length = self._layers(L2Normalization, "unit_length")
 
         def encode(ids: Any, **options: Any) -> Any:
             inputs = self._item_features(ids, **options)
@@ -286,23 +280,26 @@ class Assembly:
             return unit_length(vectors)
 
         self._check_size(user)
-        user_emb = L2Normalization(name="user_emb")(user)
+        user_emb = self._layers(L2Normalization, "user_emb")(user)
         item_id = self._item_rows[self.item.name]
         item_emb = encode(item_id, given=self._item_rows)
 
         sampler = candidates = None
         if self._sampler is not None:
             seed, size = self.seed("sampler"), self.item.vocabulary_size
-            sampler = CandidateSampler(self._sampler, size, seed, name="candidates")
+            of_sampler = {"sampler_config": self._sampler, "vocabulary_size": size, "seed": seed}
+            sampler = self._layers(CandidateSampler, "candidates", **of_sampler)
             candidates = Candidates(*sampler(item_id))
         given = {} if self._item_features.catalogue else {"given": self._item_rows}
         read_emb = encode(candidates.ids if candidates else item_id, positives=item_id, **given)
         trained = user_emb
         if len(user_emb.shape) == 3:
-            positives = FirstRows(name="positives", dtype="float32")([user_emb, read_emb])
-            trained = (select or NearestInterest(name="nearest_interest"))([user_emb, positives])
+            positives = self._layers(FirstRows, "positives", dtype="float32")([user_emb, read_emb])
+            trained = (select or self._layers(NearestInterest, "nearest_interest"))([user_emb, positives])
         outputs = self._output([trained, read_emb, *(candidates or ())])
 
+        if taken := sorted(self._layers.names().intersection(self._inputs)):
+            raise problem("The names of inputs", "be none of those of the model's layers", repr(taken[0]))
         user_input = [self._inputs[name] for name in input_names(self.user_columns)]
         item_input = [self._inputs[name] for name in input_names(self.item_columns)]
         catalogue_emb = encode(item_id) if self._item_features.catalogue else None

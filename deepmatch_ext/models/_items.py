@@ -12,7 +12,7 @@ from deepmatch_ext._checks import problem
 from deepmatch_ext.features import Column, SparseColumn
 from deepmatch_ext.layers import ItemCatalogue, KnownItems
 from deepmatch_ext.models._catalogue import catalogue_shapes, read_catalogue
-from deepmatch_ext.models._tables import Tables, row_ids
+from deepmatch_ext.models._tables import NamedLayers, Tables, row_ids
 from deepmatch_ext.samplers import SAVED
 
 
@@ -26,7 +26,7 @@ class ItemFeatures:
             example brings its item's own.
         id_dropout: Fraction of ids that are dropped during training.
         seed: Of the dropout.
-        tables: The model's.
+        tables, layers: The model's.
 
     Attributes:
         catalogue: Whether any item can be encoded from its id alone.
@@ -40,6 +40,7 @@ class ItemFeatures:
         id_dropout: float,
         seed: int,
         tables: Tables,
+        layers: NamedLayers,
     ) -> None:
         if not described_by and item_features is not None:
             raise problem("`item_features`", "be left out where the item id is the only item column", "one")
@@ -53,14 +54,15 @@ class ItemFeatures:
         self._item, self._described_by = item, described_by
         self.catalogue = not described_by or item_features is not None
         if described_by:
-            self._known = KnownItems(item.vocabulary_size, id_dropout, seed, name="known_items")
+            size = item.vocabulary_size
+            self._known = layers(KnownItems, "known_items", vocabulary_size=size, rate=id_dropout, seed=seed)
         if described_by and self.catalogue:
             shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
             values = None
             if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
                 values = self._values(shapes, item_features, tables)
             self._names = [*shapes]
-            self._lookup = ItemCatalogue(shapes, item.vocabulary_size, values, name="catalogue")
+            self._lookup = layers(ItemCatalogue, "catalogue", features=shapes, vocabulary_size=size, values=values)
 
     def _values(self, names: Mapping[str, Any], item_features: Any, tables: Tables) -> dict[str, np.ndarray]:
         arrays = read_catalogue(self._item.name, self._described_by, item_features, self._item.vocabulary_size)

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from deepmatch_ext._checks import problem
 from deepmatch_ext._names import plain_name
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, input_names, table_columns
 from deepmatch_ext.layers import EmbeddingTable, HashIds, HistoryDropout, HistoryItems
@@ -25,38 +26,57 @@ class NamedLayers:
     """A model's layers by name: what is asked for a second time is the same layer."""
 
     def __init__(self) -> None:
-        self._layers: dict[str, Any] = {}
+        self._layers: dict[str, tuple[Any, Any]] = {}
 
     def __call__(self, make: Any, *name: Any, **arguments: Any) -> Any:
-        """The layer of this name, made by ``make(**arguments, name=...)`` if there is none yet."""
+        """The layer of this name, made by ``make(**arguments, name=...)`` if there is none yet.
+
+        Raises:
+            ValueError: There is a layer of this name that something else has made.
+        """
         full_name = layer_name(*name)
         if full_name not in self._layers:
-            self._layers[full_name] = make(**arguments, name=full_name)
-        return self._layers[full_name]
+            self._layers[full_name] = make, make(**arguments, name=full_name)
+        made_by, layer = self._layers[full_name]
+        if made_by is not make:
+            raise problem(f"The layer {full_name!r}", "have a name of its own", f"that of {layer}")
+        return layer
+
+    def names(self) -> set[str]:
+        """The names of all layers so far."""
+        return set(self._layers)
 
 
 class Tables:
     """The embedding tables of a model, one for each ``embedding_name``, and the way from a column's input to rows."""
 
-    def __init__(self, columns: Iterable[Column], l2_reg: float, seed: int, check_ids: bool, stddev: float) -> None:
-        columns = list(columns)
+    def __init__(
+        self,
+        columns: Iterable[Column],
+        l2_reg: float,
+        seed: int,
+        check_ids: bool,
+        stddev: float,
+        layers: NamedLayers,
+    ) -> None:
+        columns, self._layers = list(columns), layers
         self._has_padding = {
             column.sparsefeat.embedding_name for column in columns if isinstance(column, SequenceColumn)
         }
         self._tables: dict[str, Any] = {}
-        self._hashes: dict[str, Any] = {}
         for name, sharing in table_columns(columns).items():
             given = [column.embeddings_initializer for column in sharing if column.embeddings_initializer is not None]
-            self._tables[name] = EmbeddingTable(
-                sharing[0].vocabulary_size,
-                sharing[0].embedding_dim,
+            self._tables[name] = layers(
+                EmbeddingTable,
+                *("table", name),
+                vocabulary_size=sharing[0].vocabulary_size,
+                embedding_dim=sharing[0].embedding_dim,
                 embeddings_initializer=given[0] if given else None,
                 l2_reg=l2_reg,
                 seed=derived_seed(seed, "table", name),
                 trainable=sharing[0].trainable,
                 check_ids=check_ids,
                 stddev=stddev,
-                name=layer_name("table", name),
             )
 
     def keep_padding(self, embedding_name: str) -> None:
@@ -68,19 +88,21 @@ class Tables:
         if not column.use_hash:
             return values
         name = column.embedding_name
-        if name not in self._hashes:
-            mask_zero = name in self._has_padding
-            self._hashes[name] = HashIds(
-                column.vocabulary_size, mask_zero, column.vocabulary_path, name=layer_name("hash", name)
-            )
-        return self._hashes[name](values)
+        hashed = self._layers(
+            HashIds,
+            *("hash", name),
+            num_buckets=column.vocabulary_size,
+            mask_zero=name in self._has_padding,
+            vocabulary_path=column.vocabulary_path,
+        )
+        return hashed(values)
 
     def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> Any:
         """A history's input as row numbers of its table, (B, T), up to its length if it has one."""
         ids = self.ids(column.sparsefeat, inputs[column.name])
         if column.length_name is None:
             return ids
-        return HistoryItems(name=layer_name("items", column.name))([ids, inputs[column.length_name]])
+        return self._layers(HistoryItems, "items", column.name)([ids, inputs[column.length_name]])
 
     def rows(self, column: SparseColumn, ids: Any) -> Any:
         """The rows of ``ids``: their shape + (D,)."""
@@ -99,7 +121,7 @@ def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables
 
 
 def with_history_dropout(
-    columns: Iterable[Column], inputs: Mapping[str, Any], rate: float, seed: int
+    columns: Iterable[Column], inputs: Mapping[str, Any], rate: float, seed: int, layers: NamedLayers
 ) -> dict[str, Any]:
     """``inputs`` after whole items have been left out; what shares a length loses the same positions."""
     groups: dict[Any, list[str]] = {}
@@ -110,6 +132,6 @@ def with_history_dropout(
     left = dict(inputs)
     for length, names in groups.items():
         of = length if isinstance(length, str) else names[0]
-        dropout = HistoryDropout(rate, derived_seed(seed, "history", of), name=layer_name("history_dropout", of))
+        dropout = layers(HistoryDropout, "history_dropout", of, rate=rate, seed=derived_seed(seed, "history", of))
         left.update(zip(names, dropout([left[name] for name in names]), strict=True))
     return left

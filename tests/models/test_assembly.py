@@ -219,3 +219,14 @@ def test_items_whose_features_come_with_the_examples():
         DSSM([history_column()], items)
     with pytest.raises(ValueError, match=r"'genre'"):
         model.fit({name: values for name, values in x.items() if name != "genre"}, verbose=0)
+
+
+def test_no_two_layers_and_no_input_have_one_name():
+    make = Assembly("YoutubeDNN", {"user_feature_columns": [history_column()], "item_feature_columns": [item_column()]})
+    make.layer(keras.layers.ReLU, "mine")
+    with pytest.raises(ValueError, match=r"The layer 'mine' must have a name of its own; got that of"):
+        make.layer(keras.layers.Softmax, "mine")
+    for name in ("table_item", "pooled_hist_item_0", "user_dense_1", "unit_length", "loss"):
+        columns = [history_column(), SparseFeat(name, 5, 4)]
+        with pytest.raises(ValueError, match=rf"The names of inputs must be none of .*; got '{name}'"):
+            YoutubeDNN(columns, [item_column()])
