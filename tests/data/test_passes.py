@@ -283,6 +283,29 @@ def test_refusals_of_window_dataset():
         window_dataset(x, [1], T, 4, first_epoch=None)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_len": 0},
+        {"max_len": "3"},
+        {"order": "newest"},
+        {"side": ["rating"]},
+        {"side": 3},
+        {"side": ["row", "row"]},
+        {"rows": [-1]},
+        {"rows": [0.5]},
+        {"interactions": [1, 2]},
+    ],
+)
+def test_windows_and_a_dataset_of_them_refuse_alike(wrong):
+    arguments = {"interactions": numbered(), "rows": [1], "max_len": 3, **wrong}
+    with pytest.raises(ValueError, match=" must ") as one:
+        windows(**arguments)
+    with pytest.raises(ValueError, match=" must ") as other:
+        window_dataset(**arguments, batch_size=4)
+    assert str(one.value) == str(other.value)
+
+
 def file_columns():
     """What files hold: a window of each row, with columns of other types."""
     columns = windows(cyclic(), np.arange(ROWS), T)
