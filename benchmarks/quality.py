@@ -214,10 +214,10 @@ def write_arrays(folder, path):
 
 def rank_vectors(path, parts, arrays_path):
     """Puts ranks in the place of the vectors in ``path``."""
-    from deepmatch_ext.evaluation import target_ranks
+    from deepmatch_ext.evaluation import inner_products, target_ranks
 
     def ranks(users, items, targets, seen):
-        return target_ranks(lambda start, stop: users[start:stop] @ items.T, targets, seen=seen)
+        return target_ranks(inner_products(users, items), targets, seen=seen)
 
     with np.load(path) as vectors, np.load(arrays_path) as arrays:
         found = {

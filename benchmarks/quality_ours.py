@@ -46,10 +46,8 @@ class HeldOut:
         self.columns, self.seen = data.windows(events, rows, max_len), data.seen_before(events, rows)
 
     def ranks(self, model):
-        users, items = model.user_vectors(self.columns), model.item_vectors()
-        return evaluation.target_ranks(
-            lambda start, stop: users[start:stop] @ items.T, self.columns["item_id"], seen=self.seen
-        )
+        score = evaluation.inner_products(model.user_vectors(self.columns), model.item_vectors())
+        return evaluation.target_ranks(score, self.columns["item_id"], seen=self.seen)
 
 
 class Watch(tf.keras.callbacks.Callback):

@@ -168,7 +168,7 @@ SAMPLERS = {
     "mixed: in-batch and uniform": {
         "sampler": {"sampler": "mixed", "samplers": [{"sampler": "inbatch", "item_count": "train"}, uniform(512)]}
     },
-    "hard: 64 of frequency's 512": {"sampler": {"sampler": "hard", "of": frequency(512), "num_hard": 64}},
+    "hard: 64 of frequency's 512": {"sampler": frequency(512), "num_hard": 64},
     "full": {"sampler": {"sampler": "full"}},
     "frequency, bpr": {"sampler": frequency(512), "loss": "bpr"},
     "frequency, gbce": {"sampler": frequency(512), "loss": "gbce"},

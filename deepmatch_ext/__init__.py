@@ -1,25 +1,35 @@
-"""The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns."""
+"""The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns.
 
-from typing import Any
+``import deepmatch_ext`` loads all of it, with TensorFlow, and Keras then loads saved models. ``from deepmatch_ext.data
+import ...`` loads TensorFlow only for the names that need it, and so do ``evaluation`` and ``retrieval``.
+"""
 
-from deepmatch_ext import _keras as _keras  # first, since it says what is missing where the rest would stumble
-from deepmatch_ext import (
-    data,
-    evaluation,
-    inputs,
-    layers,
-    losses,
-    models,
-    optimizers,
-    retrieval,
-    samplers,
-    serving,
-    utils,
-)
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from deepmatch_ext._lazy import imported_for
 from deepmatch_ext._version import __version__
-from deepmatch_ext.models import YoutubeDNN
+
+if TYPE_CHECKING:
+    from deepmatch_ext import (
+        data,
+        evaluation,
+        inputs,
+        layers,
+        losses,
+        models,
+        optimizers,
+        retrieval,
+        samplers,
+        serving,
+        utils,
+    )
+    from deepmatch_ext.models import DSSM, FM, YoutubeDNN
 
 __all__ = [
+    "DSSM",
+    "FM",
     "YoutubeDNN",
     "__version__",
     "custom_objects",
@@ -36,8 +46,31 @@ __all__ = [
     "utils",
 ]
 
+_BUILDERS = ("DSSM", "FM", "YoutubeDNN")
+_PLAIN = ("data", "evaluation", "retrieval")
 
-def __getattr__(name: str) -> Any:
-    if name == "custom_objects":  # made when it is asked for
-        return layers.custom_objects
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def load() -> None:
+    """Imports all parts, as ``import deepmatch_ext`` does."""
+    import_module("deepmatch_ext._keras")  # first, since it says what is missing where the rest would stumble
+    for name in set(__all__).difference(_BUILDERS, ["__version__", "custom_objects"]):
+        import_module(f"deepmatch_ext.{name}")
+    globals().update({name: getattr(sys.modules["deepmatch_ext.models"], name) for name in _BUILDERS})
+
+
+if not TYPE_CHECKING:  # else no name would be unknown
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        load()
+        # `custom_objects` is made when it is asked for.
+        return sys.modules["deepmatch_ext.layers"].custom_objects if name == "custom_objects" else globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if "tensorflow" in sys.modules or imported_for(__name__).split(".")[1:2] not in [[name] for name in _PLAIN]:
+    load()

@@ -38,8 +38,7 @@ def check_ids(
 
 def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = None) -> Seen:
     """``seen`` as two int64 arrays in CSR form for ``rows`` rows, with ids in 0..vocabulary_size-1 if that is known."""
-    if not isinstance(seen, tuple | list) or len(seen) != 2:
-        raise problem(what, "be a pair (indptr, item ids)", f"{type(seen).__name__}")
+    seen = check_pair(what, seen)
     indptr = check_ids(f"the indptr of {what}", seen[0], 0, length=rows + 1)
     items = check_ids(f"the item ids of {what}", seen[1], 0, None if vocabulary_size is None else vocabulary_size - 1)
     if indptr[0] != 0 or indptr[-1] != len(items) or (indptr[1:] < indptr[:-1]).any():
@@ -51,20 +50,55 @@ def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = No
     return indptr, items
 
 
+def check_pair(what: str, seen: Any) -> tuple[Any, Any]:
+    """``seen`` if it has the two parts of `Seen`."""
+    if not isinstance(seen, tuple | list) or len(seen) != 2:
+        raise problem(what, "be a pair (indptr, item ids)", f"{type(seen).__name__}")
+    return seen[0], seen[1]
+
+
 def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float32, (B, D) and (V, D), finite and such that every inner product is finite too."""
-    users, largest_user = check_floats("`user_vectors`", ["(B, D)"], user_vectors)
-    items, largest_item = check_floats("`item_vectors`", ["(V, D)"], item_vectors)
-    if users.shape[1] != items.shape[1]:
+    """Both as float32, finite and such that every inner product is finite too: users by `check_users`, items (V, D)."""
+    users, largest_user = check_users("`user_vectors`", user_vectors)
+    items, largest_item = check_item_vectors(item_vectors)
+    if users.shape[-1] != items.shape[1]:
         raise problem(
             "user_vectors and item_vectors", "have the same width D", f"shapes {users.shape} and {items.shape}"
         )
-    if len(items) < 2:
-        raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
-    if largest_user * largest_item * users.shape[1] > float(np.finfo(np.float32).max):
+    if largest_user * largest_item * items.shape[1] > float(np.finfo(np.float32).max):
         got = f"entries as large as {largest_user:g} and {largest_item:g}"
         raise problem("user_vectors and item_vectors", "have inner products within float32", got, "Scale them down.")
     return users, items
+
+
+def check_item_vectors(values: Any) -> tuple[np.ndarray, float]:
+    """The vectors of all item ids, (V, D), as `check_floats` gives them, V at least 2: row 0 is padding."""
+    items, largest = check_floats("`item_vectors`", ["(V, D)"], values)
+    if len(items) < 2:
+        raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
+    return items, largest
+
+
+def check_users(what: str, values: Any, rows: str = "B") -> tuple[np.ndarray, float]:
+    """Users' vectors, (B, D) or (B, K, D) for K interests, as `check_floats` gives them.
+
+    A vector of zeros beside others of the same user is no interest: its scores of 0 would beat all negative ones. The
+    user's first other vector takes its place, which changes no user's best scores.
+
+    Args:
+        what: The argument, as the caller knows it.
+        values: The vectors.
+        rows: What the caller's documentation calls the number of users.
+    """
+    users, largest = check_floats(what, [f"({rows}, D)", f"({rows}, K, D)"], values)
+    if users.ndim == 3 and not users.shape[1]:
+        raise problem(what, "have at least one vector for each user", f"shape {users.shape}")
+    if users.ndim == 3 and users.size:
+        is_interest = np.any(users != 0, axis=2)
+        if not is_interest.all():
+            first = users[np.arange(len(users)), is_interest.argmax(axis=1)]
+            users = np.where(is_interest[..., np.newaxis], users, first[:, np.newaxis])
+    return users, largest
 
 
 def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray, float]:

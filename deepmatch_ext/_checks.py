@@ -54,11 +54,12 @@ def missing_extra(what: str, package: str, extra: str) -> ImportError:
 
     Args:
         what: What needs it.
-        package: What pip calls it.
+        package: What pip calls it; several with a space between.
         extra: The extra of this package that brings it, in a version that fits.
     """
+    names, quoted = " and ".join(package.split()), " ".join(f'"{name}"' for name in package.split())
     clone = f'pip install -e ".[{extra}]"'
-    return ImportError(f'{what} needs {package}: pip install "{package}", or from a clone of deepmatch_ext {clone}')
+    return ImportError(f"{what} needs {names}: pip install {quoted}, or from a clone of deepmatch_ext {clone}")
 
 
 def listing(values: Any, most: int = 5) -> str:

@@ -2,19 +2,46 @@
 
 Every loss takes the same two tensors, which `candidate_logits` makes: the positives' logits (B, 1) and the candidates'
 (B, S), each less the log of how often it was to be expected, a candidate that is the positive masked. With that
-correction each of them is least where ``u.i / temperature`` is the log of the item's chance, up to a constant.
+correction each of them is least where ``u.i / temperature`` is the log of the item's probability, up to a constant.
+
+`LOSSES` has them by name. A loss of your own is a function and a line::
+
+    def hinge(positive, candidates):  # (B, 1) and (B, S) -> (B, 1)
+        return tf.reduce_mean(tf.nn.relu(1 + candidates - positive), axis=1, keepdims=True)
+
+    LOSSES["hinge"] = hinge
+    model = YoutubeDNN(user_columns, item_columns, loss="hinge")
+
+Beside the two, a loss is given what else it names among its arguments: `OTHER_ARGUMENTS` says what there is.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from deepmatch_ext._checks import one_of, problem
 from deepmatch_ext._keras import register
 
 # Far below any logit that a loss can tell apart, and finite in float32, so that gradients stay finite.
 _MASKED = -1e30
+
+
+class Candidates(NamedTuple):
+    """What a sampler hands to a loss: the positives of a batch, then the candidates that were drawn.
+
+    Attributes:
+        ids: (B + S,) int64; the first B are the positives.
+        log_counts: (B + S,) float32, the log of how often each was to be expected among the candidates.
+        in_batch: () bool, whether the positives are candidates, too.
+    """
+
+    ids: Any
+    log_counts: Any
+    in_batch: Any
 
 
 def candidate_logits(
@@ -83,14 +110,14 @@ def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
 
 
 def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibration: float) -> tf.Tensor:
-    """gBCE (Petrov & Macdonald, "gSASRec", RecSys 2023): binary cross-entropy that sampling doesn't make overconfident.
+    """gBCE (Petrov & Macdonald, "gSASRec", RecSys 2023): binary cross-entropy that sampling keeps calibrated.
 
     ``-(b log sigmoid(p) + sum of log(1 - sigmoid(c))) / (S + 1)``, where `gbce_power` gives ``b``.
 
     Args:
         positive: (B, 1) logits of the positives.
         candidates: (B, S) logits of the candidates, the positive not among them (masked).
-        sampling_rate: Scalar in (0, 1], the share of all items that the candidates are.
+        sampling_rate: Scalar in (0, 1], the fraction of all items that the candidates are.
         calibration: t in [0, 1]: 0 is plain binary cross-entropy, 1 undoes the effect of sampling.
 
     Returns:
@@ -112,6 +139,56 @@ def gbce_power(sampling_rate: Any, calibration: float) -> Any:
         The power of its paper, in (0, 1].
     """
     return 1.0 - calibration + calibration * sampling_rate  # the same, without a difference of large numbers
+
+
+def gbce_of_samples(
+    positive: tf.Tensor,
+    candidates: tf.Tensor,
+    drawn: tf.Tensor,
+    num_items: int,
+    calibration: float,
+    bias: tf.Tensor,
+) -> tf.Tensor:
+    """`gbce` of logits that are corrected for the expected counts, with a bias that is learnt.
+
+    Binary cross-entropy asks for logits far below 0 for nearly all items, and inner products of L2-normalised vectors
+    are around 0 and bounded. So the logits here are ``(u.i + b) / temperature + log(power / S)``: where all inner
+    products are 0, positives and candidates weigh the same, and the bias, the same for all items, changes no ranking.
+    The log counts are taken relative to uniform candidates, with which the logits are ``u.i / temperature``, as in the
+    paper.
+    """
+    rate = tf.clip_by_value(drawn / num_items, 1e-12, 1.0)
+    level = bias + tf.math.log(rate) + tf.math.log(gbce_power(rate, calibration) / drawn)
+    return gbce(positive + level, candidates + level, rate, calibration)
+
+
+# name -> function of the positives' logits (B, 1) and the candidates' (B, S), and of `OTHER_ARGUMENTS` that it names,
+# to the loss of each example, (B, 1).
+LOSSES: dict[str, Callable[..., tf.Tensor]] = {
+    "softmax": softmax_with_candidates,
+    "bpr": bpr,
+    "gbce": gbce_of_samples,
+}
+
+OTHER_ARGUMENTS = {
+    "drawn": "() float32, how many candidates were drawn, S",
+    "num_items": "int, the number of items without padding, V - 1",
+    "calibration": "float, a model's `gbce_t`",
+    "bias": "() float32, a weight that is learnt, 0 at first, divided by the temperature as the logits are",
+}
+
+
+def other_arguments(loss: str) -> set[str]:
+    """Which of `OTHER_ARGUMENTS` the loss takes.
+
+    Raises:
+        ValueError: There is no loss of this name, or it takes something else.
+    """
+    takes = [*inspect.signature(LOSSES[one_of("`loss`", loss, tuple(LOSSES))]).parameters][2:]
+    if unknown := [name for name in takes if name not in OTHER_ARGUMENTS]:
+        rule = f"take two logits, and then any of {', '.join(OTHER_ARGUMENTS)}"
+        raise problem(f"The loss {loss!r}", rule, repr(unknown[0]))
+    return set(takes)
 
 
 def hardest(candidates: tf.Tensor, num_hard: int) -> tf.Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepmatch_ext._arrays import check_floats
 from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
 from deepmatch_ext._files import sync, sync_folder, unfinished_folder
 from deepmatch_ext._keras import keras
@@ -24,7 +25,7 @@ from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
 from deepmatch_ext.layers import HashIds
 from deepmatch_ext.models import RetrievalModel
-from deepmatch_ext.retrieval import best_rows
+from deepmatch_ext.retrieval.top_n import best_rows
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"
@@ -49,7 +50,7 @@ def export_recommender(
     ==================== =================================== ===========================================
     signature            reads                               gives
     ==================== =================================== ===========================================
-    ``user_vector``      the user's features                 ``user_vector`` (B, D)
+    ``user_vector``      the user's features                 ``user_vector`` (B, D) or (B, K, D)
     ``recommend``        these, and ``n`` ()                 ``item_ids`` (B, n), ``scores`` (B, n)
     ``recommend_unseen`` these, ``n`` and ``seen`` (B, S)    the same, without the items in ``seen``
     ==================== =================================== ===========================================
@@ -60,7 +61,8 @@ def export_recommender(
     ``seen`` holds item ids as they come out, padded with anything that is no item's id. The best item comes first, and
     of equal scores the one that comes first in the catalogue. A place that no item is left for has the score -inf, and
     as its id the manifest's ``no_item``: ``""``, or 0, or where 0 is an item's id, the first of -1, -2, ... that is
-    none.
+    none. With K interests an item's score is the best of K, and it comes once; the manifest's ``interests`` is K, or
+    null for a model of one vector a user.
 
     A version is a folder with a number for its name, as TensorFlow Serving wants it. It is written under another name
     and renamed, so that whoever watches the folder finds it whole or not at all; a version that exists is never
@@ -117,7 +119,7 @@ def export_recommender(
                 f"{version}, which is in {str(folder)!r}",
                 "Leave it out for the next number.",
             )
-    columns = model._towers.user_columns
+    columns = model.user_columns
     id_maps = _checked_maps(columns, id_maps)
     ids, vectors = _catalogue(model, item_ids, item_vectors)
     arguments = _arguments(tensor.name for tensor in model.user_input)
@@ -129,6 +131,7 @@ def export_recommender(
         "signatures": sorted(recommender.signatures),
         "items": len(vectors),
         "dim": vectors.shape[1],
+        "interests": None if len(model.user_emb.shape) == 2 else int(model.user_emb.shape[1]),
         "vector_dtype": vector_dtype,
         "item_ids": recommender.id_dtype.name,
         "no_item": recommender.no_item,
@@ -256,7 +259,7 @@ def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple
     if ids is not None:
         no_item("`item_ids`", ids.values)
     if item_vectors is None:
-        vectors = model.item_vectors()[1:]
+        vectors, _ = check_floats("The item vectors", ["(N, D)"], model.item_vectors()[1:])
         if ids is not None and len(ids) != len(vectors):
             raise problem(
                 "`item_ids`",
@@ -267,13 +270,10 @@ def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple
     else:
         if ids is None:
             raise problem("`item_vectors`", "come with `item_ids`, which say whose they are", "vectors alone")
-        vectors = np.asarray(item_vectors, np.float32)
+        vectors, _ = check_floats("`item_vectors`", ["(N, D)"], item_vectors)
         expected = (len(ids), int(model.user_emb.shape[-1]))
         if vectors.shape != expected:
             raise problem("`item_vectors`", f"have shape {expected}, a row for each of `item_ids`", vectors.shape)
-    if not np.isfinite(vectors).all():
-        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise problem("The item vectors", "be finite", f"others in row {row}")
     return ids, vectors
 
 

@@ -232,7 +232,7 @@ def rank_test_items(
     scores = {
         "popularity": lambda start, stop: popularity.score(last_items[start:stop]),
         "Markov": lambda start, stop: markov.score(last_items[start:stop]),
-        "YoutubeDNN": lambda start, stop: user_vectors[start:stop] @ item_vectors.T,
+        "YoutubeDNN": evaluation.inner_products(user_vectors, item_vectors),
     }
     return {name: evaluation.target_ranks(score, test["item_id"], seen=seen) for name, score in scores.items()}
 

@@ -362,7 +362,6 @@ def sampler_of(draw, depth=0):
         kinds["MixedSampler"] = lambda: samplers.MixedSampler(
             [draw(sampler_of(depth=1))() for _ in range(draw(st.integers(0, 3)))]
         )
-        kinds["HardNegatives"] = lambda: samplers.HardNegatives(draw(sampler_of(depth=1))(), draw(number))
     return kinds[draw(st.sampled_from(sorted(kinds)))]
 
 
@@ -377,12 +376,12 @@ def test_samplers_draw_items_and_know_how_often_or_are_refused(make, vocabulary_
         return
     positives = tf.constant(np.arange(batch)[:, None] % (vocabulary_size - 1) + 1)
     for _ in range(3):
-        ids, log_counts = layer(positives, training=True)
+        ids, log_counts, in_batch = layer(positives, training=True)
         assert ids.shape == log_counts.shape
         assert np.all((ids >= 1) & (ids < vocabulary_size))
         assert np.isfinite(log_counts).all()
         vectors = tf.random.stateless_normal([len(ids), 4], [1, 2])
-        loss = CandidateLoss(sampler, 0.1)([vectors[:batch], vectors, ids, log_counts])
+        loss = CandidateLoss(0.1)([vectors[:batch], vectors, ids, log_counts, in_batch])
         assert np.isfinite(loss).all()
     again = samplers.make_sampler(sampler.get_config())
     assert again.get_config() == sampler.get_config()

@@ -520,18 +520,20 @@ def test_leaks_are_found_in_any_frame():
     train = {**columns, "hist_item_id": np.array([[3, 2, 1], [0, 0, 0]])}
     test = {"user_id": [1, 2], "item_id": [6, 7], "hist_item_id": [[4, 6], [5]], "time": [30, 40]}
     forms = [dict, pd.DataFrame, pa.table] + ([] if pl is None else [pl.DataFrame])
-    found = [str(find_leaks({"train": form(columns), "test": form(test)}, time="time")) for form in forms]
-    found.append(str(find_leaks({"train": train, "test": test}, time="time")))
-    assert "possible: 1 of 2 rows of test has its own target in its history. Row 0: user 1, item 6" in found[0]
+    # User 1 has the items 1, 2, 3, 4 and 6, user 2 the items 5 and 7.
+    x = Interactions.from_sequences([0, 5, 7], [1, 2, 3, 4, 6, 5, 7], [1, 2, 3, 10, 30, 20, 40])
+    found = [str(find_leaks({"train": form(columns), "test": form(test)}, x, time="time")) for form in forms]
+    found.append(str(find_leaks({"train": train, "test": test}, x, time="time")))
+    assert "leak: 1 of 2 rows of test has its own target in its history. Row 0: user 1, item 6" in found[0]
     assert set(found) == {found[0]}
     with pytest.raises(
         ValueError, match="column 'hist_item_id' of test must have a list in every row; got none in row"
     ):
-        find_leaks({"train": train, "test": {**test, "hist_item_id": [None, [5]]}})
+        find_leaks({"train": train, "test": {**test, "hist_item_id": [None, [5]]}}, x)
     with pytest.raises(
         ValueError, match=r"column 'item_id' of test must be \(2,\), a value in each row; got lists of 1"
     ):
-        find_leaks({"train": train, "test": {**test, "item_id": [[6], [7, 8]]}})
+        find_leaks({"train": train, "test": {**test, "item_id": [[6], [7, 8]]}}, x)
 
 
 def test_batches_are_converted_in_workers(model):

@@ -26,10 +26,12 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepm
 CHECKS, KERAS, FRAMES = {"_checks"}, {"_checks", "_keras"}, {"_checks", "_frames"}
 MAY_IMPORT = {
     "_version": set(),
+    "_lazy": set(),
     "_checks": set(),
     "_keras": set(),
     "_files": set(),
     "_arrays": CHECKS,
+    "_interests": {"_arrays"},
     "_no_item": CHECKS,
     "_frames": CHECKS,
     "_names": set(),
@@ -47,22 +49,24 @@ MAY_IMPORT = {
     "layers": KERAS | {"_plain", "_initializers", "deepmatch", "features", "samplers", "losses", "layers"},
     "models": KERAS
     | FRAMES
-    | {"_files", "_names", "_passes", "_plain", "_version", "features", "samplers", "losses", "layers", "models"},
-    "data": FRAMES | {"_files", "_no_item", "data"},
+    | {"_files", "_names", "_passes", "_plain", "_version"}
+    | {"deepmatch", "features", "samplers", "losses", "layers", "models"},
+    "data": FRAMES | {"_arrays", "_files", "_lazy", "_no_item", "data"},
     "data.window_dataset": CHECKS | {"_passes", "data"},
     "data.parquet": FRAMES | {"_passes", "data"},
     "data.tfrecords": FRAMES | {"_files", "_passes", "data"},
-    "retrieval": FRAMES | {"_arrays", "_files", "_no_item", "_version", "retrieval"},
-    "evaluation": CHECKS | {"_arrays", "_files", "retrieval", "evaluation"},
+    "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_lazy", "_no_item", "_version", "retrieval"},
+    "evaluation": CHECKS | {"_arrays", "_files", "_interests", "_lazy", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "evaluation.callback": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "compat": KERAS | {"compat"},
     "utils": CHECKS | {"deepmatch", "losses"},
     "serving": KERAS
-    | {"_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
-    "testing": KERAS | {"features", "layers", "models", "optimizers", "retrieval", "samplers", "serving", "testing"},
+    | {"_arrays", "_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
+    "testing": KERAS
+    | {"features", "layers", "losses", "models", "optimizers", "retrieval", "samplers", "serving", "testing"},
 }
-KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_files", "_frames"}
+KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_files", "_frames", "_interests"}
 # Of those, the modules that use TensorFlow.
 USE_TENSORFLOW = {"data.window_dataset", "data.parquet", "data.tfrecords", "retrieval.exact_index", "retrieval.top_n"}
 
@@ -82,7 +86,8 @@ def test_imports_only_point_down(path):
     if parts == ("__init__",):
         return
     name = ".".join(parts)
-    allowed = MAY_IMPORT.get(name, MAY_IMPORT.get(parts[0]))
+    own = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]  # of a.b.c the line for a.b goes before a
+    allowed = next(MAY_IMPORT[part] for part in own if part in MAY_IMPORT)
     for imported in imports_of(path):
         top, _, rest = imported.partition(".")
         if top == "deepmatch_ext":
@@ -119,6 +124,90 @@ def test_every_public_name_exists_and_is_documented():
             if getattr(thing, "__module__", name).startswith("deepctr."):
                 continue  # handed through from DeepCTR, which documents few of them
             assert getattr(thing, "__doc__", "documented"), f"{name}.{public}"
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+def test_plain_parts_need_no_tensorflow(tmp_path):
+    """A fresh process that reads, splits and measures imports no TensorFlow, until it asks for what needs it."""
+    script = """
+        import io, pathlib, pickle, sys
+        import numpy as np
+        import pandas as pd
+        from deepmatch_ext.data import Interactions, Split, find_leaks, leave_last_out, read_dataset, split_by_time
+        from deepmatch_ext.data import IdMap, seen_before, synthetic_interactions, user_histories, windows
+        from deepmatch_ext.evaluation import Markov, Popularity, evaluate, evaluate_vectors, likeness, ranking_metrics
+        from deepmatch_ext.evaluation import popular_share, target_ranks, write_projector
+        from deepmatch_ext.retrieval import Vectors, read_vectors
+
+        pathlib.Path("events.csv").write_text("user_id,item_id,timestamp\\n" + "".join(
+            f"{user},{item},{time}\\n" for user in "ab" for time, item in enumerate([1, 2, 3, user == "a"])
+        ))
+        x = read_dataset("events.csv").interactions
+        x = pickle.loads(pickle.dumps(x))
+        assert Interactions.from_frame(pd.read_csv("events.csv")).items.tolist() == x.items.tolist()
+        split = leave_last_out(x)
+        split_by_time(x, 2, 3)
+        columns = windows(x, split.test, 3)
+        assert find_leaks(split, item_count=x.item_counts(split.train)).serious == ()
+        user_histories(x, [1, 2], 3)
+        seen, targets = seen_before(x, split.validation), x.items[split.validation]
+        popularity = Popularity(x.item_counts(split.train))
+        last = x.items[split.validation - 1]
+        for score in (popularity.score, Markov.from_interactions(x, split.train).score):
+            evaluate(lambda start, stop: score(last[start:stop]), targets, seen=seen)
+        users, items = np.ones((2, 4)), np.ones((x.item_vocabulary_size, 4))
+        evaluate_vectors(users, items, targets, seen=seen)
+        likeness(users, items)
+        popular_share(np.array([[1], [2]]), popularity.item_counts)
+        write_projector("projector", items)
+        synthetic_interactions(20, 30, mean_length=6, num_genres=3)
+        loaded = [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras", "tf_keras")]
+        assert not loaded, loaded[:5]
+
+        import deepmatch_ext
+        from deepmatch_ext import data, evaluation
+        assert "tensorflow" not in sys.modules
+        for package in (deepmatch_ext, data, evaluation):
+            assert set(package.__all__) <= set(dir(package))
+            assert not hasattr(package, "no_such_name")
+        assert "tensorflow" not in sys.modules
+        assert data.window_dataset.__name__ == "window_dataset"
+        assert "tensorflow" in sys.modules
+        import deepmatch_ext.retrieval.top_n
+        for package in (deepmatch_ext, data, evaluation, deepmatch_ext.retrieval):
+            for name in package.__all__:
+                getattr(package, name)
+        assert callable(deepmatch_ext.retrieval.top_n)
+        print("plain")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.stdout.strip().endswith("plain"), done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from deepmatch_ext.data import Interactions; from deepmatch_ext.evaluation import RetrievalMetrics",
+        "from deepmatch_ext.data import Interactions; from deepmatch_ext.layers import custom_objects",
+        "import tensorflow; from deepmatch_ext.data import Interactions",
+    ],
+)
+def test_what_loads_tensorflow_makes_all_classes_known_to_keras(imports):
+    script = f"""
+        {imports}
+        import tensorflow as tf
+        saving = getattr(tf.keras, "saving", None) or __import__("keras").saving
+        for name in ("RetrievalModel", "CandidateLoss", "LazyAdam"):
+            assert saving.get_registered_object(f"deepmatch_ext>{{name}}") is not None, name
+        print("registered")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("registered"), done.stderr[-2000:]
 
 
 @pytest.mark.slow
@@ -175,6 +264,18 @@ def test_a_mixed_state_of_two_keras_versions_is_refused():
     assert "ImportError: TensorFlow is in a mixed state" in done.stderr, done.stderr[-2000:]
 
 
+def test_what_is_no_module_is_installed_too():
+    config = configparser.ConfigParser()
+    config.read(ROOT.parent / "setup.cfg")
+    named = {
+        ROOT.parent.joinpath(*package.split("."), name)
+        for package, names in config["options.package_data"].items()
+        for name in names.split()
+    }
+    others = {path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert named == others
+
+
 def test_a_missing_package_is_named_as_its_extra_names_it():
     config = configparser.ConfigParser()
     config.read(ROOT.parent / "setup.cfg")
@@ -185,8 +286,10 @@ def test_a_missing_package_is_named_as_its_extra_names_it():
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "missing_extra"
     ]
     assert {extra for _, extra in calls} == {"faiss", "parquet", "pgvector", "report"}
-    for package, extra in calls:
-        assert any(line.startswith(package + ">") for line in config["options.extras_require"][extra].split())
+    for packages, extra in calls:
+        lines = config["options.extras_require"][extra].split()
+        for package in packages.split():
+            assert any(line.startswith(package + ">") for line in lines)
     assert str(missing_extra("FaissIndex", "faiss-cpu", "faiss")) == (
         'FaissIndex needs faiss-cpu: pip install "faiss-cpu", or from a clone of deepmatch_ext '
         'pip install -e ".[faiss]"'

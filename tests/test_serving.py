@@ -287,6 +287,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
         "signatures": ["recommend", "recommend_unseen", "user_vector"],
         "items": ITEMS,
         "dim": DIM,
+        "interests": None,
         "vector_dtype": "float32",
         "item_ids": "int64",
         "no_item": 0,
@@ -410,7 +411,7 @@ def test_a_vector_that_is_not_finite_is_no_recommendation(tmp_path):
         ({"item_ids": ["a", ""]}, "`item_ids` must hold no empty string"),
         ({"item_vectors": np.ones((2, DIM))}, "`item_vectors` must come with `item_ids`"),
         ({"item_ids": [1, 2], "item_vectors": np.ones((2, 3))}, r"`item_vectors` must have shape \(2, 8\)"),
-        ({"item_ids": [1, 2], "item_vectors": np.full((2, DIM), np.nan)}, "item vectors must be finite; .* row 0"),
+        ({"item_ids": [1, 2], "item_vectors": np.full((2, DIM), np.nan)}, "`item_vectors` must be finite; .* row 0"),
         (
             {"item_ids": [1, 2], "item_vectors": np.full((2, DIM), 1e5), "vector_dtype": "float16"},
             "item vectors must be within float16, 65504; got 100000",

@@ -1,8 +1,10 @@
 """Evaluation: ranks of the targets over the whole catalogue, the metrics that follow, baselines to compare with,
 a watch on the training, and a report in pictures."""
 
+from typing import TYPE_CHECKING
+
+from deepmatch_ext._lazy import lazy_names
 from deepmatch_ext.evaluation.baselines import Markov, Popularity
-from deepmatch_ext.evaluation.callback import RetrievalMetrics
 from deepmatch_ext.evaluation.collapse import likeness, popular_share
 from deepmatch_ext.evaluation.metrics import (
     MISSED,
@@ -11,12 +13,19 @@ from deepmatch_ext.evaluation.metrics import (
     evaluate,
     evaluate_vectors,
     format_table,
+    inner_products,
     ranking_metrics,
     target_ranks,
 )
 from deepmatch_ext.evaluation.projector import write_projector
 from deepmatch_ext.evaluation.report import write_report
-from deepmatch_ext.evaluation.watch import CollapseWarning, TrainingWatch
+
+if TYPE_CHECKING:
+    from deepmatch_ext.evaluation.callback import RetrievalMetrics
+    from deepmatch_ext.evaluation.watch import CollapseWarning, TrainingWatch
+else:  # they need Keras
+    _LAZY = {"RetrievalMetrics": "callback", "CollapseWarning": "watch", "TrainingWatch": "watch"}
+    __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 __all__ = [
     "MISSED",
@@ -30,6 +39,7 @@ __all__ = [
     "evaluate",
     "evaluate_vectors",
     "format_table",
+    "inner_products",
     "likeness",
     "popular_share",
     "ranking_metrics",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import check_ids, check_seen, check_vectors, seen_rows
+from deepmatch_ext._arrays import check_ids, check_seen, seen_rows
 from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
 from deepmatch_ext._frames import arrays_of
 from deepmatch_ext._keras import keras
@@ -18,6 +18,7 @@ from deepmatch_ext.evaluation.metrics import (
     check_ns,
     check_seen_targets,
     check_targets,
+    inner_products,
     metrics_of,
     ranking_metrics,
     ranks_of,
@@ -138,8 +139,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
 
     def evaluate(self) -> dict[str, float]:
         """The metrics of the model as it is now."""
-        users, items = check_vectors(
-            self.model.user_vectors(self.user_input, self.batch_size), self.model.item_vectors()
-        )
-        ranks = ranks_of(lambda start, stop: users[start:stop] @ items.T, self.targets, self.seen, self._held)
+        users = self.model.user_vectors(self.user_input, self.batch_size)
+        score = inner_products(users, self.model.item_vectors())
+        ranks = ranks_of(score, self.targets, self.seen, self._held)
         return metrics_of(ranks, self.targets, self.ns, self.groups, "miss", self.name_format)

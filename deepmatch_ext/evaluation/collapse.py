@@ -1,6 +1,6 @@
 """What collapse looks like in figures: pure functions of vectors, lists and targets. `TrainingWatch` judges them.
 
-B users, V items with padding (id 0), D the vectors' size, N the length of the lists.
+B users, K interests of a user, V items with padding (id 0), D the vectors' size, N the length of the lists.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import numpy as np
 
 from deepmatch_ext._arrays import Seen, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import problem, shown
+from deepmatch_ext._interests import best_scores, nearest_interests
 from deepmatch_ext.evaluation.baselines import check_item_counts
 
 _MAX_ITEMS = 10_000  # so many items tell the variance of scores
+_USERS_AT_ONCE = 256  # scored for all of these items
 
 
 def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, float]:
@@ -26,11 +28,14 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
     - ``user_rank``: in how many directions the users differ from their mean: of the variances l along the principal
       axes, the participation ratio (sum of l) ** 2 / sum of l ** 2, in 1..D; 0 if they don't differ at all.
 
+    With K interests a user's score of an item is the best of K, and in the other two figures the k-th interest of one
+    user is compared with the k-th of another.
+
     No pair of users is formed: the means over pairs follow from the sum of the vectors, without the users' pairs with
-    themselves. It costs O((B + items) D^2), with at most 10,000 of the items.
+    themselves. It costs O((B + items) D^2), with at most 10,000 of the items; with K interests O(B K D items).
 
     Args:
-        user_vectors: (B, D), finite, B at least 2.
+        user_vectors: (B, D) or (B, K, D), finite, B at least 2.
         item_vectors: (V, D), finite; row 0 is left out.
 
     Returns:
@@ -48,16 +53,15 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
         raise problem("`user_vectors`", "have at least two rows", f"shape {user_vectors.shape}")
     users = user_vectors.astype(np.float64)
     items = item_vectors[1 + sample_rows(len(item_vectors) - 1, _MAX_ITEMS)].astype(np.float64)
-    items -= items.mean(axis=0)
-    item_covariance = items.T @ items / len(items)  # (D, D)
-    centred = users - users.mean(axis=0)
+    interests = users.reshape(len(users), -1, users.shape[-1])  # (B, K, D)
+    centred = (interests - interests.mean(axis=0)).reshape(-1, users.shape[-1])
     covariance = centred.T @ centred / len(users)
     spread = np.trace(covariance)
-    lengths = np.linalg.norm(users, axis=1, keepdims=True)
-    units = users / np.where(lengths > 0, lengths, 1.0)
+    lengths = np.linalg.norm(interests, axis=2, keepdims=True)
+    units = (interests / np.where(lengths > 0, lengths, 1.0)).reshape(len(users), -1)  # cosines add up over K
     return {
-        "score_correlation": _mean_over_pairs(users, item_covariance),
-        "user_cosine": _mean_over_pairs(units, np.eye(units.shape[1])),
+        "score_correlation": _score_correlation(users, items),
+        "user_cosine": _mean_over_pairs(len(users), float(np.sum(units**2)), float(np.sum(units.sum(axis=0) ** 2))),
         "user_rank": float(spread**2 / np.sum(covariance**2)) if spread > 0 else 0.0,
     }
 
@@ -112,10 +116,10 @@ def full_cross_entropy(
     """The mean of ``-log p(target)`` in nats, with p the softmax of ``u.i / temperature`` over all items but padding.
 
     It is what sampled softmax with the logQ correction estimates, whatever its sampler. One who knows nothing has
-    log(V - 1).
+    log(V - 1). Of K interests, u is the one with the largest inner product with the target.
 
     Args:
-        user_vectors: (B, D).
+        user_vectors: (B, D) or (B, K, D).
         item_vectors: (V, D).
         targets: (B,) ids 1..V-1.
         temperature: Divides the inner products.
@@ -128,7 +132,8 @@ def full_cross_entropy(
     """
     total = 0.0
     for start in range(0, len(targets), block_size):
-        users, ids = user_vectors[start : start + block_size], targets[start : start + block_size]
+        ids = targets[start : start + block_size]
+        users = nearest_interests(user_vectors[start : start + block_size], item_vectors[ids])
         logits = (users / temperature) @ item_vectors[1:].T
         logits -= logits[np.arange(len(ids)), ids - 1][:, None]  # the target's becomes 0
         highest = logits.max(axis=1, keepdims=True)
@@ -165,10 +170,29 @@ def sample_rows(length: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(length)[:size]
 
 
-def _mean_over_pairs(users: np.ndarray, metric: np.ndarray) -> float:
-    """The mean of u M v over pairs of different users, divided by the mean of u M u over users."""
-    count, total = len(users), users.sum(axis=0)
-    own = float(np.sum((users @ metric) * users))
-    if own <= 0:
-        return 1.0
-    return (float(total @ metric @ total) - own) / ((count - 1) * own)
+def _score_correlation(users: np.ndarray, items: np.ndarray) -> float:
+    """The mean covariance of two users' scores over the items, by the mean variance."""
+    if users.ndim == 2:
+        items = items - items.mean(axis=0)
+        item_covariance, total = items.T @ items, users.sum(axis=0)
+        own, of_sum = float(np.sum((users @ item_covariance) * users)), float(total @ item_covariance @ total)
+    else:  # the best of K is not linear in the user
+        own, total = 0.0, np.zeros(len(items))
+        for start in range(0, len(users), _USERS_AT_ONCE):
+            scores = best_scores(users[start : start + _USERS_AT_ONCE], items)
+            scores -= scores[:, :1]  # equal ones become exactly 0
+            scores -= scores.mean(axis=1, keepdims=True)
+            own, total = own + float(np.sum(scores**2)), total + scores.sum(axis=0)
+        of_sum = float(total @ total)
+    return _mean_over_pairs(len(users), own, of_sum)
+
+
+def _mean_over_pairs(count: int, own: float, of_sum: float) -> float:
+    """The mean product of different users by the mean product of a user with itself.
+
+    Args:
+        count: The number of users.
+        own: The sum of the users' products with themselves.
+        of_sum: The product of the users' sum with itself.
+    """
+    return (of_sum - own) / ((count - 1) * own) if own > 0 else 1.0

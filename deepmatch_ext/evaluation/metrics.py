@@ -16,6 +16,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import Seen, check_ids, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import as_function, as_texts, one_of, positive_int, problem, shown, warn_caller
+from deepmatch_ext._interests import best_scores
 
 NAME_FORMAT = "{metric}@{n}"
 
@@ -256,6 +257,32 @@ def metrics_of(
     return ranking_metrics(ranks, ns, groups=users, seen_targets=seen_targets, name_format=name_format)
 
 
+def inner_products(user_vectors: np.ndarray, item_vectors: np.ndarray) -> Score:
+    """The scores of two towers, for ``target_ranks`` and ``evaluate``: inner products in float32, the best of K.
+
+    Args:
+        user_vectors: One vector for each row, (B, D), taken as float32; or (B, K, D) for K interests: an item's score
+            is then the largest of its K inner products. A vector of zeros beside others of the same row is no
+            interest, and is passed over.
+        item_vectors: One vector for each item id, (V, D), taken as float32. Row 0 is padding.
+
+    Returns:
+        ``score(start, stop)``, which gives the scores (stop - start, V) of rows start..stop.
+
+    Raises:
+        ValueError: The vectors are not finite or their shapes do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> items = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> interests = np.array([[[3.0, 0.0], [0.0, 2.0]]])  # of one user
+        >>> inner_products(interests, items)(0, 1)
+        array([[0., 3., 2.]], dtype=float32)
+    """
+    users, items = check_vectors(user_vectors, item_vectors)
+    return lambda start, stop: best_scores(users[start:stop], items)
+
+
 def evaluate_vectors(
     user_vectors: np.ndarray,
     item_vectors: np.ndarray,
@@ -268,11 +295,11 @@ def evaluate_vectors(
     block_size: int = 1024,
     name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
-    """The ranking metrics of two towers: the score is the inner product, in float32.
+    """The ranking metrics of two towers: the score is the inner product, in float32, the best of K for K interests.
 
     Args:
-        user_vectors: One vector for each row, (B, D), taken as float32.
-        item_vectors: One vector for each item id, (V, D), taken as float32. Row 0 is padding and is never ranked.
+        user_vectors: One vector for each row, (B, D); or (B, K, D) for K interests, as ``inner_products`` takes them.
+        item_vectors: One vector for each item id, (V, D). Row 0 is padding and is never ranked.
         targets: The item that each row should have got, (B,), ids 1..V-1.
         seen: As in ``evaluate``.
         seen_targets: As in ``evaluate``.
@@ -296,10 +323,10 @@ def evaluate_vectors(
         >>> evaluate_vectors(items[[1, 2]], items, np.array([1, 2]), ns=[1])["HR@1"]
         1.0
     """
-    user_vectors, item_vectors = check_vectors(user_vectors, item_vectors)
+    score = inner_products(user_vectors, item_vectors)
     targets = check_ids("`targets`", targets, 1, len(item_vectors) - 1, length=len(user_vectors))
     return evaluate(
-        lambda start, stop: user_vectors[start:stop] @ item_vectors.T,
+        score,
         targets,
         seen=seen,
         seen_targets=seen_targets,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmatch_ext._arrays import check_item_vectors
 from deepmatch_ext._checks import as_list, as_path, problem
 from deepmatch_ext._files import write_text
 
@@ -45,12 +46,7 @@ def write_projector(
         >>> [line.split("\\t") for line in Path(folder, "metadata.tsv").read_text(encoding="utf-8").splitlines()]
         [['title', 'genre', 'item_id'], ['Dune', 'SF', '1'], ['Heat', 'Crime', '2']]
     """
-    vectors = np.asarray(item_vectors)
-    if vectors.ndim != 2 or len(vectors) < 2 or vectors.shape[1] == 0 or vectors.dtype.kind not in "iuf":
-        got = f"{vectors.dtype} of shape {vectors.shape}"
-        raise problem("`item_vectors`", "be numbers of shape (V, D), V at least 2", got)
-    if not np.isfinite(vectors).all():
-        raise problem("`item_vectors`", "be finite", "NaN or infinity among them")
+    vectors, _ = check_item_vectors(item_vectors)
     if labels is None:
         labels = {}
     elif not isinstance(labels, Mapping):
@@ -66,7 +62,7 @@ def write_projector(
     lines = ["\t".join(map(_cell, columns))] if len(columns) > 1 else []
     lines += ["\t".join(map(_cell, row)) for row in zip(*(values[1:] for values in columns.values()), strict=True)]
     numbers = io.StringIO()
-    np.savetxt(numbers, vectors[1:].astype(np.float32), fmt="%.9g", delimiter="\t")  # 9 digits make the same float32
+    np.savetxt(numbers, vectors[1:], fmt="%.9g", delimiter="\t")  # 9 digits make the same float32
     config = [
         "embeddings {",
         f"  tensor_name: {json.dumps(str(name), ensure_ascii=False)}",

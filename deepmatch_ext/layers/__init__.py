@@ -5,6 +5,7 @@ without. It also holds DeepCTR's own, if DeepCTR has been imported before.
 """
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from deepmatch_ext._checks import missing_name
@@ -15,10 +16,11 @@ from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
 from deepmatch_ext.layers.history import HistoryDropout
+from deepmatch_ext.layers.interests import FirstRows, NearestInterest
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
 from deepmatch_ext.layers.pooling import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
-from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, SampledSoftmaxLayer
+from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairProbability, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
 
 _LAYERS: tuple[Any, ...] = (
@@ -27,6 +29,7 @@ _LAYERS: tuple[Any, ...] = (
     Dice,
     EmbeddingIndex,
     EmbeddingTable,
+    FirstRows,
     HashIds,
     HistoryDropout,
     HistoryItems,
@@ -35,7 +38,9 @@ _LAYERS: tuple[Any, ...] = (
     JaggedPooling,
     KnownItems,
     L2Normalization,
+    NearestInterest,
     PaddingMask,
+    PairProbability,
     PoolingLayer,
     RepeatableDropout,
     RowsOf,
@@ -53,6 +58,7 @@ own_objects: dict[str, Any] = {
 
 def __getattr__(name: str) -> Any:
     if name == "custom_objects":
+        import_module("deepmatch_ext").load()  # models add their own
         # DeepCTR is not imported for it: its import starts a thread that asks a package index.
         deepctr_layers = sys.modules.get("deepctr.layers")
         return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects}
@@ -65,6 +71,7 @@ __all__ = [
     "Dice",
     "EmbeddingIndex",
     "EmbeddingTable",
+    "FirstRows",
     "HashIds",
     "HistoryDropout",
     "HistoryItems",
@@ -73,7 +80,9 @@ __all__ = [
     "JaggedPooling",
     "KnownItems",
     "L2Normalization",
+    "NearestInterest",
     "PaddingMask",
+    "PairProbability",
     "PoolingLayer",
     "RepeatableDropout",
     "RowsOf",

@@ -175,10 +175,7 @@ class PaddingMask(keras.layers.Layer):
         super().__init__(**kwargs)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        return item_mask(ids)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
+        return item_mask(ids)  # Keras is left to infer the output, since with a shape alone it takes it for integers
 
 
 @register
@@ -261,18 +258,23 @@ class SequenceWeighting(keras.layers.Layer):
         return {**super().get_config(), "weight_norm": self.weight_norm}
 
 
-def combiner_poolings(column_name: str, combiner: str) -> list[dict[str, Any]]:
-    """The `SequenceMaskPooling` arguments that a column's ``combiner`` stands for.
+# What a column's ``combiner`` may name beside the modes: a layer's class, which pools ``[rows (B, T, D),
+# valid (B, T)]`` into (B, d). It is made without arguments, but for a name, and a ``seed`` if it takes one.
+POOLINGS: dict[str, Any] = {}
+
+
+def combiner_poolings(column_name: str, combiner: str) -> list[tuple[Any, dict[str, Any]]]:
+    """The layers that a column's ``combiner`` stands for: classes, and their arguments.
 
     ``mean``, ``sum`` and ``max`` mean what they mean in DeepCTR, ``sqrtn`` and ``last`` what they mean above,
-    ``recency`` is the mean weighted by 1/rank and ``recency:0.5`` by 1/rank ** 0.5. Several, joined by ``+``, stand
-    beside each other: ``recency+last``.
+    ``recency`` is the mean weighted by 1/rank and ``recency:0.5`` by 1/rank ** 0.5; other names are those of
+    `POOLINGS`. Several, joined by ``+``, stand beside each other: ``recency+last``.
 
     Example:
-        >>> combiner_poolings("hist_item", "recency:0.5+last")
-        [{'mode': 'mean', 'recency_decay': 0.5}, {'mode': 'last', 'recency_decay': 0.0}]
+        >>> [arguments for _, arguments in combiner_poolings("hist_item", "recency:0.5+last")]
+        [{'mode': 'mean', 'recency_decay': 0.5}, {'mode': 'last'}]
     """
-    poolings = []
+    poolings: list[tuple[Any, dict[str, Any]]] = []
     for part in str(combiner).split("+"):
         name, colon, number = part.strip().partition(":")
         if name == "recency":
@@ -282,11 +284,13 @@ def combiner_poolings(column_name: str, combiner: str) -> list[dict[str, Any]]:
                 decay = -1.0
             if not 0 < decay < float("inf"):
                 raise problem(f"`combiner` of column {column_name!r}", "give a decay above 0 after `recency:`", part)
-            poolings.append({"mode": "mean", "recency_decay": decay})
+            poolings.append((SequenceMaskPooling, {"mode": "mean", "recency_decay": decay}))
         elif name in MODES and not colon:
-            poolings.append({"mode": name, "recency_decay": 0.0})
+            poolings.append((SequenceMaskPooling, {"mode": name}))
+        elif name in POOLINGS and not colon:
+            poolings.append((POOLINGS[name], {}))
         else:
-            allowed = ", ".join(MODES)
+            allowed = ", ".join([*MODES, *POOLINGS])
             rule = f"be one of {allowed}, recency, recency:DECAY, or several of them joined by `+`"
             raise problem(f"`combiner` of column {column_name!r}", rule, combiner)
     return poolings

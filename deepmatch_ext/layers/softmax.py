@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, number_between, one_of, positive_int, positive_number, problem, shown
+from deepmatch_ext._checks import int_at_least, number_between, positive_int, positive_number, problem, shown
 from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
-from deepmatch_ext.losses import bpr, candidate_logits, gbce, gbce_power, hardest, softmax_with_candidates
+from deepmatch_ext.losses import LOSSES, Candidates, candidate_logits, hardest, other_arguments
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
 
 DEFAULT_NUM_SAMPLED = 512
-LOSSES = ("softmax", "bpr", "gbce")
 LOWEST_TEMPERATURE = 1e-6
 
 
@@ -36,9 +35,9 @@ class CandidateSampler(keras.layers.Layer):
 
     Input: ids of the positives (B, 1) or (B,), any integer type.
 
-    Output: ``ids`` (B + S,) int64, and ``log_counts`` (B + S,) float32, the log of how often each was to be expected
-    among the candidates. The first B are the positives. A sampler whose candidates are the batch's own has S = 0. A
-    sampler that learns does so at every training step, after its draw.
+    Output: `deepmatch_ext.losses.Candidates`: ``ids`` (B + S,), ``log_counts`` (B + S,), and ``in_batch`` (), whether
+    the positives are candidates, too. The first B ids are the positives. A sampler whose candidates are the batch's own
+    has S = 0. A sampler that learns does so at every training step, after its draw.
 
     Attributes:
         step: The weight that counts the training steps.
@@ -63,7 +62,7 @@ class CandidateSampler(keras.layers.Layer):
         self.step = add_state(self, "step", np.zeros((), "int64"))
         self.built = True
 
-    def call(self, positive_ids: tf.Tensor, training: Any = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, positive_ids: tf.Tensor, training: Any = None) -> Candidates:
         positives = tf.cast(tf.reshape(positive_ids, [-1]), tf.int64)
         state = {name: raw_variable(weight) for name, weight in self._state.items()}
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
@@ -78,7 +77,8 @@ class CandidateSampler(keras.layers.Layer):
         with tf.control_dependencies(_present(ids, log_counts, *checks)):
             learnt = self.sampler.update(state, positives[: tf.where(_is_on(training), tf.size(positives), 0)])
         with tf.control_dependencies(_present(*learnt, *checks)):
-            return tf.identity(ids), tf.identity(log_counts)
+            ids, log_counts = tf.identity(ids), tf.identity(log_counts)
+        return Candidates(ids, log_counts, tf.constant(self.sampler.in_batch))
 
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
         """Two integers, from the step while training and from the positives otherwise."""
@@ -89,7 +89,7 @@ class CandidateSampler(keras.layers.Layer):
         return tf.where(training, tf.stack([self.seed, step]), tf.stack([-self.seed - 1, of_batch]))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return (None,), (None,)
+        return (None,), (None,), ()
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -105,32 +105,26 @@ class CandidateLoss(keras.layers.Layer):
     """The loss of each example, from its positive's logit and those of the candidates.
 
     The logits are ``s(u, i) = u.i / temperature - log_expected_count(i)``; a candidate that is the example's positive
-    is left out. The losses are functions of them, in `deepmatch_ext.losses`:
+    is left out. The losses are functions of them, by name in `deepmatch_ext.losses.LOSSES`:
 
-    ========= =========================================================================================
-    softmax   sampled softmax, ``-log(e^s(positive) / (e^s(positive) + sum over candidates of e^s))``
-    bpr       Bayesian personalised ranking: the mean of ``-log sigmoid(s(positive) - s(candidate))``
-    gbce      generalised binary cross-entropy. Its log counts are taken relative to uniform candidates, so with
-              uniform ones the logits are ``u.i / temperature``, as in its paper, and a bias common to all.
-    ========= =========================================================================================
-
-    Binary cross-entropy asks for logits far below 0 for nearly all items, and inner products of vectors of length one
-    are around 0 and bounded. So gbce's logits are ``(u.i + bias) / temperature + log(b / S)``: ``b`` is the weight that
-    its loss gives the positive, so where all inner products are 0 positives and candidates weigh the same, and
-    ``bias``, a weight that begins at 0, is learnt. It is the same for all items and leaves every ranking as it is.
+    - ``softmax``: sampled softmax, ``-log(e^s(positive) / (e^s(positive) + sum over candidates of e^s))``.
+    - ``bpr``: Bayesian personalised ranking, the mean of ``-log sigmoid(s(positive) - s(candidate))``.
+    - ``gbce``: generalised binary cross-entropy, as `deepmatch_ext.losses.gbce_of_samples` says.
+    - and what is added to `LOSSES`.
 
     Args:
-        sampler_config: The sampler of the `CandidateSampler` that ``ids`` come from.
         temperature: Divides the inner products.
-        loss: One of softmax, bpr, gbce.
+        loss: A name in `LOSSES`.
         gbce_t: The calibration of gbce, in [0, 1].
+        num_hard: How many of the candidates, those with the highest logits, each example keeps; None: all. The gradient
+            is then that of the largest terms of the sum over the candidates alone, so it is biased by what is left out.
         vocabulary_size: V, which gbce needs.
 
     Attributes:
-        bias: With gbce, the scalar weight.
+        bias: With a loss that takes one, such as gbce, the scalar weight.
 
-    Input: ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,)]``: ``ids`` and ``log_counts``
-    from a `CandidateSampler`, ``item_emb`` the vectors of ``ids``.
+    Input: ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,), in_batch ()]``: the last three
+    are the `Candidates` of a `CandidateSampler`, ``item_emb`` the vectors of ``ids``.
 
     Output: (B, 1) float32, the loss of each example.
 
@@ -140,69 +134,63 @@ class CandidateLoss(keras.layers.Layer):
 
     def __init__(
         self,
-        sampler_config: Any = None,
         temperature: float = 1.0,
         loss: str = "softmax",
         gbce_t: float = 0.75,
+        num_hard: int | None = None,
         vocabulary_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.sampler = None if sampler_config is None else make_sampler(sampler_config)
         self.temperature = checked_temperature(temperature)
-        self.loss = one_of("`loss`", loss, LOSSES)
+        self._takes, self.loss = other_arguments(loss), loss
         self.gbce_t = number_between("`gbce_t`", gbce_t, 0, 1 + 1e-9)
+        self.num_hard = None if num_hard is None else positive_int("`num_hard`", num_hard)
         self.vocabulary_size = vocabulary_size
-        if loss == "gbce":
-            self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, "The loss gbce needs it.")
+        if "num_items" in self._takes:
+            remedy = f"The loss {loss} needs it."
+            self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, remedy)
         self.supports_jit = False
 
     def build(self, input_shape: Any) -> None:
-        if self.loss == "gbce":
+        if "bias" in self._takes:
             self.bias = self.add_weight(name="bias", shape=(), initializer="zeros")
         self.built = True
 
-    def load_own_variables(self, store: Any) -> None:
-        if len(store.keys()):  # the first files with gbce have no bias
-            super().load_own_variables(store)
-
     def call(self, inputs: Any) -> tf.Tensor:
-        user_emb, item_emb, ids, log_counts = inputs
-        return self._loss_of(user_emb, item_emb, ids, log_counts, self.sampler)
+        user_emb, item_emb, *candidates = inputs
+        return self._loss_of(user_emb, item_emb, Candidates(*candidates))
 
-    def _loss_of(
-        self, user_emb: tf.Tensor, item_emb: tf.Tensor, ids: tf.Tensor, log_counts: tf.Tensor, sampler: Sampler | None
-    ) -> tf.Tensor:
+    def _loss_of(self, user_emb: tf.Tensor, item_emb: tf.Tensor, candidates: Candidates) -> tf.Tensor:
         item_emb = tf.cast(item_emb, tf.float32)
+        ids, log_counts, in_batch = candidates
         batch, total = tf.shape(user_emb)[0], tf.shape(ids)[0]
-        in_batch = sampler is not None and sampler.in_batch
-        first = 0 if in_batch else batch  # where the candidates begin
         # The gradient of a split is one concatenation; of two slices, two padded sums.
         positive_emb, candidate_emb = tf.split(item_emb, tf.stack([batch, total - batch]), num=2)
-        rate = tf.constant(1.0)
-        if self.loss == "gbce":
-            drawn = tf.cast(total - first, tf.float32)
-            rate = tf.clip_by_value(drawn / (self.vocabulary_size - 1), 1e-12, 1.0)  # type: ignore[operator]
-            level = self.bias / self.temperature + tf.math.log(gbce_power(rate, self.gbce_t) / drawn)
-            log_counts = log_counts - tf.math.log(rate) - level
-        positive, candidates = candidate_logits(
+        static = tf.get_static_value(in_batch)
+        first = tf.where(in_batch, 0, batch) if static is None else 0 if static else batch
+        if static is None or static:
+            candidate_emb = item_emb[first:] if static is None else item_emb
+        positive, logits = candidate_logits(
             tf.cast(user_emb, tf.float32),
             positive_emb,
-            item_emb if in_batch else candidate_emb,
+            candidate_emb,
             ids[:batch],
             ids[first:],
             log_counts[:batch],
             log_counts[first:],
             self.temperature,
         )
-        if sampler is not None and sampler.num_hard:
-            candidates = hardest(candidates, sampler.num_hard)
-        if self.loss == "bpr":
-            return bpr(positive, candidates)
-        if self.loss == "gbce":
-            return gbce(positive, candidates, rate, self.gbce_t)
-        return softmax_with_candidates(positive, candidates)
+        others: dict[str, Any] = {
+            "drawn": tf.cast(total - first, tf.float32),
+            "num_items": self.vocabulary_size and self.vocabulary_size - 1,
+            "calibration": self.gbce_t,
+            "bias": self.bias / self.temperature if "bias" in self._takes else None,
+        }
+        if self.num_hard is not None:
+            logits = hardest(logits, self.num_hard)
+        return LOSSES[self.loss](positive, logits, **{name: others[name] for name in self._takes})
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         return (input_shape[0][0], 1)
@@ -210,12 +198,44 @@ class CandidateLoss(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "sampler_config": None if self.sampler is None else self.sampler.get_config(),
             "temperature": self.temperature,
             "loss": self.loss,
             "gbce_t": self.gbce_t,
+            "num_hard": self.num_hard,
             "vocabulary_size": self.vocabulary_size,
         }
+
+
+@register
+class PairProbability(keras.layers.Layer):
+    """The probability that a user takes an item, ``sigmoid(u.i / temperature)``, for pairs that have labels.
+
+    Args:
+        temperature: Divides the inner products.
+
+    Input: ``[user_emb (B, D), item_emb (B, D)]``. Output: (B, 1) float32.
+
+    Example:
+        >>> vectors = tf.constant([[0.6, 0.8], [1.0, 0.0]])
+        >>> PairProbability(temperature=0.5)([vectors, tf.constant([[0.6, 0.8], [0.0, 1.0]])]).numpy().round(3)
+        array([[0.881],
+               [0.5  ]], dtype=float32)
+    """
+
+    def __init__(self, temperature: float = 1.0, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.temperature = checked_temperature(temperature)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        user_emb, item_emb = (tf.cast(vectors, tf.float32) for vectors in inputs)
+        return tf.sigmoid(tf.reduce_sum(user_emb * item_emb, axis=1, keepdims=True) / self.temperature)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        return (input_shape[0][0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}
 
 
 @register
@@ -235,8 +255,8 @@ class SampledSoftmaxLayer(CandidateLoss):
         seed: The draws repeat for a seed.
 
     Input, one of:
-        - ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,)]``: as `CandidateLoss`. What a step
-          reads of the item table is these rows.
+        - ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,), in_batch ()]``: as
+          `CandidateLoss`. What a step reads of the item table is these rows.
         - ``[item_weights (V, D), user_emb (B, D), item_id (B, 1)]``: DeepMatch's and ``tf.nn.sampled_softmax_loss``'s
           order, for tables small enough to be read whole at every step. The candidates are drawn here.
 
@@ -260,9 +280,10 @@ class SampledSoftmaxLayer(CandidateLoss):
         seed: int = 1024,
         **kwargs: Any,
     ) -> None:
-        if other := [name for name in ("loss", "gbce_t", "vocabulary_size") if name in kwargs]:
+        if other := [name for name in _OF_OTHER_LOSSES if name in kwargs]:
             raise problem(f"`{other[0]}`", "be given to `CandidateLoss`, since this is the softmax", kwargs[other[0]])
-        super().__init__(sampler_config, temperature, **kwargs)
+        super().__init__(temperature, **kwargs)
+        self.sampler = None if sampler_config is None else make_sampler(sampler_config)
         if sampler_config is not None and num_sampled is not None:
             raise problem("`num_sampled`", "be given in the sampler where there is one", num_sampled)
         self.num_sampled = num_sampled if num_sampled is None else positive_int("`num_sampled`", num_sampled)
@@ -276,26 +297,29 @@ class SampledSoftmaxLayer(CandidateLoss):
             sampler = self.sampler or default_sampler(vocabulary_size, self.num_sampled)
             self._candidates = CandidateSampler(sampler, vocabulary_size, self.seed, name="candidates")
             self._candidates.build(input_shape[2])
-        elif len(input_shape) != 4:
-            raise problem("The input", "have three tensors or four, as the class describes", f"{len(input_shape)}")
+        elif len(input_shape) != 5:
+            raise problem("The input", "have three tensors or five, as the class describes", f"{len(input_shape)}")
         self.built = True
 
     def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
         if len(inputs) != 3:
             return super().call(inputs)
         item_weights, user_emb, item_id = inputs
-        ids, log_counts = self._candidates(item_id, training=training)
-        item_emb = tf.nn.embedding_lookup(item_weights, ids)
-        return self._loss_of(user_emb, item_emb, ids, log_counts, self._candidates.sampler)
+        candidates = Candidates(*self._candidates(item_id, training=training))
+        return self._loss_of(user_emb, tf.nn.embedding_lookup(item_weights, candidates.ids), candidates)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         return (input_shape[1][0] if len(input_shape) == 3 else input_shape[0][0], 1)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        for name in ("loss", "gbce_t", "vocabulary_size"):
+        for name in _OF_OTHER_LOSSES:
             config.pop(name)
-        return {**config, "num_sampled": self.num_sampled, "seed": self.seed}
+        sampler = None if self.sampler is None else self.sampler.get_config()
+        return {**config, "sampler_config": sampler, "num_sampled": self.num_sampled, "seed": self.seed}
+
+
+_OF_OTHER_LOSSES = ("loss", "gbce_t", "num_hard", "vocabulary_size")
 
 
 def checked_temperature(temperature: Any) -> float:

@@ -1,18 +1,18 @@
-"""The model builders."""
+"""The model builders, and what a builder of your own is made with."""
 
 from typing import Any
 
 from deepmatch_ext._checks import missing_name
+from deepmatch_ext.deepmatch.left_behind import MODELS
+from deepmatch_ext.models._arguments import Shared
+from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
+from deepmatch_ext.models.dssm import DSSM
+from deepmatch_ext.models.fm import FM
 from deepmatch_ext.models.youtubednn import YoutubeDNN
 
-__all__ = ["RetrievalModel", "YoutubeDNN"]
-
-_LEFT_BEHIND = dict.fromkeys(
-    ("ComiRec", "DSSM", "FM", "MIND", "NCF", "SDM"),
-    "Of DeepMatch's models only YoutubeDNN is here; keep `deepmatch.models` for the others.",
-)
+__all__ = ["DSSM", "FM", "Assembly", "RetrievalModel", "Shared", "YoutubeDNN", "builder"]
 
 
 def __getattr__(name: str) -> Any:
-    raise missing_name(__name__, name, _LEFT_BEHIND)
+    raise missing_name(__name__, name, MODELS)

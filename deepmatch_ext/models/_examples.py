@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,9 @@ from deepmatch_ext.models._feeding import batches
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
 from deepmatch_ext.models._input_rules import (
     check_batch,
+    check_batch_labels,
     check_batch_weights,
+    check_labels,
     check_model_input,
     check_types,
     check_weights,
@@ -93,20 +96,24 @@ class ArrayReader:
         columns: All columns of the input.
         inputs: name -> (shape of one row, NumPy type), as the model takes them.
         target: The item's name, if it is among the inputs.
+        has_labels: Whether examples have labels, 1 where the user took the item and 0 where not.
     """
 
     columns: Sequence[Column]
     inputs: Mapping[str, tuple[tuple[int, ...], Any]]
     target: str | None = None
+    has_labels: bool = False
 
     @classmethod
-    def of(cls, columns: Sequence[Column], tensors: Iterable[Any], target: str | None = None) -> ArrayReader:
+    def of(
+        cls, columns: Sequence[Column], tensors: Iterable[Any], target: str | None = None, has_labels: bool = False
+    ) -> ArrayReader:
         """A reader for Keras's input tensors."""
         inputs = {
             input_name(tensor): (tuple(tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype)
             for tensor in tensors
         }
-        return cls(columns, inputs, target)
+        return cls(columns, inputs, target, has_labels)
 
     def arrays(self, x: Any) -> tuple[dict[str, np.ndarray], int]:
         """Every input by name, checked, and the number of rows.
@@ -121,7 +128,7 @@ class ArrayReader:
             for name, array in arrays.items()
         }, rows
 
-    def read(self, x: Any, y: Any = None, weights: Any = None) -> Examples:
+    def read(self, x: Any, y: Any = None, weights: Any = None, asks_labels: bool = True) -> Examples:
         """Examples of arrays by name or of a frame, or of a list of as many arrays as there are inputs."""
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = dict(zip(self.inputs, x, strict=True))
@@ -130,6 +137,8 @@ class ArrayReader:
             raise problem("The model's input", "have at least one row", "none")
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
+        if self.has_labels and asks_labels:
+            y = check_labels(y)
         weights = check_weights(weights)
         if weights is not None and weights.shape[:1] != (rows,):
             rule = f"have a row for each of the {rows} examples"
@@ -141,10 +150,10 @@ class ArrayReader:
         """Whether ``x`` is of a form that `read` takes."""
         return is_frame(x) or isinstance(x, Mapping) or (isinstance(x, list | tuple) and len(x) == len(self.inputs))
 
-    def batch(self, element: Any) -> Any:
+    def batch(self, element: Any, asks_labels: bool = True) -> Any:
         """A batch as a Sequence gives it: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
-        given = _three(element)
-        return self.read(*given).parts if self.reads(given[0]) else element
+        x, y, weights = _three(element)
+        return self.read(x, y, weights, asks_labels).parts if self.reads(x) else element
 
 
 class Reader:
@@ -156,6 +165,7 @@ class Reader:
         target: The item's column.
         is_unknown: Tells which items a target's file of keys does not know, if it has one: they would be trained as
             padding.
+        has_labels: Whether examples have labels.
     """
 
     def __init__(
@@ -164,12 +174,20 @@ class Reader:
         tensors: Iterable[Any],
         target: SparseColumn,
         is_unknown: Callable[[tf.Tensor], tf.Tensor],
+        has_labels: bool,
     ) -> None:
-        self._arrays = ArrayReader.of(columns, tensors, target.name)
+        self._arrays = ArrayReader.of(columns, tensors, target.name, has_labels)
         self._target, self._is_unknown = target, is_unknown
 
     def read(
-        self, x: Any, y: Any = None, weights: Any = None, *, in_processes: bool = False, what: str = "`x`"
+        self,
+        x: Any,
+        y: Any = None,
+        weights: Any = None,
+        *,
+        in_processes: bool = False,
+        what: str = "`x`",
+        asks_labels: bool = True,
     ) -> Examples:
         """Examples of ``x``, after the checks that can be made before anything runs; of batches, the others come then.
 
@@ -178,21 +196,23 @@ class Reader:
             y, weights: Labels and sample weights, or None.
             in_processes: Whether a Sequence is read in other processes.
             what: The argument, for error messages.
+            asks_labels: Whether examples that have labels need them here.
         """
         if isinstance(x, tf.data.Dataset):
-            return Examples(self._checked_dataset(x), y, check_weights(weights))
+            return Examples(self._checked_dataset(x, asks_labels), y, check_weights(weights))
         if self._arrays.reads(x):
-            examples = self._arrays.read(x, y, weights)
+            examples = self._arrays.read(x, y, weights, asks_labels)
             self._check_known(examples.x[self._target.name])
             return Examples(_as_keras_input(examples.x), examples.y, examples.weights, examples.rows)
         if isinstance(x, _NO_BATCHES) or not hasattr(x, "__iter__"):
             rule = "be a dictionary of arrays, a frame, a tf.data.Dataset, a generator or a Keras Sequence"
             raise problem(what, rule, shown(x))
         if isinstance(x, Iterator):
-            x = _checked_batches(x, self._batch)
+            x = _checked_batches(x, functools.partial(self._batch, asks_labels=asks_labels))
         elif isinstance(x, keras.utils.Sequence):
             in_processes = in_processes or getattr(x, "use_multiprocessing", False)
-            x = _CheckedSequence(x, self._arrays.batch if in_processes else self._batch)
+            check = functools.partial(self._arrays.batch if in_processes else self._batch, asks_labels=asks_labels)
+            x = _CheckedSequence(x, check)
         return Examples(x, y, check_weights(weights))
 
     def held_out(self, given: Any) -> Examples | None:
@@ -203,8 +223,8 @@ class Reader:
             return self.read(*given)
         return self.read(given, what="`validation_data`")
 
-    def _batch(self, element: Any) -> tuple[Any, ...]:
-        return self.read(*_three(element)).parts
+    def _batch(self, element: Any, asks_labels: bool) -> tuple[Any, ...]:
+        return self.read(*_three(element), asks_labels=asks_labels).parts
 
     def _check_known(self, items: np.ndarray) -> None:
         if self._target.vocabulary_path is None or not eager_is_on():
@@ -214,12 +234,15 @@ class Reader:
             got = f"{unknown.size} others, such as {shown(unknown.flat[0])}"
             raise problem(f"Input {self._target.name!r}", f"hold keys of {self._target.vocabulary_path!r}", got)
 
-    def _checked_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def _checked_dataset(self, dataset: tf.data.Dataset, asks_labels: bool) -> tf.data.Dataset:
         """The dataset with its inputs in one rank and checked, and with labels if it has none."""
         spec = dataset.element_spec
         features = spec[0] if isinstance(spec, tuple) else spec
         if not isinstance(features, Mapping):
             return dataset
+        asks_labels = asks_labels and self._arrays.has_labels
+        if asks_labels and not (isinstance(spec, tuple) and len(spec) > 1):
+            check_labels(None)
         columns, target = self._arrays.columns, self._target
         check_types(columns, dense_spec(columns, features))
         shapes = {name: shape for name, (shape, _) in self._arrays.inputs.items()}
@@ -236,6 +259,8 @@ class Reader:
                 with tf.control_dependencies([tf.debugging.Assert(is_known, [rule])]):
                     batch[target.name] = tf.identity(batch[target.name])
             labels, *weights = element[1:] or (tf.zeros([tf.shape(batch[target.name])[0], 1]),)
+            if asks_labels:
+                labels = tf.reshape(check_batch_labels(labels), [tf.shape(batch[target.name])[0], 1])
             return (batch, labels, *map(check_batch_weights, weights))
 
         return dataset.map(complete)

@@ -59,7 +59,7 @@ class Encoder:
 
     def __init__(self, inputs: list[Any], output: Any) -> None:
         self._model = model = keras.Model(inputs, output)
-        self._dim = output.shape[-1]
+        self._shape = tuple(output.shape[1:])
         self._specs = {input_name(tensor): tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
         names = list(self._specs)
 
@@ -71,12 +71,12 @@ class Encoder:
         self._vectors: Any = None
 
     def __call__(self, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:
-        """Vectors (rows, D) float32 of ``arrays``, name -> array of ``rows`` rows."""
+        """Vectors (rows, D) or (rows, K, D), float32, of ``arrays``, name -> array of ``rows`` rows."""
         if not eager_is_on():
             return np.asarray(self._model.predict(dict(arrays), batch_size), np.float32)
         if self._vectors is None:  # the function itself, called in several models, makes TensorFlow warn of retracing
             self._vectors = self._function.get_concrete_function()
-        out = np.empty((rows, self._dim), np.float32)
+        out = np.empty((rows, *self._shape), np.float32)
         for start in range(0, rows, batch_size):
             stop = min(start + batch_size, rows)
             block = {name: _as_spec(arrays[name][start:stop], spec) for name, spec in self._specs.items()}

@@ -324,6 +324,32 @@ def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
     return _held_to([(_is_small(weights), _WEIGHTS)], "sample_weight", weights)
 
 
+_LABELS = "numbers from 0 to 1: 1 where the user took the item, 0 where not"
+
+
+def check_labels(y: Any) -> np.ndarray:
+    """Labels of a model that is trained with them."""
+    if y is None:
+        raise problem("`y`", f"hold {_LABELS}", None, "The loss 'logistic' needs labels; the others need none.")
+    labels = np.asarray(y)
+    if labels.size != len(labels):
+        raise problem("`y`", "have one label a row", f"shape {labels.shape}")
+    if labels.dtype.kind not in "iufb":
+        raise problem("`y`", f"hold {_LABELS}", f"{labels.dtype}")
+    wrong = labels[~((labels >= 0) & (labels <= 1))]
+    if wrong.size:
+        raise problem("`y`", f"hold {_LABELS}", f"{wrong.size} others, such as {wrong.flat[0]}")
+    return labels
+
+
+def check_batch_labels(labels: tf.Tensor) -> tf.Tensor:
+    """A dataset's batch of labels, refused when it comes by."""
+    if not (labels.dtype.is_floating or labels.dtype.is_integer or labels.dtype.is_bool):
+        raise problem("The dataset's labels", f"hold {_LABELS}", labels.dtype.name)
+    numbers = tf.cast(labels, tf.float32)
+    return _held_to([((numbers >= 0) & (numbers <= 1), _LABELS)], "labels", labels)
+
+
 def check_class_weight(class_weight: Any) -> None:
     """Refuses class weights that are no numbers."""
     if class_weight is None:

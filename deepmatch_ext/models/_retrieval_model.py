@@ -28,6 +28,7 @@ from deepmatch_ext._keras import (
     deserialize,
     eager_is_on,
     global_policy_name,
+    input_name,
     keras,
     leave_jit_off,
     raw_variable,
@@ -38,8 +39,9 @@ from deepmatch_ext._keras import (
 )
 from deepmatch_ext._plain import plain_object
 from deepmatch_ext.features import Column, SparseColumn, column_config
-from deepmatch_ext.layers import own_objects
+from deepmatch_ext.layers import CandidateLoss, CandidateSampler, PairProbability, own_objects
 from deepmatch_ext.losses import sampledsoftmaxloss
+from deepmatch_ext.models._arguments import OPTIONAL
 from deepmatch_ext.models._examples import (
     ArrayReader,
     Examples,
@@ -60,15 +62,19 @@ from deepmatch_ext.models._persistence import (
     whole_model_file,
 )
 from deepmatch_ext.models._resuming import TrainingPlace
-from deepmatch_ext.models._towers import layer_name
+from deepmatch_ext.models._tables import layer_name
 from deepmatch_ext.samplers import InBatchSampler, Sampler
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
 
 
-def builder(function: Callable[..., Any]) -> Callable[..., Any]:
+def register_builder(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets models be rebuilt by the builder's name when they are loaded."""
-    BUILDERS[function.__name__] = function
+    name, other = function.__name__, BUILDERS.get(function.__name__)
+    if other is not None and (other.__module__, other.__qualname__) != (function.__module__, function.__qualname__):
+        rule, got = "have a name of its own", f"that of {other.__module__}.{other.__qualname__}"
+        raise problem(f"The builder {name}", rule, got)
+    BUILDERS[name] = function
     return function
 
 
@@ -76,7 +82,8 @@ def builder(function: Callable[..., Any]) -> Callable[..., Any]:
 class Towers:
     """The tensors that make the two encoders, and the columns that they read.
 
-    ``item_columns`` begin with the item id, and ``catalogue_emb`` is an item's vector from its id alone.
+    ``item_columns`` begin with the item id. ``catalogue_emb`` is an item's vector from its id alone; None, where only
+    features that come with the input say what an item is.
     """
 
     user_input: list[Any]
@@ -96,14 +103,23 @@ class RetrievalModel(keras.Model):
     towers as attributes, checks NumPy inputs before anything runs, and `fit`, `evaluate`, `train_on_batch` and
     `test_on_batch` need no labels: the label is the item id.
 
+    A model with the loss ``logistic`` is one of labelled pairs: its output is the probability that the user takes the
+    item, labels are 1 and 0, and Keras's losses and metrics are for it.
+
     On tf-keras it also works after ``tf.compat.v1.disable_eager_execution()``, in Keras's own graph mode.
 
     A copy without the weights is ``type(model).from_config(model.get_config())``. On Keras 3
     ``tf.keras.models.clone_model`` gives a plain Keras model of the same layers, without what is added here.
 
     Attributes:
-        user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D).
-        item_input, item_emb: the same for the item encoder.
+        user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D), or
+            (B, K, D) with K interests.
+        item_input, item_emb: the same for the item encoder, (B, D).
+        user_columns, item_columns: The columns that the two read; the item's begin with its id.
+        candidates: The `CandidateSampler`, whose ``sampler`` draws and whose ``step`` counts the training steps. None,
+            where labels say what is negative.
+        loss_layer: The `CandidateLoss`, which has the ``temperature``. None with labels.
+        seed: The builder's.
     """
 
     def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
@@ -111,14 +127,20 @@ class RetrievalModel(keras.Model):
         if replicas > 1:
             rule, remedy = "be built for one device", "Leave the strategy's scope; one process uses all its cores."
             raise problem("The model", rule, f"a tf.distribute strategy of {replicas} replicas", remedy)
+        shape = tuple(towers.user_emb.shape)
+        if len(shape) not in (2, 3) or None in shape[1:]:
+            raise problem("`user_emb`", "have shape (B, D) or (B, K, D), of known D and K", f"shape {shape}")
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self._towers = towers
         self._builder_config = _Untracked({**config, "dtype_policy": global_policy_name()})
         self._user_encoder = _Untracked(Encoder(towers.user_input, towers.user_emb))
-        columns, target = [*towers.user_columns, towers.item_columns[0]], towers.item_columns[0]
+        has_catalogue = towers.catalogue_emb is not None
+        self._item_encoder = _Untracked(Encoder(towers.item_input[:1], towers.catalogue_emb) if has_catalogue else None)
+        read, target = {input_name(tensor) for tensor in self.inputs}, towers.item_columns[0]
         assert isinstance(target, SparseColumn)
-        self._reader = _Untracked(Reader(columns, self.inputs, target, self._is_unknown))
-        self._item_encoder = _Untracked(Encoder(towers.item_input[:1], towers.catalogue_emb))
+        columns = [*towers.user_columns, *(column for column in towers.item_columns if column.name in read)]
+        self._has_labels = any(isinstance(layer, PairProbability) for layer in self.layers)
+        self._reader = _Untracked(Reader(columns, self.inputs, target, self._is_unknown, self._has_labels))
 
     @property
     def user_input(self) -> list[Any]:
@@ -136,6 +158,32 @@ class RetrievalModel(keras.Model):
     def item_emb(self) -> Any:
         return self._towers.item_emb
 
+    @property
+    def user_columns(self) -> list[Column]:
+        return list(self._towers.user_columns)
+
+    @property
+    def item_columns(self) -> list[Column]:
+        return list(self._towers.item_columns)
+
+    @property
+    def candidates(self) -> CandidateSampler | None:
+        return self._layer_of(CandidateSampler)
+
+    @property
+    def loss_layer(self) -> CandidateLoss | None:
+        return self._layer_of(CandidateLoss)
+
+    def _layer_of(self, kind: type) -> Any:
+        found = [layer for layer in self.layers if isinstance(layer, kind)]
+        if len(found) > 1:
+            raise AttributeError(f"This model has {len(found)} layers of {kind.__name__}, not one.")
+        return found[0] if found else None
+
+    @property
+    def seed(self) -> int:
+        return self._builder_config.value["arguments"].get("seed", OPTIONAL["seed"])
+
     # DeepMatch's names.
     user_embedding = user_emb
     item_embedding = item_emb
@@ -145,12 +193,21 @@ class RetrievalModel(keras.Model):
 
         Args:
             optimizer: As in Keras, by name or an instance.
-            loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own.
-            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold what is your own.
+            loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own. With labels
+                (the builder's loss ``logistic``): any loss of probabilities; None: ``"binary_crossentropy"``.
+            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold what is your own, and
+                with labels Keras's.
 
         Raises:
             ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
+                Or, with labels, the loss is `sampledsoftmaxloss`.
         """
+        if self._has_labels:
+            if loss is sampledsoftmaxloss:
+                rule, got = "be of probabilities and labels, with the builder's loss 'logistic'", "`sampledsoftmaxloss`"
+                raise problem("`loss`", rule, got, 'compile(optimizer) takes "binary_crossentropy".')
+            super().compile(optimizer, "binary_crossentropy" if loss is None else loss, *args, **kwargs)
+            return
         given = inspect.signature(super().compile).bind(optimizer, loss, *args, **kwargs).arguments
         check_loss(loss)
         for name in ("metrics", "weighted_metrics"):
@@ -260,9 +317,12 @@ class RetrievalModel(keras.Model):
         return super().evaluate(**given, verbose=verbose, **kwargs)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any) -> Any:
-        """Keras's ``predict``: the sampled loss of each example, (B, 1). Vectors come from `user_vectors`."""
+        """Keras's ``predict``: the sampled loss of each example, (B, 1), or, with labels, its probability.
+
+        Vectors come from `user_vectors`.
+        """
         leave_jit_off(self)
-        given = self._reader.value.read(x).for_keras(batch_size)
+        given = self._reader.value.read(x, asks_labels=False).for_keras(batch_size)
         return super().predict(given["x"], given.get("batch_size"), verbose, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -280,7 +340,11 @@ class RetrievalModel(keras.Model):
         return super().test_on_batch(given.x, given.y, given.weights, *args, **kwargs)
 
     def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
-        """The users' vectors, (B, D) float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
+        """The users' vectors, float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)`` gives them.
+
+        They are (B, D), or of a model of K interests (B, K, D): what takes user vectors takes both, and of K gives an
+        item the best score. A user with fewer interests than K has one of them more than once, which changes no best
+        score; zeros would, since a score of 0 beats all negative ones.
 
         Args:
             x: name -> array of B rows, or what else `fit` takes: a frame, lists, ragged tensors. Names that the user
@@ -334,8 +398,8 @@ class RetrievalModel(keras.Model):
             batch_size: Items encoded at a time.
 
         Raises:
-            ValueError: The item column is hashed, so a row number is no item. Encode the items themselves:
-                ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
+            ValueError: The item column is hashed, so a row number is no item; or the model was built without the items'
+                features. Encode the items: ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
         """
         column = self.check_item_vectors()
         ids = {column.name: np.arange(column.vocabulary_size)}
@@ -348,10 +412,17 @@ class RetrievalModel(keras.Model):
         """The item column, if `item_vectors` can be taken.
 
         Raises:
-            ValueError: The item column is hashed.
+            ValueError: The item column is hashed, or the model was built without the items' features.
         """
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
+        if self._towers.catalogue_emb is None:
+            raise problem(
+                "`item_features`",
+                "be given to the builder, for `item_vectors`",
+                None,
+                "Encode the items themselves: tf.keras.Model(model.item_input, model.item_emb).predict(items).",
+            )
         if column.use_hash:
             raise problem(
                 f"Item column {column.name!r}",
@@ -364,9 +435,9 @@ class RetrievalModel(keras.Model):
     def _training_place(
         self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1
     ) -> TrainingPlace:
-        seed, step = self._builder_config.value["arguments"]["seed"], self.get_layer("candidates").step
+        step = self.optimizer.iterations if self.candidates is None else self.candidates.step
         initial_epoch = fit_arguments.get("initial_epoch", 0)
-        return TrainingPlace(seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
+        return TrainingPlace(self.seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
 
     def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
         """Keras's ``save``. The file is written under another name first, so that a former one stays whole until then.
@@ -442,8 +513,7 @@ class RetrievalModel(keras.Model):
 
     def _check_negatives(self, batch_size: int) -> None:
         """Refuses batches of one where all negatives are the batch's own: the loss would always be 0."""
-        sampler = self.get_layer("candidates").sampler
-        if batch_size == 1 and isinstance(getattr(sampler, "sampler", sampler), InBatchSampler):
+        if batch_size == 1 and self.candidates and isinstance(self.candidates.sampler, InBatchSampler):
             remedy = "Or take another sampler, or a MixedSampler around it."
             raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
 

@@ -1,29 +1,22 @@
-"""From columns to tower tensors: the shared tables, what comes before a tower, and the towers themselves."""
+"""What columns say, as tensors, and the dense layers that make a vector of them.
+
+B examples, T history positions, K interests, D size of the vectors.
+"""
 
 from __future__ import annotations
 
+import inspect
 import itertools
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from deepmatch_ext._checks import as_flag, number_between
 from deepmatch_ext._keras import keras, register
-from deepmatch_ext._names import plain_name
-from deepmatch_ext.features import (
-    Column,
-    DenseColumn,
-    SequenceColumn,
-    SparseColumn,
-    input_names,
-    table_columns,
-)
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn
 from deepmatch_ext.layers import (
-    EmbeddingTable,
-    HashIds,
-    HistoryDropout,
-    HistoryItems,
     JaggedIds,
     JaggedPooling,
     PaddingMask,
@@ -31,98 +24,185 @@ from deepmatch_ext.layers import (
     SequenceMaskPooling,
     SequenceWeighting,
 )
-from deepmatch_ext.layers.activation import activation_layer
+from deepmatch_ext.layers.activation import activation_layer, check_activation
 from deepmatch_ext.layers.pooling import combiner_poolings
+from deepmatch_ext.models._tables import NamedLayers, Tables, derived_seed
 
 
-def derived_seed(seed: int, *place: Any) -> int:
-    """A seed for one place of a model, so that no two weights start alike."""
-    return zlib.crc32(repr((seed, *place)).encode()) & 0x7FFFFFFF
+class Feature(NamedTuple):
+    """What one column says.
+
+    Attributes:
+        values: (B, d).
+        table: The ``embedding_name`` of the table that they are rows of, or a pooling of rows; None for numbers.
+    """
+
+    values: Any
+    table: str | None
 
 
-def layer_name(*parts: Any) -> str:
-    """A layer's name in the characters that every Keras takes; different parts give different names."""
-    return plain_name("_".join(map(str, parts)), also=".-")
+class History(NamedTuple):
+    """A history's positions, most recent first.
+
+    Attributes:
+        rows: (B, T, D) the rows of their table; at padding, whatever row 0 holds.
+        valid: (B, T) booleans, which positions hold an item.
+    """
+
+    rows: Any
+    valid: Any
 
 
-class Tables:
-    """The embedding tables of a model, one for each ``embedding_name``, and the way from a column's input to rows."""
+class Features:
+    """A side's columns as tensors: rows of embedding tables, pooled histories, and numbers."""
 
-    def __init__(self, columns: Iterable[Column], l2_reg: float, seed: int, check_ids: bool, stddev: float) -> None:
-        columns = list(columns)
-        self._has_padding = {
-            column.sparsefeat.embedding_name for column in columns if isinstance(column, SequenceColumn)
-        }
-        self._tables: dict[str, Any] = {}
-        self._hashes: dict[str, Any] = {}
-        for name, sharing in table_columns(columns).items():
-            given = [column.embeddings_initializer for column in sharing if column.embeddings_initializer is not None]
-            self._tables[name] = EmbeddingTable(
-                sharing[0].vocabulary_size,
-                sharing[0].embedding_dim,
-                embeddings_initializer=given[0] if given else None,
-                l2_reg=l2_reg,
-                seed=derived_seed(seed, "table", name),
-                trainable=sharing[0].trainable,
-                check_ids=check_ids,
-                stddev=stddev,
-                name=layer_name("table", name),
-            )
+    def __init__(self, tables: Tables, seed: int, layers: NamedLayers) -> None:
+        self._tables, self._seed, self._layers = tables, seed, layers
 
-    def keep_padding(self, embedding_name: str) -> None:
-        """Keeps bucket 0 of a hashed column free, as in a history; DeepCTR's DIN does so for its query columns."""
-        self._has_padding.add(embedding_name)
+    def __call__(self, columns: Sequence[Column], inputs: Mapping[str, Any]) -> list[Feature]:
+        """The features in DeepCTR's order: single ids, histories, numbers.
 
-    def ids(self, column: SparseColumn, values: Any) -> Any:
-        """A column's input as row numbers of its table."""
-        if not column.use_hash:
+        Args:
+            columns: The columns to read.
+            inputs: Their inputs by name, in which ids are row numbers of their tables.
+        """
+        sparse: list[Feature] = []
+        pooled: list[Feature] = []
+        dense: list[Feature] = []
+        for column in columns:
+            if isinstance(column, SparseColumn):
+                sparse.append(self._row(column, inputs[column.name]))
+            elif isinstance(column, SequenceColumn):
+                pooled += self._pooled_history(column, inputs)
+            else:
+                dense.append(Feature(self._numbers(column, inputs[column.name]), None))
+        return sparse + pooled + dense
+
+    def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> History:
+        """A history's rows, times their weights if the column has any, and which of its positions hold an item."""
+        ids = inputs[column.name]
+        valid = self._layers(PaddingMask, "mask", column.name)(ids)
+        rows = self._tables.rows(column.sparsefeat, ids)
+        if column.weight_name is not None:
+            weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
+            rows = weighting([rows, valid, inputs[column.weight_name]])
+        return History(rows, valid)
+
+    def _row(self, column: SparseColumn, ids: Any) -> Feature:
+        flat = self._layers(keras.layers.Reshape, "flat", column.name, target_shape=(column.embedding_dim,))
+        return Feature(flat(self._tables.rows(column, ids)), column.embedding_name)
+
+    def _pooled_history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> list[Feature]:
+        """The history pooled in each of its combiner's ways, (B, d) each."""
+        padded: list[Any] = []
+        jagged: list[Any] = []
+        pooled = []
+        for place, (pooling, arguments) in enumerate(combiner_poolings(column.name, column.combiner)):
+            # A weight for each position, or a pooling that sees positions side by side, takes (B, T, D).
+            if column.weight_name is not None or pooling is not SequenceMaskPooling:
+                padded = padded or [*self.history(column, inputs)]
+                layer, read = pooling, padded
+                if "seed" in inspect.signature(pooling).parameters:
+                    arguments["seed"] = derived_seed(self._seed, "pooled", column.name, place)
+            else:
+                jagged = jagged or self._jagged(column, inputs[column.name])
+                layer, read = JaggedPooling, jagged
+            values = self._layers(layer, "pooled", column.name, place, **arguments)(read)
+            pooled.append(Feature(values, column.sparsefeat.embedding_name))
+        return pooled
+
+    def _jagged(self, column: SequenceColumn, ids: Any) -> list[Any]:
+        unique_ids, *places = self._layers(JaggedIds, "ids", column.name)(ids)
+        return [self._tables.rows(column.sparsefeat, unique_ids), *places]
+
+    def _numbers(self, column: DenseColumn, values: Any) -> Any:
+        if column.transform_fn is not None:
+            return self._layers(keras.layers.Lambda, "transformed", column.name, function=column.transform_fn)(values)
+        if column.dtype.startswith("float"):
             return values
-        name = column.embedding_name
-        if name not in self._hashes:
-            mask_zero = name in self._has_padding
-            self._hashes[name] = HashIds(
-                column.vocabulary_size, mask_zero, column.vocabulary_path, name=layer_name("hash", name)
-            )
-        return self._hashes[name](values)
-
-    def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> Any:
-        """A history's input as row numbers of its table, (B, T), up to its length if it has one."""
-        ids = self.ids(column.sparsefeat, inputs[column.name])
-        if column.length_name is None:
-            return ids
-        return HistoryItems(name=layer_name("items", column.name))([ids, inputs[column.length_name]])
-
-    def rows(self, column: SparseColumn, ids: Any) -> Any:
-        """The rows of ``ids``: their shape + (D,)."""
-        return self._tables[column.embedding_name](ids)
+        # Integers can't stand beside embeddings; a scale of 1 makes floats of them.
+        return self._layers(keras.layers.Rescaling, "float", column.name, scale=1.0)(values)
 
 
-def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
-    """The columns' inputs, ids that are hashed as row numbers of their tables, and histories up to their lengths."""
-    ready = {name: inputs[name] for name in input_names(columns)}
-    for column in columns:
-        if isinstance(column, SequenceColumn):
-            ready[column.name] = tables.history(column, inputs)
-        elif isinstance(column, SparseColumn):
-            ready[column.name] = tables.ids(column, inputs[column.name])
-    return ready
+@dataclass(frozen=True)
+class DenseSettings:
+    """How dense layers are made, checked; the names are those of builders' arguments."""
+
+    dnn_activation: Any = "relu"
+    output_activation: Any = "linear"
+    dnn_use_bn: bool = False
+    l2_reg_dnn: float = 0.0
+    dnn_dropout: float = 0.0
+    seed: int = field(default=1024, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_activation("`dnn_activation`", self.dnn_activation)
+        check_activation("`output_activation`", self.output_activation)
+        checked = {
+            "dnn_use_bn": as_flag("`dnn_use_bn`", self.dnn_use_bn),
+            "l2_reg_dnn": number_between("`l2_reg_dnn`", self.l2_reg_dnn, 0, float("inf")),
+            "dnn_dropout": number_between("`dnn_dropout`", self.dnn_dropout, 0, 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
-def with_history_dropout(
-    columns: Iterable[Column], inputs: Mapping[str, Any], rate: float, seed: int
-) -> dict[str, Any]:
-    """``inputs`` after whole items have been left out; what shares a length loses the same positions."""
-    groups: dict[Any, list[str]] = {}
-    for column in columns:
-        if isinstance(column, SequenceColumn):
-            names = groups.setdefault(column.length_name or (column.name,), [])
-            names += [name for name in (column.name, column.weight_name) if name is not None]
-    left = dict(inputs)
-    for length, names in groups.items():
-        of = length if isinstance(length, str) else names[0]
-        dropout = HistoryDropout(rate, derived_seed(seed, "history", of), name=layer_name("history_dropout", of))
-        left.update(zip(names, dropout([left[name] for name in names]), strict=True))
-    return left
+class DenseLayers:
+    """Dense layers by side, the same ones each time that a side is asked for.
+
+    Dropout falls on what each layer reads, so the output is whole. A single layer is initialised to average the inputs
+    that are rows of `item_table`, if their size equals the output size: user vectors then start close to the items of
+    their history.
+    """
+
+    def __init__(self, settings: DenseSettings, item_table: str, layers: NamedLayers) -> None:
+        self._settings, self._item_table, self._layers = settings, item_table, layers
+
+    def __call__(self, side: str, features: Sequence[Feature], units: Sequence[int]) -> Any:
+        """(B, units[-1]), or (B, K, units[-1]) if a feature is (B, K, d); without any units the joined features."""
+        hidden = self._joined(side, [feature.values for feature in features])
+        starts = [*itertools.accumulate((feature.values.shape[-1] for feature in features), initial=0)]
+        from_items = [
+            start
+            for feature, start in zip(features, starts, strict=False)
+            if feature.table == self._item_table and [*units] == [feature.values.shape[-1]]
+        ]
+        for place, width in enumerate(units, start=1):
+            is_last = place == len(units)
+            activation = self._settings.output_activation if is_last else self._settings.dnn_activation
+            hidden = self._dense(hidden, side, place, width, activation, from_items)
+        return hidden
+
+    def _joined(self, side: str, parts: list[Any]) -> Any:
+        """The parts side by side; (B, d) beside (B, K, d) is repeated for each of the K."""
+        interests = [part.shape[1] for part in parts if len(part.shape) == 3]
+        if interests:
+            repeat = self._layers(keras.layers.RepeatVector, side, "repeat", n=interests[0])
+            parts = [part if len(part.shape) == 3 else repeat(part) for part in parts]
+        return parts[0] if len(parts) == 1 else self._layers(keras.layers.Concatenate, side, "features")(parts)
+
+    def _dense(self, hidden: Any, side: str, place: int, units: int, activation: Any, from_items: Sequence[int]) -> Any:
+        settings, layers = self._settings, self._layers
+        # The user side's seeds have no side in them.
+        of_side = [] if side == "user" else [side]
+        dropout_seed, kernel_seed = (
+            derived_seed(settings.seed, *of_side, part, place) for part in ("dropout", "dense")
+        )
+        if settings.dnn_dropout:
+            rate = settings.dnn_dropout
+            hidden = layers(RepeatableDropout, side, "dropout", place, rate=rate, seed=dropout_seed)(hidden)
+        glorot = keras.initializers.GlorotNormal(seed=kernel_seed)
+        dense = layers(
+            keras.layers.Dense,
+            *(side, "dense", place),
+            units=units,
+            kernel_initializer=MeanOfBlocks(from_items, kernel_seed) if from_items else glorot,
+            kernel_regularizer=keras.regularizers.L2(settings.l2_reg_dnn) if settings.l2_reg_dnn else None,
+        )
+        hidden = dense(hidden)
+        if settings.dnn_use_bn:
+            hidden = layers(keras.layers.BatchNormalization, side, "bn", place)(hidden)
+        return layers(activation_layer, side, "activation", place, activation=activation)(hidden)
 
 
 @register
@@ -145,125 +225,3 @@ class MeanOfBlocks(keras.initializers.Initializer):
 
     def get_config(self) -> dict[str, Any]:
         return {"starts": self.starts, "seed": self.seed}
-
-
-class Tower:
-    """What columns say, as one vector: embeddings, pooled histories and numbers, in DeepCTR's order, then dense layers.
-
-    It can be applied to several sets of inputs, and its layers are the same each time. Dropout falls on what each dense
-    layer reads, so the tower's output is whole. No dense layer at all gives the concatenated features. One alone begins
-    as the mean of what comes from the table `item_table`, if that has the vectors' size: so users begin near the items
-    of their history, in place of a random rotation away that every item has to be learnt through.
-    """
-
-    def __init__(
-        self,
-        side: str,
-        columns: Sequence[Column],
-        tables: Tables,
-        hidden_units: Sequence[int],
-        activation: Any,
-        output_activation: Any,
-        use_bn: bool,
-        l2_reg: float,
-        dropout: float,
-        seed: int,
-        item_table: str,
-    ) -> None:
-        self._side, self._columns, self._tables, self._item_table = side, columns, tables, item_table
-        self._hidden_units, self._seed = hidden_units, seed
-        self._activations = [*[activation] * (len(hidden_units) - 1), output_activation][: len(hidden_units)]
-        self._use_bn, self._l2_reg, self._dropout = use_bn, l2_reg, dropout
-        self._layers: dict[str, Any] = {}
-
-    def __call__(self, inputs: Mapping[str, Any]) -> Any:
-        """The tower's tensor, (B, width), from inputs by name, in which ids are row numbers of their tables."""
-        sparse: list[Any] = []
-        pooled: list[Any] = []
-        dense: list[Any] = []
-        for column in self._columns:
-            if isinstance(column, SparseColumn):
-                sparse.append(self._flat_row(column, inputs[column.name]))
-            elif isinstance(column, SequenceColumn):
-                pooled.extend(self._pooled_history(column, inputs))
-            else:
-                dense.append(self._numbers(column, inputs[column.name]))
-        hidden = self._joined(sparse + pooled + dense)
-        for place, (units, activation) in enumerate(zip(self._hidden_units, self._activations, strict=True), start=1):
-            hidden = self._dense(place, units, activation, hidden)
-        return hidden
-
-    def _item_blocks(self, dim: int) -> list[int]:
-        """Where vectors of size ``dim`` from the item's table begin among the joined features."""
-        widths: list[tuple[bool, int]] = []
-        for column in sorted(self._columns, key=lambda column: isinstance(column, SequenceColumn)):
-            if isinstance(column, DenseColumn):
-                continue  # they come last
-            of = column.sparsefeat if isinstance(column, SequenceColumn) else column
-            times = len(combiner_poolings(column.name, column.combiner)) if isinstance(column, SequenceColumn) else 1
-            widths += [(of.embedding_name == self._item_table, of.embedding_dim)] * times
-        starts = itertools.accumulate((width for _, width in widths), initial=0)
-        return [start for (is_item, width), start in zip(widths, starts, strict=False) if is_item and width == dim]
-
-    def _layer(self, make: Any, *name: Any, **arguments: Any) -> Any:
-        full_name = layer_name(*name)
-        if full_name not in self._layers:
-            self._layers[full_name] = make(**arguments, name=full_name)
-        return self._layers[full_name]
-
-    def _joined(self, parts: list[Any]) -> Any:
-        return parts[0] if len(parts) == 1 else self._layer(keras.layers.Concatenate, self._side, "features")(parts)
-
-    def _flat_row(self, column: SparseColumn, ids: Any) -> Any:
-        flat = self._layer(keras.layers.Reshape, "flat", column.name, target_shape=(column.embedding_dim,))
-        return flat(self._tables.rows(column, ids))
-
-    def _pooled_history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> list[Any]:
-        """The history pooled in each of its combiner's ways, (B, D) each."""
-        ids = inputs[column.name]
-        if column.weight_name is not None:
-            # Each position's embedding times its weight, which takes (B, T, D).
-            valid = self._layer(PaddingMask, "mask", column.name)(ids)
-            weighting = self._layer(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
-            rows = weighting([self._tables.rows(column.sparsefeat, ids), valid, inputs[column.weight_name]])
-            pooling_layer, read = SequenceMaskPooling, [rows, valid]
-        else:
-            jagged = self._layer(JaggedIds, "ids", column.name)(ids)
-            pooling_layer, read = JaggedPooling, [self._tables.rows(column.sparsefeat, jagged[0]), *jagged[1:]]
-        return [
-            self._layer(pooling_layer, "pooled", column.name, place, **pooling)(read)
-            for place, pooling in enumerate(combiner_poolings(column.name, column.combiner))
-        ]
-
-    def _numbers(self, column: DenseColumn, values: Any) -> Any:
-        if column.transform_fn is not None:
-            return self._layer(keras.layers.Lambda, "transformed", column.name, function=column.transform_fn)(values)
-        if column.dtype.startswith("float"):
-            return values
-        # Integers can't stand beside embeddings; a scale of 1 makes floats of them.
-        return self._layer(keras.layers.Rescaling, "float", column.name, scale=1.0)(values)
-
-    def _dense(self, place: int, units: int, activation: Any, hidden: Any) -> Any:
-        side = self._side
-        # The user side's seeds have no side in them, so that models begin as they always have.
-        seeds = [derived_seed(self._seed, *([] if side == "user" else [side]), part, place) for part in _SEEDED]
-        if self._dropout:
-            dropout = self._layer(RepeatableDropout, side, "dropout", place, rate=self._dropout, seed=seeds[0])
-            hidden = dropout(hidden)
-        blocks = self._item_blocks(units) if len(self._hidden_units) == 1 else []
-        dense = self._layer(
-            keras.layers.Dense,
-            *(side, "dense", place),
-            units=units,
-            kernel_initializer=(
-                MeanOfBlocks(blocks, seeds[1]) if blocks else keras.initializers.GlorotNormal(seed=seeds[1])
-            ),
-            kernel_regularizer=keras.regularizers.L2(self._l2_reg) if self._l2_reg else None,
-        )
-        hidden = dense(hidden)
-        if self._use_bn:
-            hidden = self._layer(keras.layers.BatchNormalization, side, "bn", place)(hidden)
-        return self._layer(activation_layer, side, "activation", place, activation=activation)(hidden)
-
-
-_SEEDED = ("dropout", "dense")

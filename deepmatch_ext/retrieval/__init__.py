@@ -1,12 +1,20 @@
 """Retrieval: from user and item vectors to each user's best items, and vectors to where people keep them."""
 
+from typing import TYPE_CHECKING
+
 from deepmatch_ext._arrays import Seen
-from deepmatch_ext.retrieval.exact_index import ExactIndex
-from deepmatch_ext.retrieval.faiss_index import FaissIndex
+from deepmatch_ext._lazy import lazy_names
 from deepmatch_ext.retrieval.index import VectorIndex, recall
 from deepmatch_ext.retrieval.pgvector import search_pgvector, write_pgvector
-from deepmatch_ext.retrieval.top_n import best_rows, top_n
 from deepmatch_ext.retrieval.vector_files import Vectors, read_vectors, write_vectors
+
+if TYPE_CHECKING:
+    from deepmatch_ext.retrieval.exact_index import ExactIndex
+    from deepmatch_ext.retrieval.faiss_index import FaissIndex
+    from deepmatch_ext.retrieval.top_n import best_rows, top_n
+else:  # they need TensorFlow
+    _LAZY = {"ExactIndex": "exact_index", "FaissIndex": "faiss_index", "best_rows": "top_n", "top_n": "top_n"}
+    __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 __all__ = [
     "ExactIndex",

@@ -12,7 +12,7 @@ import tensorflow as tf
 from deepmatch_ext._arrays import Seen, seen_pairs
 from deepmatch_ext._checks import problem
 from deepmatch_ext.retrieval.index import VectorIndex
-from deepmatch_ext.retrieval.top_n import compiled_best_rows, compiled_best_unseen_rows
+from deepmatch_ext.retrieval.top_n import compiled_best_rows
 from deepmatch_ext.retrieval.vector_files import Write, write_array
 
 # Vectors that are copied or read at once.
@@ -48,7 +48,7 @@ class ExactIndex(VectorIndex):
 
     kind = "exact"
 
-    # Users scored at once. Few: the blocks of items are long then, and fewer of their best have to be merged.
+    # Vectors of users scored at once. Few: the blocks of items are long then, and fewer of their best are merged.
     _BATCH = 64
 
     @property
@@ -81,15 +81,12 @@ class ExactIndex(VectorIndex):
 
     def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
         rows, scores = np.empty((len(vectors), n), np.int32), np.empty((len(vectors), n), np.float32)
-        for start in range(0, len(vectors), self._BATCH):
-            stop = min(start + self._BATCH, len(vectors))
-            block = vectors[start:stop], self._vectors, n
-            found = (
-                compiled_best_rows(*block)
-                if seen is None
-                else compiled_best_unseen_rows(*block, _padded_seen(seen, start, stop))
-            )
-            rows[start:stop], scores[start:stop] = (each.numpy() for each in found)
+        users = max(self._BATCH // (1 if vectors.ndim == 2 else vectors.shape[1]), 1)
+        for start in range(0, len(vectors), users):
+            stop = min(start + users, len(vectors))
+            seen_here = None if seen is None else _padded_seen(seen, start, stop)
+            found = compiled_best_rows(vectors[start:stop], self._vectors, n, seen_here)
+            rows[start:stop], scores[start:stop] = found
         return rows, scores
 
     def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:

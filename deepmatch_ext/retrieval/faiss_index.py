@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, seen_pairs
+from deepmatch_ext._arrays import Seen, seen_pairs, seen_rows
 from deepmatch_ext._checks import missing_extra, positive_int, problem
-from deepmatch_ext.retrieval.index import VectorIndex, best_first, spare
+from deepmatch_ext._interests import best_first, search_each
+from deepmatch_ext.retrieval.index import VectorIndex, spare
 from deepmatch_ext.retrieval.top_n import compiled_best_rows
 from deepmatch_ext.retrieval.vector_files import Write, check_record
 
@@ -166,6 +167,10 @@ class FaissIndex(VectorIndex):
         self._set_rows(np.concatenate([np.where(old, -1, self._row_of), rows]))
 
     def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+        return search_each(self._search_one, vectors, n, seen)
+
+    def _search_one(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+        """As `_search`, of users (N, D) of one vector each."""
         seen = None if seen is None else _distinct(seen, len(self))
         rows, scores = self._unseen(vectors, n, seen, 1)
         wanted = np.minimum(n, len(self) - (0 if seen is None else np.diff(seen[0])))
@@ -173,7 +178,7 @@ class FaissIndex(VectorIndex):
             few = np.flatnonzero(np.count_nonzero(rows >= 0, axis=1) < wanted)
             if not few.size:
                 break
-            of_few = None if seen is None else _of_users(seen, few)
+            of_few = None if seen is None else seen_rows(seen, few)
             rows[few], scores[few] = self._unseen(vectors[few], n, of_few, wider)
         return rows, scores
 
@@ -194,7 +199,7 @@ class FaissIndex(VectorIndex):
                 users = group[start : start + max(_BLOCK // k, 1)]
                 found, found_scores = self._found(vectors[users], k, wider)
                 if extra:
-                    owners, items = seen_pairs(_of_users(seen, users), 0, len(users))
+                    owners, items = seen_pairs(seen_rows(seen, users), 0, len(users))
                     key = np.arange(len(users))[:, None] * len(self)
                     found[np.isin(found + key, items + owners * len(self)) & (found >= 0)] = -1
                     found_scores[found < 0] = -np.inf
@@ -276,12 +281,6 @@ def _distinct(seen: Seen, count: int) -> Seen:
     users, rows = seen_pairs(seen, 0, len(seen[0]) - 1)
     users, rows = np.divmod(np.unique(users * count + rows), count)
     return np.searchsorted(users, np.arange(len(seen[0]))), rows
-
-
-def _of_users(seen: Seen, users: np.ndarray) -> Seen:
-    indptr, rows = seen
-    parts = [rows[indptr[user] : indptr[user + 1]] for user in users]
-    return np.concatenate([[0], np.cumsum([len(part) for part in parts])]), np.concatenate(parts)
 
 
 def _by_neighbourhood(vectors: np.ndarray) -> np.ndarray:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_floats, check_seen
+from deepmatch_ext._arrays import Seen, check_users
 from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
 from deepmatch_ext._version import __version__
-from deepmatch_ext.retrieval.rows import Ids
+from deepmatch_ext.retrieval.rows import Ids, raw_seen
 from deepmatch_ext.retrieval.vector_files import (
     METRICS,
     Write,
@@ -25,6 +26,7 @@ from deepmatch_ext.retrieval.vector_files import (
 
 # Products of entries within this stay far inside float32.
 _LARGEST = 1e15
+_KINDS = ("exact_index", "faiss_index")  # modules, which import this one
 
 
 class VectorIndex(ABC):
@@ -82,8 +84,8 @@ class VectorIndex(ABC):
         """Each user's ``n`` items with the largest scores, best first.
 
         Args:
-            vectors: Users' vectors, (N, D); or (N, K, D), several for each user: an item's score is then the best of
-                those that the user's vectors give it.
+            vectors: Users' vectors, (N, D); or (N, K, D) for K interests: an item's score is then the best that one of
+                them gives it, and it comes once. A vector of zeros beside others of the same user is passed over.
             n: How many items to return, 1..V.
             exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``: user ``k`` doesn't
                 get ``ids[indptr[k]:indptr[k + 1]]``. Ids that the index has not are ignored.
@@ -96,22 +98,14 @@ class VectorIndex(ABC):
             ValueError: The vectors are not finite or not of the index's dimension, ``n`` is out of 1..V, or ``exclude``
                 is not of the form described.
         """
-        vectors, _ = check_floats("`vectors`", ["(N, D)", "(N, K, D)"], vectors)
+        vectors, _ = check_users("`vectors`", vectors, "N")
         if vectors.shape[-1] != self.dimension:
             raise problem("`vectors`", f"have the index's dimension, {self.dimension}", f"shape {vectors.shape}")
-        if vectors.ndim == 3 and not vectors.shape[1]:
-            raise problem("`vectors`", "have at least one vector for each user", f"shape {vectors.shape}")
         n = positive_int("`n`", n)
         if n > len(self):
             raise problem("`n`", f"be at most {len(self)}, the number of items", n)
         seen = None if exclude is None else self._seen_rows(exclude, len(vectors))
-        vectors = self._measured("`vectors`", vectors)
-        if vectors.ndim == 2:
-            rows, scores = self._search(vectors, n, seen)
-        else:
-            found = [self._search(np.ascontiguousarray(vectors[:, k]), n, seen) for k in range(vectors.shape[1])]
-            several_rows, several_scores = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
-            rows, scores = _best_of_several(several_rows, several_scores, n)
+        rows, scores = self._search(self._measured("`vectors`", vectors), n, seen)
         return self._ids.at(rows), scores
 
     def add(self, ids: Any, vectors: Any) -> None:
@@ -180,6 +174,8 @@ class VectorIndex(ABC):
                 what is wrong.
         """
         manifest, files = read_folder(folder)
+        for module in _KINDS:  # a class is known once its module is loaded, which takes TensorFlow
+            import_module(f"deepmatch_ext.retrieval.{module}")
         kinds = {each.kind: each for each in VectorIndex.__subclasses__() if issubclass(each, cls)}
         if manifest["kind"] not in kinds:
             rule = "be an index of kind " + " or ".join(repr(kind) for kind in kinds)
@@ -220,10 +216,8 @@ class VectorIndex(ABC):
 
     def _seen_rows(self, exclude: Any, users: int) -> Seen:
         """The rows to leave out for each user, in CSR form."""
-        if not isinstance(exclude, tuple | list) or len(exclude) != 2:
-            raise problem("`exclude`", "be a pair (indptr, ids)", type(exclude).__name__)
-        rows = self._ids.rows("the ids of `exclude`", exclude[1])
-        indptr, _ = check_seen("`exclude`", (exclude[0], rows + 1), users)
+        indptr, ids = raw_seen("`exclude`", exclude, users)
+        rows = self._ids.rows("the ids of `exclude`", ids)
         known = rows >= 0
         return np.concatenate([[0], np.cumsum(known)])[indptr], rows[known]
 
@@ -243,7 +237,7 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
-        """The rows and scores, (N, n), of each user's best; -1 and -inf where there are no more."""
+        """The rows and scores, (N, n), of the best for (N, D) or (N, K, D); -1 and -inf where there are no more."""
 
     @abstractmethod
     def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
@@ -325,20 +319,3 @@ def spare(counts: np.ndarray) -> np.ndarray:
     A power of two, so that users with like numbers go together, and a few who have seen much don't slow all down.
     """
     return np.where(counts, 2 ** np.ceil(np.log2(np.maximum(counts, 1))), 0).astype(np.int64)
-
-
-def best_first(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``n`` best of each user's candidates (N, k), of equal scores the lowest rows first."""
-    order = np.lexsort((rows, -scores), axis=1)[:, :n]
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-
-
-def _best_of_several(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``n`` best of candidates among which a row may come several times: its best score counts."""
-    rows, scores = best_first(rows, scores, rows.shape[1])
-    order = np.argsort(rows, axis=1, kind="stable")  # a row's best score comes first
-    by_row = np.take_along_axis(rows, order, axis=1)
-    repeated = np.zeros(rows.shape, bool)
-    np.put_along_axis(repeated, order[:, 1:], by_row[:, 1:] == by_row[:, :-1], axis=1)
-    rows[repeated], scores[repeated] = -1, -np.inf
-    return best_first(rows, scores, n)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-import struct
 from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_floats, check_seen
+from deepmatch_ext._arrays import Seen, check_users
 from deepmatch_ext._checks import listing, missing_extra, one_of, positive_int, problem
+from deepmatch_ext._interests import search_each
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.index import spare, unit_vectors
-from deepmatch_ext.retrieval.rows import raw_ids
+from deepmatch_ext.retrieval.rows import raw_seen, require_kind
 from deepmatch_ext.retrieval.vector_files import METRICS, check_items, read_record
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
@@ -28,8 +28,8 @@ def write_pgvector(
     """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), by COPY.
 
     A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new. Other
-    columns belong in a table of yours beside it, and grants have to be given anew. The connection is psycopg's,
-    which the extra ``pgvector`` brings.
+    columns belong in a table of yours beside it, and grants have to be given anew. The extra ``pgvector`` brings
+    psycopg and the package pgvector.
 
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
@@ -40,12 +40,14 @@ def write_pgvector(
         hnsw: Whether to build an HNSW index for the metric. Searches are fast then, and approximate.
 
     Raises:
-        ImportError: psycopg is not installed.
+        ImportError: psycopg or pgvector is not installed.
         ValueError: There is another table of this name, ids are repeated or are no 64-bit integers, strings are empty
             or have the character NUL, vectors are not finite or, with "cosine", one is of length zero.
         psycopg.Error: What the database refuses. The former table is as it was.
     """
     sql = _sql()
+    from pgvector import Vector
+
     operator_class = _OPERATORS[one_of("`metric`", metric, METRICS)][1]
     ids, vectors = check_items(ids, vectors)
     if metric == "cosine":
@@ -60,8 +62,10 @@ def write_pgvector(
         kind, size = sql.SQL("text" if ids.dtype == object else "bigint"), sql.Literal(vectors.shape[1])
         cursor.execute(sql.SQL("CREATE TABLE {} (id {}, vector vector({}) NOT NULL)").format(new, kind, size))
         with cursor.copy(sql.SQL("COPY {} (id, vector) FROM STDIN WITH (FORMAT BINARY)").format(new)) as copy:
-            for part in _binary_rows(keys, vectors):
-                copy.write(part)
+            # As bytes: to know the type `vector`, psycopg would have to be told of it on the caller's connection.
+            copy.set_types(["text" if ids.dtype == object else "int8", "bytea"])
+            for key, vector in zip(keys, vectors, strict=True):
+                copy.write_row((key, Vector(vector).to_binary()))
         cursor.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (id)").format(new))
         if hnsw:
             kind = sql.SQL(operator_class)
@@ -84,7 +88,8 @@ def search_pgvector(
     Args:
         connection: An open psycopg 3 connection.
         table: The table's name, or "schema.table".
-        vectors: Users' vectors, (N, D).
+        vectors: Users' vectors, (N, D); or (N, K, D) for K interests: an item's score is then the best that one of them
+            gives it, and it comes once. The database is asked for each, and of equal scores the lowest id comes first.
         n: How many items to return, at least 1.
         exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``.
 
@@ -94,22 +99,24 @@ def search_pgvector(
         -2, ... that is no id of the table.
 
     Raises:
-        ImportError: psycopg is not installed.
+        ImportError: psycopg or pgvector is not installed.
         ValueError: The table is not one that `write_pgvector` wrote, or the arguments don't fit it.
     """
     sql = _sql()
     n = positive_int("`n`", n)
-    vectors, _ = check_floats("`vectors`", ["(N, D)"], vectors)
+    vectors, _ = check_users("`vectors`", vectors, "N")
     # It only reads: a rollback undoes its settings, which a transaction of the caller's would keep.
     with connection.transaction(force_rollback=True), connection.cursor(binary=True) as cursor:
         about, kind = _about(cursor, table), _kind(cursor, table)
-        if vectors.shape[1] != about["dimension"]:
+        if vectors.shape[-1] != about["dimension"]:
             raise problem("`vectors`", f"have the table's dimension, {about['dimension']}", f"shape {vectors.shape}")
         if about["metric"] == "cosine":
             vectors = unit_vectors("`vectors`", vectors)
         if exclude is None:
             exclude = np.zeros(len(vectors) + 1, np.int64), np.empty(0, np.int64)
-        indptr, seen = _excluded(exclude, len(vectors), kind)
+        indptr, seen = raw_seen("`exclude`", exclude, len(vectors))
+        require_kind("the ids of `exclude`", seen, kind == "text", "the table's")
+        _keys("the ids of `exclude`", seen)  # refuses those that the database can't hold
         operator, _, best = _OPERATORS[about["metric"]]
         query = (
             "SELECT id, {best} - (vector {operator} {user}::text::vector) FROM {table} "
@@ -121,27 +128,41 @@ def search_pgvector(
         }  # fmt: skip
         # No index has the order of a sum, so the second reads the whole table.
         by_index, by_all = (sql.SQL(query).format(**parts, change=sql.SQL(change)) for change in ("", "+ 0"))
-        ids = np.zeros((len(vectors), n), object if kind == "text" else np.int64)
-        scores = np.full((len(vectors), n), -np.inf, np.float32)
-        filled = np.zeros(len(vectors), np.int64)
-        asked = np.minimum(n + spare(np.diff(indptr)), _MOST)
-        asking = 0
-        for row in np.argsort(asked, kind="stable"):
-            if asked[row] > asking:
-                asking = int(asked[row])
-                _widen(cursor, asking)
-            text = "[" + ",".join(map(repr, vectors[row].tolist())) + "]"
-            user = {"user": text, "seen": seen[indptr[row] : indptr[row + 1]]}
-            found = cursor.execute(by_index, user).fetchall()
-            if len(found) < n:
-                found = cursor.execute(by_all, user).fetchall()
-            filled[row] = len(found)
-            for at, (item, score) in enumerate(found):
-                ids[row, at], scores[row, at] = item, score
-        empty = np.arange(n) >= filled[:, None]
-        if empty.any():
-            ids[empty] = _no_item(cursor, table, kind)
-    return ids, scores
+        known: list[Any] = []  # ids that are found, in order: what `search_each` knows as rows
+
+        def search(vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+            assert seen is not None
+            found = _found(cursor, by_index, by_all, vectors, n, seen)
+            known[:] = sorted({item for items in found for item, _ in items})
+            row_of = {item: row for row, item in enumerate(known)}
+            rows, scores = np.full((len(vectors), n), -1), np.full((len(vectors), n), -np.inf, np.float32)
+            for user, items in enumerate(found):
+                rows[user, : len(items)] = [row_of[item] for item, _ in items]
+                scores[user, : len(items)] = [score for _, score in items]
+            return rows, scores
+
+        rows, scores = search_each(search, vectors, n, (indptr, seen))
+        if (rows < 0).any():
+            known.append(_no_item(cursor, table, kind))  # the last, for -1
+    return np.array(known, object if kind == "text" else np.int64)[rows], scores
+
+
+def _found(cursor: Any, by_index: Any, by_all: Any, vectors: np.ndarray, n: int, seen: Seen) -> list[list[Any]]:
+    """Of each vector (N, D) the ids and scores that the first query finds, or if they are too few, the second."""
+    from pgvector import Vector
+
+    found: list[list[Any]] = [[]] * len(vectors)
+    asked, asking = np.minimum(n + spare(np.diff(seen[0])), _MOST), 0
+    for user in np.argsort(asked, kind="stable"):
+        if asked[user] > asking:
+            asking = int(asked[user])
+            _widen(cursor, asking)
+        left_out = seen[1][seen[0][user] : seen[0][user + 1]].tolist()
+        values = {"user": Vector(vectors[user]).to_text(), "seen": left_out}
+        found[user] = cursor.execute(by_index, values).fetchall()
+        if len(found[user]) < n:
+            found[user] = cursor.execute(by_all, values).fetchall()
+    return found
 
 
 def _widen(cursor: Any, asked: int) -> None:
@@ -166,17 +187,6 @@ def _no_item(cursor: Any, table: str, kind: str) -> int | str:
         most *= 100
 
 
-def _excluded(exclude: Any, users: int, kind: str) -> tuple[np.ndarray, list[Any]]:
-    if not isinstance(exclude, tuple | list) or len(exclude) != 2:
-        raise problem("`exclude`", "be a pair (indptr, ids)", type(exclude).__name__)
-    seen = raw_ids("the ids of `exclude`", exclude[1])
-    if len(seen) and (seen.dtype == object) != (kind == "text"):
-        own, other = ("strings", "integers") if kind == "text" else ("integers", "strings")
-        raise problem("the ids of `exclude`", f"be {own}, as the table's ids are", f"{other}, {listing(seen)}")
-    indptr, _ = check_seen("`exclude`", (exclude[0], np.zeros(len(seen), np.int64)), users)
-    return indptr, _keys("the ids of `exclude`", seen)
-
-
 def _keys(what: str, ids: np.ndarray) -> list[Any]:
     """Ids as what PostgreSQL's bigint or text can hold."""
     keys = ids.tolist()
@@ -189,27 +199,13 @@ def _keys(what: str, ids: np.ndarray) -> list[Any]:
     return keys
 
 
-def _binary_rows(keys: list[Any], vectors: np.ndarray) -> Any:
-    """The bytes of PostgreSQL's binary COPY, of which each field is its length and its value, the big end first."""
-    size = vectors.shape[1]
-    # pgvector's own format: the dimension and a zero, two bytes each, and the numbers.
-    head = struct.pack(">ihh", 4 + 4 * size, size, 0)
-    yield b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-    for start in range(0, len(keys), 4096):
-        part = np.ascontiguousarray(vectors[start : start + 4096], ">f4")
-        rows = []
-        for key, vector in zip(keys[start : start + 4096], part, strict=True):
-            value = key.encode() if isinstance(key, str) else struct.pack(">q", key)
-            rows += [struct.pack(">hi", 2, len(value)), value, head, vector.tobytes()]
-        yield b"".join(rows)
-    yield struct.pack(">h", -1)
-
-
 def _sql() -> Any:
+    """What composes SQL, if all is installed that is needed here."""
     try:
+        import pgvector  # noqa: F401
         from psycopg import sql
     except ImportError as error:
-        raise missing_extra("PostgreSQL", "psycopg[binary]", "pgvector") from error
+        raise missing_extra("PostgreSQL", "pgvector psycopg[binary]", "pgvector") from error
     return sql
 
 

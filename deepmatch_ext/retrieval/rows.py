@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmatch_ext._arrays import check_pair, check_seen
 from deepmatch_ext._checks import listing, problem
 from deepmatch_ext._frames import as_array
 from deepmatch_ext._no_item import no_item
@@ -31,6 +32,20 @@ def raw_ids(what: str, values: Any) -> np.ndarray:
             return array
         kind = "integers past 64 bits"  # NumPy makes floats or objects of them
     raise problem(what, "be all integers or all strings", kind if kind != "mixed" else "values of several kinds")
+
+
+def raw_seen(what: str, seen: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each of ``rows`` users must not get, in CSR form: (indptr (rows + 1,), ids by `raw_ids`)."""
+    indptr, items = check_pair(what, seen)
+    ids = raw_ids(f"the ids of {what}", items)
+    return check_seen(what, (indptr, np.zeros(len(ids), np.int64)), rows)[0], ids
+
+
+def require_kind(what: str, ids: np.ndarray, are_strings: bool, whose: str) -> None:
+    """Refuses integers where ids are strings, and the reverse."""
+    if len(ids) and (ids.dtype == object) != are_strings:
+        own, other = ("strings", "integers") if are_strings else ("integers", "strings")
+        raise problem(what, f"be {own}, as {whose} ids are", f"{other}, {listing(ids)}")
 
 
 def require_unique(what: str, ids: np.ndarray, remedy: str = "Keep one vector for each item.") -> None:
@@ -65,7 +80,7 @@ class Ids:
         ids = raw_ids(what, ids)
         if not len(ids):
             return np.empty(0, np.int64)
-        self._require_kind(what, ids)
+        require_kind(what, ids, self.values.dtype == object, "the index's")
         if self.values.dtype == object:
             return self._lookup.get_indexer(_index(ids))
         # pandas would compare a mixture of signed and unsigned as floats.
@@ -75,7 +90,7 @@ class Ids:
 
     def joined(self, what: str, ids: np.ndarray) -> Ids:
         """These and further ids behind them, which none of these may be."""
-        self._require_kind(what, ids)
+        require_kind(what, ids, self.values.dtype == object, "the index's")
         if self.values.dtype != object and not fits(ids, self.values.dtype).all():
             wrong = ids[~fits(ids, self.values.dtype)]
             raise problem(what, f"fit in {self.values.dtype}, the type of the index's ids", listing(wrong))
@@ -90,11 +105,6 @@ class Ids:
         ids = self.values[rows]  # -1 is some row: there is at least one
         ids[rows < 0] = self.no_item
         return ids
-
-    def _require_kind(self, what: str, ids: np.ndarray) -> None:
-        if (ids.dtype == object) != (self.values.dtype == object):
-            own, other = ("strings", "integers") if self.values.dtype == object else ("integers", "strings")
-            raise problem(what, f"be {own}, as the index's ids are", f"{other}, {listing(ids)}")
 
     @cached_property
     def _lookup(self) -> pd.Index:

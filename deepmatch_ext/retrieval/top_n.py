@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deepmatch_ext._arrays import Seen, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._interests import best_scores
 
 
 def top_n(
@@ -29,12 +30,14 @@ def top_n(
     between machines and between block sizes, and items that close may change places.
 
     Args:
-        user_vectors: User vectors, (B, D), taken as float32.
+        user_vectors: User vectors, (B, D), taken as float32; or (B, K, D) for K interests: an item's score is then the
+            largest of its K inner products. A vector of zeros beside others of the same user is no interest, and is
+            passed over.
         item_vectors: Item vectors, (V, D), taken as float32; row ``i`` belongs to item id ``i``. Row 0 is padding and
             is never returned.
         n: How many items to return, 1..V-1.
         exclude: The items that a user must not get, ``(indptr (B + 1,), item ids)``. See ``Seen``.
-        block_size: Users scored at once; the largest arrays held are (block_size, V).
+        block_size: Users scored at once; the largest arrays held are (block_size, V), whatever K.
 
     Returns:
         ``(ids, scores)``: (B, N) int64 and (B, N) float32. Where fewer than ``n`` items are left for a user, the rest
@@ -52,6 +55,8 @@ def top_n(
         >>> ids
         array([[2, 1],
                [1, 2]])
+        >>> top_n(users[np.newaxis], items, 2)[1]  # one user with two interests
+        array([[3., 3.]], dtype=float32)
     """
     user_vectors, item_vectors = check_vectors(user_vectors, item_vectors)
     rows, vocabulary_size = len(user_vectors), len(item_vectors)
@@ -64,16 +69,16 @@ def top_n(
     scores = np.empty((rows, n), dtype=np.float32)
     for start in range(0, rows, block_size):
         stop = min(start + block_size, rows)
-        block = user_vectors[start:stop] @ item_vectors.T
+        block = best_scores(user_vectors[start:stop], item_vectors)
         block[:, 0] = -np.inf
         if exclude is not None:
             block[seen_pairs(exclude, start, stop)] = -np.inf
         best = _largest(block, n)
-        best_scores = np.take_along_axis(block, best, axis=1)
+        found = np.take_along_axis(block, best, axis=1)
         # Each row of `best` is in the order of the ids, so a stable sort leaves ties with the lowest id first.
-        order = np.argsort(-best_scores, axis=1, kind="stable")
+        order = np.argsort(-found, axis=1, kind="stable")
         ids[start:stop] = np.take_along_axis(best, order, axis=1)
-        scores[start:stop] = np.take_along_axis(best_scores, order, axis=1)
+        scores[start:stop] = np.take_along_axis(found, order, axis=1)
     ids[np.isneginf(scores)] = 0  # finite vectors have finite scores: -inf is padding or excluded
     return ids, scores
 
@@ -117,7 +122,7 @@ def best_rows(
     Nothing is checked here: NaN in, nonsense out. `ExactIndex` checks.
 
     Args:
-        users: User vectors, (B, D), float32.
+        users: User vectors, (B, D), float32; or (B, K, D) for K interests, as in `top_n`.
         items: Item vectors, (V, D), float32, or another number type that is cast block by block.
         n: How many rows to return, a scalar; more than V is allowed.
         seen: The rows of ``items`` that each user must not get, (B, S) integers. What is no row is ignored, such as -1
@@ -139,12 +144,17 @@ def best_rows(
     users, items, n = tf.cast(users, tf.float32), tf.convert_to_tensor(items), tf.cast(n, tf.int32)
     seen = None if seen is None else tf.cast(seen, tf.int64)
     batch, count = tf.shape(users)[0], tf.shape(items)[0]
+    has_interests = users.shape.rank == 3
+    if has_interests:
+        interests, users = tf.shape(users)[1], tf.reshape(_without_zeros(users), [-1, tf.shape(users)[2]])
 
     def merge(start: tf.Tensor, stop: tf.Tensor, rows: tf.Tensor, scores: tf.Tensor, group: int) -> Any:
         """The best of rows start..stop and of ``(rows, scores)``, which are of lower rows."""
         block = tf.matmul(users, tf.cast(items[start:stop], tf.float32), transpose_b=True)
         if scales is not None:
             block *= scales[start:stop]
+        if has_interests:  # the best of K, as in `best_scores`
+            block = tf.reduce_max(tf.reshape(block, [batch, interests, stop - start]), axis=1)
         if seen is not None:
             places = seen - tf.cast(start, tf.int64)
             inside = tf.where((places >= 0) & (places < tf.cast(stop - start, tf.int64)))
@@ -160,7 +170,7 @@ def best_rows(
     # Whole groups in the loop, the few items after them at the end.
     whole = count - count % _GROUP
     width = 1 if items.dtype == tf.float32 else tf.shape(items)[1]  # a block of float32 is no copy
-    block = _GROUP * tf.maximum(block_numbers // (_GROUP * tf.maximum(batch, width)), 1)
+    block = _GROUP * tf.maximum(block_numbers // (_GROUP * tf.maximum(tf.shape(users)[0], width)), 1)
 
     def body(start: tf.Tensor, rows: tf.Tensor, scores: tf.Tensor) -> Any:
         stop = tf.minimum(start + block, whole)
@@ -191,7 +201,27 @@ def _best_columns(scores: tf.Tensor, n: tf.Tensor, group: int) -> tuple[tf.Tenso
     return tf.gather(best, at // group, batch_dims=1) * group + at % group, values
 
 
-_VECTORS, _ROWS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
-_SIGNATURE = [_VECTORS, _VECTORS, tf.TensorSpec([], tf.int32)]
-compiled_best_unseen_rows = tf.function(best_rows, input_signature=[*_SIGNATURE, _ROWS])
-compiled_best_rows = tf.function(lambda users, items, n: best_rows(users, items, n), input_signature=_SIGNATURE)
+def _without_zeros(users: tf.Tensor) -> tf.Tensor:
+    """Vectors (B, K, D) of which zeros, beside others of the same user, become the first other: see `check_users`."""
+    is_interest = tf.reduce_any(tf.not_equal(users, 0), axis=2)
+    first = tf.gather(users, tf.argmax(tf.cast(is_interest, tf.int32), axis=1), batch_dims=1)
+    return tf.where(is_interest[:, :, tf.newaxis], users, first[:, tf.newaxis])
+
+
+def _compiled(rank: int, with_seen: bool) -> Any:
+    """`best_rows` of users of a rank, traced once: numbers of users, items and interests may differ by the call."""
+    vectors, rows = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
+    signature = [tf.TensorSpec([None] * rank, tf.float32), vectors, tf.TensorSpec([], tf.int32)]
+    if with_seen:
+        return tf.function(best_rows, input_signature=[*signature, rows])
+    return tf.function(lambda users, items, n: best_rows(users, items, n), input_signature=signature)
+
+
+_COMPILED = {(rank, with_seen): _compiled(rank, with_seen) for rank in (2, 3) for with_seen in (False, True)}
+
+
+def compiled_best_rows(users: Any, items: Any, n: int, seen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """`best_rows` of arrays, in one call of TensorFlow's."""
+    arguments = (users, items, n) if seen is None else (users, items, n, seen)
+    rows, scores = _COMPILED[users.ndim, seen is not None](*arguments)
+    return rows.numpy(), scores.numpy()

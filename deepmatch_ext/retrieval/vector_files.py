@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._arrays import check_floats
+from deepmatch_ext._arrays import check_floats, check_users
 from deepmatch_ext._checks import as_path, listing, missing_extra, one_of, problem, shown
 from deepmatch_ext._files import sync, whole_file, whole_folder, write_text
 from deepmatch_ext._frames import columns_of
@@ -226,7 +226,7 @@ class Vectors:
 
     Args:
         ids: (V,) integers, or objects that are all ``str``.
-        vectors: (V, D) float32.
+        vectors: (V, D) float32; of users with K interests (V, K, D).
         metric: "inner_product" or "cosine".
         metadata: A frame of V rows with what else is known of the items: titles, genres, prices.
     """
@@ -247,12 +247,14 @@ def write_vectors(
 ) -> None:
     """Writes vectors to a Parquet file for any program to read: columns ``id``, ``vector``, and those of ``metadata``.
 
-    The file appears whole or not at all, and replaces an existing one whole.
+    A row is an item or a user. Its ``vector`` is a list of D float32, or for K interests a list of K such lists. The
+    file appears whole or not at all, and replaces an existing one whole.
 
     Args:
         path: Where to.
         ids: (V,) unique integers or strings.
-        vectors: (V, D), taken as float32.
+        vectors: (V, D), taken as float32; or (V, K, D), users with K interests. A vector of zeros beside others of the
+            same user is no interest: another of the user's is written in its place.
         metric: What the vectors are to be compared by, "inner_product" or "cosine"; it is recorded in the file.
         metadata: Columns of V values each, row by row with the ids: a pandas or polars DataFrame, an Arrow table, or a
             dictionary.
@@ -274,13 +276,11 @@ def write_vectors(
     path, metric = as_path("`path`", path), one_of("`metric`", metric, METRICS)
     if path.is_dir():
         raise problem(f"file {str(path)!r}", "be a file or not exist yet", "a folder")
-    ids, vectors = check_items(ids, vectors)
-    columns = {
-        "id": arrow.array(ids, arrow.string() if ids.dtype == object else None),
-        "vector": arrow.FixedSizeListArray.from_arrays(
-            arrow.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]
-        ),
-    }
+    ids, vectors = check_items(ids, vectors, or_users=True)
+    vector_column = arrow.array(vectors.ravel())
+    for size in reversed(vectors.shape[1:]):
+        vector_column = arrow.FixedSizeListArray.from_arrays(vector_column, size)
+    columns = {"id": arrow.array(ids, arrow.string() if ids.dtype == object else None), "vector": vector_column}
     for name, values in columns_of("`metadata`", {} if metadata is None else metadata).items():
         if str(name) in columns:
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
@@ -292,7 +292,7 @@ def write_vectors(
             columns[str(name)] = _arrow_column(arrow, values)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError, OverflowError) as error:
             raise problem(f"`metadata` {name!r}", "be of one type that Parquet knows", _line(error)) from None
-    about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[1], "count": len(ids)}
+    about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[-1], "count": len(ids)}
     about["deepmatch_ext"] = __version__
     table = arrow.table(columns).replace_schema_metadata({_PARQUET_KEY: json.dumps(about)})
     with whole_file(path) as unfinished:
@@ -333,13 +333,20 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     ids, each = (table.schema.field(name).type if names.count(name) == 1 else None for name in ("id", "vector"))
     if ids is None or not (is_type.is_integer(ids) or is_type.is_string(ids)):
         raise problem(what, "have one column 'id' of integers or strings", str(ids))
-    shape = (each.value_type, each.list_size) if each is not None and is_type.is_fixed_size_list(each) else None
-    if shape != (arrow.float32(), about["dimension"]):
-        raise problem(what, f"have one column 'vector' of {about['dimension']} float32", str(each))
+    shape: tuple[int, ...] = ()
+    while each is not None and is_type.is_fixed_size_list(each) and len(shape) < 2:
+        shape, each = (*shape, each.list_size), each.value_type
+    if each != arrow.float32() or shape[-1:] != (about["dimension"],):
+        rule = f"have one column 'vector' of {about['dimension']} float32, or of K times as many"
+        raise problem(what, rule, str(table.schema.field("vector").type if names.count("vector") == 1 else None))
     column = table.column("vector").combine_chunks()
-    if table.column("id").null_count or column.null_count or column.flatten().null_count:
+    nulls = table.column("id").null_count + column.null_count
+    for _ in shape:
+        column = column.flatten()
+        nulls += column.null_count
+    if nulls:
         raise problem(what, "have no null in the columns 'id' and 'vector'", "some")
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), about["dimension"])
+    vectors = column.to_numpy(zero_copy_only=False).reshape(len(table), *shape)
     metadata = table.drop_columns(["id", "vector"]).to_pandas()
     return Vectors(table.column("id").to_numpy(), vectors, about["metric"], metadata)
 
@@ -354,13 +361,19 @@ def _arrow_column(arrow: Any, values: Any) -> Any:
     return arrow.array(values, from_pandas=True)
 
 
-def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (V,), unique and each an item's, and finite vectors (V, D) in float32, V at least 1."""
+def check_items(ids: Any, vectors: Any, or_users: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (V,), unique and each an item's, and finite vectors in float32, V at least 1.
+
+    The vectors are (V, D), and where they may be users' also (V, K, D), by `check_users`.
+    """
     ids = raw_ids("`ids`", ids)
     if not len(ids):
         raise problem("`ids`", "hold at least one id", "none")
     no_item("`ids`", ids)  # refuses ids that leave nothing to stand where there is no item
-    vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
+    if or_users:
+        vectors, _ = check_users("`vectors`", vectors, "V")
+    else:
+        vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
     if len(vectors) != len(ids):
         raise problem("`vectors`", f"have a row for each of the {len(ids)} ids", f"shape {vectors.shape}")
     require_unique("`ids`", ids)

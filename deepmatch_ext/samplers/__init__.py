@@ -9,8 +9,8 @@ Samplers are plain settings. What they need at every step (an alias table, say) 
 learns, from the positives that go by, changes its state in `update`.
 """
 
-from deepmatch_ext.samplers.base import SAVED, Sampler, State, make_sampler
-from deepmatch_ext.samplers.combined import HardNegatives, MixedSampler
+from deepmatch_ext.samplers.base import SAVED, Sampler, State, make_sampler, stream
+from deepmatch_ext.samplers.combined import MixedSampler
 from deepmatch_ext.samplers.fixed import (
     FrequencySampler,
     FullSampler,
@@ -36,7 +36,6 @@ __all__ = [
     "CountedShares",
     "FrequencySampler",
     "FullSampler",
-    "HardNegatives",
     "InBatchSampler",
     "LogUniformSampler",
     "MixedSampler",
@@ -47,4 +46,5 @@ __all__ = [
     "UniformSampler",
     "alias_table",
     "make_sampler",
+    "stream",
 ]

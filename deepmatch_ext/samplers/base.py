@@ -30,13 +30,11 @@ class Sampler:
         name: What a config calls the sampler.
         num_sampled: S, the candidates of a step that are drawn; None where the batch or the vocabulary decides.
         in_batch: The batch's positives are candidates, too.
-        num_hard: How many of the candidates, those with the highest logits, each example keeps; None: all.
     """
 
     name: ClassVar[str]
     num_sampled: int | None = None
     in_batch: bool = False
-    num_hard: int | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

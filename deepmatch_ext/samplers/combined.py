@@ -1,4 +1,4 @@
-"""Samplers that are made of others: several together, and the hardest of one's candidates."""
+"""A sampler that is made of others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_int, problem, shown
+from deepmatch_ext._checks import problem, shown
 from deepmatch_ext.samplers.base import Sampler, State, make_sampler, stream
 
 
@@ -19,7 +19,7 @@ class MixedSampler(Sampler):
     Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020.
 
     Args:
-        samplers: At least two, of any kind but `HardNegatives`; one at most in-batch.
+        samplers: At least two, one at most in-batch.
     """
 
     name = "mixed"
@@ -29,13 +29,9 @@ class MixedSampler(Sampler):
             raise problem("`samplers`", "be a list of at least two samplers", shown(samplers))
         self.samplers: tuple[Sampler, ...] = tuple(make_sampler(sampler) for sampler in samplers)
         in_batch = sum(sampler.in_batch for sampler in self.samplers)
-        if in_batch > 1 or any(sampler.num_hard for sampler in self.samplers):
-            raise problem(
-                "`samplers`",
-                "hold no HardNegatives, and one in-batch sampler at most",
-                f"{[sampler.name for sampler in self.samplers]}",
-                "HardNegatives goes around the mixture.",
-            )
+        if in_batch > 1:
+            names = [sampler.name for sampler in self.samplers]
+            raise problem("`samplers`", "hold one in-batch sampler at most", shown(names))
         self.in_batch = in_batch == 1
         drawn = [sampler.num_sampled for sampler in self.samplers if not sampler.in_batch]
         self.num_sampled = None if None in drawn else sum(n for n in drawn if n is not None)
@@ -82,53 +78,6 @@ class MixedSampler(Sampler):
 
     def get_config(self) -> dict[str, Any]:
         return {"sampler": self.name, "samplers": [sampler.get_config() for sampler in self.samplers]}
-
-
-class HardNegatives(Sampler):
-    """Of another sampler's candidates each example keeps the hardest, those with the highest logits.
-
-    The gradient is that of the largest terms of the sum over the candidates alone: it is biased by what is left out,
-    the less so the more of the sum the kept ones hold.
-
-    Args:
-        of: The sampler that draws the candidates.
-        num_hard: How many of them each example keeps.
-    """
-
-    name = "hard"
-
-    def __init__(self, of: Any, num_hard: int) -> None:
-        self.sampler = make_sampler(of)
-        self.num_hard = positive_int("`num_hard`", num_hard)
-        self.num_sampled, self.in_batch = self.sampler.num_sampled, self.sampler.in_batch
-        if self.sampler.num_hard:
-            raise problem("`of`", "be a sampler that draws", "another HardNegatives")
-        if self.num_sampled is not None and not self.in_batch and self.num_hard > self.num_sampled:
-            raise problem("`num_hard`", f"be at most {self.num_sampled}, the sampler's candidates", num_hard)
-
-    @property
-    def awaits_counts(self) -> bool:
-        return self.sampler.awaits_counts
-
-    def check(self, vocabulary_size: int) -> None:
-        self.sampler.check(vocabulary_size)
-
-    def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
-        return self.sampler.state(vocabulary_size)
-
-    def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
-        return self.sampler.sample(state, vocabulary_size, seed)
-
-    def log_expected_count(
-        self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
-    ) -> tf.Tensor:
-        return self.sampler.log_expected_count(state, vocabulary_size, ids, batch_size)
-
-    def update(self, state: State, positives: tf.Tensor) -> list[Any]:
-        return self.sampler.update(state, positives)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"sampler": self.name, "of": self.sampler.get_config(), "num_hard": self.num_hard}
 
 
 def _part(state: State, k: int) -> State:

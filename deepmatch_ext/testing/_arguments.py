@@ -15,7 +15,6 @@ from deepmatch_ext.samplers import (
     AdaptiveSampler,
     FrequencySampler,
     FullSampler,
-    HardNegatives,
     InBatchSampler,
     LogUniformSampler,
     MixedSampler,
@@ -33,6 +32,8 @@ _OTHER_VALUES: dict[str, Any] = {
     "dnn_activation": "tanh",
     "output_activation": "tanh",
     "loss": "bpr",
+    "loss_type": "bpr",
+    "num_hard": 5,
     "sampler_config": UniformSampler(7),
     "num_sampled": 11,
 }
@@ -51,6 +52,7 @@ _ODD_VALUES: dict[str, list[Any]] = {
     "gbce_t": [-0.1, 1.1],
     "seed": [-1],
     "num_sampled": [0, -1, 2.5, "ten"],
+    "num_hard": [0, -1, 2.5, "ten"],
     "sampler_config": ["strange", 3],
     "exclude_features": ["text", ["no column"]],
 }
@@ -74,7 +76,6 @@ def every_sampler(vocabulary_size: int) -> dict[str, Sampler]:
         "inbatch": InBatchSampler(),
         "queue": QueueSampler(9, memory=50),
         "mixed": MixedSampler([InBatchSampler(), UniformSampler(9)]),
-        "hard": HardNegatives(UniformSampler(9), 3),
         "full": FullSampler(),
     }
 

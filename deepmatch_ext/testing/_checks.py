@@ -21,10 +21,10 @@ from deepmatch_ext.features import (
     column_config,
     input_names,
 )
-from deepmatch_ext.layers.softmax import LOSSES
+from deepmatch_ext.losses import LOSSES
 from deepmatch_ext.models._retrieval_model import BUILDERS, RetrievalModel, _to_plain
 from deepmatch_ext.optimizers import LazyAdam
-from deepmatch_ext.retrieval import ExactIndex
+from deepmatch_ext.retrieval.exact_index import ExactIndex
 from deepmatch_ext.testing._arguments import call_with, every_sampler, is_named, odd_values, other_value
 from deepmatch_ext.testing._data import BATCH, DIM, VOCABULARY, as_tensors, of_size, planted, sparse
 from deepmatch_ext.testing._expect import Broken, as_json, expect, expect_best, expect_equal, one_line, scores_of
@@ -245,11 +245,19 @@ def _whole_tables(trial: Trial) -> None:
 
 @_check
 def _vectors(trial: Trial) -> None:
-    """``keras.Model(user_input, user_emb).predict`` is `user_vectors`, at every batch size and at every call."""
+    """``keras.Model(user_input, user_emb).predict`` is `user_vectors`, at every batch size and at every call.
+
+    A surplus interest is another of the user's again, and not zeros.
+    """
     model = trial.trained
     expected = trial.learnt.user_vectors
     rows = len(expected)
     expect(np.isfinite(expected).all(), "user vectors must be finite", "NaN or infinity")
+    if expected.ndim == 3:
+        zeros = np.all(expected == 0, axis=2)
+        mixed = np.count_nonzero(zeros.any(axis=1) & ~zeros.all(axis=1))
+        rule = "a surplus interest must be another of the user's again, since the scores of zeros beat negative ones"
+        expect(not mixed, rule, f"zeros for {mixed} users")
     encoder = keras.Model(inputs=model.user_input, outputs=model.user_emb)
     some = {name: values[:20] for name, values in trial.users.items()}
     for size in (1, 7, 20):
@@ -361,8 +369,8 @@ def _samplers_and_losses(trial: Trial) -> None:
         free = {"num_sampled": None} if "num_sampled" in trial.parameters else {}
         every = every_sampler(trial.item.vocabulary_size).items()
         tries += [(f"the sampler {name!r}", {"sampler_config": each, **free}) for name, each in every]
-    if "loss" in trial.parameters:
-        tries += [(f"the loss {name!r}", {"loss": name}) for name in LOSSES]
+    for argument in {"loss", "loss_type"}.intersection(trial.parameters):
+        tries += [(f"the loss {name!r}", {argument: name}) for name in LOSSES]
     x = {name: values[:BATCH] for name, values in trial.x.items()}
     taken = {"sampler": 0, "loss": 0}
     for what, arguments in tries:

@@ -141,6 +141,72 @@ assert np.mean(recall) > 0.8, np.mean(recall)  # 12 of 36 by chance: .33
 
 """
 
+# DeepMatch's example of in-batch softmax, for both of its models that take it. The item's genre comes with the input.
+TOWERS = """
+from collections import Counter
+
+import tensorflow as tf
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from deepmatch.models import *
+from deepmatch.utils import NegativeSampler, recall_N, sampledsoftmaxloss
+from tensorflow.keras.models import Model
+
+data = ratings()
+SEQ_LEN, embedding_dim = 6, 8
+feature_max_idx = {}
+for feature in ["movie_id", "user_id", "gender", "genres"]:
+    data[feature], feature_max_idx[feature] = encoded(data[feature])
+user_profile = data[["user_id", "gender"]].drop_duplicates("user_id").set_index("user_id")
+item_profile = data[["movie_id", "genres"]].drop_duplicates("movie_id")
+train_set, test_set = gen_data_set(data, SEQ_LEN, 0)
+train_model_input, train_label = gen_model_input(train_set, user_profile, SEQ_LEN)
+test_model_input, test_label = gen_model_input(test_set, user_profile, SEQ_LEN)
+user_feature_columns = [
+    SparseFeat("user_id", feature_max_idx["user_id"], embedding_dim),
+    SparseFeat("gender", feature_max_idx["gender"], embedding_dim),
+    VarLenSparseFeat(SparseFeat("hist_movie_id", feature_max_idx["movie_id"], embedding_dim,
+                                embedding_name="movie_id"), SEQ_LEN, "mean", "hist_len"),
+    VarLenSparseFeat(SparseFeat("hist_genres", feature_max_idx["genres"], embedding_dim,
+                                embedding_name="genres"), SEQ_LEN, "mean", "hist_len"),
+]
+item_feature_columns = [SparseFeat("movie_id", feature_max_idx["movie_id"], embedding_dim),
+                        SparseFeat("genres", feature_max_idx["genres"], embedding_dim)]
+train_counter = Counter(train_model_input["movie_id"])
+item_count = [train_counter.get(i, 0) for i in range(item_feature_columns[0].vocabulary_size)]
+sampler_config = NegativeSampler("inbatch", num_sampled=5, item_name="movie_id", item_count=item_count)
+
+tf.compat.v1.disable_eager_execution()
+
+# And its example of labels: a movie of another genre for each that was seen.
+other = (train_model_input["movie_id"] + 11) % 36 + 1
+labelled_input = {name: np.concatenate([values] * 2) for name, values in train_model_input.items()}
+labelled_input["movie_id"] = np.concatenate([train_model_input["movie_id"], other])
+labelled_input["genres"] = np.concatenate([train_model_input["genres"], train_model_input["genres"] % 3 + 1])
+labels = np.repeat([1, 0], len(other))
+
+for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic"), (FM, "logistic")]:
+    if loss_type == "softmax":
+        model = Builder(user_feature_columns, item_feature_columns, loss_type="softmax", sampler_config=sampler_config)
+        model.compile(optimizer="adam", loss=sampledsoftmaxloss)
+    else:
+        model = Builder(user_feature_columns, item_feature_columns, loss_type="logistic")
+        model.compile(optimizer="adam", loss="binary_crossentropy")
+        train_model_input, train_label = labelled_input, labels
+    history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    all_item_model_input = {"movie_id": item_profile["movie_id"].values, "genres": item_profile["genres"].values}
+    user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
+    item_embedding_model = Model(inputs=model.item_input, outputs=model.item_embedding)
+    user_embs = user_embedding_model.predict(test_model_input, batch_size=2 ** 12)
+    item_embs = item_embedding_model.predict(all_item_model_input, batch_size=2 ** 12)
+    test_true_label = {line[0]: [line[1]] for line in test_set}
+    best = np.argsort(-user_embs @ item_embs.T, axis=1)[:, :12]
+    recall = [recall_N(test_true_label[user], item_profile["movie_id"].values[best[row]], N=12)
+              for row, user in enumerate(test_model_input["user_id"])]
+    assert np.mean(recall) > 0.7, (Builder.__name__, loss_type, np.mean(recall))  # 12 of 36 by chance: .33
+
+"""
+
 # The shapes of DeepMatch's own tests, and a model that is built of its parts.
 PARTS = """
 from collections import Counter
@@ -232,7 +298,7 @@ check_model("older own", own_model(SampledSoftmaxLayer(num_sampled=2)), whole_fi
 GUIDE = (pathlib.Path(__file__).parents[2] / "docs" / "moving-from-deepmatch.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
-PROGRAMS = {"example": PREPARATION + EXAMPLE, "parts": PREPARATION + PARTS + OLDER}
+PROGRAMS = {"example": PREPARATION + EXAMPLE, "towers": PREPARATION + TOWERS, "parts": PREPARATION + PARTS + OLDER}
 
 
 def moved(program):
@@ -243,7 +309,7 @@ def moved(program):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the programs call what Keras calls old: .h5 files
-@pytest.mark.parametrize("name", [pytest.param("example", marks=pytest.mark.smoke), "parts"])
+@pytest.mark.parametrize("name", [pytest.param("example", marks=pytest.mark.smoke), "towers", "parts"])
 def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch_needs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", str(tmp_path)])
     program = compile(moved(PROGRAMS[name]).replace(EAGER_OFF, "pass"), name, "exec")
@@ -424,7 +490,9 @@ def test_without_eager_mode_the_numbers_are_the_same(without_eager_mode):
 
 # The names of DeepMatch 0.3.2 that are there, and those that say what to do instead.
 CARRIED_OVER = {
-    "models": ["YoutubeDNN"],
+    "models": ["DSSM", "FM", "YoutubeDNN"],
+    "models.dssm": ["DSSM"],
+    "models.fm": ["FM"],
     "models.youtubednn": ["YoutubeDNN"],
     "utils": ["NegativeSampler", "get_item_embedding", "l2_normalize", "recall_N", "sampledsoftmaxloss"],
     "layers": ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer", "custom_objects"],
@@ -435,7 +503,7 @@ CARRIED_OVER = {
     ],
 }
 LEFT_BEHIND = {
-    "models": ["ComiRec", "DSSM", "FM", "MIND", "NCF", "SDM"],
+    "models": ["ComiRec", "MIND", "NCF", "SDM"],
     "utils": ["check_version", "inner_product"],
     "layers": [
         *("InBatchSoftmaxLayer", "LabelAwareAttention", "CapsuleLayer", "MaskUserEmbedding", "DotAttention"),
@@ -477,7 +545,7 @@ def test_negative_sampler_of_every_kind_is_taken():
     for name in ("inbatch", "uniform", "frequency", "adaptive"):
         spec = NegativeSampler(name, 5, "item", item_count=list(range(VOCABULARY)), distortion=0.5)
         model = small_model(sampler_config=spec)
-        assert model.get_layer("loss").sampler.name == name
+        assert model.candidates.sampler.name == name
         assert spec._asdict()["item_name"] == "item"
 
 

@@ -24,6 +24,24 @@ def test_likeness_is_that_of_all_pairs_of_users():
     assert figures["user_rank"] == pytest.approx(variances.sum() ** 2 / (variances**2).sum(), rel=1e-5)
 
 
+def test_likeness_of_k_interests_is_that_of_all_pairs_of_users():
+    users, items = np.stack([vectors(300, 5, seed, offset=0.6) for seed in (0, 2, 3)], axis=1), vectors(20, 5, 1)
+    users[7, 1] = users[7, 0]  # a surplus interest
+    scores = np.max(users.astype("float64") @ items[1:].T, axis=1)  # (users, items)
+    covariance = np.cov(scores, bias=True)
+    units = users / np.linalg.norm(users, axis=2, keepdims=True)
+    cosine = np.mean([units[:, k] @ units[:, k].T for k in range(3)], axis=0)
+    pairs = ~np.eye(300, dtype=bool)
+    variances = np.linalg.eigvalsh(sum(np.cov(users[:, k].T, bias=True) for k in range(3)))
+    figures = likeness(users, items)
+    assert figures["score_correlation"] == pytest.approx(covariance[pairs].mean() / np.diag(covariance).mean())
+    assert figures["user_cosine"] == pytest.approx(cosine[pairs].mean(), abs=1e-6)
+    assert figures["user_rank"] == pytest.approx(variances.sum() ** 2 / (variances**2).sum(), rel=1e-5)
+    assert likeness(users[:, :1], items) == pytest.approx(likeness(users[:, 0], items))
+    equal = likeness(np.tile(users[:1], (6, 1, 1)), items)
+    assert equal == {"score_correlation": pytest.approx(1), "user_cosine": pytest.approx(1), "user_rank": 0}
+
+
 def test_equal_users_and_users_on_a_line():
     items = vectors(20, 4, 0)
     equal = likeness(np.tile(vectors(1, 4, 1), (6, 1)), items)
@@ -43,7 +61,9 @@ def test_a_direction_in_which_items_do_not_differ_makes_no_users_alike():
 
 
 def test_items_that_are_all_alike_rank_everyone_alike():
-    assert likeness(vectors(5, 4, 0), np.ones((9, 4), "float32"))["score_correlation"] == 1
+    users, items = vectors(10, 4, 0), np.full((8, 4), 0.1, "float32")
+    assert likeness(users, np.ones((9, 4), "float32"))["score_correlation"] == 1
+    assert likeness(users.reshape(5, 2, 4), items)["score_correlation"] == 1
 
 
 def test_popular_share_is_that_of_each_users_own_popular_items():
@@ -80,6 +100,16 @@ def test_full_cross_entropy_is_that_of_the_softmax(block_size):
     logits[:, 0] = -np.inf  # padding is no item
     expected = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(8), targets]
     assert full_cross_entropy(users, items, targets, 0.05, block_size) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_full_cross_entropy_of_k_interests_is_that_of_the_one_nearest_the_target():
+    users, items = np.stack([vectors(8, 5, 0), vectors(8, 5, 2)], axis=1), vectors(11, 5, 1)
+    targets = np.arange(3, 11)
+    expected = []
+    for user, target in zip(users, targets, strict=True):
+        nearest = max(user, key=lambda interest: float(interest @ items[target]))
+        expected.append(full_cross_entropy(nearest[None], items, np.array([target]), 0.05))
+    assert full_cross_entropy(users, items, targets, 0.05, 3) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("choices", [2, 50, 10_000])

@@ -21,7 +21,7 @@ from deepmatch_ext.evaluation import (
     target_ranks,
 )
 from deepmatch_ext.retrieval import top_n
-from tests.helpers import csr
+from tests.helpers import csr, true_scores
 
 untold = pytest.mark.filterwarnings("ignore::deepmatch_ext.evaluation.SeenTargetsWarning")
 
@@ -288,11 +288,12 @@ def test_a_perfect_scorer_gets_1_and_a_constant_one_gets_0():
 
 @untold
 @given(st.integers(0, 1000), st.integers(1, 7))
-def test_evaluate_vectors_is_the_inner_product(seed, block_size):
+def test_evaluate_vectors_is_the_inner_product_and_the_best_of_k(seed, block_size):
     rng = np.random.default_rng(seed)
-    users, items = rng.integers(-2, 3, (6, 3)), rng.integers(-2, 3, (9, 3))  # whole numbers: exact in float32
+    shape = [(6, 3), (6, 1, 3), (6, 4, 3)][seed % 3]
+    users, items = rng.integers(-2, 3, shape), rng.integers(-2, 3, (9, 3))  # whole numbers: exact in float32
     targets, seen = rng.integers(1, 9, 6), csr([[1, 2], [], [3], [4, 5], [8], []])
-    scores = np.array([[sum(a * b for a, b in zip(u, i, strict=True)) for i in items.tolist()] for u in users.tolist()])
+    scores = true_scores(users, items)
     groups = np.array([0, 0, 1, 2, 2, 2])
     for grouped in (None, groups):
         expected = evaluate(rows_of(scores), targets, seen=seen, ns=(2, 5), groups=grouped)
@@ -386,6 +387,9 @@ def test_ranking_metrics_refuses_what_does_not_fit(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"user_vectors": np.ones(2)}, r"`user_vectors` must have shape \(B, D\) or \(B, K, D\); got shape \(2,\)"),
+        ({"user_vectors": np.ones((2, 0, 2))}, r"`user_vectors` must have at least one vector for each user; got sh"),
+        ({"user_vectors": np.ones((3, 2, 2))}, r"`targets` must have shape \(3,\); got shape \(2,\)"),
         ({"user_vectors": np.ones((2, 3))}, r"user_vectors and item_vectors must have the same width D"),
         ({"user_vectors": np.full((2, 2), np.nan)}, r"`user_vectors` must be finite; got nan at row 0, column 0"),
         ({"targets": np.array([1, 2, 3])}, r"`targets` must have shape \(2,\); got shape \(3,\)"),

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from deepmatch_ext.evaluation import MISSED, SeenTargetsWarning, evaluate_vectors, write_projector, write_report
-from deepmatch_ext.evaluation import report as report_module
+from deepmatch_ext.evaluation.report.pictures import INK, principal_axes
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -159,7 +159,7 @@ def test_settings_and_versions_are_written_down(page):
 
 
 def test_it_loads_nothing_and_runs_nothing(written, page):
-    text = written[0].read_text(encoding="utf-8")
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", written[0].read_text(encoding="utf-8"))  # names, which load nothing
     assert "http:" not in text
     assert "https:" not in text
     assert "@import" not in text
@@ -192,9 +192,20 @@ def test_any_name_shows(tmp_path):
     names = ["喜劇", "_hidden", "$x^2$", "<i>", "a\tb"]
     given = {**arguments(), "item_groups": [pd.NA, *(names[k % 5] for k in range(ITEMS))]}
     given["ranks"] = {"$_": given["ranks"]["popularity"], "_": given["ranks"]["popularity"]}
+    given["settings"] = {"template": "{{ title }}", "safe": SimpleNamespace(__html__=lambda: "<b>"), "none": None}
     write_report(tmp_path / "names.html", **given)
     text = Page((tmp_path / "names.html").read_text(encoding="utf-8")).text
-    for name in ["喜劇 (16)", "_hidden (16)", "$x^2$ (16)", "<i> (16)", "a b (16)", "$_ _"]:
+    for name in [
+        "{{ title }}",
+        "namespace(__html__",
+        "none None",
+        "喜劇 (16)",
+        "_hidden (16)",
+        "$x^2$ (16)",
+        "<i> (16)",
+        "a b (16)",
+        "$_ _",
+    ]:
         assert name in text
 
 
@@ -281,14 +292,14 @@ def test_no_target_that_could_be_served(tmp_path):
 def test_principal_axes():
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(200, 5)) * [5, 1, 3, 0.5, 0.1] @ np.linalg.qr(rng.normal(size=(5, 5)))[0] + 7
-    points, shares = report_module._principal_axes(vectors)
+    points, shares = principal_axes(vectors)
     variances = np.sort(np.linalg.eigvalsh(np.cov(vectors.T)))[::-1]
     np.testing.assert_allclose(shares, variances[:2] / variances.sum())
     np.testing.assert_allclose(np.cov(points.T), np.diag(variances[:2]), atol=1e-9)
-    same, none = report_module._principal_axes(np.ones((4, 3)))
+    same, none = principal_axes(np.ones((4, 3)))
     assert not same.any()
     assert none == [0, 0]
-    assert report_module._principal_axes(np.arange(4.0)[:, None])[1] == [1, 0]  # D = 1
+    assert principal_axes(np.arange(4.0)[:, None])[1] == [1, 0]  # D = 1
 
 
 @pytest.mark.slow
@@ -318,9 +329,10 @@ def test_matplotlib_is_left_as_it_was(tmp_path):
     assert done.stdout.strip() == "as it was", done.stderr[-2000:]
 
 
-def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # importing it now fails
-    with pytest.raises(ImportError, match=r"write_report\(\) needs matplotlib: pip install"):
+@pytest.mark.parametrize(("module", "package"), [("matplotlib.figure", "matplotlib"), ("jinja2", "jinja2")])
+def test_without_a_package_it_says_what_to_install(tmp_path, monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, module, None)  # importing it now fails
+    with pytest.raises(ImportError, match=rf"write_report\(\) needs {package}: pip install"):
         write_report(tmp_path / "r.html", **arguments())
     assert list(tmp_path.iterdir()) == []
 
@@ -416,6 +428,7 @@ def test_in_chromium(written, tmp_path, mode):
     assert console == []
     paper = image[2, 2]
     assert paper.mean() > 0.95 if mode == "light" else paper.mean() < 0.15
+    assert not near(image, INK)  # the page's ink is in its place, in the marks of the axes, too
     drawn = np.abs(image - paper).max(axis=2) > 0.3
     rows = np.flatnonzero(drawn.any(axis=1))
     assert drawn.mean() > 0.01

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from deepmatch_ext.evaluation import (
     TrainingWatch,
     evaluate_vectors,
     likeness,
-    watch,
 )
 from deepmatch_ext.evaluation.collapse import full_cross_entropy
+from deepmatch_ext.evaluation.watch import look as look_module
 from deepmatch_ext.samplers import FrequencySampler
 from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import csr, put_back, small_input, small_model, state_of, user_part
@@ -259,12 +260,50 @@ def test_a_pairwise_loss_stands_a_higher_temperature_and_has_no_cross_entropy(ev
     # For 300 items the limit is 2 / log(1 + sqrt(300)) = 0.69; for pairs, 2 / log(1 + sqrt(2)) = 2.27.
     model, looking, texts = model_of(events, temperature=1.0), {}, {}
     for loss in ("softmax", "bpr"):
-        model.get_layer("loss").loss = loss
+        model.loss_layer.loss = loss
         looking[loss] = watch_of(events, patience=10_000)
         texts[loss] = go_through(model, looking[loss], learn)
     assert [len(texts["softmax"]), len(texts["bpr"])] == [1, 0]
     assert "Give a temperature below 0.69" in texts["softmax"][0]
     assert set(looking["softmax"].history) - set(looking["bpr"].history) == {"cross_entropy"}
+
+
+def of_own(model, **more):
+    """A model as a user could write it, with the vectors, tables and steps that a watch asks for, and ``more``."""
+    names = ["user_arrays", "user_vectors", "check_item_vectors", "item_vectors", "user_emb", "layers", "optimizer"]
+    return SimpleNamespace(**{name: getattr(model, name) for name in names}, **more)
+
+
+def test_a_model_of_ones_own_that_does_not_say_what_its_loss_is(events, model):
+    def look_at(**more):
+        looking = watch_of(events, patience=10_000)
+        texts = go_through(of_own(model, **more), looking, lambda _: learn(model), loss=0.001)
+        return texts, looking.unchecked, set(looking.history)
+
+    sampler = SimpleNamespace(sampler=model.candidates.sampler)
+    texts, unchecked, figures = look_at(loss_layer=model.loss_layer, candidates=sampler)
+    assert ["training loss is 0.001" in text for text in texts] == [True]
+    assert unchecked == ()
+    assert "cross_entropy" in figures
+    # A low loss is no sign of anything where nobody knows what loss it is, or against how many candidates.
+    texts, unchecked, figures = look_at(candidates=sampler)
+    assert texts == []
+    assert [sentence.split(",")[0] for sentence in unchecked] == [
+        "whether the temperature suits vectors of length one",
+        "the cross-entropy",
+    ]
+    assert "cross_entropy" not in figures
+    texts, unchecked, figures = look_at(loss_layer=model.loss_layer)
+    assert texts == []
+    assert unchecked == ("whether the training loss is too low, since the model has no `candidates` with a `sampler`.",)
+    assert "cross_entropy" in figures
+    # Of a loss that someone added, what it can reach is unknown.
+    texts, unchecked, figures = look_at(loss_layer=SimpleNamespace(loss="hinge", temperature=9.0), candidates=sampler)
+    assert texts == []
+    assert unchecked == (
+        "whether the temperature suits vectors of length one, since the bounds of the loss 'hinge' are not known.",
+    )
+    assert "cross_entropy" not in figures
 
 
 @pytest.mark.slow
@@ -290,11 +329,11 @@ def test_a_training_loss_too_low_to_be_true(events, model, monkeypatch):
     (text,) = texts(0.04)
     assert "the training loss is 0.04: the target is told from the candidates with a probability of 96.1%" in text
     assert texts(0.06) == []
-    layer = model.get_layer("loss")
-    monkeypatch.setattr(layer.sampler, "num_sampled", 19)  # against a few candidates it means little
+    layer = model.loss_layer
+    monkeypatch.setattr(model.candidates.sampler, "num_sampled", 19)  # against a few candidates it means little
     assert texts(0.04) == []
     monkeypatch.undo()
-    monkeypatch.setattr(layer, "loss", "bpr", raising=False)  # and nothing for a pairwise loss
+    monkeypatch.setattr(layer, "loss", "bpr")  # and nothing for a pairwise loss
     assert texts(0.04) == []
 
 
@@ -441,7 +480,7 @@ def test_as_an_error_the_warning_stops_the_training(events, model):
 
 
 def test_of_a_large_catalogue_fewer_users_are_scored(events, model, monkeypatch):
-    monkeypatch.setattr(watch, "_MAX_SCORES", 301 * 40)
+    monkeypatch.setattr(look_module, "_MAX_SCORES", 301 * 40)
     looking = watch_of(events, num_users=100, patience=10_000)
     assert len(looking.targets) == 100
     go_through(model, looking, learn)

@@ -5,12 +5,20 @@ import pytest
 import tensorflow as tf
 
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, SampledSoftmaxLayer
-from deepmatch_ext.losses import bpr, candidate_logits, gbce, hardest, sampledsoftmaxloss, softmax_with_candidates
+from deepmatch_ext.losses import (
+    LOSSES,
+    Candidates,
+    bpr,
+    candidate_logits,
+    gbce,
+    hardest,
+    sampledsoftmaxloss,
+    softmax_with_candidates,
+)
 from deepmatch_ext.samplers import (
     AdaptiveSampler,
     FrequencySampler,
     FullSampler,
-    HardNegatives,
     InBatchSampler,
     LogUniformSampler,
     MixedSampler,
@@ -29,10 +37,10 @@ SAMPLERS = [UniformSampler(8), LogUniformSampler(8), FrequencySampler(8, COUNTS)
 
 
 def tower_form(sampler, temperature=1.0, seed=1, users=USERS, items=ITEMS, training=True):
-    ids, log_counts = CandidateSampler(sampler, V, seed)(tf.constant(POSITIVES), training=training)
-    rows = tf.gather(items, ids)
-    loss = SampledSoftmaxLayer(sampler, temperature)([tf.constant(users), rows, ids, log_counts])
-    return loss, ids.numpy(), log_counts.numpy()
+    candidates = Candidates(*CandidateSampler(sampler, V, seed)(tf.constant(POSITIVES), training=training))
+    rows = tf.gather(items, candidates.ids)
+    loss = SampledSoftmaxLayer(sampler, temperature)([tf.constant(users), rows, *candidates])
+    return loss, candidates.ids.numpy(), candidates.log_counts.numpy()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.2])
@@ -43,7 +51,7 @@ def test_equals_tf_nn_sampled_softmax_loss_given_the_same_candidates(sampler, te
     state = {name: tf.constant(array) for name, array in sampler.state(V).items()}
     log_counts = sampler.log_expected_count(state, V, tf.constant(ids, tf.int64), tf.constant(B))
     layer = SampledSoftmaxLayer(sampler, temperature)
-    loss = layer([tf.constant(USERS), tf.gather(ITEMS, ids), tf.constant(ids), log_counts])
+    loss = layer([tf.constant(USERS), tf.gather(ITEMS, ids), tf.constant(ids), log_counts, tf.constant(False)])
     expected = tf.nn.sampled_softmax_loss(
         weights=tf.constant(ITEMS),
         biases=tf.zeros(V),
@@ -90,7 +98,9 @@ def test_full_softmax_in_value_and_gradient_when_every_item_is_a_candidate():
 
     def sampled(users, items):
         rows = tf.gather(items, ids)
-        return SampledSoftmaxLayer(temperature=0.3)([users, rows, tf.constant(ids), tf.zeros(len(ids))])
+        return SampledSoftmaxLayer(temperature=0.3)(
+            [users, rows, tf.constant(ids), tf.zeros(len(ids)), tf.constant(False)]
+        )
 
     def full(users, items):
         logits = tf.matmul(users, items, transpose_b=True) / 0.3
@@ -224,7 +234,7 @@ UNBIASED = {
 }
 
 
-def distances(sampler, draws=40):
+def distances(sampler, draws=40, num_hard=None):
     """How far the mean gradient to the user vectors is from full softmax's, as a share of the latter.
 
     With the correction, and without it. The users stay; positives and candidates are drawn again and again.
@@ -240,20 +250,21 @@ def distances(sampler, draws=40):
         for _ in range(60):  # until the memory is full
             candidates(tf.constant(rng.choice(MANY + 1, MANY, p=POPULARITY)), training=True)
     corrected, uncorrected, full = 0.0, 0.0, 0.0
-    loss, tensors = CandidateLoss(sampler), tf.constant(items)
+    loss, tensors = CandidateLoss(num_hard=num_hard), tf.constant(items)
     for _ in range(draws):
         positives = rng.choice(MANY + 1, MANY, p=POPULARITY)
-        ids, log_counts = candidates(tf.constant(positives), training=True)
-        corrected += user_gradient(loss, users, tensors, ids, log_counts).numpy() / draws
-        uncorrected += user_gradient(loss, users, tensors, ids, tf.zeros_like(log_counts)).numpy() / draws
+        drawn = Candidates(*candidates(tf.constant(positives), training=True))
+        uniform = drawn._replace(log_counts=tf.zeros_like(drawn.log_counts))
+        corrected += user_gradient(loss, users, tensors, drawn).numpy() / draws
+        uncorrected += user_gradient(loss, users, tensors, uniform).numpy() / draws
         full += (mean_item - items[positives]) / draws
     return [np.linalg.norm(found - full) / np.linalg.norm(full) for found in (corrected, uncorrected)]
 
 
 @tf.function
-def user_gradient(layer, users, items, ids, log_counts):
+def user_gradient(layer, users, items, candidates):
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer([users, tf.gather(items, ids), ids, log_counts]))
+        loss = tf.reduce_sum(layer([users, tf.gather(items, candidates.ids), *candidates]))
     return tape.gradient(loss, users)
 
 
@@ -276,7 +287,7 @@ def test_uniform_candidates_need_no_correction_and_all_items_are_full_softmax():
 @pytest.mark.slow
 @pytest.mark.once
 def test_hard_negatives_come_nearer_to_all_candidates_the_more_are_kept():
-    few, half, every = (distances(HardNegatives(UniformSampler(MANY), n), draws=5)[0] for n in (20, MANY // 2, MANY))
+    few, half, every = (distances(UniformSampler(MANY), 5, num_hard=n)[0] for n in (20, MANY // 2, MANY))
     assert few > 2 * half > 2 * every
     assert every == pytest.approx(distances(UniformSampler(MANY), draws=5)[0], rel=1e-3)
 
@@ -311,12 +322,13 @@ def test_gbce_by_hand(t):
 @pytest.mark.parametrize("bias", [0.0, -0.3])
 def test_gbce_of_uniform_candidates_is_that_of_its_paper(bias):
     """Logits without any correction, on a level of their own, and the sampling rate that the candidates are of all."""
-    sampler, t, temperature = UniformSampler(5), 0.75, 0.5
-    ids, log_counts = CandidateSampler(sampler, V, 1)(tf.constant(POSITIVES), training=True)
-    layer = CandidateLoss(sampler, temperature, "gbce", t, vocabulary_size=V)
+    t, temperature = 0.75, 0.5
+    candidates = CandidateSampler(UniformSampler(5), V, 1)(tf.constant(POSITIVES), training=True)
+    ids = candidates[0]
+    layer = CandidateLoss(temperature, "gbce", t, vocabulary_size=V)
     layer.build(None)
     layer.bias.assign(bias)
-    result = layer([tf.constant(USERS), tf.gather(ITEMS, ids), ids, log_counts])
+    result = layer([tf.constant(USERS), tf.gather(ITEMS, ids), *candidates])
     rate = 5 / (V - 1)
     power = rate * (t * (1 - 1 / rate) + 1 / rate)
     logits = (USERS @ ITEMS[ids].T + bias) / temperature + np.log(power / 5)
@@ -326,20 +338,11 @@ def test_gbce_of_uniform_candidates_is_that_of_its_paper(bias):
         np.testing.assert_allclose(result[row, 0], expected / (len(others) + 1), rtol=1e-5)
 
 
-def test_gbce_learns_its_bias_and_files_from_before_it_are_read():
-    layer = CandidateLoss(UniformSampler(5), loss="gbce", vocabulary_size=V)
+def test_gbce_learns_its_bias():
+    layer = CandidateLoss(loss="gbce", vocabulary_size=V)
     with tf.GradientTape() as tape:
-        loss = layer([tf.constant(USERS), tf.constant(ITEMS), tf.range(V), tf.zeros(V)])
+        loss = layer([tf.constant(USERS), tf.constant(ITEMS), tf.range(V), tf.zeros(V), tf.constant(False)])
     assert abs(tape.gradient(loss, layer.trainable_weights)[0]) > 0
-    layer.bias.assign(0.5)
-    store = {}
-    layer.save_own_variables(store)
-    store = {name: np.array(value) for name, value in store.items()}  # on Keras 3 they are the weights themselves
-    layer.bias.assign(0.0)
-    layer.load_own_variables({})
-    assert float(layer.bias) == 0.0
-    layer.load_own_variables(store)
-    assert float(layer.bias) == 0.5
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bpr", "gbce"])
@@ -381,9 +384,26 @@ def test_the_draw_of_a_step_does_not_know_the_steps_own_positives():
     layer = CandidateSampler(AdaptiveSampler(8, memory=5, uniform_share=1e-6), V, seed=3)
     layer.build()
     at_first = {name: weight.numpy() for name, weight in layer._state.items()}["recent"]
-    ids, log_counts = layer(tf.constant([[9]] * 5), training=True)
+    ids, log_counts, _ = layer(tf.constant([[9]] * 5), training=True)
     assert set(ids[5:].numpy()) <= set(at_first)
     share = np.mean(at_first == 9)
     np.testing.assert_allclose(np.exp(log_counts[0]) / 8, share + 1e-6 / 10, atol=1e-6)
-    ids, _ = layer(tf.constant([[9]] * 5), training=True)
+    ids, _, _ = layer(tf.constant([[9]] * 5), training=True)
     assert set(ids[5:].numpy()) == {9}
+
+
+def test_a_loss_of_ones_own_is_a_function_and_a_line(monkeypatch):
+    def hinge(positive, candidates, drawn):
+        return tf.reduce_sum(tf.nn.relu(1 + candidates - positive), axis=1, keepdims=True) / drawn
+
+    monkeypatch.setitem(LOSSES, "hinge", hinge)
+    drawn = Candidates(tf.constant([1, 2, 3]), tf.zeros(3), tf.constant(False))
+    inputs = [tf.constant([[1.0, 0.0]]), tf.constant([[0.5, 9.0], [1.0, 9.0], [-2.0, 9.0]]), *drawn]
+    # (1 + 1 - 0.5 + 0) / 2: the second candidate, at -2, is far enough below.
+    assert CandidateLoss(loss="hinge")(inputs).numpy().tolist() == [[0.75]]
+    # Of in-batch candidates the positive is one of three, masked.
+    assert CandidateLoss(loss="hinge")([*inputs[:-1], tf.constant(True)]).numpy().tolist() == [[0.5]]
+    monkeypatch.setitem(LOSSES, "hinge", lambda positive, candidates, margin: positive)
+    message = r"The loss 'hinge' must take two logits, and then any of drawn, num_items, .*; got 'margin'"
+    with pytest.raises(ValueError, match=message):
+        CandidateLoss(loss="hinge")

@@ -19,7 +19,6 @@ SAMPLERS = {
     "in-batch, learnt": samplers.InBatchSampler(memory=20),
     "queue": samplers.QueueSampler(4, memory=20),
     "mixed": samplers.MixedSampler([samplers.InBatchSampler(memory=20), samplers.QueueSampler(4, COUNTS)]),
-    "hard": samplers.HardNegatives(samplers.AdaptiveSampler(4, memory=20), 2),
 }
 
 
@@ -44,8 +43,8 @@ def ids(*shape):
 # A layer's name, and what tells its cases apart: a model of it.
 WITH_STATE = {
     "CandidateLoss": lambda: applied(
-        layers.CandidateLoss(samplers.UniformSampler(4), loss="gbce", vocabulary_size=V),
-        *(floats(None, 2), floats(None, 2), ids(), floats(None)),
+        layers.CandidateLoss(loss="gbce", vocabulary_size=V),
+        *(floats(None, 2), floats(None, 2), ids(), floats(None), keras.Input(batch_shape=(), dtype="bool")),
     ),
     **{
         f"CandidateSampler, {name}": lambda sampler=sampler: applied(layers.CandidateSampler(sampler, V), ids())
@@ -70,9 +69,10 @@ WITHOUT_STATE = {
         "JaggedPooling",
         "L2Normalization",
         "PaddingMask",
+        "PairProbability",
         "PoolingLayer",
     ),
-    *("RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
+    *("FirstRows", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
 }
 
 

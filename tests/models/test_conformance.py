@@ -8,14 +8,15 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from deepctr.feature_column import DenseFeat, SparseFeat
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import YoutubeDNN, samplers, testing
+from deepmatch_ext import FM, YoutubeDNN, losses, samplers, testing
 from deepmatch_ext._keras import keras, raw_variable
 from deepmatch_ext.features import build_inputs, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, EmbeddingTable, L2Normalization
-from deepmatch_ext.models._retrieval_model import BUILDERS, RetrievalModel, Towers, builder
-from deepmatch_ext.models._towers import Tables, Tower, row_ids
+from deepmatch_ext.models._retrieval_model import BUILDERS, RetrievalModel, Towers, register_builder
+from deepmatch_ext.models._tables import NamedLayers, Tables, row_ids
+from deepmatch_ext.models._towers import DenseLayers, DenseSettings, Features
 from deepmatch_ext.retrieval import ExactIndex
 from deepmatch_ext.testing import CHECKS, Trial, check_model
 from deepmatch_ext.testing._arguments import every_sampler
@@ -28,9 +29,22 @@ OURS = {name: function for name, function in BUILDERS.items() if function.__modu
 register = keras.utils.register_keras_serializable("test_conformance")
 
 
+ONE_DIM = {
+    "user": [
+        SparseFeat("city", 19, 8, use_hash=True, dtype="string"),
+        history_column("recency+last"),
+        VarLenSparseFeat(SparseFeat("hist_genre", 11, 8), 6, "mean", weight_name="rating"),
+    ],
+    "items": [item_column()],
+}
+
+
 @pytest.fixture(scope="module")
 def trial_of():
-    return functools.cache(Trial)
+    def trial(function):
+        return Trial(function, (ONE_DIM["user"], ONE_DIM["items"])) if function is FM else Trial(function)
+
+    return functools.cache(trial)
 
 
 @pytest.mark.slow
@@ -52,32 +66,32 @@ def assembled(name, user_feature_columns, item_feature_columns, arguments, *, ta
     tables = Tables([*columns, item], 0.0, seed, True, 0.01)
     if table is not None:
         tables._tables["item"] = table(item.vocabulary_size, dim, seed=seed, stddev=0.01, name="table_item")
-    settings = ("linear", "linear", False, 0.0, 0.0, seed, "item")
-    user_emb = Tower("user", columns, tables, (dim,), *settings)(row_ids(columns, inputs, tables))
+    features, layers = Features(tables, seed, NamedLayers()), NamedLayers()
+    dense = DenseLayers(DenseSettings("linear", seed=seed), "item", layers)
+    user_emb = dense("user", features(columns, row_ids(columns, inputs, tables)), (dim,))
     for layer in user:
         user_emb = layer(user_emb)
     user_emb = L2Normalization(name="user_emb")(user_emb)
-    tower, unit_length = Tower("item", [item], tables, (), *settings), L2Normalization(name="unit_length")
+    unit_length = L2Normalization(name="unit_length")
 
     def encode(ids):
-        vectors = tower({item.name: ids})
+        ((vectors, _),) = features([item], {item.name: ids})
         for layer in items:
             vectors = layer(vectors)
         return unit_length(vectors)
 
     sampler = arguments.get("sampler_config") or samplers.AdaptiveSampler(20)
     candidates = CandidateSampler(sampler, item.vocabulary_size, seed, name="candidates")
-    ids, log_counts = candidates(inputs[item.name])
+    drawn = losses.Candidates(*candidates(inputs[item.name]))
     make_loss = CandidateLoss(
-        candidates.sampler,
         arguments.get("temperature", 0.1),
         arguments.get("loss", "softmax"),
         vocabulary_size=item.vocabulary_size,
         name="loss",
     )
-    losses = make_loss([user_emb, encode(ids), ids, log_counts])
+    each = make_loss([user_emb, encode(drawn.ids), *drawn])
     for layer in loss:
-        losses = layer(losses)
+        each = layer(each)
     item_emb, user_input = encode(inputs[item.name]), [inputs[name] for name in inputs if name != item.name]
     recorded = {
         "user_feature_columns": columns,
@@ -87,13 +101,13 @@ def assembled(name, user_feature_columns, item_feature_columns, arguments, *, ta
     }
     return RetrievalModel(
         inputs=[*user_input, inputs[item.name]],
-        outputs=losses,
+        outputs=each,
         towers=Towers(user_input, user_emb, [inputs[item.name]], item_emb, item_emb, columns, [item]),
         config={"builder": name, "arguments": recorded},
     )
 
 
-@builder
+@register_builder
 def Own(user_feature_columns, item_feature_columns, temperature=0.1, sampler_config=None, loss="softmax", seed=1):
     arguments = {"temperature": temperature, "sampler_config": sampler_config, "loss": loss, "seed": seed}
     return assembled("Own", user_feature_columns, item_feature_columns, arguments)
@@ -114,7 +128,7 @@ def broken(name, **changes):
         return assembled(name, user_feature_columns, item_feature_columns, {"seed": seed}, **made)
 
     build.__name__ = name
-    return builder(build)
+    return register_builder(build)
 
 
 def assert_fails(trial, check, message):
@@ -226,7 +240,7 @@ def test_a_sampler_of_every_item():
 # Of arguments.
 
 
-@builder
+@register_builder
 def Forgetful(user_feature_columns, item_feature_columns, temperature=0.1, seed=1):
     model = Own(user_feature_columns, item_feature_columns, temperature, seed=seed)
     recorded = {k: v for k, v in model._builder_config.value["arguments"].items() if k.endswith("columns")}
@@ -236,13 +250,13 @@ def Forgetful(user_feature_columns, item_feature_columns, temperature=0.1, seed=
     return model
 
 
-@builder
+@register_builder
 def Defaulting(user_feature_columns, item_feature_columns, width=2, seed=1):
     columns = (user_feature_columns, item_feature_columns)
     return assembled("Defaulting", *columns, {"width": 2, "seed": seed})
 
 
-@builder
+@register_builder
 def Misnamed(user_feature_columns, item_feature_columns, seed=1):
     return Own(user_feature_columns, item_feature_columns, seed=seed)
 
@@ -261,7 +275,7 @@ def test_arguments(function, check, message):
 
 
 def test_an_error_that_does_not_name_the_argument():
-    @builder
+    @register_builder
     def Terse(user_feature_columns, item_feature_columns, seed=1):
         if not isinstance(seed, int):
             raise ValueError("no integer")
@@ -302,7 +316,7 @@ def test_losses_of_other_rows():
 
 @pytest.mark.slow
 def test_numbers_that_are_not_finite(trial_of):
-    @builder
+    @register_builder
     def Bursting(user_feature_columns, item_feature_columns, loss="softmax"):
         layers = [Times(float("inf"))] if loss == "gbce" else []
         return assembled("Bursting", user_feature_columns, item_feature_columns, {"loss": loss}, loss=layers)

@@ -411,11 +411,11 @@ CHARACTERS = st.characters(codec="utf-8")
         st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True).map(lambda x: np.array(x, np.uint64)),
         st.lists(st.integers(-128, 127), min_size=1, unique=True).map(lambda x: np.array(x, np.int8)),
     ),
-    width=st.integers(1, 4),
+    shape=st.tuples(st.integers(1, 4)) | st.tuples(st.integers(1, 3), st.integers(1, 4)),
     metric=st.sampled_from(["inner_product", "cosine"]),
 )
-def test_parquet_round_trip(tmp_path, ids, width, metric):
-    vectors = vectors_of(len(ids), width).astype(np.float32)
+def test_parquet_round_trip(tmp_path, ids, shape, metric):
+    vectors = vectors_of(len(ids), np.prod(shape)).astype(np.float32).reshape(-1, *shape)
     price = pd.Series(np.arange(len(ids)) / 3, index=np.arange(len(ids))[::-1])  # by place, not by the frame's index
     write_vectors(
         tmp_path / "v.parquet", ids, vectors, metric=metric, metadata={"price": price, "title": ["é"] * len(ids)}
@@ -423,6 +423,7 @@ def test_parquet_round_trip(tmp_path, ids, width, metric):
     found = read_vectors(tmp_path / "v.parquet")
     assert found.ids.tolist() == np.asarray(ids, dtype=getattr(ids, "dtype", object)).tolist()
     assert found.ids.dtype == getattr(ids, "dtype", object)
+    assert found.vectors.shape == vectors.shape
     assert (found.vectors == vectors).all()
     assert found.vectors.dtype == np.float32
     assert found.metric == metric
@@ -444,6 +445,36 @@ def test_parquet_is_plain_to_others(tmp_path):
 
 
 @parquet
+def test_parquet_of_users_with_k_interests_is_plain_to_others(tmp_path):
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    path = tmp_path / "v.parquet"
+    users = np.asfortranarray([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[0.0, 0.0], [7.0, 8.0], [0.0, 0.0]]])
+    write_vectors(path, ["ann", "bob"], users)
+    table = pyarrow.parquet.read_table(path)
+    assert table.schema.field("vector").type == arrow.list_(arrow.list_(arrow.float32(), 2), 3)
+    # Bob has one interest, and whoever reads the file is not to take zeros for others.
+    assert table["vector"].to_pylist() == [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[7.0, 8.0]] * 3]
+    assert [each.tolist() for each in pd.read_parquet(path)["vector"][0]] == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    with pytest.raises(ValueError, match=r"`vectors` must have shape \(V, D\); got shape \(2, 3, 2\)"):
+        ExactIndex(["ann", "bob"], users)  # holds items, of one vector each
+
+    def refused(column, message):
+        changed = arrow.table({"id": ["ann", "bob"], "vector": column}).replace_schema_metadata(table.schema.metadata)
+        pyarrow.parquet.write_table(changed, path)
+        with pytest.raises(ValueError, match=message):
+            read_vectors(path)
+
+    pair = arrow.list_(arrow.float32(), 2)
+    kind = r"must have one column 'vector' of 2 float32, or of K times as many; got "
+    refused(arrow.array([[[1.0, 2]], [[3.0, 4]]], arrow.list_(pair)), kind + "list<")
+    refused(arrow.array([[[1.0]], [[3.0]]], arrow.list_(arrow.list_(arrow.float32(), 1), 1)), kind + "fixed_size_list<")
+    refused(arrow.array([[[[1.0, 2]]], [[[3.0, 4]]]], arrow.list_(arrow.list_(pair, 1), 1)), kind + "fixed_size_list<")
+    refused(arrow.array([[[1.0, 2]], [[3.0, None]]], arrow.list_(pair, 1)), "must have no null in the columns")
+
+
+@parquet
 def test_parquet_refuses(tmp_path, monkeypatch):
     path = tmp_path / "v.parquet"
     write_vectors(path, [1, 2], vectors_of(2))
@@ -452,6 +483,9 @@ def test_parquet_refuses(tmp_path, monkeypatch):
         ({"ids": [1, 1]}, r"`ids` must be unique"),
         ({"ids": ["", "a"]}, r"`ids` must hold no empty string"),
         ({"vectors": [[1.0], [np.nan]]}, r"`vectors` must be finite"),
+        ({"vectors": [1.0, 2.0]}, r"`vectors` must have shape \(V, D\) or \(V, K, D\); got shape \(2,\)"),
+        ({"vectors": np.ones((3, 2, 1))}, r"`vectors` must have a row for each of the 2 ids; got shape \(3, 2, 1\)"),
+        ({"vectors": np.ones((2, 0, 1))}, r"`vectors` must have at least one vector for each user"),
         ({"metric": "l2"}, r"`metric` must be one of"),
         ({"metadata": {"id": [1, 2]}}, r"`metadata` must have no column 'id' or 'vector', and none twice; got 'id'"),
         ({"metadata": {"x": [1]}}, r"`metadata` 'x' must have 2 values, one for each id; got 1"),
@@ -520,12 +554,12 @@ def test_parquet_with_other_metadata_or_columns_is_refused(tmp_path, ids):
     null = arrow.array([None, *ids[1:]])
     for changed, message in [
         (table.drop_columns(["id"]), "must have one column 'id' of integers or strings; got None"),
-        (table.drop_columns(["vector"]), "must have one column 'vector' of 3 float32; got None"),
+        (table.drop_columns(["vector"]), "must have one column 'vector' of 3 float32, or of K times as many; got None"),
         (table.append_column("id", table["id"]), "must have one column 'id' of integers or strings; got None"),
         (table.set_column(0, "id", null), "must have no null in the columns 'id' and 'vector'; got some"),
         (table.set_column(0, "id", arrow.array([1.5, 2.0])), "of integers or strings; got double"),
-        (table.set_column(1, "vector", arrow.array([[1.0], [2.0]])), "of 3 float32; got list<"),
-        (table.set_column(1, "vector", arrow.array([1.0, 2.0])), "of 3 float32; got double"),
+        (table.set_column(1, "vector", arrow.array([[1.0], [2.0]])), "of 3 float32, or of K times as many; got list<"),
+        (table.set_column(1, "vector", arrow.array([1.0, 2.0])), "of 3 float32, or of K times as many; got double"),
         (
             table.set_column(1, "vector", arrow.array([[1.0, 2, 3], None], arrow.list_(arrow.float32(), 3))),
             "",  # older versions of pyarrow don't read it
@@ -545,10 +579,13 @@ def test_without_pyarrow_the_command_is_named(tmp_path, monkeypatch):
             call()
 
 
-def test_without_psycopg_the_command_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "psycopg", None)
+@pytest.mark.parametrize("missing", ["psycopg", "pgvector"])
+def test_without_psycopg_or_pgvector_the_command_is_named(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
     for call in (lambda: write_pgvector(None, "x", [1], [[1.0]]), lambda: search_pgvector(None, "x", [[1.0]], 1)):
-        with pytest.raises(ImportError, match=r"PostgreSQL needs psycopg\[binary\]: pip install"):
+        with pytest.raises(
+            ImportError, match=r"PostgreSQL needs pgvector and psycopg\[binary\]: pip install \"pgv.* \"psycopg\[b"
+        ):
             call()
 
 
@@ -558,8 +595,8 @@ def test_without_psycopg_the_command_is_named(monkeypatch):
 @pytest.fixture(scope="module")
 def connection():
     pgserver = importlib.util.find_spec("pgserver")
-    if not pgserver or not importlib.util.find_spec("psycopg"):
-        pytest.skip("needs PostgreSQL with pgvector: pip install pgserver 'psycopg[binary]' (Linux, Python 3.11)")
+    if not pgserver or not importlib.util.find_spec("psycopg") or not importlib.util.find_spec("pgvector"):
+        pytest.skip("needs PostgreSQL: pip install pgserver pgvector 'psycopg[binary]' (Linux, Python 3.11)")
     import psycopg
 
     programs = pathlib.Path(pgserver.origin).parent / "pginstall" / "bin"
@@ -616,6 +653,48 @@ def test_postgresql_finds_what_the_exact_index_finds(connection, metric, strings
         "SELECT vector::text FROM items WHERE id = %s", [ids[7].item() if not strings else ids[7]]
     )
     assert json.loads(text.fetchone()[0]) == pytest.approx(vectors[7].astype(np.float32).tolist(), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+@pytest.mark.parametrize("strings", [True, False])
+def test_postgresql_finds_the_best_of_k_interests(connection, metric, strings):
+    rng = np.random.default_rng(3)
+    ids = [f"item {k:03d}" for k in range(300)] if strings else np.arange(300)
+    vectors, users = rng.integers(-3, 4, (300, 4)) + 0.5, rng.normal(size=(6, 3, 4)).round(1)
+    users[2, 1], users[3, [0, 2]] = users[2, 0], 0  # surplus interests: one again, and zeros
+    write_pgvector(connection, "items", ids, vectors, metric=metric)
+    index = ExactIndex(ids, vectors, metric=metric)
+    had = np.array([0, 0, 200, 200, 500, 500, 800]), [ids[k] for k in rng.permutation(900) % 300][:800]
+    for n in (1, 20, 305):
+        for exclude in (None, had):
+            found, scores = search_pgvector(connection, "items", users, n, exclude=exclude)
+            expected = index.search(users, min(n, 300), exclude=exclude)[1]
+            assert scores[:, :300] == pytest.approx(expected, abs=1e-5)
+            assert np.isneginf(scores[:, 300:]).all()
+            for row, left in enumerate(np.isfinite(scores).sum(axis=1)):
+                mine = found[row, :left].tolist()
+                assert len(set(mine)) == left
+                of_mine = index.search(users[row : row + 1], 300)
+                score_of = dict(zip(of_mine[0][0].tolist(), of_mine[1][0].tolist(), strict=True))
+                assert [score_of[item] for item in mine] == pytest.approx(scores[row, :left].tolist(), abs=1e-5)
+                assert not set(mine) & set(had[1][had[0][row] : had[0][row + 1]] if exclude else [])
+                assert set(found[row, left:].tolist()) <= {"" if strings else -1}
+    assert search_pgvector(connection, "items", users[:0], 3)[0].shape == (0, 3)
+
+
+def test_postgresql_puts_the_lowest_of_equally_good_ids_first(connection):
+    write_pgvector(connection, "few", [30, 4, 200], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    ids, scores = search_pgvector(connection, "few", [[[1.0, 0.0], [0.0, 1.0]]], 3)
+    assert (ids.tolist(), scores.tolist()) == ([[4, 30, 200]], [[1.0, 1.0, 1.0]])
+
+
+def test_postgresql_connections_stay_as_they_are(connection):
+    """What a caller reads of a vector is text, unless it has registered pgvector's types itself."""
+    write_pgvector(connection, "few", [1], [[1.0, 0.5]])
+    search_pgvector(connection, "few", [[1.0, 0.0]], 1)
+    assert connection.execute("SELECT vector FROM few").fetchone() == ("[1,0.5]",)
 
 
 @pytest.mark.slow
@@ -709,8 +788,6 @@ def test_postgresql_calls_no_item_by_what_is_no_id_of_the_table(connection, ids,
 @pytest.mark.slow
 @pytest.mark.once
 def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
-    from deepmatch_ext.retrieval import pgvector
-
     connection.execute("DROP TABLE IF EXISTS plain; CREATE TABLE plain (id int)")
     write_pgvector(connection, "kept", [1, 2], [[1.0, 0.0], [0.0, 1.0]], metric="cosine")
     for call, message in [
@@ -724,14 +801,22 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
         (lambda: write_pgvector(connection, "kept", [1], [[np.nan]]), r"`vectors` must be finite"),
         (lambda: search_pgvector(connection, "kept", [[np.nan, 0.0]], 1), r"`vectors` must be finite"),
         (lambda: search_pgvector(connection, "kept", [[1.0]], 1), r"must have the table's dimension, 2"),
+        (lambda: search_pgvector(connection, "kept", [[[1.0]]], 1), r"dimension, 2; got shape \(1, 1, 1\)"),
+        (lambda: search_pgvector(connection, "kept", [1.0], 1), r"shape \(N, D\) or \(N, K, D\); got shape \(1,\)"),
+        (
+            lambda: write_pgvector(connection, "kept", [1], [[[1.0]]]),
+            r"must have shape \(V, D\); got shape \(1, 1, 1\)",
+        ),
         (lambda: search_pgvector(connection, "kept", [[0.0, 0.0]], 1), r"length zero"),
         (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, exclude=([0, 1], ["a"])), r"must be integers"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    # Broken off in the middle of the rows.
-    monkeypatch.setattr(pgvector, "_binary_rows", lambda *_: iter([b"PGCOPY"]))
-    with pytest.raises(Exception, match="COPY"):
+    # Broken off in the middle of the rows, and a value that PostgreSQL does not take.
+    import pgvector
+
+    monkeypatch.setattr(pgvector.Vector, "to_binary", lambda _: b"\0")
+    with pytest.raises(Exception, match=r"insufficient data|COPY new_"):
         write_pgvector(connection, "kept", [5], [[1.0]])
     assert search_pgvector(connection, "kept", [[1.0, 0.1]], 2)[0].tolist() == [[1, 2]]
 

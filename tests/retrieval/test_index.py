@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import given
 
 from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, best_rows, recall
+from tests.helpers import true_scores
 
 INF = float("inf")
 
@@ -62,14 +63,13 @@ def csr(lists):
     return np.cumsum([0, *(len(items) for items in lists)]), flat
 
 
-def true_scores(users, items, metric="inner_product"):
-    """(N, V) in float64; of (N, K, D) users the best of the K."""
+def metric_scores(users, items, metric="inner_product"):
+    """`true_scores` by a metric."""
     users, items = np.asarray(users, np.float64), np.asarray(items, np.float64)
     if metric == "cosine":
         users = users / np.sqrt((users**2).sum(-1, keepdims=True))
         items = items / np.sqrt((items**2).sum(-1, keepdims=True))
-    scores = users @ items.T
-    return scores if users.ndim == 2 else scores.max(axis=1)
+    return true_scores(users, items)
 
 
 def nothing(ids, dtype):
@@ -132,9 +132,10 @@ def test_equals_a_full_sort(kind, case):
     ids, plain, users, items, n, excluded, excludes = case
     index = KINDS[kind](ids, items)
     excluded = excluded if excludes else [[]] * len(users)
-    exclude = (csr(excluded)[0], np.array(csr(excluded)[1], np.asarray(ids).dtype)) if excludes else None
+    # NumPy's own strings would lose a NUL at the end.
+    exclude = (csr(excluded)[0], np.array(csr(excluded)[1], index.ids.dtype)) if excludes else None
     found = index.search(users, n, exclude=exclude)
-    assert_best(found, plain, true_scores(users, items), n, excluded, in_order=kind == "exact")
+    assert_best(found, plain, metric_scores(users, items), n, excluded, in_order=kind == "exact")
     assert found[0].dtype == index.ids.dtype == (object if isinstance(plain[0], str) else np.asarray(ids).dtype)
     assert index.ids.tolist() == plain
     assert len(index) == len(plain)
@@ -148,9 +149,9 @@ def test_a_wide_catalogue(build, metric, shape):
     ids = rng.permutation(10_000)[:700]
     excluded = [rng.choice(ids, size).tolist() for size in rng.integers(0, 300, len(users))]
     index = build(ids, items, metric=metric)
-    assert_best(index.search(users, 30), ids.tolist(), true_scores(users, items, metric), 30, [[]] * len(users))
+    assert_best(index.search(users, 30), ids.tolist(), metric_scores(users, items, metric), 30, [[]] * len(users))
     found = index.search(users, 30, exclude=csr(excluded))
-    assert_best(found, ids.tolist(), true_scores(users, items, metric), 30, excluded)
+    assert_best(found, ids.tolist(), metric_scores(users, items, metric), 30, excluded)
 
 
 def test_items_are_added_and_replaced(build):
@@ -166,7 +167,7 @@ def test_items_are_added_and_replaced(build):
         index.replace([ids[k] for k in changed], items[changed])
     assert len(index) == 60
     excluded = [rng.choice(ids, 20).tolist() for _ in users]
-    scores = true_scores(users, items)
+    scores = metric_scores(users, items)
     assert_best(index.search(users, 60), ids, scores, 60, [[]] * 8)
     assert_best(index.search(users, 25, exclude=csr(excluded)), ids, scores, 25, excluded)
 
@@ -241,6 +242,15 @@ def test_the_best_of_several_vectors_counts_once(build):
     assert scores.tolist() == [[4.0, 3.0, 1.0]]
 
 
+@pytest.mark.parametrize("metric", ["inner_product", "cosine"])
+def test_zeros_beside_other_vectors_are_no_interest(build, metric):
+    index = build(["a", "b"], [[-3.0, -4.0], [-1.0, 0.0]], metric=metric)
+    ids, scores = index.search([[[0.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]], 2)
+    assert scores[0] == pytest.approx([-1.0, -3.0] if metric == "inner_product" else [-0.6, -1.0])
+    assert ids[0].tolist() == (["b", "a"] if metric == "inner_product" else ["a", "b"])
+    assert (ids[0].tolist(), scores[0].tolist()) == (ids[1].tolist(), scores[1].tolist())
+
+
 def test_cosine_is_the_metric_of_directions(build):
     index = build([1, 2], [[100.0, 100.0], [0.0, 1.0]], metric="cosine")
     ids, scores = index.search([[0.0, 5.0]], 2)
@@ -252,7 +262,7 @@ def test_cosine_is_the_metric_of_directions(build):
 
 @pytest.mark.parametrize("metric", ["inner_product", "cosine"])
 def test_arguments_are_copied_and_never_changed(build, metric):
-    ids, vectors, users = np.arange(4), np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    ids, vectors, users = np.arange(4), np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[:, None].repeat(2, 1)
     indptr, seen = np.array([0, 1, 1, 1, 1]), np.array([3])
     for array in (ids, vectors, users, indptr, seen):
         array.flags.writeable = False  # a write raises
@@ -309,9 +319,11 @@ def test_refuses_to_be_built(build, ids, vectors, metric, message):
         ({"vectors": np.ones(2)}, r"`vectors` must have shape \(N, D\) or \(N, K, D\); got shape \(2,\)"),
         ({"vectors": np.ones((2, 0, 2))}, r"`vectors` must have at least one vector for each user"),
         ({"vectors": [[1.0, INF], [1, 1]]}, r"`vectors` must be finite; got inf at row 0, column 1"),
+        ({"vectors": np.ones((2, 3, 5))}, r"`vectors` must have the index's dimension, 2; got shape \(2, 3, 5\)"),
+        ({"vectors": [[[0, 0], [0, 0]]] * 2}, r"`vectors` must have no vector of length zero, .* got one at row 0"),
         ({"vectors": [[[1, 1], [1, np.nan]]] * 2}, r"be finite; got nan at row 0, vector 1, column 1"),
         ({"vectors": [[1, 1], [0, 0]]}, r"`vectors` must have no vector of length zero, .* got one at row 1"),
-        ({"exclude": [1, 2, 3]}, r"`exclude` must be a pair \(indptr, ids\); got list"),
+        ({"exclude": [1, 2, 3]}, r"`exclude` must be a pair \(indptr, item ids\); got list"),
         ({"exclude": ([0, 1, 2], ["a", "b"])}, r"the ids of `exclude` must be integers, as .*; got strings, 'a', 'b'"),
         ({"exclude": ([0, 1], [1])}, r"the indptr of `exclude` must have shape \(3,\)"),
         ({"exclude": ([0, 2, 1], [1])}, r"the indptr of `exclude` must start at 0, never fall and end at .*, 1"),
@@ -359,7 +371,8 @@ def test_ids_can_be_whatever_a_frame_has(build):
 def tensors(draw):
     rows, count, width = draw(st.integers(0, 4)), draw(st.integers(0, 70)), draw(st.integers(1, 2))
     numbers = st.integers(-2, 2)
-    users = draw(hnp.arrays(np.float32, (rows, width), elements=numbers))
+    shape = (rows, width) if draw(st.booleans()) else (rows, draw(st.integers(1, 3)), width)
+    users = draw(hnp.arrays(np.float32, shape, elements=numbers))
     items = draw(hnp.arrays(np.float32, (count, width), elements=numbers))
     rows_or_not = st.integers(-3, count + 3) | st.sampled_from([2**31, 2**32, -(2**32)])
     seen = draw(hnp.arrays(np.int64, (rows, draw(st.integers(0, 30))), elements=rows_or_not))
@@ -368,8 +381,7 @@ def tensors(draw):
 
 def slow_best_rows(users, items, n, seen):
     rows, scores = [], []
-    for row, user in enumerate(users.astype(np.float64)):
-        score = items.astype(np.float64) @ user
+    for row, score in enumerate(true_scores(users, items)):
         ranked = sorted(set(range(len(items))) - set(seen[row].tolist()), key=lambda k: (-score[k], k))[:n]
         rows.append(ranked + [-1] * (n - len(ranked)))
         scores.append([score[k] for k in ranked] + [-INF] * (n - len(ranked)))
@@ -388,9 +400,17 @@ def test_best_rows_equals_a_full_sort_at_any_block_size(case):
     assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items * scales[:, None], n, unseen)
 
 
-def test_best_rows_works_in_a_graph_that_is_saved(tmp_path):
+def test_best_rows_passes_over_zeros_beside_other_vectors():
+    users = np.float32([[[0, 0], [1, 0], [0, 0]], [[0, 0], [0, 0], [0, 0]]])
+    rows, scores = best_rows(users, np.float32([[-3, 5], [-1, 9]]), 2)
+    assert rows.numpy().tolist() == [[1, 0], [0, 1]]  # the second user has no interest: all scores are 0
+    assert scores.numpy().tolist() == [[-1, -3], [0, 0]]
+
+
+@pytest.mark.parametrize("interests", [(), (2,)])
+def test_best_rows_works_in_a_graph_that_is_saved(tmp_path, interests):
     rng = np.random.default_rng(0)
-    users, items = rng.integers(-3, 4, (3, 4)), rng.integers(-3, 4, (100, 4))
+    users, items = rng.integers(-3, 4, (3, *interests, 4)), rng.integers(-3, 4, (100, 4))
     seen = rng.integers(-1, 100, (3, 20))
 
     class Module(tf.Module):
@@ -400,7 +420,7 @@ def test_best_rows_works_in_a_graph_that_is_saved(tmp_path):
 
         @tf.function(
             input_signature=[
-                tf.TensorSpec([None, 4], tf.float32),
+                tf.TensorSpec([None, *interests, 4], tf.float32),
                 tf.TensorSpec([], tf.int32),
                 tf.TensorSpec([None, None], tf.int64),
             ]
@@ -490,7 +510,7 @@ def test_as_many_are_found_as_there_are_with_however_little_effort(factory, layo
             index.replace(replaced, items[::2])
         for n in (1, 50, 599, 600):
             # Nothing had, a few, the best 300, the best 300 twice, all but one, and all.
-            best = np.argsort(-true_scores(users, items), axis=1)
+            best = np.argsort(-metric_scores(users, items), axis=1)
             had = [[], best[1, :5], best[2, :300], np.tile(best[3, :300], 2), best[4, 1:], best[5]]
             found_ids, scores = index.search(users, n, exclude=csr(had))
             found = np.isfinite(scores)
@@ -545,8 +565,8 @@ def assert_changed_and_loaded_it_answers_the_same(index, ids, items, users, fold
     index.save(folder)
     excluded = [[ids[k], ids[k + 1]] for k in range(20)]
     for each in (index, VectorIndex.load(folder)):
-        assert_best(each.search(users, 5), ids, true_scores(users, items), 5, [[]] * 20)
-        assert_best(each.search(users, 5, exclude=csr(excluded)), ids, true_scores(users, items), 5, excluded)
+        assert_best(each.search(users, 5), ids, metric_scores(users, items), 5, [[]] * 20)
+        assert_best(each.search(users, 5, exclude=csr(excluded)), ids, metric_scores(users, items), 5, excluded)
 
 
 def test_recall_is_the_share_that_is_found():

@@ -9,18 +9,14 @@ import pytest
 from hypothesis import given
 
 from deepmatch_ext.retrieval import top_n
-from tests.helpers import csr
+from tests.helpers import csr, true_scores
 
 
 def slow_top_n(users, items, n, excluded):
     """A full sort of every row in plain Python: higher score first, then lower id."""
     ids, scores = [], []
-    for user, left_out in zip(users.tolist(), excluded, strict=True):
-        ranked = sorted(
-            (-sum(a * b for a, b in zip(user, item, strict=True)), i)
-            for i, item in enumerate(items.tolist())
-            if i != 0 and i not in left_out
-        )[:n]
+    for row, left_out in zip(true_scores(users, items).tolist(), excluded, strict=True):
+        ranked = sorted((-score, i) for i, score in enumerate(row) if i != 0 and i not in left_out)[:n]
         ranked += [(float("inf"), 0)] * (n - len(ranked))
         ids.append([i for _, i in ranked])
         scores.append([-s for s, _ in ranked])
@@ -32,7 +28,8 @@ def retrieval_cases(draw):
     rows, vocabulary_size, width = draw(st.integers(1, 6)), draw(st.integers(2, 9)), draw(st.integers(1, 3))
     # Small whole numbers: float32 sums are exact, so scores do not depend on the block, and ties are frequent.
     numbers = st.integers(-2, 2)
-    users = draw(hnp.arrays(np.float64, (rows, width), elements=numbers))
+    shape = (rows, width) if draw(st.booleans()) else (rows, draw(st.integers(1, 3)), width)
+    users = draw(hnp.arrays(np.float64, shape, elements=numbers))
     items = draw(hnp.arrays(np.float64, (vocabulary_size, width), elements=numbers))
     ids = st.lists(st.integers(0, vocabulary_size - 1), max_size=12)  # repeats and padding too
     excluded = draw(st.lists(ids, min_size=rows, max_size=rows))
@@ -60,6 +57,23 @@ def test_equals_a_full_sort_on_a_wide_catalogue():
     assert (ids.tolist(), scores.tolist()) == slow_top_n(users, items, 50, excluded)
 
 
+def test_of_k_interests_the_best_score_counts_and_an_item_comes_once():
+    items = np.array([[9.0, 9.0], [4.0, 1.0], [0.0, 3.0], [4.0, -5.0], [1.0, 1.0]])
+    # By the first interest 4, 0, 4, 1; by the second 1, 3, -5, 1. Excluded is item 1.
+    ids, scores = top_n(np.array([[[1.0, 0.0], [0.0, 1.0]]]), items, 4, exclude=csr([[1]]))
+    assert ids.tolist() == [[3, 2, 4, 0]]
+    assert scores.tolist() == [[4.0, 3.0, 1.0, -np.inf]]
+
+
+def test_surplus_interests_change_nothing():
+    items = np.array([[0.0], [-3.0], [-2.0], [-1.0]])
+    for surplus in (1.0, 0.0, -0.0):  # another interest again, or zeros, whose scores of 0 would be the best
+        ids, scores = top_n(np.array([[[surplus], [1.0], [surplus]]]), items, 3)
+        assert ids.tolist() == [[3, 2, 1]]
+        assert scores.tolist() == [[-1.0, -2.0, -3.0]]
+    assert top_n(np.zeros((1, 2, 1)), items, 3)[0].tolist() == [[1, 2, 3]]  # who has no interest scores all the same
+
+
 def test_padding_is_never_returned_and_ties_go_to_the_lower_id():
     items = np.array([[100.0], [1.0], [2.0], [2.0], [2.0]])  # padding would score best
     ids, scores = top_n(np.array([[1.0], [-1.0]]), items, 2)
@@ -82,11 +96,13 @@ def test_no_users_give_no_rows():
 
 
 def test_arguments_are_never_changed():
-    users, items = np.ones((3, 2), dtype=np.float32), np.ones((5, 2), dtype=np.float32)
+    users, items = np.ones((3, 2, 2), dtype=np.float32), np.ones((5, 2), dtype=np.float32)
+    users[1, 0] = 0
     indptr, excluded = csr([[1], [], [2, 3]])
     for array in (users, items, indptr, excluded):
         array.flags.writeable = False  # a write raises
-    top_n(users, items, 2, exclude=(indptr, excluded), block_size=2)
+    for each in (users, users[:, 0]):
+        top_n(each, items, 2, exclude=(indptr, excluded), block_size=2)
 
 
 ONES = np.ones((3, 2))
@@ -98,7 +114,14 @@ ONES = np.ones((3, 2))
         ({"n": 0}, r"`n` must be an integer of at least 1; got 0"),
         ({"n": 5}, r"`n` must be at most V - 1 = 4, the number of items; got 5"),
         ({"block_size": 0}, r"`block_size` must be an integer"),
-        ({"user_vectors": np.ones(2)}, r"`user_vectors` must have shape \(B, D\); got shape \(2,\)"),
+        ({"user_vectors": np.ones(2)}, r"`user_vectors` must have shape \(B, D\) or \(B, K, D\); got shape \(2,\)"),
+        ({"user_vectors": np.ones((3, 0, 2))}, r"`user_vectors` must have at least one vector for each user; got sh"),
+        ({"user_vectors": np.ones((3, 2, 1, 2))}, r"must have shape \(B, D\) or \(B, K, D\); got shape \(3, 2, 1, 2\)"),
+        ({"user_vectors": np.ones((3, 2, 3))}, r"same width D; got shapes \(3, 2, 3\) and \(5, 2\)"),
+        (
+            {"user_vectors": np.array([[[1, 2], [3, 0]], [[1, 2], [np.nan, 0]]])},
+            r"`user_vectors` must be finite; got nan at row 1, vector 1, column 0",
+        ),
         ({"user_vectors": np.ones((3, 3))}, r"same width D; got shapes \(3, 3\) and \(5, 2\)"),
         (
             {"user_vectors": np.array([[1, 2], [np.nan, 0]])},

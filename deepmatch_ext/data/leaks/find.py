@@ -1,0 +1,104 @@
+"""`find_leaks`: all findings of a split, or of the inputs that any other code made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.leaks.finding import SEVERITIES, LeakReport
+from deepmatch_ext.data.leaks.histories import histories
+from deepmatch_ext.data.leaks.parts import case_of_inputs, case_of_split
+from deepmatch_ext.data.leaks.targets import counts, duplicates, later_in_train, new_ids, repeated
+from deepmatch_ext.data.splits import Split
+
+
+def find_leaks(
+    parts: Split | Mapping[str, Any],
+    interactions: Interactions | None = None,
+    *,
+    item_count: Any = None,
+    time: str | None = None,
+) -> LeakReport:
+    """Says how a split leaks: a :class:`Split`, or the inputs that any other code made for a model.
+
+    The kinds of severity "leak", which what was given makes certain:
+
+    - "target_in_history": a row's own event is in its history.
+    - "future_in_history": a history has an event that is later than the row's target.
+    - "duplicate_target": one event, the same user, item and time, is a target in two parts. "possible" where the
+      interactions have it more than once.
+    - "held_out_in_history": a target of validation or test is in a history of train, or one of test in a history of
+      validation; be it earlier than that history's target or not.
+    - "held_out_in_counts": ``item_count`` counts events of validation or test.
+
+    "possible":
+
+    - "strange_item_in_history": an item that the user never had, by the interactions.
+
+    And of severity "note":
+
+    - "new_items", "new_users": ids of targets of validation or test that train does not know.
+    - "later_in_train": targets of train that are later than the first of validation or test.
+    - "same_moment": histories of validation or test with events of the very time of their target.
+    - "repeated_targets": targets of validation or test that are items the user had before. Figures that are made with
+      ``seen`` count them as misses.
+
+    A history's items are held against the user's events one by one: a repeat is no leak, a history may leave events
+    out, be in any order, and have events of one time in any order. Where users repeat items, give ``time`` too; without
+    it a target that the user had more than once is taken as the last time, where least is found.
+
+    Args:
+        parts: A split; its histories are all that the user did before a row, as :func:`windows` cuts them. Or inputs
+            by part, {"train": {...}, "validation": {...}, "test": {...}}, train and at least one other, with their
+            ``interactions``. With u, i for the names of user and item in these, each has ``u`` and ``i``, integer ids
+            (B,) or (B, 1); ``hist_i`` (B, T), padded with 0, or a list in each row; and perhaps ``hist_len`` (B,) or
+            (B, 1). Arrays by name, or a pandas, polars or Arrow frame. Rows of true events only, no negatives. Id 0 is
+            padding or unknown. All arrays are only read.
+        interactions: The events that the inputs were made of, in the ids and with the column names of the inputs. To be
+            left out beside a split, which has its own.
+        item_count: What the sampler was given, (V,), by item id: how often each item occurs, before smoothing, a power
+            or a scale. Held-out events are found in it where it counts an item more often than the interactions have it
+            outside of validation and test.
+        time: The name of a column of the inputs, the times of the targets: numbers or datetimes, (B,) or (B, 1).
+
+    Returns:
+        The findings, gravest first, and what was not looked at.
+
+    Raises:
+        ValueError: A part or a column is missing or has a wrong shape or type, an id is out of range, a history has
+            values beyond its length, a target is no event of the interactions, or the counts are no counts of these.
+
+    Example:
+        >>> interactions = Interactions.from_sequences([0, 3, 6], [1, 2, 3, 3, 1, 2], times=[10, 20, 30, 12, 24, 36])
+        >>> report = find_leaks(Split(interactions, train=[0, 1, 5], validation=[], test=[2, 4]))
+        >>> for leak in report.leaks:
+        ...     print(leak.severity, "-", leak.text, leak.example)
+        leak - 1 of 2 targets of test is in a history of train. Row 4: user 2, item 1.
+        note - 1 of 3 targets of train is later than the first target of test, of 24. Row 5: user 2, item 2, of 36.
+        >>> train = {"user_id": [1], "item_id": [2], "hist_item_id": [[1, 0, 0]]}
+        >>> test = {"user_id": [1], "item_id": [3], "hist_item_id": [[3, 2, 1]]}
+        >>> report = find_leaks({"train": train, "test": test}, interactions, item_count=[0, 2, 2, 2])
+        >>> for leak in report.serious:
+        ...     print(leak)
+        leak: 1 of 1 rows of test has its own target in its history. Row 0: user 1, item 3. Cut each history strictly \
+before its target.
+        leak: 1 of 1 events of test, at least, is counted in `item_count`. Item 3: 2 counted, of which 1 can be of \
+train. Count train alone, as interactions.item_counts(split.train) does.
+    """
+    if isinstance(parts, Split):
+        for name, value in {"interactions": interactions, "time": time}.items():
+            if value is not None:
+                raise problem(f"`{name}`", "be left out beside a Split, which has its own", type(value).__name__)
+        case = case_of_split(parts)
+    else:
+        case = case_of_inputs(parts, interactions, time)
+    found = [*duplicates(case), *histories(case), *repeated(case), *new_ids(case), *later_in_train(case)]
+    unchecked = case.unchecked
+    if item_count is None:
+        unchecked = (*unchecked, "the sampler's counts; give `item_count`.")
+    else:
+        found += counts(case, item_count)
+    found.sort(key=lambda leak: SEVERITIES.index(leak.severity))
+    return LeakReport(tuple(found), unchecked)

@@ -1,0 +1,170 @@
+"""What builders' arguments mean, written once, and how it gets into every builder's signature and documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+
+class Shared(TypedDict, total=False):
+    """The arguments that every builder takes by ``**shared: Unpack[Shared]``; `DEFAULTS` has their values."""
+
+    num_sampled: int | None
+    loss: str
+    gbce_t: float
+    num_hard: int | None
+    item_features: Any
+    item_id_dropout: float
+    history_dropout: float
+    exclude_features: Sequence[str]
+    check_ids: bool
+
+
+DEFAULTS: Shared = {
+    "num_sampled": None,
+    "loss": "softmax",
+    "gbce_t": 0.75,
+    "num_hard": None,
+    "item_features": None,
+    "item_id_dropout": 0.1,
+    "history_dropout": 0.0,
+    "exclude_features": (),
+    "check_ids": True,
+}
+
+# Arguments that a builder declares itself, if it has them: they stand where DeepMatch has them. What an assembly takes
+# where it has not.
+OPTIONAL: dict[str, Any] = {
+    "user_dnn_hidden_units": None,
+    "item_dnn_hidden_units": None,
+    "dnn_activation": "relu",
+    "dnn_use_bn": False,
+    "l2_reg_dnn": 0.0,
+    "l2_reg_embedding": 0.0,
+    "dnn_dropout": 0.0,
+    "output_activation": "linear",
+    "temperature": 0.1,
+    "sampler_config": None,
+    "seed": 1024,
+}
+
+# The loss of labelled pairs, which draws nothing.
+LABELLED = "logistic"
+
+# DeepMatch's name -> ours: a builder that declares the former does not take the latter.
+ALIASES = {"loss_type": "loss"}
+
+_MEANINGS = """
+user_feature_columns: DeepCTR columns of the user side: ``SparseFeat``, ``VarLenSparseFeat``, ``DenseFeat``. A history
+    shares the item's table by its ``embedding_name``, and lists the most recent first. Its ``combiner`` is DeepCTR's
+    ``mean``, ``sum`` or ``max``, or ``sqrtn``, ``last``, ``recency`` (the mean weighted by 1/rank), or several joined
+    by ``+``; ``recency+last`` recommends best. An array (V, D) as ``embeddings_initializer``, or Constant of one, is a
+    pretrained table; row 0 is padding.
+item_feature_columns: First a ``SparseFeat``, the item id; id 0 is padding and never drawn as a negative. Then, if
+    wanted, columns of any kind that describe the item.
+user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the vectors and must be the
+    items', D. None: one layer, (D,). An empty list: no dense layer.
+item_dnn_hidden_units: Units of the item tower's dense layers, the last of them the size of the vectors. None: no layer
+    for the id alone, else one of the id's ``embedding_dim``.
+dnn_activation: Activation between the dense layers: a name, ``"dice"`` (`deepmatch_ext.layers.Dice`), or a registered
+    function; or a Keras layer such as PReLU, as a class or an instance, of which every place gets a copy with its own
+    weights.
+dnn_use_bn: Batch normalization before each activation.
+l2_reg_dnn: L2 of the dense kernels.
+l2_reg_embedding: L2 of the embedding rows that a step looks up.
+dnn_dropout: Dropout rate of what each dense layer reads, in [0, 1).
+output_activation: Activation of the last dense layer, given as `dnn_activation` is.
+temperature: Divides the inner products in the loss, above 0.
+sampler_config: Where negatives come from: a sampler of `deepmatch_ext.samplers` or DeepMatch's ``NegativeSampler``.
+    None: `AdaptiveSampler`, which learns the items' frequencies.
+seed: Of the initial weights, dropout and negatives; with it and a fixed order of the data, a run repeats exactly on a
+    CPU.
+num_sampled: Without a `sampler_config`: how many uniform negatives, as in DeepMatch's older versions.
+loss: What is made of the logits: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
+    `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
+    ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
+loss_type: DeepMatch's name for the loss: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
+    `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
+    ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
+gbce_t: The calibration of ``gbce``, in [0, 1].
+num_hard: How many of the negatives, the hardest, each example keeps. None: all.
+item_features: With several item columns: their values by item id, as the model keeps them for positives and negatives.
+    A pandas DataFrame whose index is the item id; a polars DataFrame or Arrow table with the ids in the column of the
+    item's name; or name -> array (V, ...), row k for item id k. What belongs to a ``VarLenSparseFeat`` may be lists of
+    any length; items that a frame leaves out have 0. Training reads the item id alone. None: each example brings its
+    item's features, and the batch's items are the negatives (`InBatchSampler`).
+item_id_dropout: With several item columns: the fraction of items whose id is dropped during training, so that only
+    their features are encoded. At inference this is always done for items that were never trained, and for id 0.
+history_dropout: Fraction of a history's items that are left out during training, in [0, 1).
+exclude_features: Names of user columns that are not read, such as the user id, where one list of columns serves a
+    ranker, too.
+check_ids: Whether every look-up checks that its ids are in their table. ``fit``, ``evaluate``, ``predict`` and
+    `user_vectors` check what they are given in any case; without this, a loop of your own, or an encoder that is called
+    by itself, reads zeros for an id out of range on a GPU. The checks take about 2 % of a step's time on a CPU (a
+    million items, batches of 256).
+"""
+
+_RETURNS = """Returns:
+    A Keras model from user and item inputs to each example's loss (B, 1), or its probability with labels, with the
+    attributes ``user_input``, ``user_emb``, ``item_input`` and ``item_emb`` (also as ``user_embedding``,
+    ``item_embedding``)."""
+
+_RAISES = """Raises:
+    ValueError: An argument or column cannot be used; the message names it."""
+
+
+def full_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature without the assembly, and with every shared argument in place of ``**shared``."""
+    signature = inspect.signature(function)
+    _, *given = signature.parameters.values()
+    own = [parameter for parameter in given if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(own) < len(given):
+        names = {ALIASES.get(parameter.name, parameter.name) for parameter in own}
+        types = Shared.__annotations__
+        own += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_name_of(types[name]))
+            for name, default in DEFAULTS.items()
+            if name not in names
+        ]
+    return signature.replace(parameters=own)
+
+
+def _name_of(annotation: Any) -> Any:
+    return getattr(annotation, "__forward_arg__", annotation)
+
+
+def full_documentation(function: Callable[..., Any], signature: inspect.Signature) -> str | None:
+    """The docstring with the meaning of every argument: its own where it has one, else the one that all share."""
+    if function.__doc__ is None:  # none was written, or Python leaves them out
+        return None
+    own, before, after = _sections(inspect.cleandoc(function.__doc__))
+    meanings = {**_entries(_MEANINGS), **own}
+    lines = ["Args:", *(f"    {line}" for name in signature.parameters for line in meanings.get(name, [f"{name}:"]))]
+    parts = [before, "\n".join(lines)]
+    parts += [text for text in (_RETURNS, _RAISES) if f"\n{text.partition(':')[0]}:\n" not in f"\n{after}"]
+    return "\n\n".join(part for part in [*parts, after] if part) + "\n"
+
+
+def _sections(text: str) -> tuple[dict[str, list[str]], str, str]:
+    """The entries under ``Args:``, what stands before it, and the sections that follow."""
+    heading = re.search(r"^(Args|Returns|Raises|Example|Examples):", text, re.MULTILINE)
+    if heading is None:
+        return {}, text.rstrip(), ""
+    before, rest = text[: heading.start()].rstrip(), text[heading.start() :]
+    if heading[1] != "Args":
+        return {}, before, rest.rstrip()
+    block, *others = re.split(r"^(?=\S)", rest.partition("\n")[2], maxsplit=1, flags=re.MULTILINE)
+    return _entries(inspect.cleandoc("\n" + block)), before, "".join(others).rstrip()
+
+
+def _entries(text: str) -> dict[str, list[str]]:
+    """name -> lines, of ``name: text`` whose further lines are indented."""
+    entries: dict[str, list[str]] = {}
+    for line in text.strip("\n").splitlines():
+        if named := re.match(r"(\w+): ", line):
+            entries[named[1]] = [line]
+        elif line.strip():
+            entries[[*entries][-1]].append(line)
+    return entries

@@ -1,0 +1,84 @@
+"""The item side: from item ids to vectors, for positives, candidates and whole catalogues alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext.features import Column, SparseColumn
+from deepmatch_ext.layers import ItemCatalogue, KnownItems
+from deepmatch_ext.models._catalogue import catalogue_shapes, read_catalogue
+from deepmatch_ext.models._tables import Tables, row_ids
+from deepmatch_ext.samplers import SAVED
+
+
+class ItemFeatures:
+    """What describes an item beside its id: given with the input, or looked up in the model's catalogue.
+
+    Args:
+        item: The id's column.
+        described_by: The other columns of the item; none, where the id is all that there is.
+        item_features: Their values by item id; `SAVED` where they come with the model's weights; None where each
+            example brings its item's own.
+        id_dropout: Fraction of ids that are dropped during training.
+        seed: Of the dropout.
+        tables: The model's.
+
+    Attributes:
+        catalogue: Whether any item can be encoded from its id alone.
+    """
+
+    def __init__(
+        self,
+        item: SparseColumn,
+        described_by: Sequence[Column],
+        item_features: Any,
+        id_dropout: float,
+        seed: int,
+        tables: Tables,
+    ) -> None:
+        if not described_by and item_features is not None:
+            raise problem("`item_features`", "be left out where the item id is the only item column", "one")
+        if described_by and item.use_hash:
+            raise problem(
+                f"Item column {item.name!r}",
+                "have integer ids where other columns describe the item, not hashed ones",
+                "use_hash=True",
+                "`deepmatch_ext.data.IdMap` makes ids.",
+            )
+        self._item, self._described_by = item, described_by
+        self.catalogue = not described_by or item_features is not None
+        if described_by:
+            self._known = KnownItems(item.vocabulary_size, id_dropout, seed, name="known_items")
+        if described_by and self.catalogue:
+            shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
+            values = None
+            if not (isinstance(item_features, str) and item_features == SAVED):  # else a model is being loaded
+                values = self._values(shapes, item_features, tables)
+            self._names = [*shapes]
+            self._lookup = ItemCatalogue(shapes, item.vocabulary_size, values, name="catalogue")
+
+    def _values(self, names: Mapping[str, Any], item_features: Any, tables: Tables) -> dict[str, np.ndarray]:
+        arrays = read_catalogue(self._item.name, self._described_by, item_features, self._item.vocabulary_size)
+        # Keras 3 takes no NumPy strings.
+        tensors = {name: tf.constant(a) if a.dtype.kind in "OUS" else a for name, a in arrays.items()}
+        rows = row_ids(self._described_by, tensors, tables)
+        return {name: np.asarray(rows[name]) for name in names}
+
+    def __call__(self, ids: Any, given: Mapping[str, Any] | None = None, positives: Any = None) -> Mapping[str, Any]:
+        """The item columns' inputs by name, ids as row numbers of their tables.
+
+        Args:
+            ids: Item ids of any number.
+            given: The features that came with the ids; None: the catalogue's.
+            positives: While training, the batch's own items.
+        """
+        if not self._described_by:
+            return {self._item.name: ids}
+        if given is None:
+            given = dict(zip(self._names, self._lookup(ids), strict=True))
+        return {**given, self._item.name: self._known(ids if positives is None else [ids, positives])}

@@ -1,0 +1,115 @@
+"""From columns' inputs to rows of the embedding tables that they share."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deepmatch_ext._names import plain_name
+from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, input_names, table_columns
+from deepmatch_ext.layers import EmbeddingTable, HashIds, HistoryDropout, HistoryItems
+
+
+def derived_seed(seed: int, *place: Any) -> int:
+    """A seed for one place of a model, so that no two weights start alike."""
+    return zlib.crc32(repr((seed, *place)).encode()) & 0x7FFFFFFF
+
+
+def layer_name(*parts: Any) -> str:
+    """A layer's name in the characters that every Keras takes; different parts give different names."""
+    return plain_name("_".join(map(str, parts)), also=".-")
+
+
+class NamedLayers:
+    """A model's layers by name: what is asked for a second time is the same layer."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, Any] = {}
+
+    def __call__(self, make: Any, *name: Any, **arguments: Any) -> Any:
+        """The layer of this name, made by ``make(**arguments, name=...)`` if there is none yet."""
+        full_name = layer_name(*name)
+        if full_name not in self._layers:
+            self._layers[full_name] = make(**arguments, name=full_name)
+        return self._layers[full_name]
+
+
+class Tables:
+    """The embedding tables of a model, one for each ``embedding_name``, and the way from a column's input to rows."""
+
+    def __init__(self, columns: Iterable[Column], l2_reg: float, seed: int, check_ids: bool, stddev: float) -> None:
+        columns = list(columns)
+        self._has_padding = {
+            column.sparsefeat.embedding_name for column in columns if isinstance(column, SequenceColumn)
+        }
+        self._tables: dict[str, Any] = {}
+        self._hashes: dict[str, Any] = {}
+        for name, sharing in table_columns(columns).items():
+            given = [column.embeddings_initializer for column in sharing if column.embeddings_initializer is not None]
+            self._tables[name] = EmbeddingTable(
+                sharing[0].vocabulary_size,
+                sharing[0].embedding_dim,
+                embeddings_initializer=given[0] if given else None,
+                l2_reg=l2_reg,
+                seed=derived_seed(seed, "table", name),
+                trainable=sharing[0].trainable,
+                check_ids=check_ids,
+                stddev=stddev,
+                name=layer_name("table", name),
+            )
+
+    def keep_padding(self, embedding_name: str) -> None:
+        """Keeps bucket 0 of a hashed column free, as in a history; DeepCTR's DIN does so for its query columns."""
+        self._has_padding.add(embedding_name)
+
+    def ids(self, column: SparseColumn, values: Any) -> Any:
+        """A column's input as row numbers of its table."""
+        if not column.use_hash:
+            return values
+        name = column.embedding_name
+        if name not in self._hashes:
+            mask_zero = name in self._has_padding
+            self._hashes[name] = HashIds(
+                column.vocabulary_size, mask_zero, column.vocabulary_path, name=layer_name("hash", name)
+            )
+        return self._hashes[name](values)
+
+    def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> Any:
+        """A history's input as row numbers of its table, (B, T), up to its length if it has one."""
+        ids = self.ids(column.sparsefeat, inputs[column.name])
+        if column.length_name is None:
+            return ids
+        return HistoryItems(name=layer_name("items", column.name))([ids, inputs[column.length_name]])
+
+    def rows(self, column: SparseColumn, ids: Any) -> Any:
+        """The rows of ``ids``: their shape + (D,)."""
+        return self._tables[column.embedding_name](ids)
+
+
+def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+    """The columns' inputs, ids that are hashed as row numbers of their tables, and histories up to their lengths."""
+    ready = {name: inputs[name] for name in input_names(columns)}
+    for column in columns:
+        if isinstance(column, SequenceColumn):
+            ready[column.name] = tables.history(column, inputs)
+        elif isinstance(column, SparseColumn):
+            ready[column.name] = tables.ids(column, inputs[column.name])
+    return ready
+
+
+def with_history_dropout(
+    columns: Iterable[Column], inputs: Mapping[str, Any], rate: float, seed: int
+) -> dict[str, Any]:
+    """``inputs`` after whole items have been left out; what shares a length loses the same positions."""
+    groups: dict[Any, list[str]] = {}
+    for column in columns:
+        if isinstance(column, SequenceColumn):
+            names = groups.setdefault(column.length_name or (column.name,), [])
+            names += [name for name in (column.name, column.weight_name) if name is not None]
+    left = dict(inputs)
+    for length, names in groups.items():
+        of = length if isinstance(length, str) else names[0]
+        dropout = HistoryDropout(rate, derived_seed(seed, "history", of), name=layer_name("history_dropout", of))
+        left.update(zip(names, dropout([left[name] for name in names]), strict=True))
+    return left
