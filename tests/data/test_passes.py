@@ -261,7 +261,7 @@ def test_a_fit_that_stops_and_goes_on_sees_what_an_undisturbed_one_sees():
 
 def test_refusals_of_window_dataset():
     x = cyclic()
-    with pytest.raises(ValueError, match=r"`rows` must be row numbers in 0\.\.299; got 300"):
+    with pytest.raises(ValueError, match=r"`rows` must be between 0 and 299; got 300"):
         window_dataset(x, [300], T, 4)
     with pytest.raises(ValueError, match="`rows` must hold at least one row; got none"):
         window_dataset(x, [], T, 4)
