@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, positive_int, problem, shown
+from deepmatch_ext._checks import positive_int, problem, shown
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
 from deepmatch_ext._passes import without_autotuning
@@ -72,7 +72,7 @@ class Examples:
     def split(self, fraction: float) -> tuple[Examples, Examples]:
         """The first examples, and the last ``fraction`` of them, as Keras's ``validation_split`` takes them."""
         assert self.rows is not None
-        kept = int(self.rows * (1 - number_between("`validation_split`", fraction, 0, 1)))
+        kept = int(self.rows * (1 - fraction))
         if not 0 < kept < self.rows:
             raise problem("`validation_split`", "leave a row on both sides", f"{fraction} of {self.rows} rows")
         return self._part(0, kept), self._part(kept, self.rows)
