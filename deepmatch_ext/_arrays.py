@@ -16,24 +16,32 @@ Row ``b`` has had ``item_ids[indptr[b]:indptr[b + 1]]``, in any order. Repeats c
 
 
 def check_ids(
-    what: str, values: Any, low: int, high: int | None = None, *, length: int | None = None, remedy: str = ""
+    what: str,
+    values: Any,
+    low: int,
+    high: int | None = None,
+    *,
+    length: int | None = None,
+    remedy: str = "",
+    dtype: Any = np.int64,
 ) -> np.ndarray:
-    """``values`` as int64 ids of shape (length,), each at least ``low`` and, if given, at most ``high``."""
+    """``values`` as ids or row numbers of shape (length,), each at least ``low`` and, if given, at most ``high``."""
     ids = np.asarray(values)
     if ids.ndim != 1 or (length is not None and len(ids) != length):
         shape = "be one-dimensional" if length is None else f"have shape ({length},)"
         raise problem(what, shape, f"shape {ids.shape}")
     if ids.size == 0:  # NumPy makes an empty list a float array
-        return ids.astype(np.int64)
+        return ids.astype(dtype)
     if ids.dtype.kind not in "iu":
-        raise problem(what, "hold integers", f"dtype {ids.dtype}")
+        of_mask = "np.flatnonzero(mask) makes row numbers of a mask." if ids.dtype.kind == "b" else ""
+        raise problem(what, "hold integers", f"dtype {ids.dtype}", of_mask)
     wrong = ids < low if high is None else (ids < low) | (ids > high)
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         rule = f"be at least {low}" if high is None else f"be between {low} and {high}"
         got = f"{ids[first]} at position {first} ({np.count_nonzero(wrong)} out of range in all)"
         raise problem(what, rule, got, remedy)
-    return ids.astype(np.int64, copy=False)
+    return ids.astype(dtype, copy=False)
 
 
 def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = None) -> Seen:

@@ -1,4 +1,4 @@
-"""Columns are read as DeepCTR means them; inputs equal DeepCTR's; arrays are refused before anything runs."""
+"""Columns are read as DeepCTR means them; inputs equal DeepCTR's."""
 
 import json
 
@@ -8,7 +8,6 @@ import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat, build_input_features
 
 from deepmatch_ext.features import build_inputs, column_config, read_columns, table_columns
-from deepmatch_ext.models._input_rules import check_model_input
 
 EVERY_OPTION = [
     SparseFeat("user", 10),
@@ -110,82 +109,3 @@ def test_bad_columns_are_refused(columns, message):
 def test_two_tables_of_one_name_must_agree(other, message):
     with pytest.raises(ValueError, match=message):
         table_columns(read_columns("columns", [SparseFeat("a", 5, 4, embedding_name="t"), other]))
-
-
-def good_input(rows=3):
-    return {
-        "user": np.arange(rows),
-        "city": np.array(["a"] * rows),
-        "age": np.ones((rows, 1), "int64"),
-        "hist": np.ones((rows, 5), "int32"),
-        "hist_len": np.full(rows, 5),
-        "cates": np.ones((rows, 5), "int32"),
-        "w": np.ones((rows, 5), "float32"),
-        "tags": np.ones((rows, 3), "int32"),
-        "price": np.ones(rows),
-        "stats": np.ones((rows, 4)),
-        "unused": "anything",
-    }
-
-
-HASHED = [SparseFeat("i", 9, use_hash=True), SparseFeat("s", 9, use_hash=True, dtype="string")]
-FLOAT = [SparseFeat("f", 9, dtype="float32")]
-
-
-@pytest.mark.parametrize(
-    ("columns", "name", "values", "message"),
-    [
-        (HASHED[:1], "i", np.array([5, 2**32 + 5]), r"Input 'i' must hold ids that its dtype holds, int32; give"),
-        (HASHED[:1], "i", np.array([5, 0]), r"Input 'i' must hold no padding, 0, .* got 1 of it"),
-        (HASHED[1:], "s", np.array(["a", "0"]), r"Input 's' must hold no padding"),
-        (FLOAT, "f", np.array([1.0, 2.7]), r"Input 'f' must hold whole numbers, since they are ids"),
-    ],
-)
-def test_ids_that_would_become_others_are_refused(columns, name, values, message):
-    with pytest.raises(ValueError, match=message):
-        check_model_input(read_columns("columns", columns), {name: values}, targets=[name])
-
-
-def test_good_input_passes_and_is_counted():
-    columns = read_columns("columns", EVERY_OPTION)
-    x = good_input()
-    before = {name: np.array(values) for name, values in x.items()}
-    assert check_model_input(columns, x) == 3
-    assert check_model_input(columns, {name: np.asarray(values).tolist() for name, values in x.items()}) == 3
-    for name, values in before.items():
-        np.testing.assert_array_equal(x[name], values)
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "message"),
-    [
-        ("user", None, r"The model's input must have 'user'; got only"),
-        (
-            "user",
-            np.array([0, 1, 10]),
-            r"Input 'user' must hold ids in 0..9, .*`vocabulary_size` is 10; got 1 others.* 10",
-        ),
-        ("user", np.array([0, -1, 3]), r"Input 'user' must hold ids in 0..9.* -1"),
-        ("user", np.array([0, 1]), r"The inputs must have one number of rows; got"),
-        ("user", np.array([0.0, 1.0, 2.0]), r"Input 'user' must be of dtype int32; got float64"),
-        ("user", np.array(["a", "b", "c"]), r"Input 'user' must be of dtype int32; got <U1"),
-        ("city", np.array([1, 2, 3]), r"Input 'city' must be of dtype string; got int64"),
-        ("city", np.array(["a", None, "b"], object), r"Input 'city' must hold strings alone; got other objects"),
-        ("city", np.array(["a", np.nan, "b"], object), r"Input 'city' must hold strings alone"),
-        ("hist", np.ones((3, 4), int), r"Input 'hist' must have shape \(rows, 5\); got \(3, 4\)"),
-        ("hist", np.full((3, 5), 20), r"Input 'hist' must hold ids in 0..19"),
-        ("hist_len", np.array([1, 2, 6]), r"Input 'hist_len' must hold lengths in 0..5, the history's `maxlen`; got 1"),
-        ("hist_len", np.array([1, 2, -1]), r"Input 'hist_len' must hold lengths in 0..5"),
-        ("price", np.array([1.0, np.inf, 2.0]), r"Input 'price' must hold no infinity; got 1 of them"),
-        ("price", np.array([1.0, np.nan, 2.0]), r"Input 'price' must hold no NaN; got 1 of them"),
-        ("w", np.full((3, 5, 1), np.nan), r"Input 'w' must hold no NaN"),
-        ("stats", np.ones((3, 5)), r"Input 'stats' must have shape \(rows, 4\)"),
-    ],
-)
-def test_bad_input_is_refused(name, values, message):
-    x = good_input()
-    x[name] = values
-    if values is None:
-        del x[name]
-    with pytest.raises(ValueError, match=message):
-        check_model_input(read_columns("columns", EVERY_OPTION), x)

@@ -546,6 +546,25 @@ def test_batches_are_converted_in_workers(model):
         np.testing.assert_array_equal(inputs[name], values)
 
 
+def test_a_worker_refuses_what_is_refused_anywhere(model):
+    _, arrays = lists_and_arrays()
+    columns = read_columns("columns", [history_column("recency+last"), item_column()])
+    check = ArrayReader.of(columns, model.inputs, "item").batch
+    labels = np.zeros(48)
+    for batch in (
+        {**arrays, "item": arrays["item"] * 0},
+        (arrays, labels[:5]),
+        (arrays, labels, labels[:5]),
+        (arrays, labels, labels + np.nan),
+        {name: values[:0] for name, values in arrays.items()},
+    ):
+        with pytest.raises(ValueError, match=" must ") as one:
+            check(batch)
+        with pytest.raises(ValueError, match=" must ") as other:
+            model.train_on_batch(*batch if isinstance(batch, tuple) else (batch,))
+        assert str(one.value) == str(other.value)
+
+
 def test_ids_come_in_any_column():
     columns = [pa.array(["b", "a"]), pa.chunked_array([["b"], ["a"]]), pd.Series(["b", "a"], dtype="category")]
     for column in columns + ([] if pl is None else [pl.Series(["b", "a"])]):

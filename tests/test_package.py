@@ -52,7 +52,7 @@ MAY_IMPORT = {
     | {"_files", "_names", "_passes", "_plain", "_version"}
     | {"deepmatch", "features", "samplers", "losses", "layers", "models"},
     "data": FRAMES | {"_arrays", "_files", "_lazy", "_no_item", "data"},
-    "data.window_dataset": CHECKS | {"_passes", "data"},
+    "data.window_dataset": CHECKS | {"_arrays", "_passes", "data"},
     "data.parquet": FRAMES | {"_passes", "data"},
     "data.tfrecords": FRAMES | {"_files", "_passes", "data"},
     "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_lazy", "_no_item", "_version", "retrieval"},

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
 from deepmatch_ext._frames import FRAMES, Lists, array_of, columns_of, is_frame
 from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
@@ -240,25 +241,11 @@ class Interactions:
         Returns:
             int64, (V,), by item id; id 0 has count 0.
         """
-        items = self.items if rows is None else self.items[row_numbers("`rows`", rows, len(self))]
+        items = self.items if rows is None else self.items[check_ids("`rows`", rows, 0, len(self) - 1)]
         return np.bincount(items, minlength=self.item_vocabulary_size)
 
     def __len__(self) -> int:
         return len(self.users)
-
-
-def row_numbers(what: str, rows: Any, size: int, of: str = "row numbers") -> np.ndarray:
-    """``rows`` as int64, (n,), each in 0..size - 1."""
-    array = np.asarray(rows)
-    if array.ndim == 1 and not len(array):
-        return np.zeros(0, np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        remedy = "np.flatnonzero(mask) makes row numbers of a mask." if array.dtype.kind == "b" else ""
-        raise problem(what, f"be a list of {of}", f"{array.dtype} of shape {array.shape}", remedy)
-    wrong = (array < 0) | (array >= size)
-    if wrong.any():
-        raise problem(what, f"be {of} in 0..{size - 1}", listing(array[wrong]))
-    return array.astype(np.int64, copy=False)
 
 
 def _one_a_row(what: str, column: Any) -> Any:
@@ -285,15 +272,10 @@ def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdM
 
 
 def _ids(what: str, values: Any, largest: int) -> np.ndarray:
-    array = np.asarray(values)
-    if array.ndim != 1 or not len(array):
-        raise problem(what, "be a list of at least one id", f"shape {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise problem(what, "be integer ids", f"dtype {array.dtype}")
-    wrong = (array < 1) | (array > largest)
-    if wrong.any():
-        raise problem(what, f"be ids in 1..{largest}", listing(array[wrong]))
-    return array.astype(np.int32, copy=False)
+    ids = check_ids(what, values, 1, largest, dtype=np.int32)
+    if not len(ids):
+        raise problem(what, "hold at least one id", "none")
+    return ids
 
 
 def time_values(what: str, values: Any) -> np.ndarray:

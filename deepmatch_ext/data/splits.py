@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import instance_of, int_at_least, problem
 from deepmatch_ext.data.ids import own, read_only
-from deepmatch_ext.data.interactions import Interactions, row_numbers
+from deepmatch_ext.data.interactions import Interactions
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Split:
         instance_of("`interactions`", self.interactions, Interactions)
         used = np.zeros(len(self.interactions), bool)
         for name in ("train", "validation", "test"):
-            given = row_numbers(f"`{name}`", getattr(self, name), len(self.interactions))
+            given = check_ids(f"`{name}`", getattr(self, name), 0, len(self.interactions) - 1)
             is_sorted = (given[1:] > given[:-1]).all()  # then nothing of that size has to be made
             rows = given if is_sorted else np.unique(given)
             if len(rows) < len(given) or used[rows].any():

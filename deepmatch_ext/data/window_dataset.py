@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_flag, instance_of, problem
 from deepmatch_ext._passes import check_batch_size, keyed_passes, shuffled
-from deepmatch_ext.data.interactions import Interactions, row_numbers
+from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.windows import Cutter, Operations
 
 
@@ -73,7 +74,7 @@ def window_dataset(
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     shuffle, drop_remainder = as_flag("`shuffle`", shuffle), as_flag("`drop_remainder`", drop_remainder)
-    targets = row_numbers("`rows`", rows, len(interactions))
+    targets = check_ids("`rows`", rows, 0, len(interactions) - 1)
     if not len(targets):
         raise problem("`rows`", "hold at least one row", "none")
     batch_size = check_batch_size(batch_size, len(targets), drop_remainder)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_texts, instance_of, no_duplicates, one_of, positive_int, problem
-from deepmatch_ext.data.interactions import Interactions, row_numbers
+from deepmatch_ext.data.interactions import Interactions
 
 _ORDERS = ("recent_first", "oldest_first")
 _BLOCK_VALUES = 2**20  # values gathered at a time: temporaries stay at a few MB whatever the number of rows
@@ -54,7 +55,7 @@ def windows(
         hist_len [2, 0]
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
-    rows = row_numbers("`rows`", rows, len(interactions))
+    rows = check_ids("`rows`", rows, 0, len(interactions) - 1)
     cutter = Cutter(interactions, max_len, order, side, _NUMPY)
     return cutter.windows(rows.astype(cutter.row_type))
 
@@ -89,7 +90,7 @@ def user_histories(
         [[7, 8, 0], [0, 0, 0]]
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
-    users = row_numbers("`user_ids`", user_ids, interactions.user_vocabulary_size, "user ids")
+    users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)
     return Cutter(interactions, max_len, order, side, _NUMPY).users(users)
 
 
@@ -117,7 +118,7 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
         ([0, 2, 3], [7, 8, 8])
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
-    rows = row_numbers("`rows`", rows, len(interactions))
+    rows = check_ids("`rows`", rows, 0, len(interactions) - 1)
     return _ragged(interactions.items, rows - interactions.position[rows], interactions.position[rows])
 
 
@@ -135,7 +136,7 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
         ValueError: A user id that the map does not have.
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
-    users = row_numbers("`user_ids`", user_ids, interactions.user_vocabulary_size, "user ids")
+    users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)
     starts = interactions.indptr[users]
     return _ragged(interactions.items, starts, interactions.indptr[users + 1] - starts)
 

@@ -1,11 +1,11 @@
 """DeepMatch's names that were not carried over, and what to do instead."""
 
-_OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."
-
 MODELS = dict.fromkeys(
     ("ComiRec", "MIND", "NCF", "SDM"),
     "Of DeepMatch's models DSSM, FM and YoutubeDNN are here; keep `deepmatch.models` for the others.",
 )
+
+_OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."
 
 LAYERS = {
     **dict.fromkeys(

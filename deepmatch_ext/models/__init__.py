@@ -3,7 +3,7 @@
 from typing import Any
 
 from deepmatch_ext._checks import missing_name
-from deepmatch_ext.deepmatch import left_behind
+from deepmatch_ext.deepmatch.left_behind import MODELS
 from deepmatch_ext.models._arguments import Shared
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
@@ -15,4 +15,4 @@ __all__ = ["DSSM", "FM", "Assembly", "RetrievalModel", "Shared", "YoutubeDNN", "
 
 
 def __getattr__(name: str) -> Any:
-    raise missing_name(__name__, name, left_behind.MODELS)
+    raise missing_name(__name__, name, MODELS)

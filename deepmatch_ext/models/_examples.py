@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import number_between, positive_int, problem, shown
+from deepmatch_ext._checks import positive_int, problem, shown
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
 from deepmatch_ext._passes import without_autotuning
@@ -72,7 +72,7 @@ class Examples:
     def split(self, fraction: float) -> tuple[Examples, Examples]:
         """The first examples, and the last ``fraction`` of them, as Keras's ``validation_split`` takes them."""
         assert self.rows is not None
-        kept = int(self.rows * (1 - number_between("`validation_split`", fraction, 0, 1)))
+        kept = int(self.rows * (1 - fraction))
         if not 0 < kept < self.rows:
             raise problem("`validation_split`", "leave a row on both sides", f"{fraction} of {self.rows} rows")
         return self._part(0, kept), self._part(kept, self.rows)
@@ -150,7 +150,7 @@ class ArrayReader:
         """Whether ``x`` is of a form that `read` takes."""
         return is_frame(x) or isinstance(x, Mapping) or (isinstance(x, list | tuple) and len(x) == len(self.inputs))
 
-    def batch(self, element: Any, asks_labels: bool) -> Any:
+    def batch(self, element: Any, asks_labels: bool = True) -> Any:
         """A batch as a Sequence gives it: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
         x, y, weights = _three(element)
         return self.read(x, y, weights, asks_labels).parts if self.reads(x) else element

@@ -261,7 +261,7 @@ def test_a_fit_that_stops_and_goes_on_sees_what_an_undisturbed_one_sees():
 
 def test_refusals_of_window_dataset():
     x = cyclic()
-    with pytest.raises(ValueError, match=r"`rows` must be row numbers in 0\.\.299; got 300"):
+    with pytest.raises(ValueError, match=r"`rows` must be between 0 and 299; got 300"):
         window_dataset(x, [300], T, 4)
     with pytest.raises(ValueError, match="`rows` must hold at least one row; got none"):
         window_dataset(x, [], T, 4)
@@ -281,6 +281,29 @@ def test_refusals_of_window_dataset():
         window_dataset(x, [1], T, 4, epochs=0)
     with pytest.raises(ValueError, match="`first_epoch` must be an integer of at least 0; got None"):
         window_dataset(x, [1], T, 4, first_epoch=None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_len": 0},
+        {"max_len": "3"},
+        {"order": "newest"},
+        {"side": ["rating"]},
+        {"side": 3},
+        {"side": ["row", "row"]},
+        {"rows": [-1]},
+        {"rows": [0.5]},
+        {"interactions": [1, 2]},
+    ],
+)
+def test_windows_and_a_dataset_of_them_refuse_alike(wrong):
+    arguments = {"interactions": numbered(), "rows": [1], "max_len": 3, **wrong}
+    with pytest.raises(ValueError, match=" must ") as one:
+        windows(**arguments)
+    with pytest.raises(ValueError, match=" must ") as other:
+        window_dataset(**arguments, batch_size=4)
+    assert str(one.value) == str(other.value)
 
 
 def file_columns():

@@ -126,5 +126,5 @@ def test_a_split_made_by_hand_is_checked():
         Split(x, train=[0, 1], validation=[1], test=[3])
     with pytest.raises(ValueError, match="`train` must hold each row once"):
         Split(x, train=[0, 0], validation=[1], test=[3])
-    with pytest.raises(ValueError, match=r"`test` must be row numbers in 0\.\.3; got 4"):
+    with pytest.raises(ValueError, match=r"`test` must be between 0 and 3; got 4"):
         Split(x, train=[0], validation=[1], test=[4])
