@@ -34,7 +34,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
     when the ranking has long stopped to get better.
 
     `best`, the best weights and `patience` go by the epochs of one call of ``fit``. A run that Keras's BackupAndRestore
-    takes up again begins anew with them.
+    takes up again starts again with them.
 
     Args:
         user_input: The model's user inputs of the held-out events, B rows of anything that `user_vectors` takes by

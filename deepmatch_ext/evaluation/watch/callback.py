@@ -49,7 +49,7 @@ class TrainingWatch(keras.callbacks.Callback):
     - all users get the same scores, or their vectors differ along one direction only;
     - vectors are NaN or of length zero, or rows of embedding tables grow out of bounds;
     - an embedding table that should be trained has not changed (frozen tables are left alone);
-    - the temperature doesn't suit vectors of length one, or the training loss is too low to be true.
+    - the temperature doesn't suit L2-normalised vectors, or the training loss is too low to be true.
 
     With `targets` it tells when the ranking is no better than chance, or too good to be true, and when the inputs hold
     the target; with `item_count` when the lists are those of a popularity recommender; with both when the ranking is
