@@ -15,7 +15,8 @@ from deepmatch_ext._frames import arrays_of
 from deepmatch_ext._keras import keras, raw_variable, require_eager
 from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
 from deepmatch_ext.evaluation.collapse import sample_rows
-from deepmatch_ext.evaluation.metrics import NAME_FORMAT, SEEN_TARGETS, check_name_format, check_seen_targets
+from deepmatch_ext.evaluation.metrics import NAME_FORMAT, check_name_format
+from deepmatch_ext.evaluation.ranks import SEEN_TARGETS, check_seen_targets
 from deepmatch_ext.evaluation.watch.findings import (
     MAY_PASS,
     Finding,
