@@ -31,8 +31,7 @@ class CandidateSampler(keras.layers.Layer):
         vocabulary_size: V of the item column, padding included.
         seed: The draws repeat for a seed. Each training step draws new candidates (a weight counts the steps, so that a
             reloaded run goes on where it stopped). Otherwise the draws depend on the positives alone, so
-            ``evaluate`` gives
-            the same loss at every call and leaves the training as it was.
+            ``evaluate`` gives the same loss at every call and leaves the training as it was.
 
     Input: ids of the positives (B, 1) or (B,), any integer type.
 
