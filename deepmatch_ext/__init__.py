@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         serving,
         utils,
     )
-    from deepmatch_ext.models import DSSM, FM, YoutubeDNN
+    from deepmatch_ext.models import DSSM, FM, MIND, ComiRec, YoutubeDNN
 
 __all__ = [
     "DSSM",
     "FM",
+    "MIND",
+    "ComiRec",
     "YoutubeDNN",
     "__version__",
     "custom_objects",
@@ -46,7 +48,7 @@ __all__ = [
     "utils",
 ]
 
-_BUILDERS = ("DSSM", "FM", "YoutubeDNN")
+_BUILDERS = ("DSSM", "FM", "MIND", "ComiRec", "YoutubeDNN")
 _PLAIN = ("data", "evaluation", "retrieval")
 
 

@@ -1,8 +1,8 @@
 """DeepMatch's names that were not carried over, and what to do instead."""
 
 MODELS = dict.fromkeys(
-    ("ComiRec", "MIND", "NCF", "SDM"),
-    "Of DeepMatch's models DSSM, FM and YoutubeDNN are here; keep `deepmatch.models` for the others.",
+    ("NCF", "SDM"),
+    "It is to come; until then keep `deepmatch.models` for it.",
 )
 
 _OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."
@@ -15,7 +15,6 @@ LAYERS = {
             "ConcatAttention",
             "DotAttention",
             "DynamicMultiRNN",
-            "LabelAwareAttention",
             "MaskUserEmbedding",
             "SelfAttention",
             "SelfMultiHeadAttention",

@@ -16,7 +16,13 @@ from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
 from deepmatch_ext.layers.history import HistoryDropout
-from deepmatch_ext.layers.interests import FirstRows, NearestInterest
+from deepmatch_ext.layers.interests import (
+    DynamicRouting,
+    FirstRows,
+    LabelAwareAttention,
+    NearestInterest,
+    SelfAttentiveInterests,
+)
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
 from deepmatch_ext.layers.pooling import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
@@ -27,6 +33,7 @@ _LAYERS: tuple[Any, ...] = (
     CandidateLoss,
     CandidateSampler,
     Dice,
+    DynamicRouting,
     EmbeddingIndex,
     EmbeddingTable,
     FirstRows,
@@ -38,6 +45,7 @@ _LAYERS: tuple[Any, ...] = (
     JaggedPooling,
     KnownItems,
     L2Normalization,
+    LabelAwareAttention,
     NearestInterest,
     PaddingMask,
     PairProbability,
@@ -45,6 +53,7 @@ _LAYERS: tuple[Any, ...] = (
     RepeatableDropout,
     RowsOf,
     SampledSoftmaxLayer,
+    SelfAttentiveInterests,
     SequenceMaskPooling,
     SequenceWeighting,
 )
@@ -69,6 +78,7 @@ __all__ = [
     "CandidateLoss",
     "CandidateSampler",
     "Dice",
+    "DynamicRouting",
     "EmbeddingIndex",
     "EmbeddingTable",
     "FirstRows",
@@ -80,6 +90,7 @@ __all__ = [
     "JaggedPooling",
     "KnownItems",
     "L2Normalization",
+    "LabelAwareAttention",
     "NearestInterest",
     "PaddingMask",
     "PairProbability",
@@ -87,6 +98,7 @@ __all__ = [
     "RepeatableDropout",
     "RowsOf",
     "SampledSoftmaxLayer",
+    "SelfAttentiveInterests",
     "SequenceMaskPooling",
     "SequenceWeighting",
     "custom_objects",

@@ -1,12 +1,227 @@
-"""Several vectors for a user: K interests. B examples, K interests, S sampled candidates, D size of the vectors."""
+"""Several vectors for a user: K interests, taken from a history, and which of them is trained.
+
+B examples, T positions of a history (most recent first), K interests, S sampled candidates, D size of the vectors.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._keras import keras, register
+from deepmatch_ext._checks import as_flag, finite_number, int_at_least, positive_int
+from deepmatch_ext._keras import compute_dtype, keras, register
+
+_MASKED = -1e9
+
+
+@register
+class SelfAttentiveInterests(keras.layers.Layer):
+    """K weighted means of a history, each with its own attention: ComiRec-SA (Cen et al., KDD 2020, section 3.3).
+
+    With e_t the row at position t and p_t a vector of that position, ``H = tanh(W1 (e + p))``, the attention is the
+    softmax of ``W2 H`` over the positions that hold an item, and an interest is the mean of the e_t under it. The
+    positions say where to look and are not in the interests. An empty history gives zeros.
+
+    Args:
+        num_interests: K.
+        add_pos: Whether the attention knows positions.
+        hidden_units: The width of H; None: 4 D, as in the paper's code.
+        seed: Of the initial weights.
+
+    Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
+
+    Example:
+        >>> rows, valid = tf.random.normal([2, 5, 8]), tf.constant([[True] * 5, [True] * 2 + [False] * 3])
+        >>> SelfAttentiveInterests(3)([rows, valid]).shape
+        TensorShape([2, 3, 8])
+    """
+
+    def __init__(
+        self,
+        num_interests: int,
+        add_pos: bool = True,
+        hidden_units: int | None = None,
+        seed: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_interests = positive_int("`num_interests`", num_interests)
+        self.add_pos = as_flag("`add_pos`", add_pos)
+        self.hidden_units = None if hidden_units is None else positive_int("`hidden_units`", hidden_units)
+        self.seed = int_at_least("`seed`", seed, 0)
+
+    def build(self, input_shape: Any) -> None:
+        _, length, dim = input_shape[0]
+        hidden = self.hidden_units or 4 * dim
+        if self.add_pos:
+            start = keras.initializers.RandomNormal(stddev=0.01, seed=self.seed)
+            self.position = self.add_weight(name="position", shape=(length, dim), initializer=start)
+        for name, shape in {"hidden": (dim, hidden), "attention": (hidden, self.num_interests)}.items():
+            start = keras.initializers.GlorotUniform(seed=self.seed + (name == "hidden"))
+            setattr(self, name, self.add_weight(name=name, shape=shape, initializer=start))
+        self.built = True
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        rows, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)[:, :, tf.newaxis]
+        placed = rows + tf.cast(self.position, tf.float32) if self.add_pos else rows
+        hidden = tf.tanh(tf.einsum("btd,dh->bth", placed, tf.cast(self.hidden, tf.float32)))
+        logits = tf.einsum("bth,hk->btk", hidden, tf.cast(self.attention, tf.float32))
+        attention = tf.nn.softmax(tf.where(valid, logits, _MASKED), axis=1) * tf.cast(valid, tf.float32)
+        return tf.cast(tf.einsum("btk,btd->bkd", attention, rows), compute_dtype(self))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (input_shape[0][0], self.num_interests, input_shape[0][-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_interests": self.num_interests,
+            "add_pos": self.add_pos,
+            "hidden_units": self.hidden_units,
+            "seed": self.seed,
+        }
+
+
+@register
+class DynamicRouting(keras.layers.Layer):
+    """K interests as capsules that the positions of a history are routed to.
+
+    A position's row becomes ``e_hat``, a prediction for each interest; a softmax over the INTERESTS says how much of it
+    goes to which; an interest is the squashed sum, ``|z|^2 / (1 + |z|^2) * z / |z|``; and the logits of the softmax
+    grow by the inner products of predictions and interests. After some rounds of this, the last interests are the
+    output. Gradients go through the last round alone. An empty history gives zeros.
+
+    Args:
+        num_interests: K.
+        rounds: How many rounds of routing.
+        shared: MIND's routing (Li et al., CIKM 2019, section 4.2): one matrix makes all predictions, and the logits
+            begin at random. They are drawn once, from the seed, so the same history gives the same interests at every
+            call. Else ComiRec-DR's (Cen et al., KDD 2020, section 3.2): a matrix for each position and interest, and
+            the logits begin at 0.
+        dynamic: A user of n items has ``max(1, min(K, log2(n)))`` interests, rounded down, as in MIND. The surplus ones
+            repeat the first, so they change no maximum over the interests.
+        seed: Of the initial weights and logits.
+
+    Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
+
+    Example:
+        >>> rows, valid = tf.random.normal([2, 5, 8]), tf.constant([[True] * 5, [True] * 2 + [False] * 3])
+        >>> DynamicRouting(3, shared=True)([rows, valid]).shape
+        TensorShape([2, 3, 8])
+    """
+
+    def __init__(
+        self,
+        num_interests: int,
+        rounds: int = 3,
+        shared: bool = False,
+        dynamic: bool = False,
+        seed: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_interests = positive_int("`num_interests`", num_interests)
+        self.rounds = positive_int("`rounds`", rounds)
+        self.shared, self.dynamic = as_flag("`shared`", shared), as_flag("`dynamic`", dynamic)
+        self.seed = int_at_least("`seed`", seed, 0)
+
+    def build(self, input_shape: Any) -> None:
+        _, length, dim = input_shape[0]
+        shape = (dim, dim) if self.shared else (length, self.num_interests, dim, dim)
+        # Glorot's uniform distribution of one matrix: Keras would take the other axes for a kernel's.
+        limit = float(np.sqrt(3 / dim))
+        start = keras.initializers.RandomUniform(-limit, limit, seed=self.seed)
+        self.mapping = self.add_weight(name="mapping", shape=shape, initializer=start)
+        drawn = np.random.default_rng(self.seed).normal(size=(length, self.num_interests))
+        self._first_logits = (drawn if self.shared else 0 * drawn).astype("float32")
+        self.built = True
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        rows, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
+        mapping = tf.cast(self.mapping, tf.float32)
+        if self.shared:
+            predicted = tf.repeat(tf.einsum("btd,de->bte", rows, mapping)[:, :, tf.newaxis], self.num_interests, axis=2)
+        else:
+            predicted = tf.einsum("btd,tkde->btke", rows, mapping)
+        logits = tf.zeros_like(predicted[..., 0]) + self._first_logits
+        is_one = self._is_interest(valid)[:, tf.newaxis]
+        for place in range(self.rounds):
+            is_last = place == self.rounds - 1
+            of_round = predicted if is_last else tf.stop_gradient(predicted)
+            coupling = tf.nn.softmax(tf.where(is_one, logits, _MASKED), axis=2)
+            coupling *= tf.cast(valid, tf.float32)[:, :, tf.newaxis]
+            interests = _squashed(tf.einsum("btk,btke->bke", coupling, of_round))
+            if not is_last:
+                logits += tf.einsum("btke,bke->btk", of_round, interests)
+        interests = tf.where(tf.transpose(is_one, [0, 2, 1]), interests, interests[:, :1])
+        return tf.cast(interests, compute_dtype(self))
+
+    def _is_interest(self, valid: tf.Tensor) -> tf.Tensor:
+        """Which of the K interests each user has, (B, K)."""
+        number = tf.fill([tf.shape(valid)[0]], self.num_interests)
+        if self.dynamic:
+            items = tf.reduce_sum(tf.cast(valid, tf.float64), axis=1)
+            number = tf.cast(tf.floor(tf.math.log(tf.maximum(items, 1.0)) / np.log(2) + 1e-9), tf.int32)
+            number = tf.clip_by_value(number, 1, self.num_interests)
+        return tf.sequence_mask(number, self.num_interests)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (input_shape[0][0], self.num_interests, input_shape[0][-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_interests": self.num_interests,
+            "rounds": self.rounds,
+            "shared": self.shared,
+            "dynamic": self.dynamic,
+            "seed": self.seed,
+        }
+
+
+def _squashed(vectors: tf.Tensor) -> tf.Tensor:
+    """Vectors of length |z|^2 / (1 + |z|^2); of zeros, zeros with a finite gradient."""
+    squared = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
+    return vectors * squared / (1 + squared) * tf.math.rsqrt(squared + 1e-9)
+
+
+@register
+class LabelAwareAttention(keras.layers.Layer):
+    """The interests, weighted by how near each is to the positive: ``softmax(p u_k . i)`` over the interests.
+
+    MIND's read-out while training (Li et al., CIKM 2019, section 4.3), with the power inside of the softmax, where it
+    can neither overflow nor change a sign. Interests that repeat the first count once.
+
+    Args:
+        p: 0 weighs all interests alike; the larger, the nearer to `NearestInterest`.
+
+    Input: ``[interests (B, K, D), positives (B, D)]``. Output: (B, D) float32.
+
+    Example:
+        >>> interests = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> LabelAwareAttention(p=0.0)([interests, tf.constant([[0.6, 0.8]])]).numpy()
+        array([[0.5, 0.5]], dtype=float32)
+    """
+
+    def __init__(self, p: float = 1.0, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.p = finite_number("`p`", p)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        interests, positives = (tf.cast(vectors, tf.float32) for vectors in inputs)
+        logits = self.p * tf.einsum("bkd,bd->bk", interests, positives)
+        repeats = tf.reduce_all(tf.equal(interests[:, 1:], interests[:, :1]), axis=2)
+        logits = tf.where(tf.pad(repeats, [[0, 0], [1, 0]]), _MASKED, logits)
+        return tf.einsum("bk,bkd->bd", tf.nn.softmax(logits), interests)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[1]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "p": self.p}
 
 
 @register

@@ -7,11 +7,13 @@ from deepmatch_ext.deepmatch.left_behind import MODELS
 from deepmatch_ext.models._arguments import Shared
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
+from deepmatch_ext.models.comirec import ComiRec
 from deepmatch_ext.models.dssm import DSSM
 from deepmatch_ext.models.fm import FM
+from deepmatch_ext.models.mind import MIND
 from deepmatch_ext.models.youtubednn import YoutubeDNN
 
-__all__ = ["DSSM", "FM", "Assembly", "RetrievalModel", "Shared", "YoutubeDNN", "builder"]
+__all__ = ["DSSM", "FM", "MIND", "Assembly", "ComiRec", "RetrievalModel", "Shared", "YoutubeDNN", "builder"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,127 @@
+"""The layers of several interests, against their formulas in float64, one row and one position after another."""
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from deepmatch_ext.layers import FirstRows, NearestInterest
+from deepmatch_ext._keras import keras
+from deepmatch_ext.layers import (
+    DynamicRouting,
+    FirstRows,
+    LabelAwareAttention,
+    NearestInterest,
+    SelfAttentiveInterests,
+)
+
+B, T, K, D = 4, 6, 3, 5
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(B, T, D)).astype("float32")
+NUMBER = [6, 3, 1, 0]
+VALID = np.arange(T) < np.array(NUMBER)[:, None]
+# Padding may stand anywhere, and what stands there is nobody's.
+VALID[1] = [False, True, True, False, True, False]
+ROWS[~VALID] = 7e3
+
+
+def softmax(x, axis):
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def weights_of(layer):
+    return [np.asarray(weight, "float64") for weight in layer.get_weights()]
+
+
+@pytest.mark.parametrize("add_pos", [True, False])
+def test_self_attentive_interests(add_pos):
+    layer = SelfAttentiveInterests(K, add_pos, seed=3)
+    found = layer([ROWS, VALID]).numpy()
+    position, hidden, attention = weights_of(layer) if add_pos else [np.zeros((T, D)), *weights_of(layer)]
+    assert hidden.shape == (D, 4 * D)
+    for b in range(B):
+        at = np.flatnonzero(VALID[b])
+        if not len(at):
+            np.testing.assert_array_equal(found[b], 0)
+            continue
+        rows = ROWS[b, at].astype("float64")
+        a = softmax(np.tanh((rows + position[at]) @ hidden) @ attention, axis=0)  # (n, K)
+        np.testing.assert_allclose(found[b], a.T @ rows, atol=1e-5)
+
+
+def squash(z):
+    squared = (z**2).sum(-1, keepdims=True)
+    return squared / (1 + squared) * z / np.sqrt(squared)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("shared", [True, False])
+def test_dynamic_routing(shared, rounds):
+    layer = DynamicRouting(K, rounds, shared, seed=3)
+    found = layer([ROWS, VALID]).numpy()
+    (mapping,) = weights_of(layer)
+    assert mapping.shape == ((D, D) if shared else (T, K, D, D))
+    for b in range(B):
+        at = np.flatnonzero(VALID[b])
+        if not len(at):
+            np.testing.assert_array_equal(found[b], 0)
+            continue
+        predicted = np.array(
+            [[ROWS[b, t].astype("float64") @ (mapping if shared else mapping[t, k]) for k in range(K)] for t in at]
+        )
+        logits = layer._first_logits[at].astype("float64")
+        assert shared == bool(logits.any())
+        for _ in range(rounds):
+            coupling = softmax(logits, axis=1)
+            interests = squash(np.einsum("tk,tkd->kd", coupling, predicted))
+            logits = logits + np.einsum("tkd,kd->tk", predicted, interests)
+        np.testing.assert_allclose(found[b], interests, atol=1e-4)
+    np.testing.assert_array_equal(layer([ROWS, VALID]), found)
+
+
+def test_the_gradient_goes_through_the_last_round_alone():
+    """As if the coupling of the last round were a constant."""
+    layer, rows = DynamicRouting(K, 3, seed=3), tf.constant(ROWS[:1])
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        total = tf.reduce_sum(layer([rows, VALID[:1]]))
+    before_last = DynamicRouting(K, 2, seed=3)
+    interests = before_last([rows, VALID[:1]])
+    mapping = tf.constant(layer.get_weights()[0])
+    predicted = tf.einsum("btd,tkde->btke", rows, mapping)
+    first = DynamicRouting(K, 1, seed=3)([rows, VALID[:1]])
+    logits = sum(tf.einsum("btke,bke->btk", predicted, z) for z in (first, interests))
+    coupling = tf.stop_gradient(tf.nn.softmax(logits, axis=2))
+    with tf.GradientTape() as expected_tape:
+        expected_tape.watch(rows)
+        z = tf.einsum("btk,btke->bke", coupling, tf.einsum("btd,tkde->btke", rows, mapping))
+        squared = tf.reduce_sum(z**2, -1, keepdims=True)
+        expected = tf.reduce_sum(squared / (1 + squared) * z / tf.sqrt(squared))
+    np.testing.assert_allclose(total, expected, rtol=1e-4)
+    gradients = tape.gradient(total, rows), expected_tape.gradient(expected, rows)
+    np.testing.assert_allclose(*gradients, atol=1e-4)
+
+
+def test_surplus_interests_repeat_the_first():
+    length = 40
+    rows = RNG.normal(size=(6, length, D)).astype("float32")
+    number = np.array([0, 1, 3, 4, 8, 40])  # log2: 1, 1, 1, 2, 3, 4 (of at most 4)
+    found = DynamicRouting(4, shared=True, dynamic=True)([rows, np.arange(length) < number[:, None]]).numpy()
+    assert [len(np.unique(each, axis=0)) for each in found] == [1, 1, 1, 2, 3, 4]
+    for each, own in zip(found, [1, 1, 1, 2, 3, 4], strict=True):
+        np.testing.assert_array_equal(each[own:], np.repeat(each[:1], 4 - own, axis=0))
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 100.0, 1e6, -2.0])
+def test_label_aware_attention_is_stable_at_any_power_and_sign(p):
+    interests = keras.utils.normalize(RNG.normal(size=(B, K, D)), axis=-1).astype("float32")
+    positives = np.concatenate([interests[:2, 1], -interests[2:, 0]])
+    layer = LabelAwareAttention(p)
+    weights = softmax(p * np.einsum("bkd,bd->bk", interests.astype("float64"), positives), axis=1)
+    found = layer([interests, positives]).numpy()
+    np.testing.assert_allclose(found, np.einsum("bk,bkd->bd", weights, interests), atol=1e-4)
+    # What repeats the first interest adds nothing.
+    repeated = np.concatenate([interests, interests[:, :1]], axis=1)
+    np.testing.assert_allclose(layer([repeated, positives]), found, atol=1e-6)
 
 
 def test_the_nearest_interest_alone_is_trained():

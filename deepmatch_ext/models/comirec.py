@@ -1,0 +1,83 @@
+"""ComiRec: Cen et al., "Controllable Multi-Interest Framework for Recommendation", KDD 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from deepmatch_ext._checks import as_flag, finite_number, one_of, positive_int
+from deepmatch_ext.layers import DynamicRouting, LabelAwareAttention, SelfAttentiveInterests
+from deepmatch_ext.models._assembly import Assembly, builder
+from deepmatch_ext.models._retrieval_model import RetrievalModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from deepmatch_ext.models._arguments import Shared
+
+
+@builder
+def ComiRec(
+    make: Assembly,
+    user_feature_columns: Sequence[Any],
+    item_feature_columns: Sequence[Any],
+    k_max: int = 2,
+    p: float = 100.0,
+    interest_extractor: str = "sa",
+    add_pos: bool = True,
+    user_dnn_hidden_units: Sequence[int] = (64, 32),
+    dnn_activation: Any = "relu",
+    dnn_use_bn: bool = False,
+    l2_reg_dnn: float = 0.0,
+    l2_reg_embedding: float = 1e-6,
+    dnn_dropout: float = 0.0,
+    output_activation: Any = "linear",
+    sampler_config: Any = None,
+    seed: int = 1024,
+    *,
+    temperature: float = 0.1,
+    item_dnn_hidden_units: Sequence[int] | None = None,
+    **shared: Unpack[Shared],
+) -> RetrievalModel:
+    """K vectors for each user, one for each interest that the history shows.
+
+    The history that shares the item's table is taken apart by self-attention (``sa``) or dynamic routing (``dr``); the
+    user's other features stand beside each interest before the dense layers. The interest that is nearest to the
+    positive is trained, and an item's score is its best over the interests. All vectors are L2-normalised. The order of
+    the arguments is DeepMatch's.
+
+    Args:
+        k_max: K, the number of interests.
+        p: How sharply training picks the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. The paper takes
+            the nearest alone, which 100 comes close to.
+        interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`.
+        add_pos: With ``sa``: whether the attention knows positions.
+        user_dnn_hidden_units: Units of the dense layers behind the interests. If the last is not the items' D, a layer
+            of D is appended, as in DeepMatch. An empty list, as in the paper: no dense layer, and the interests alone;
+            there must be no other features then.
+
+    Returns:
+        A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,
+        ``user_emb`` (B, K, D), ``item_input`` and ``item_emb`` (B, D) (also as ``user_embedding``, ``item_embedding``).
+
+    Example:
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, "mean", "len")
+        >>> model = ComiRec([history], [SparseFeat("item", 50, 8)], k_max=4, user_dnn_hidden_units=())
+        >>> model.user_vectors({"hist_item": np.array([[3, 2, 0, 0, 0]]), "len": np.array([2])}).shape
+        (1, 4, 8)
+    """
+    k_max, add_pos = positive_int("`k_max`", k_max), as_flag("`add_pos`", add_pos)
+    extractor = one_of("`interest_extractor`", interest_extractor, ("sa", "dr"))
+    history = make.history()  # rows (B, T, D), and which of them are items (B, T)
+    if extractor == "sa":
+        of_extractor = {"num_interests": k_max, "add_pos": add_pos, "seed": make.seed("interests")}
+        interests = make.layer(SelfAttentiveInterests, "interests", **of_extractor)([*history])
+    else:
+        of_extractor = {"num_interests": k_max, "seed": make.seed("interests")}
+        interests = make.layer(DynamicRouting, "interests", **of_extractor)([*history])
+    units = make.user_units
+    if units and units[-1] != make.dim:
+        units = (*units, make.dim)
+    user = make.dense("user", [interests, *make.features()], units)  # (B, K, D)
+    return make.model(user, select=LabelAwareAttention(finite_number("`p`", p), name="label_aware_attention"))

@@ -1,0 +1,80 @@
+"""MIND: Li et al., "Multi-Interest Network with Dynamic Routing for Recommendation at Tmall", CIKM 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from deepmatch_ext._checks import as_flag, finite_number, positive_int
+from deepmatch_ext.layers import DynamicRouting, LabelAwareAttention
+from deepmatch_ext.models._assembly import Assembly, builder
+from deepmatch_ext.models._retrieval_model import RetrievalModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from deepmatch_ext.models._arguments import Shared
+
+
+@builder
+def MIND(
+    make: Assembly,
+    user_feature_columns: Sequence[Any],
+    item_feature_columns: Sequence[Any],
+    k_max: int = 2,
+    p: float = 100.0,
+    dynamic_k: bool = False,
+    user_dnn_hidden_units: Sequence[int] = (64, 32),
+    dnn_activation: Any = "relu",
+    dnn_use_bn: bool = False,
+    l2_reg_dnn: float = 0.0,
+    l2_reg_embedding: float = 1e-6,
+    dnn_dropout: float = 0.0,
+    output_activation: Any = "linear",
+    sampler_config: Any = None,
+    seed: int = 1024,
+    *,
+    rounds: int = 3,
+    temperature: float = 0.1,
+    item_dnn_hidden_units: Sequence[int] | None = None,
+    **shared: Unpack[Shared],
+) -> RetrievalModel:
+    """K vectors for each user, by routing the history's items to K capsules.
+
+    The history that shares the item's table is routed (`deepmatch_ext.layers.DynamicRouting`, with one matrix for all);
+    the user's other features stand beside each interest before the dense layers. Label-aware attention says which
+    interests a positive trains, and an item's score is its best over the interests. All vectors are L2-normalised. The
+    order of the arguments is DeepMatch's.
+
+    Args:
+        k_max: K, the number of interests.
+        p: How sharply label-aware attention picks the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`.
+        dynamic_k: Whether a user of n items has ``max(1, min(K, log2(n)))`` interests. The others repeat the first.
+        user_dnn_hidden_units: Units of the dense layers behind the interests. If the last is not the items' D, a layer
+            of D is appended, as in DeepMatch. An empty list: no dense layer; there must be no other features then.
+        rounds: Rounds of routing.
+
+    Returns:
+        A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,
+        ``user_emb`` (B, K, D), ``item_input`` and ``item_emb`` (B, D) (also as ``user_embedding``, ``item_embedding``).
+
+    Example:
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, "mean", "len")
+        >>> model = MIND([history], [SparseFeat("item", 50, 8)], k_max=3, dynamic_k=True)
+        >>> model.user_emb.shape[1:]
+        TensorShape([3, 8])
+    """
+    of_routing = {
+        "num_interests": positive_int("`k_max`", k_max),
+        "rounds": positive_int("`rounds`", rounds),
+        "dynamic": as_flag("`dynamic_k`", dynamic_k),
+        "shared": True,
+        "seed": make.seed("interests"),
+    }
+    interests = make.layer(DynamicRouting, "interests", **of_routing)([*make.history()])  # (B, K, D)
+    units = make.user_units
+    if units and units[-1] != make.dim:
+        units = (*units, make.dim)
+    user = make.dense("user", [interests, *make.features()], units)  # (B, K, D)
+    return make.model(user, select=LabelAwareAttention(finite_number("`p`", p), name="label_aware_attention"))
