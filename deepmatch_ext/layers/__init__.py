@@ -25,7 +25,13 @@ from deepmatch_ext.layers.interests import (
 )
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
 from deepmatch_ext.layers.normalization import L2Normalization
-from deepmatch_ext.layers.pooling import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
+from deepmatch_ext.layers.pooling import (
+    HistoryItems,
+    ItemsInFront,
+    PaddingMask,
+    SequenceMaskPooling,
+    SequenceWeighting,
+)
 from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairProbability, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
 
@@ -41,6 +47,7 @@ _LAYERS: tuple[Any, ...] = (
     HistoryDropout,
     HistoryItems,
     ItemCatalogue,
+    ItemsInFront,
     JaggedIds,
     JaggedPooling,
     KnownItems,
@@ -86,6 +93,7 @@ __all__ = [
     "HistoryDropout",
     "HistoryItems",
     "ItemCatalogue",
+    "ItemsInFront",
     "JaggedIds",
     "JaggedPooling",
     "KnownItems",

@@ -215,6 +215,44 @@ class HistoryItems(keras.layers.Layer):
         return input_shape[0]
 
 
+@register
+class ItemsInFront(keras.layers.Layer):
+    """A history's items at its first positions, in their order, and the padding behind them.
+
+    Padding may stand anywhere; here position t is the t-th item, whatever stood between.
+
+    Input: ids (B, T); or a list of them and of what else has a value for each position, (B, T, ...). Output: the same.
+
+    Example:
+        >>> ItemsInFront()(tf.constant([[0, 7, 0, 5], [4, 3, 0, 0]])).numpy()
+        array([[7, 5, 0, 0],
+               [4, 3, 0, 0]], dtype=int32)
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Any) -> Any:
+        several = isinstance(inputs, list | tuple)
+        values = list(inputs) if several else [inputs]
+        is_item = item_mask(values[0])
+
+        def moved() -> list[tf.Tensor]:
+            order = tf.argsort(tf.cast(~is_item, tf.int32), axis=1, stable=True)
+            return [tf.gather(each, order, axis=1, batch_dims=1) for each in values]
+
+        # Nearly always there is nothing to move.
+        has_gap = tf.reduce_any(is_item[:, 1:] & ~is_item[:, :-1])
+        found = tf.cond(has_gap, moved, lambda: [tf.identity(each) for each in values])
+        found = [tf.ensure_shape(each, given.shape) for each, given in zip(found, values, strict=True)]
+        return found if several else found[0]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
 def item_mask(ids: tf.Tensor) -> tf.Tensor:
     """Where ids (B, T) are an item's: all but 0, or of strings, "0" and ""."""
     if ids.dtype == tf.string:

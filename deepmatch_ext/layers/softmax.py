@@ -190,7 +190,10 @@ class CandidateLoss(keras.layers.Layer):
         }
         if self.num_hard is not None:
             logits = hardest(logits, self.num_hard)
-        return LOSSES[self.loss](positive, logits, **{name: others[name] for name in self._takes})
+        losses = LOSSES[self.loss](positive, logits, **{name: others[name] for name in self._takes})
+        if losses.shape.rank is not None and (losses.shape.rank != 2 or losses.shape[1] not in (1, None)):
+            raise problem(f"The loss {self.loss!r}", "give a number for each example, (B, 1)", f"shape {losses.shape}")
+        return tf.ensure_shape(losses, [None, 1])
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         return (input_shape[0][0], 1)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
+from deepmatch_ext._checks import problem
+
 
 class Shared(TypedDict, total=False):
     """The arguments that every builder takes by ``**shared: Unpack[Shared]``; `DEFAULTS` has their values."""
@@ -118,6 +120,9 @@ _RAISES = """Raises:
 def full_signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature without the assembly, and with every shared argument in place of ``**shared``."""
     signature = inspect.signature(function)
+    if [*signature.parameters][1:3] != ["user_feature_columns", "item_feature_columns"]:
+        rule = "have the parameters make, user_feature_columns, item_feature_columns, and then arguments with defaults"
+        raise problem(f"The builder {function.__name__}", rule, ", ".join(signature.parameters) or "none")
     _, *given = signature.parameters.values()
     own = [parameter for parameter in given if parameter.kind is not parameter.VAR_KEYWORD]
     if len(own) < len(given):

@@ -53,7 +53,7 @@ def builder(function: Callable[Concatenate[Assembly, P], RetrievalModel]) -> Cal
             ``**shared: Unpack[Shared]``.
 
     Raises:
-        ValueError: Another builder has the function's name.
+        ValueError: Another builder has the function's name, or its parameters do not begin as described.
 
     Example:
         >>> @builder
@@ -75,7 +75,10 @@ def builder(function: Callable[Concatenate[Assembly, P], RetrievalModel]) -> Cal
             raise TypeError(f"{name}() {error}") from None
         given.apply_defaults()
         arguments = dict(given.arguments)
-        return function(Assembly(name, arguments), **arguments)  # type: ignore[call-arg]
+        model = function(Assembly(name, arguments), **arguments)  # type: ignore[call-arg]
+        if not isinstance(model, RetrievalModel):
+            raise problem(f"The builder {name}", "return what `make.model` gives", type(model).__name__)
+        return model
 
     build.__signature__ = signature  # type: ignore[attr-defined]
     build.__doc__ = full_documentation(function, signature)
@@ -192,12 +195,14 @@ class Assembly:
         """A seed for one place of the model, such as ``seed("attention", 1)``; other places have other seeds."""
         return derived_seed(self._seed, *place)
 
-    def layer(self, make: Callable[..., Any], *name: Any, **arguments: Any) -> Any:
-        """The layer ``make(**arguments, name=...)``; a second call with the same name gives the same layer.
+    def layer(self, layer_class: Callable[..., Any], *name: Any, **arguments: Any) -> Any:
+        """The layer ``layer_class(**arguments, name=...)``; a second call with the same name gives the same layer.
 
-        What `model` calls several times, for inputs and for candidates, has to apply the same layers.
+        A layer that is made otherwise has the name that Keras gives it, which changes from model to model, so that its
+        weights are not found again. And what `model` calls several times, for inputs and for candidates, has to apply
+        the same layers.
         """
-        return self._layers(make, *name, **arguments)
+        return self._layers(layer_class, *name, **arguments)
 
     def history(self, name: str | None = None) -> History:
         """The positions of one history, which `features` leaves out from then on.

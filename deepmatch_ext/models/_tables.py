@@ -28,17 +28,17 @@ class NamedLayers:
     def __init__(self) -> None:
         self._layers: dict[str, tuple[Any, Any]] = {}
 
-    def __call__(self, make: Any, *name: Any, **arguments: Any) -> Any:
-        """The layer of this name, made by ``make(**arguments, name=...)`` if there is none yet.
+    def __call__(self, layer_class: Any, *name: Any, **arguments: Any) -> Any:
+        """The layer of this name, made by ``layer_class(**arguments, name=...)`` if there is none yet.
 
         Raises:
             ValueError: There is a layer of this name that something else has made.
         """
         full_name = layer_name(*name)
         if full_name not in self._layers:
-            self._layers[full_name] = make, make(**arguments, name=full_name)
+            self._layers[full_name] = layer_class, layer_class(**arguments, name=full_name)
         made_by, layer = self._layers[full_name]
-        if made_by is not make:
+        if made_by is not layer_class:
             raise problem(f"The layer {full_name!r}", "have a name of its own", f"that of {layer}")
         return layer
 

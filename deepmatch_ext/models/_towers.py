@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, number_between
+from deepmatch_ext._checks import as_flag, number_between, problem
 from deepmatch_ext._keras import keras, register
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn
 from deepmatch_ext.layers import (
+    ItemsInFront,
     JaggedIds,
     JaggedPooling,
     PaddingMask,
@@ -46,7 +47,7 @@ class History(NamedTuple):
 
     Attributes:
         rows: (B, T, D) the rows of their table; at padding, whatever row 0 holds.
-        valid: (B, T) booleans, which positions hold an item.
+        valid: (B, T) booleans, which positions hold an item: the first n of a history of n items.
     """
 
     rows: Any
@@ -80,12 +81,16 @@ class Features:
 
     def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> History:
         """A history's rows, times their weights if the column has any, and which of its positions hold an item."""
-        ids = inputs[column.name]
+        in_front = self._layers(ItemsInFront, "in_front", column.name)
+        if column.weight_name is None:
+            ids, weights = in_front(inputs[column.name]), None
+        else:
+            ids, weights = in_front([inputs[column.name], inputs[column.weight_name]])
         valid = self._layers(PaddingMask, "mask", column.name)(ids)
         rows = self._tables.rows(column.sparsefeat, ids)
         if column.weight_name is not None:
             weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
-            rows = weighting([rows, valid, inputs[column.weight_name]])
+            rows = weighting([rows, valid, weights])
         return History(rows, valid)
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:
@@ -108,6 +113,9 @@ class Features:
                 jagged = jagged or self._jagged(column, inputs[column.name])
                 layer, read = JaggedPooling, jagged
             values = self._layers(layer, "pooled", column.name, place, **arguments)(read)
+            if len(values.shape) != 2 or values.shape[1] is None:
+                rule, got = "give one vector for each history, (B, d)", f"shape {tuple(values.shape)}"
+                raise problem(f"The pooling {pooling.__name__} of column {column.name!r}", rule, got)
             pooled.append(Feature(values, column.sparsefeat.embedding_name))
         return pooled
 

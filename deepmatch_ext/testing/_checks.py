@@ -22,6 +22,7 @@ from deepmatch_ext.features import (
     input_names,
 )
 from deepmatch_ext.losses import LOSSES
+from deepmatch_ext.models._input_rules import is_item
 from deepmatch_ext.models._record import BUILDERS, to_plain
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.optimizers import LazyAdam
@@ -295,10 +296,63 @@ def _learns(trial: Trial) -> None:
 
 
 @_check
+def _padding(trial: Trial) -> None:
+    """Padding changes no vector: not what its row of a table holds, not where it stands; no history at all is taken."""
+    model, users = trial.trained, trial.users
+    empty, gaps = dict(users), dict(users)
+    for column in trial.user_columns:
+        if isinstance(column, SequenceColumn):
+            histories = [name for name in (column.name, column.weight_name) if name is not None]
+            empty |= {name: _zeros(users[name]) for name in histories}
+            gaps |= {name: _with_gap(users[name], users[column.name]) for name in histories}
+            if column.length_name is not None:
+                empty[column.length_name] = _zeros(users[column.length_name])
+    expect(np.isfinite(model.user_vectors(empty)).all(), "users without a history must have finite vectors", "NaN")
+    what = "an id 0 within a history must change no user vector"
+    expect_equal(model.user_vectors(gaps), trial.learnt.user_vectors, what)
+
+    of_histories = {_shape(column.sparsefeat) for column in trial.user_columns if isinstance(column, SequenceColumn)}
+    # Row 0 may be a bucket like any other there.
+    hashed = {_shape(column) for column in trial.user_columns if isinstance(column, SparseColumn) and column.use_hash}
+    weights = model.get_weights()
+    other = [
+        np.concatenate([weight[:1] + 1, weight[1:]])
+        if is_table(variable) and weight.shape in of_histories - hashed
+        else weight
+        for variable, weight in zip(model.weights, weights, strict=True)
+    ]
+    model.set_weights(other)
+    try:
+        what = "what a table holds for id 0 must change no user vector"
+        expect_equal(model.user_vectors(users), trial.learnt.user_vectors, what)
+    finally:
+        model.set_weights(weights)
+
+
+def _with_gap(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Values of each position with a 0 behind the first one, in histories that have room for it."""
+    moved = np.concatenate([values[:, :1], _zeros(values[:, :1]), values[:, 1:-1]], axis=1)
+    return _where(~is_item(ids)[:, -1], moved, values)
+
+
+def _zeros(values: np.ndarray) -> np.ndarray:
+    return np.full_like(values, "0" if values.dtype.kind == "O" else 0)
+
+
+def _shape(column: SparseColumn) -> tuple[int, int]:
+    return column.vocabulary_size, column.embedding_dim
+
+
+@_check
 def _mixed_precision(trial: Trial) -> None:
-    """Under mixed_bfloat16 the vectors are finite and near those of float32, and embedding tables stay float32."""
+    """With 16 bits the vectors are finite and near those of float32, and embedding tables stay float32."""
+    for name in ("mixed_bfloat16", "mixed_float16"):
+        _check_policy(trial, name)
+
+
+def _check_policy(trial: Trial, of_check: str) -> None:
     policy = global_policy_name()
-    set_global_policy("mixed_bfloat16")
+    set_global_policy(of_check)
     try:
         model = trial.model()
     finally:
@@ -313,9 +367,9 @@ def _mixed_precision(trial: Trial) -> None:
         ("user", model.user_vectors(trial.users), trial.learnt.user_vectors),
         ("item", model.item_vectors(), trial.learnt.item_vectors),
     ):
-        expect_equal(came, expected, f"under mixed_bfloat16 the {what} vectors must be near those of float32", 0.1)
+        expect_equal(came, expected, f"under {of_check} the {what} vectors must be near those of float32", 0.1)
     losses = np.asarray(model(as_tensors(model.inputs, trial.x, BATCH), training=True))
-    expect(np.isfinite(losses).all(), "under mixed_bfloat16 the losses must be finite", "NaN or infinity")
+    expect(np.isfinite(losses).all(), f"under {of_check} the losses must be finite", "NaN or infinity")
 
 
 @_check
@@ -325,6 +379,7 @@ def _repeats(trial: Trial) -> None:
     model.compile(LazyAdam(0.02))
     model.optimizer.build(model.trainable_variables)
     first = model.get_weights()
+    _expect_equal_weights(model, trial.learnt.first_weights, "two models of one seed must begin with equal weights")
     model.fit(trial.x, batch_size=BATCH, epochs=2, verbose=0)
     _expect_equal_weights(model, trial.learnt.two_epochs[0], "two models of one seed must train to equal weights")
     if "seed" in trial.parameters:

@@ -59,7 +59,7 @@ def best(scores: np.ndarray, n: int) -> np.ndarray:
 def one_line(error: BaseException) -> str:
     """An error's class and the beginning of its text."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text if len(text) <= 500 else text[:500] + ' ...'}"
+    return f"{type(error).__name__}: {text if len(text) <= 1200 else text[:1200] + ' ...'}"
 
 
 def as_json(value: Any) -> Any:

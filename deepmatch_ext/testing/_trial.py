@@ -147,6 +147,11 @@ class Learnt:
         self.user_vectors = self.model.user_vectors(trial.users)
         self.item_vectors = self.model.item_vectors()
 
+    @property
+    def first_weights(self) -> list[np.ndarray]:
+        """The model's weights before it was trained."""
+        return self._first[0]
+
     @contextmanager
     def from_the_start(self) -> Iterator[RetrievalModel]:
         """The model as it was before it was trained, for another run; at the end it is as trained as it was."""

@@ -7,7 +7,7 @@ from deepctr.layers import SequencePoolingLayer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepmatch_ext.layers import HistoryItems, PaddingMask, SequenceMaskPooling, SequenceWeighting
+from deepmatch_ext.layers import HistoryItems, ItemsInFront, PaddingMask, SequenceMaskPooling, SequenceWeighting
 from deepmatch_ext.layers.pooling import combiner_poolings
 
 WEIGHTED = ("mean", "sum", "sqrtn")
@@ -170,3 +170,13 @@ def test_of_unknown_width_a_mask_and_a_length_are_told_apart(second, pooled):
     specs = [tf.TensorSpec([None, None, 1]), tf.TensorSpec([None, None], tf.int32)]
     traced = tf.function(lambda values, second: layer([values, second]), input_signature=specs)
     assert traced([[[4.0], [2.0], [9.0]]], second).numpy() == [[pooled]]
+
+
+def test_items_in_front_keep_their_order_and_what_belongs_to_them():
+    ids = tf.constant([[0, 7, 0, 5], [4, 3, 0, 0], [0, 0, 0, 0]])
+    weights = tf.constant([[[0.1], [0.2], [0.3], [0.4]], [[1.0], [2.0], [3.0], [4.0]], [[0.0]] * 4])
+    found, moved = ItemsInFront()([ids, weights])
+    assert found.numpy().tolist() == [[7, 5, 0, 0], [4, 3, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(moved[0, :2, 0], [0.2, 0.4])
+    np.testing.assert_array_equal(moved[1], weights[1])
+    np.testing.assert_array_equal(ItemsInFront()(ids), found)

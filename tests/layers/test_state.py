@@ -65,6 +65,7 @@ WITHOUT_STATE = {
         "EmbeddingIndex",
         "HashIds",
         "HistoryItems",
+        "ItemsInFront",
         "JaggedIds",
         "JaggedPooling",
         "L2Normalization",

@@ -14,6 +14,7 @@ from deepmatch_ext import FM, YoutubeDNN, losses, samplers, testing
 from deepmatch_ext._keras import keras, raw_variable
 from deepmatch_ext.features import build_inputs, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, EmbeddingTable, L2Normalization
+from deepmatch_ext.models import builder
 from deepmatch_ext.models._record import BUILDERS, register_builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers
 from deepmatch_ext.models._tables import NamedLayers, Tables, row_ids
@@ -387,6 +388,36 @@ def test_what_another_process_reads():
     assert_fails(trial, "resume", r"must end with the weights of an undisturbed one, '.*' too; got a difference of")
     assert_fails(trial, "export", r"a fresh process must read what was written; got \w+: .*PyFunc")
     assert_fails(trial, "repeats", r"two models of one seed must train to equal weights, '.*' too; got a difference of")
+
+
+@builder
+def Unmasked(make, user_feature_columns, item_feature_columns, padding="row", seed=1, **shared):
+    """The mean over all positions, or over those of items with a weight of their place; or of no items."""
+    rows, valid = make.history()
+    pooled = make.layer(PaddedMean, "mean", padding=padding)([rows, valid])
+    return make.model(make.dense("user", [pooled, *make.features()], (make.dim,)))
+
+
+@register
+class PaddedMean(keras.layers.Layer):
+    def __init__(self, padding, **kwargs):
+        super().__init__(**kwargs)
+        self.padding = padding
+
+    def call(self, inputs):
+        rows, valid = inputs
+        weights = tf.cast(valid, rows.dtype)[:, :, None]
+        if self.padding == "row":
+            return rows[:, 0] + tf.reduce_mean(rows, axis=1)
+        return rows[:, 0] * weights[:, 0] + tf.reduce_sum(weights * rows, axis=1) / tf.reduce_sum(weights, axis=1)
+
+
+@pytest.mark.slow
+def test_padding():
+    message = r"what a table holds for id 0 must change no user vector; got a difference"
+    assert_fails(Trial(Unmasked), "padding", message)
+    message = r"users without a history must have finite vectors; got NaN"
+    assert_fails(Trial(Unmasked, padding="none"), "padding", message)
 
 
 @pytest.mark.slow
