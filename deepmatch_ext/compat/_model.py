@@ -117,7 +117,7 @@ def _function_at(deepctr: str, module: str, line: int) -> Any:
     if deepctr != _version():
         raise problem(
             "The file", f"be from a model of the installed deepctr, {_version()}", f"one of deepctr {deepctr}",
-            f"Install deepctr=={deepctr}, or build the model anew and load its weights.",
+            f"Install deepctr=={deepctr}, or build the model again and load its weights.",
         )  # fmt: skip
     if module == "deepctr.feature_column" or module.startswith("deepctr.models."):  # where `PlacedLambda` is used
         home = vars(importlib.import_module(module))

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 from deepmatch_ext._lazy import lazy_names
+from deepmatch_ext.data.dataset import Dataset
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.leaks import Leak, LeakReport, find_leaks
-from deepmatch_ext.data.readers import Dataset, read_dataset
+from deepmatch_ext.data.readers import read_dataset
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
 from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions
 from deepmatch_ext.data.windows import seen_before, seen_by_users, user_histories, windows

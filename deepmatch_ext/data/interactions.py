@@ -266,7 +266,7 @@ def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdM
     encoded = ids.encode(values)
     if not encoded.all():
         unknown = f"unknown {listing(pd.unique(values[encoded == 0]))}"
-        remedy = "Drop these rows or make a new map; its tables must then be trained anew."
+        remedy = "Drop these rows or make a new map; its tables must then be trained again."
         raise problem(f"column {name!r}", "hold only values of the given id map", unknown, remedy)
     return encoded, ids
 

@@ -3,21 +3,13 @@ a watch on the training, and a report in pictures."""
 
 from typing import TYPE_CHECKING
 
+from deepmatch_ext._arrays import Seen
 from deepmatch_ext._lazy import lazy_names
 from deepmatch_ext.evaluation.baselines import Markov, Popularity
 from deepmatch_ext.evaluation.collapse import likeness, popular_share
-from deepmatch_ext.evaluation.metrics import (
-    MISSED,
-    Seen,
-    SeenTargetsWarning,
-    evaluate,
-    evaluate_vectors,
-    format_table,
-    inner_products,
-    ranking_metrics,
-    target_ranks,
-)
+from deepmatch_ext.evaluation.metrics import evaluate, evaluate_vectors, format_table, ranking_metrics
 from deepmatch_ext.evaluation.projector import write_projector
+from deepmatch_ext.evaluation.ranks import MISSED, SeenTargetsWarning, inner_products, target_ranks
 from deepmatch_ext.evaluation.report import write_report
 
 if TYPE_CHECKING:

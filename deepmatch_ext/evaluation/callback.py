@@ -7,22 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import check_ids, check_seen, seen_rows
+from deepmatch_ext._arrays import Seen, check_ids, check_seen, seen_rows
 from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
 from deepmatch_ext._frames import arrays_of
 from deepmatch_ext._keras import keras
-from deepmatch_ext.evaluation.metrics import (
-    NAME_FORMAT,
-    Seen,
-    check_groups,
-    check_ns,
-    check_seen_targets,
-    check_targets,
-    inner_products,
-    metrics_of,
-    ranking_metrics,
-    ranks_of,
-)
+from deepmatch_ext.evaluation.metrics import NAME_FORMAT, check_groups, check_ns, metrics_of, ranking_metrics
+from deepmatch_ext.evaluation.ranks import check_seen_targets, check_targets, inner_products, ranks_of
 
 
 class RetrievalMetrics(keras.callbacks.Callback):
@@ -34,7 +24,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
     when the ranking has long stopped to get better.
 
     `best`, the best weights and `patience` go by the epochs of one call of ``fit``. A run that Keras's BackupAndRestore
-    takes up again begins anew with them.
+    takes up again starts again with them.
 
     Args:
         user_input: The model's user inputs of the held-out events, B rows of anything that `user_vectors` takes by

@@ -144,7 +144,7 @@ def full_cross_entropy(
 
 
 def highest_temperature(num_choices: int) -> float:
-    """The temperature above which vectors of length one can't make half of what there is to make of the loss.
+    """The temperature above which L2-normalised vectors can't make half of what there is to make of the loss.
 
     The logits of two choices differ by at most 2 / T. So a softmax over n choices gives none of them more than
     1 / (1 + (n - 1) exp(-2 / T)), and no vectors bring the loss below log(1 + (n - 1) exp(-2 / T)), while knowing
@@ -161,7 +161,7 @@ def highest_temperature(num_choices: int) -> float:
 
 
 def lowest_loss(temperature: float, num_choices: int) -> float:
-    """The bound in `highest_temperature`: what vectors of length one can bring the loss down to, in nats."""
+    """The bound in `highest_temperature`: what L2-normalised vectors can bring the loss down to, in nats."""
     return math.log1p((num_choices - 1) * math.exp(-2 / temperature))
 
 

@@ -1,4 +1,4 @@
-"""Vectors of length one."""
+"""L2 normalisation."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class CandidateSampler(keras.layers.Layer):
         sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler``. None: 512 of an
             `AdaptiveSampler`, or as many as there are items.
         vocabulary_size: V of the item column, padding included.
-        seed: The draws repeat for a seed. While training every step draws anew (the steps are counted in a weight, so
-            a reloaded run goes on where it stopped); otherwise the draws depend on the positives alone, so that
+        seed: The draws repeat for a seed. Each training step draws new candidates (a weight counts the steps, so that a
+            reloaded run goes on where it stopped). Otherwise the draws depend on the positives alone, so
             ``evaluate`` gives the same loss at every call and leaves the training as it was.
 
     Input: ids of the positives (B, 1) or (B,), any integer type.

@@ -44,7 +44,7 @@ class FaissIndex(VectorIndex):
             - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D has to be
               a multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
             - ``"IVF4096,PQ64x4fs,Refine(SQfp16)"``: lists again, of codes of 64 times 4 bits (so D is a multiple of 64)
-              that are read many at a time; then four times as many as are returned, and 100, are scored anew from
+              that are read many at a time; then four times as many as are returned, and 100, are scored again from
               vectors in 16 bits. Half a graph's size, and somewhat faster. A graph's scores may be refined, too.
         metric: "inner_product" or "cosine".
         effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as it
@@ -53,7 +53,7 @@ class FaissIndex(VectorIndex):
             looks at more, and at all in the end: where items are left, they are found.
 
     Attributes:
-        effort: As given; it may be set anew at any time. None where everything is looked at.
+        effort: As given; it may be changed at any time. None where everything is looked at.
 
     Raises:
         ImportError: FAISS is not installed.
@@ -233,7 +233,7 @@ class FaissIndex(VectorIndex):
         faiss = _faiss()
         options = {} if self._selector is None else {"sel": self._selector}
         refined = self._searched is not self._index
-        # Of codes of four bits, most of the best k are among that many; those are scored anew.
+        # Of codes of four bits, most of the best k are among that many; those are scored again.
         candidates = 4 * k + 100 if refined else k
         parameters = None
         if self._family == "HNSW":

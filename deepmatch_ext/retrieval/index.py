@@ -41,7 +41,7 @@ class VectorIndex(ABC):
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
         vectors: The items' vectors, (V, D), taken as float32; they are copied.
-        metric: "inner_product", or "cosine": the inner product of vectors that are brought to length one, the items'
+        metric: "inner_product", or "cosine": the inner product of vectors that are L2-normalised, the items'
             here and the users' in `search`.
 
     Attributes:
@@ -305,7 +305,7 @@ def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, excl
 
 
 def unit_vectors(what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
-    """New vectors of length one in the same directions. ``first`` is the number of their first row."""
+    """L2-normalised vectors in the same directions. ``first`` is the number of their first row."""
     lengths = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))
     if not lengths.all():
         row = int(np.argwhere(lengths == 0)[0][0])

@@ -28,7 +28,7 @@ def write_pgvector(
     """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), by COPY.
 
     A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new. Other
-    columns belong in a table of yours beside it, and grants have to be given anew. The extra ``pgvector`` brings
+    columns belong in a table of yours beside it, and grants have to be given again. The extra ``pgvector`` brings
     psycopg and the package pgvector.
 
     Args:

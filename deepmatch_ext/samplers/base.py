@@ -91,7 +91,7 @@ class Sampler:
 
 
 def _is_same(one: type[Sampler] | None, other: type[Sampler]) -> bool:
-    """Whether two classes are the same one; a notebook defines its classes anew at every run of a cell."""
+    """Whether two classes are the same one; a notebook defines its classes again at every run of a cell."""
     return one is not None and (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 

@@ -116,7 +116,7 @@ class QueueSampler(Sampler):
     """The positives of the batches before this one are the candidates (cross-batch negatives).
 
     As Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders", SIGIR 2021; but the queue holds
-    ids, which the item tower encodes anew, so no candidate is stale. Before the queue is full it holds random items.
+    ids, which the item tower encodes again, so no candidate is stale. Before the queue is full it holds random items.
 
     Args:
         num_sampled: S, the length of the queue: so many positives before the batch.

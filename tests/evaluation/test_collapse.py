@@ -115,7 +115,7 @@ def test_full_cross_entropy_of_k_interests_is_that_of_the_one_nearest_the_target
 @pytest.mark.parametrize("choices", [2, 50, 10_000])
 def test_at_the_highest_temperature_the_best_vectors_keep_half_of_the_loss(choices):
     temperature = highest_temperature(choices)
-    # The best that vectors of length one can do: the target at the user, all others opposite.
+    # The best that L2-normalised vectors can do: the target at the user, all others opposite.
     logits = np.full(choices, -1 / temperature)
     logits[0] = 1 / temperature
     assert lowest_loss(temperature, choices) == pytest.approx(np.logaddexp.reduce(logits) - logits[0])

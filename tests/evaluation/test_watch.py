@@ -289,7 +289,7 @@ def test_a_model_of_ones_own_that_does_not_say_what_its_loss_is(events, model):
     texts, unchecked, figures = look_at(candidates=sampler)
     assert texts == []
     assert [sentence.split(",")[0] for sentence in unchecked] == [
-        "whether the temperature suits vectors of length one",
+        "whether the temperature suits L2-normalised vectors",
         "the cross-entropy",
     ]
     assert "cross_entropy" not in figures
@@ -301,7 +301,7 @@ def test_a_model_of_ones_own_that_does_not_say_what_its_loss_is(events, model):
     texts, unchecked, figures = look_at(loss_layer=SimpleNamespace(loss="hinge", temperature=9.0), candidates=sampler)
     assert texts == []
     assert unchecked == (
-        "whether the temperature suits vectors of length one, since the bounds of the loss 'hinge' are not known.",
+        "whether the temperature suits L2-normalised vectors, since the bounds of the loss 'hinge' are not known.",
     )
     assert "cross_entropy" not in figures
 

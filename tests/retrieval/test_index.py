@@ -440,7 +440,7 @@ def test_best_rows_works_in_a_graph_that_is_saved(tmp_path, interests):
 
 @pytest.fixture(scope="module")
 def clustered():
-    """2,000 vectors of length one around 40 centres."""
+    """2,000 L2-normalised vectors around 40 centres."""
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(40, 16))[rng.integers(0, 40, 2000)] + 0.5 * rng.normal(size=(2000, 16))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_path, problem
-from deepmatch_ext.evaluation.metrics import MISSED
+from deepmatch_ext.evaluation.ranks import MISSED
 
 
 def check_path(path: Any) -> Path:

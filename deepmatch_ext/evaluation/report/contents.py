@@ -16,14 +16,8 @@ from deepmatch_ext._files import write_text
 from deepmatch_ext._interests import best_pair_scores
 from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
-from deepmatch_ext.evaluation.metrics import (
-    check_groups,
-    check_seen_targets,
-    in_seen,
-    inner_products,
-    ranking_metrics,
-    ranks_of,
-)
+from deepmatch_ext.evaluation.metrics import check_groups, ranking_metrics
+from deepmatch_ext.evaluation.ranks import check_seen_targets, in_seen, inner_products, ranks_of
 from deepmatch_ext.evaluation.report.arguments import check_history, check_item_groups, check_path, check_ranks
 from deepmatch_ext.evaluation.report.page import Table, page, require_jinja2
 from deepmatch_ext.evaluation.report.pictures import (

@@ -15,7 +15,8 @@ from deepmatch_ext._frames import arrays_of
 from deepmatch_ext._keras import keras, raw_variable, require_eager
 from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
 from deepmatch_ext.evaluation.collapse import sample_rows
-from deepmatch_ext.evaluation.metrics import NAME_FORMAT, SEEN_TARGETS, check_name_format, check_seen_targets
+from deepmatch_ext.evaluation.metrics import NAME_FORMAT, check_name_format
+from deepmatch_ext.evaluation.ranks import SEEN_TARGETS, check_seen_targets
 from deepmatch_ext.evaluation.watch.findings import (
     MAY_PASS,
     Finding,
@@ -49,7 +50,7 @@ class TrainingWatch(keras.callbacks.Callback):
     - all users get the same scores, or their vectors differ along one direction only;
     - vectors are NaN or of length zero, or rows of embedding tables grow out of bounds;
     - an embedding table that should be trained has not changed (frozen tables are left alone);
-    - the temperature doesn't suit vectors of length one, or the training loss is too low to be true.
+    - the temperature doesn't suit L2-normalised vectors, or the training loss is too low to be true.
 
     With `targets` it tells when the ranking is no better than chance, or too good to be true, and when the inputs hold
     the target; with `item_count` when the lists are those of a popularity recommender; with both when the ranking is

@@ -67,7 +67,7 @@ def unchecked(look: Look) -> Iterator[str]:
             why = "the model has no `loss_layer` with a `loss` and a `temperature`"
         else:
             why = f"the bounds of the loss {look.loss!r} are not known"
-        yield f"whether the temperature suits vectors of length one, since {why}."
+        yield f"whether the temperature suits L2-normalised vectors, since {why}."
     if look.loss is None:
         yield "the cross-entropy, and whether the training loss is too low, since the model has no `loss_layer`."
     elif look.loss == "softmax" and look.sampler is None:
@@ -81,7 +81,7 @@ def _of_temperature(look: Look) -> Iterator[Finding]:
     highest = highest_temperature(choices)
     if temperature > highest:
         text = (
-            f"The temperature, {temperature:g}, is too high for {look.num_items} items: with vectors of length one, "
+            f"The temperature, {temperature:g}, is too high for {look.num_items} items: with L2-normalised vectors, "
             f"logits lie within {1 / temperature:.3g} of 0, and no vectors bring the loss below "
             f"{lowest_loss(temperature, choices):.2f}, where knowing nothing costs {math.log(choices):.2f}. Training "
             f"can learn little. Give a temperature below {highest:.2f}; 0.05 to 0.3 are usual."
@@ -89,7 +89,7 @@ def _of_temperature(look: Look) -> Iterator[Finding]:
         yield "temperature_too_high", text
     elif 1 / temperature > _MAX_LOGIT:
         text = (
-            f"The temperature, {temperature:g}, is too low: with vectors of length one, logits reach "
+            f"The temperature, {temperature:g}, is too low: with L2-normalised vectors, logits reach "
             f"{1 / temperature:.0f}, so the softmax is all on one candidate, and only that one and the target have a "
             f"gradient. Training is slow and jumps. Give a temperature of at least {1 / _MAX_LOGIT:g}; 0.05 to 0.3 are "
             "usual."
@@ -152,7 +152,7 @@ def _of_tables(look: Look, steps: int) -> Iterator[Finding]:
         if table.row_size() > _MAX_ROW_SIZE:
             text = (
                 f"the largest rows of the embedding table {table.name!r} have entries with a root mean square of "
-                f"{table.row_size():.3g}; they start at 0.05 at most. Rows that are brought to length one turn the "
+                f"{table.row_size():.3g}; they start at 0.05 at most. Rows that are L2-normalised turn the "
                 "less with each step the larger they are, until training stands still; others drown the features "
                 "beside them. Lower the learning rate, clip gradients (`clipnorm`), or set `l2_reg_embedding`."
             )

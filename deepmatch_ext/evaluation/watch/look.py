@@ -13,7 +13,8 @@ from deepmatch_ext._checks import problem
 from deepmatch_ext._keras import is_table, raw_variable
 from deepmatch_ext.evaluation.baselines import Popularity
 from deepmatch_ext.evaluation.collapse import coverage, full_cross_entropy, likeness, popular_share, sample_rows
-from deepmatch_ext.evaluation.metrics import in_seen, inner_products, ranking_metrics, ranks_of
+from deepmatch_ext.evaluation.metrics import ranking_metrics
+from deepmatch_ext.evaluation.ranks import in_seen, inner_products, ranks_of
 from deepmatch_ext.retrieval.top_n import top_n
 
 _MAX_SCORES = 2**28  # pairs of user and item that a look scores, in blocks of
