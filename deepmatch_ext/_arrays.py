@@ -134,9 +134,13 @@ _AXES = {2: ("row", "column"), 3: ("row", "vector", "column")}
 def seen_rows(seen: Seen, rows: np.ndarray) -> Seen:
     """The given rows, in their order."""
     indptr, items = seen
-    lengths = np.diff(indptr)[rows]
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    return ends, items[np.repeat(indptr[rows] - ends[:-1], lengths) + np.arange(ends[-1])]
+    return joined_slices(items, indptr[rows], np.diff(indptr)[rows])
+
+
+def joined_slices(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Seen:
+    """``values[starts[k]:starts[k] + lengths[k]]`` for each k, one after the other, and where each begins."""
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return indptr, values[np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])]
 
 
 def seen_pairs(seen: Seen, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepmatch_ext._arrays import check_ids
+from deepmatch_ext._arrays import check_ids, joined_slices
 from deepmatch_ext._checks import as_texts, instance_of, no_duplicates, one_of, positive_int, problem
 from deepmatch_ext.data.interactions import Interactions
 
@@ -119,7 +119,7 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     rows = check_ids("`rows`", rows, 0, len(interactions) - 1)
-    return _ragged(interactions.items, rows - interactions.position[rows], interactions.position[rows])
+    return joined_slices(interactions.items, rows - interactions.position[rows], interactions.position[rows])
 
 
 def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +138,7 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
     interactions = instance_of("`interactions`", interactions, Interactions)
     users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)
     starts = interactions.indptr[users]
-    return _ragged(interactions.items, starts, interactions.indptr[users + 1] - starts)
+    return joined_slices(interactions.items, starts, interactions.indptr[users + 1] - starts)
 
 
 class Operations(NamedTuple):
@@ -246,9 +246,3 @@ _NUMPY = Operations(
     int32=lambda values: values.astype(np.int32),
     slices=_slices,
 )
-
-
-def _ragged(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``values[starts[k]:starts[k] + lengths[k]]`` for each k, one after the other, and where each begins."""
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return indptr, values[np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])]
