@@ -168,7 +168,7 @@ class Assembly:
         described_by = self.item_columns[1:]
         if described_by and given["item_features"] is not None:
             # In Keras 2's graph mode the training would want the item encoder's inputs, too.
-            require_eager("An item of several columns")
+            require_eager("`item_features`")
         columns = [*self.user_columns, *self.item_columns]
         self._inputs = build_inputs(columns)
         # Rows are L2-normalised, so one step of Adam rotates a small row more than a large one: with a large initial

@@ -417,7 +417,9 @@ def refused(call, *words):
 
 refused(lambda: LazyAdam(1e-3), "LazyAdam")
 refused(lambda: TrainingWatch(user_part(x)), "TrainingWatch")
-refused(lambda: YoutubeDNN([history_column()], [item_column(), SparseFeat("genre", 5, 4)]), "item of several columns")
+described = {"genre": np.ones(VOCABULARY, int)}
+items = [item_column(), SparseFeat("genre", 5, 4)]
+refused(lambda: YoutubeDNN([history_column()], items, item_features=described), "item_features")
 model.compile(tf.keras.optimizers.Adam(), sampledsoftmaxloss)
 refused(lambda: model.fit(more), "tf.keras.optimizers.legacy.Adam")
 """

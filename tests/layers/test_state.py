@@ -51,6 +51,8 @@ WITH_STATE = {
         for name, sampler in SAMPLERS.items()
     },
     "Dice": lambda: applied(layers.Dice(), floats(None, 3)),
+    "DynamicRouting": lambda: applied(layers.DynamicRouting(2), floats(None, 4, 3), ids(4)),
+    "SelfAttentiveInterests": lambda: applied(layers.SelfAttentiveInterests(2), floats(None, 4, 3), ids(4)),
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
     "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),
@@ -73,7 +75,7 @@ WITHOUT_STATE = {
         "PairProbability",
         "PoolingLayer",
     ),
-    *("FirstRows", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
+    *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
 }
 
 

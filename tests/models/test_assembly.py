@@ -23,6 +23,10 @@ DEEPMATCH_ORDER = {
     "DSSM": "user_dnn_hidden_units item_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
     "dnn_dropout loss_type temperature sampler_config seed",
     "FM": "l2_reg_embedding loss_type temperature sampler_config seed",
+    "ComiRec": "k_max p interest_extractor add_pos user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn "
+    "l2_reg_embedding dnn_dropout output_activation sampler_config seed",
+    "MIND": "k_max p dynamic_k user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
+    "dnn_dropout output_activation sampler_config seed",
 }
 
 
