@@ -2,7 +2,7 @@
 
 MODELS = dict.fromkeys(
     ("NCF", "SDM"),
-    "It is to come; until then keep `deepmatch.models` for it.",
+    "ComiRec, DSSM, FM, MIND and YoutubeDNN are here; keep `deepmatch.models` for the others.",
 )
 
 _OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."

@@ -66,7 +66,7 @@ class CandidateSampler(keras.layers.Layer):
         positives = tf.cast(tf.reshape(positive_ids, [-1]), tf.int64)
         state = {name: raw_variable(weight) for name, weight in self._state.items()}
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
-        ids = tf.concat([positives, candidates], axis=0)
+        ids = tf.concat([positives, tf.cast(candidates, tf.int64)], axis=0)
         log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(positives))
         checks: list[Any] = []
         if self.sampler.awaits_counts:  # rebuilt from its config
@@ -76,9 +76,17 @@ class CandidateSampler(keras.layers.Layer):
             checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(log_counts)), [message]))
         with tf.control_dependencies(_present(ids, log_counts, *checks)):
             learnt = self.sampler.update(state, positives[: tf.where(_is_on(training), tf.size(positives), 0)])
+        if not isinstance(learnt, list | tuple):
+            what = f"`update` of the sampler {type(self.sampler).__name__}"
+            raise problem(what, "return a list of the operations that it made", shown(learnt))
         with tf.control_dependencies(_present(*learnt, *checks)):
             ids, log_counts = tf.identity(ids), tf.identity(log_counts)
         return Candidates(ids, log_counts, tf.constant(self.sampler.in_batch))
+
+    def log_counts(self, ids: tf.Tensor, batch_size: Any) -> tf.Tensor:
+        """The log of how often each of ``ids`` (n,) is to be expected among the candidates of the next step, (n,)."""
+        state = {name: raw_variable(weight) for name, weight in self._state.items()}
+        return self.sampler.log_expected_count(state, self.vocabulary_size, ids, batch_size)
 
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
         """Two integers, from the step while training and from the positives otherwise."""

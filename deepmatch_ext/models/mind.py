@@ -62,8 +62,8 @@ def MIND(
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
         >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, "mean", "len")
         >>> model = MIND([history], [SparseFeat("item", 50, 8)], k_max=3, dynamic_k=True)
-        >>> model.user_emb.shape[1:]
-        TensorShape([3, 8])
+        >>> tuple(model.user_emb.shape[1:])
+        (3, 8)
     """
     of_routing = {
         "num_interests": positive_int("`k_max`", k_max),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import positive_int, problem
 
 State = Mapping[str, Any]
 
@@ -52,6 +52,8 @@ class Sampler:
 
     def check(self, vocabulary_size: int) -> None:
         """Refuses settings that don't fit the vocabulary."""
+        if self.num_sampled is not None:
+            positive_int("`num_sampled`", self.num_sampled)
         if self.num_sampled is not None and self.num_sampled > vocabulary_size - 1:
             raise problem(
                 "`num_sampled`",
@@ -65,13 +67,13 @@ class Sampler:
 
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
         """Draws candidates: (S,) int64 ids in 1..V-1. The same ``seed`` (two integers) gives the same ids."""
-        raise NotImplementedError
+        raise NotImplementedError(f"The sampler {type(self).__name__} needs a method `sample`.")
 
     def log_expected_count(
         self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
     ) -> tf.Tensor:
         """log of how often each of ``ids`` (any shape) was to be expected among a step's candidates, float32."""
-        raise NotImplementedError
+        raise NotImplementedError(f"The sampler {type(self).__name__} needs a method `log_expected_count`.")
 
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         """Learns from a training step's positives (n,) int64, after its draw; returns the operations that do it."""

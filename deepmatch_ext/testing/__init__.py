@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from deepmatch_ext.testing._checks import CHECKS
+from deepmatch_ext.testing._samplers import check_sampler
 from deepmatch_ext.testing._trial import Trial
 
-__all__ = ["CHECKS", "Trial", "check_model"]
+__all__ = ["CHECKS", "Trial", "check_model", "check_sampler"]
 
 
 def check_model(builder: Callable[..., Any], columns: Any = None, **arguments: Any) -> None:

@@ -207,6 +207,40 @@ for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic"
 
 """
 
+# Its examples of several interests: a user's list is made of those of each interest.
+INTERESTS = (
+    TOWERS[: TOWERS.index("# And its example of labels")]
+    .replace("in-batch", "sampled")
+    .replace("""                        SparseFeat("genres", feature_max_idx["genres"], embedding_dim)]""", "]")
+    .replace('"inbatch", num_sampled=5', '"frequency", num_sampled=10')
+    + """
+for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {}), (ComiRec, {"interest_extractor": "dr"})]:
+    model = Builder(user_feature_columns, item_feature_columns, k_max=2, user_dnn_hidden_units=(16, embedding_dim),
+                    sampler_config=sampler_config, **arguments)
+    model.compile(optimizer="adam", loss=sampledsoftmaxloss)
+    history = model.fit(train_model_input, train_label, batch_size=32, epochs=15, verbose=0, validation_split=0.0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
+    item_embedding_model = Model(inputs=model.item_input, outputs=model.item_embedding)
+    user_embs = user_embedding_model.predict(test_model_input, batch_size=2 ** 12)
+    item_embs = item_embedding_model.predict({"movie_id": item_profile["movie_id"].values}, batch_size=2 ** 12)
+    assert user_embs.shape == (60, 2, 8)
+    test_true_label = {line[0]: [line[1]] for line in test_set}
+    recall = []
+    for row, user in enumerate(test_model_input["user_id"]):
+        found = {}
+        for k in range(2):
+            scores = user_embs[row, k] @ item_embs.T
+            for place in np.argsort(-scores)[:12]:
+                movie = item_profile["movie_id"].values[place]
+                found[movie] = max(found.get(movie, -1), scores[place])
+        best = sorted(found, key=found.get, reverse=True)
+        recall.append(recall_N(test_true_label[user], best, N=12))
+    assert np.mean(recall) > 0.55, (Builder.__name__, arguments, np.mean(recall))  # by chance: .33
+
+"""
+)
+
 # The shapes of DeepMatch's own tests, and a model that is built of its parts.
 PARTS = """
 from collections import Counter
@@ -298,7 +332,12 @@ check_model("older own", own_model(SampledSoftmaxLayer(num_sampled=2)), whole_fi
 GUIDE = (pathlib.Path(__file__).parents[2] / "docs" / "moving-from-deepmatch.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
-PROGRAMS = {"example": PREPARATION + EXAMPLE, "towers": PREPARATION + TOWERS, "parts": PREPARATION + PARTS + OLDER}
+PROGRAMS = {
+    "example": PREPARATION + EXAMPLE,
+    "towers": PREPARATION + TOWERS,
+    "interests": PREPARATION + INTERESTS,
+    "parts": PREPARATION + PARTS + OLDER,
+}
 
 
 def moved(program):
@@ -309,7 +348,7 @@ def moved(program):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the programs call what Keras calls old: .h5 files
-@pytest.mark.parametrize("name", [pytest.param("example", marks=pytest.mark.smoke), "towers", "parts"])
+@pytest.mark.parametrize("name", [pytest.param("example", marks=pytest.mark.smoke), "towers", "interests", "parts"])
 def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch_needs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", str(tmp_path)])
     program = compile(moved(PROGRAMS[name]).replace(EAGER_OFF, "pass"), name, "exec")
@@ -492,7 +531,9 @@ def test_without_eager_mode_the_numbers_are_the_same(without_eager_mode):
 
 # The names of DeepMatch 0.3.2 that are there, and those that say what to do instead.
 CARRIED_OVER = {
-    "models": ["DSSM", "FM", "YoutubeDNN"],
+    "models": ["ComiRec", "DSSM", "FM", "MIND", "YoutubeDNN"],
+    "models.comirec": ["ComiRec"],
+    "models.mind": ["MIND"],
     "models.dssm": ["DSSM"],
     "models.fm": ["FM"],
     "models.youtubednn": ["YoutubeDNN"],
@@ -505,10 +546,10 @@ CARRIED_OVER = {
     ],
 }
 LEFT_BEHIND = {
-    "models": ["ComiRec", "MIND", "NCF", "SDM"],
+    "models": ["NCF", "SDM"],
     "utils": ["check_version", "inner_product"],
     "layers": [
-        *("InBatchSoftmaxLayer", "LabelAwareAttention", "CapsuleLayer", "MaskUserEmbedding", "DotAttention"),
+        *("InBatchSoftmaxLayer", "CapsuleLayer", "MaskUserEmbedding", "DotAttention"),
         *("ConcatAttention", "SoftmaxWeightedSum", "AttentionSequencePoolingLayer", "SelfAttention"),
         *("SelfMultiHeadAttention", "UserAttention", "DynamicMultiRNN"),
     ],

@@ -1,0 +1,82 @@
+"""What every sampler promises, checked for samplers that users write."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._checks import instance_of
+from deepmatch_ext.layers import CandidateSampler
+from deepmatch_ext.losses import Candidates
+from deepmatch_ext.samplers import Sampler, make_sampler
+from deepmatch_ext.testing._expect import Broken, expect, one_line
+
+VOCABULARY, BATCH, STEPS = 30, 16, 400
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Checks that a sampler draws items, with the counts that it says are to be expected.
+
+    A few seconds. The sampler is tried on a vocabulary of 30, padding included, so it may draw at most 29 candidates,
+    unless its `check` allows more.
+
+    Args:
+        sampler: Of a class of your own.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which, what was expected and what came.
+
+    Example:
+        >>> from deepmatch_ext.samplers import UniformSampler
+        >>> check_sampler(UniformSampler(20))
+    """
+    instance_of("`sampler`", sampler, Sampler)
+    try:
+        _check(sampler)
+    except Broken as broken:
+        raise AssertionError(f"{type(sampler).__name__}: {broken}") from None
+    except Exception as error:
+        raise AssertionError(f"{type(sampler).__name__}: no error was expected; got {one_line(error)}") from error
+
+
+def _check(sampler: Sampler) -> None:
+    again = make_sampler(json.loads(json.dumps(sampler.get_config())))
+    expect(type(again) is type(sampler), "`get_config` must make a sampler of the same class", type(again).__name__)
+    expect(again.get_config() == sampler.get_config(), "`get_config` must hold all settings", again.get_config())
+    same = again.num_sampled == sampler.num_sampled
+    expect(same, "`get_config` must hold all settings", f"num_sampled={again.num_sampled} of {sampler.num_sampled}")
+
+    layers = [CandidateSampler(sampler, VOCABULARY, seed=1) for _ in range(2)]
+    for layer in layers:
+        layer.build()
+    draws = [tf.function(lambda positives, layer=layer: layer(positives, training=True)) for layer in layers]
+    rng = np.random.default_rng(0)
+    drawn, expected = np.zeros(VOCABULARY), np.zeros(VOCABULARY)
+    every = tf.range(VOCABULARY, dtype=tf.int64)
+    for _ in range(STEPS):
+        # All alike, since what learns begins with that.
+        positives = tf.constant(rng.integers(1, VOCABULARY, BATCH))
+        before = np.asarray(layers[0].log_counts(every, tf.size(positives)), np.float64)
+        candidates, repeated = (Candidates(*draw(positives)) for draw in draws)
+        ids = candidates.ids.numpy()[0 if sampler.in_batch else BATCH :]
+        expect(np.array_equal(candidates.ids, repeated.ids), "a seed must repeat the draws", "others")
+        expect(
+            ((ids >= 1) & (ids < VOCABULARY)).all(), f"ids must be in 1..{VOCABULARY - 1}", f"{ids.min()}..{ids.max()}"
+        )
+        if sampler.num_sampled is not None:
+            number = len(ids) - (BATCH if sampler.in_batch else 0)
+            expect(number == sampler.num_sampled, f"{sampler.num_sampled} ids must be drawn", number)
+        finite = np.isfinite(before[1:]).all() and np.isfinite(candidates.log_counts).all()
+        expect(finite, "the log count of every item must be finite", "infinity or NaN")
+        drawn += np.bincount(ids, minlength=VOCABULARY)
+        expected += np.exp(before)
+    # Five standard deviations of counts that come from independent draws, and as much again for those that do not.
+    far = np.abs(drawn - expected)[1:] - 10 * np.sqrt(expected[1:] + 1)
+    if (far > 0).any():
+        item = int(far.argmax()) + 1
+        raise Broken(
+            "an item must be drawn as often as exp(log_expected_count) says: item "
+            f"{item} {expected[item] / STEPS:.3g} times a step; got {drawn[item] / STEPS:.3g}"
+        )
