@@ -35,11 +35,6 @@ def trial():
     return Trial(Heads, ([history_column("last")], [item_column()]))
 
 
-@pytest.mark.parametrize("name", CHECKS)
-def test_a_model_of_k_interests_keeps_every_promise(name, trial):
-    CHECKS[name](trial)
-
-
 def test_zeros_for_surplus_interests_are_a_broken_promise(trial, monkeypatch):
     vectors = trial.learnt.user_vectors.copy()
     vectors[[3, 5], 1] = 0
