@@ -100,8 +100,8 @@ class DynamicRouting(keras.layers.Layer):
             begin at random. They are drawn once, from the seed, so the same history gives the same interests at every
             call. Else ComiRec-DR's (Cen et al., KDD 2020, section 3.2): a matrix for each position and interest, and
             the logits begin at 0.
-        dynamic: A user of n items has ``max(1, min(K, log2(n)))`` interests, rounded down, as in MIND. The surplus ones
-            repeat the first, so they change no maximum over the interests.
+        dynamic_k: A user of n items has ``max(1, min(K, log2(n)))`` interests, rounded down, as in MIND. The surplus
+            ones repeat the first, so they change no maximum over the interests.
         seed: Of the initial weights and logits.
 
     Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
@@ -117,14 +117,14 @@ class DynamicRouting(keras.layers.Layer):
         num_interests: int,
         rounds: int = 3,
         shared: bool = False,
-        dynamic: bool = False,
+        dynamic_k: bool = False,
         seed: int = 1024,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_interests = positive_int("`num_interests`", num_interests)
         self.rounds = positive_int("`rounds`", rounds)
-        self.shared, self.dynamic = as_flag("`shared`", shared), as_flag("`dynamic`", dynamic)
+        self.shared, self.dynamic_k = as_flag("`shared`", shared), as_flag("`dynamic_k`", dynamic_k)
         self.seed = int_at_least("`seed`", seed, 0)
 
     def build(self, input_shape: Any) -> None:
@@ -161,7 +161,7 @@ class DynamicRouting(keras.layers.Layer):
     def _is_interest(self, valid: tf.Tensor) -> tf.Tensor:
         """Which of the K interests each user has, (B, K)."""
         number = tf.fill([tf.shape(valid)[0]], self.num_interests)
-        if self.dynamic:
+        if self.dynamic_k:
             items = tf.reduce_sum(tf.cast(valid, tf.float64), axis=1)
             number = tf.cast(tf.floor(tf.math.log(tf.maximum(items, 1.0)) / np.log(2) + 1e-9), tf.int32)
             number = tf.clip_by_value(number, 1, self.num_interests)
@@ -176,7 +176,7 @@ class DynamicRouting(keras.layers.Layer):
             "num_interests": self.num_interests,
             "rounds": self.rounds,
             "shared": self.shared,
-            "dynamic": self.dynamic,
+            "dynamic_k": self.dynamic_k,
             "seed": self.seed,
         }
 

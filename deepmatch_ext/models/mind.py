@@ -68,7 +68,7 @@ def MIND(
     of_routing = {
         "num_interests": positive_int("`k_max`", k_max),
         "rounds": positive_int("`rounds`", rounds),
-        "dynamic": as_flag("`dynamic_k`", dynamic_k),
+        "dynamic_k": as_flag("`dynamic_k`", dynamic_k),
         "shared": True,
         "seed": make.seed("interests"),
     }

@@ -214,7 +214,7 @@ INTERESTS = (
     .replace("""                        SparseFeat("genres", feature_max_idx["genres"], embedding_dim)]""", "]")
     .replace('"inbatch", num_sampled=5', '"frequency", num_sampled=10')
     + """
-for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {}), (ComiRec, {"interest_extractor": "dr"})]:
+for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {})]:
     model = Builder(user_feature_columns, item_feature_columns, k_max=2, user_dnn_hidden_units=(16, embedding_dim),
                     sampler_config=sampler_config, **arguments)
     model.compile(optimizer="adam", loss=sampledsoftmaxloss)

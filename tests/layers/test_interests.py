@@ -105,7 +105,7 @@ def test_surplus_interests_repeat_the_first():
     length = 40
     rows = RNG.normal(size=(6, length, D)).astype("float32")
     number = np.array([0, 1, 3, 4, 8, 40])  # log2: 1, 1, 1, 2, 3, 4 (of at most 4)
-    found = DynamicRouting(4, shared=True, dynamic=True)([rows, np.arange(length) < number[:, None]]).numpy()
+    found = DynamicRouting(4, shared=True, dynamic_k=True)([rows, np.arange(length) < number[:, None]]).numpy()
     assert [len(np.unique(each, axis=0)) for each in found] == [1, 1, 1, 2, 3, 4]
     for each, own in zip(found, [1, 1, 1, 2, 3, 4], strict=True):
         np.testing.assert_array_equal(each[own:], np.repeat(each[:1], 4 - own, axis=0))
