@@ -205,6 +205,7 @@ def test_fm_refuses_what_has_no_embedding_of_the_items_size():
         )
 
 
+@pytest.mark.slow
 def test_items_whose_features_come_with_the_examples():
     """As in DeepMatch's programs: the batch's items are the negatives, and no catalogue is kept."""
     items, x = [item_column(), SparseFeat("genre", 5, 3)], {**small_input(64), "genre": np.arange(64) % 4 + 1}
