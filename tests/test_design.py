@@ -32,6 +32,7 @@ def test_the_model_is_short():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_the_model_keeps_every_promise(module):
     exec(compile(BLOCKS[1], "design.md", "exec"), {})
 
