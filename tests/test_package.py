@@ -107,7 +107,6 @@ def test_imports_go_in_no_circle():
 
 
 @pytest.mark.slow
-@pytest.mark.smoke
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_docstrings_run(name):
     module = importlib.import_module(name)
