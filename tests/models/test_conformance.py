@@ -240,6 +240,7 @@ def test_whole_tables(table, message):
     assert_fails(Trial(broken(table.__name__, table=table)), "whole_tables", message)
 
 
+@pytest.mark.slow
 def test_a_sampler_of_every_item():
     message = r"no tensor .* row for each id of a vocabulary; got shape \[\d+, 1013\] from the operation "
     assert_fails(Trial(Own, sampler_config=samplers.FullSampler()), "whole_tables", message)

@@ -124,6 +124,7 @@ def test_padding_in_front_trains_the_same_model():
     np.testing.assert_allclose(*vectors, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["arrays", "dataset", "generator", "train_on_batch", "evaluate", "watch"])
 def test_more_ids_than_the_length_are_told_of_while_training(form, trained):
     trained, _ = trained
