@@ -141,20 +141,19 @@ class DynamicRouting(keras.layers.Layer):
     def call(self, inputs: Any) -> tf.Tensor:
         rows, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
         mapping = tf.cast(self.mapping, tf.float32)
-        if self.shared:
-            predicted = tf.repeat(tf.einsum("btd,de->bte", rows, mapping)[:, :, tf.newaxis], self.num_interests, axis=2)
-        else:
-            predicted = tf.einsum("btd,tkde->btke", rows, mapping)
-        logits = tf.zeros_like(predicted[..., 0]) + self._first_logits
+        # One prediction for all interests, or one for each.
+        matrix, of_all = ("de", "bte") if self.shared else ("tkde", "btke")
+        predicted = tf.einsum(f"btd,{matrix}->{of_all}", rows, mapping)
+        logits = tf.zeros_like(rows[:, :, :1]) + self._first_logits
         is_one = self._is_interest(valid)[:, tf.newaxis]
         for place in range(self.rounds):
             is_last = place == self.rounds - 1
             of_round = predicted if is_last else tf.stop_gradient(predicted)
             coupling = tf.nn.softmax(tf.where(is_one, logits, _MASKED), axis=2)
             coupling *= tf.cast(valid, tf.float32)[:, :, tf.newaxis]
-            interests = _squashed(tf.einsum("btk,btke->bke", coupling, of_round))
+            interests = _squashed(tf.einsum(f"btk,{of_all}->bke", coupling, of_round))
             if not is_last:
-                logits += tf.einsum("btke,bke->btk", of_round, interests)
+                logits += tf.einsum(f"{of_all},bke->btk", of_round, interests)
         interests = tf.where(tf.transpose(is_one, [0, 2, 1]), interests, interests[:, :1])
         return tf.cast(interests, compute_dtype(self))
 

@@ -64,7 +64,7 @@ class CandidateSampler(keras.layers.Layer):
 
     def call(self, positive_ids: tf.Tensor, training: Any = None) -> Candidates:
         positives = tf.cast(tf.reshape(positive_ids, [-1]), tf.int64)
-        state = {name: raw_variable(weight) for name, weight in self._state.items()}
+        state = self._variables()
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
         ids = tf.concat([positives, tf.cast(candidates, tf.int64)], axis=0)
         log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(positives))
@@ -85,8 +85,11 @@ class CandidateSampler(keras.layers.Layer):
 
     def log_counts(self, ids: tf.Tensor, batch_size: Any) -> tf.Tensor:
         """The log of how often each of ``ids`` (n,) is to be expected among the candidates of the next step, (n,)."""
-        state = {name: raw_variable(weight) for name, weight in self._state.items()}
-        return self.sampler.log_expected_count(state, self.vocabulary_size, ids, batch_size)
+        return self.sampler.log_expected_count(self._variables(), self.vocabulary_size, ids, batch_size)
+
+    def _variables(self) -> dict[str, Any]:
+        """The sampler's state."""
+        return {name: raw_variable(weight) for name, weight in self._state.items()}
 
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
         """Two integers, from the step while training and from the positives otherwise."""

@@ -87,9 +87,6 @@ num_sampled: Without a `sampler_config`: how many uniform negatives, as in DeepM
 loss: What is made of the logits: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
     `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
     ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
-loss_type: DeepMatch's name for the loss: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
-    `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
-    ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
 gbce_t: The calibration of ``gbce``, in [0, 1].
 num_hard: How many of the negatives, the hardest, each example keeps. None: all.
 item_features: With several item columns: their values by item id, as the model keeps them for positives and negatives.
@@ -145,7 +142,11 @@ def full_documentation(function: Callable[..., Any], signature: inspect.Signatur
     if function.__doc__ is None:  # none was written, or Python leaves them out
         return None
     own, before, after = _sections(inspect.cleandoc(function.__doc__))
-    meanings = {**_entries(_MEANINGS), **own}
+    meanings = _entries(_MEANINGS)
+    for theirs, ours in ALIASES.items():
+        first, *rest = meanings[ours]
+        meanings[theirs] = [first.replace(ours, theirs, 1), *rest]
+    meanings |= own
     lines = ["Args:", *(f"    {line}" for name in signature.parameters for line in meanings.get(name, [f"{name}:"]))]
     parts = [before, "\n".join(lines)]
     parts += [text for text in (_RETURNS, _RAISES) if f"\n{text.partition(':')[0]}:\n" not in f"\n{after}"]

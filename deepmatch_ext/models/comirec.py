@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepmatch_ext._checks import as_flag, finite_number, one_of, positive_int
-from deepmatch_ext.layers import DynamicRouting, LabelAwareAttention, SelfAttentiveInterests
+from deepmatch_ext._checks import as_flag, one_of, positive_int
+from deepmatch_ext.layers import DynamicRouting, SelfAttentiveInterests
 from deepmatch_ext.models._assembly import Assembly, builder
+from deepmatch_ext.models._of_interests import model_of_interests
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 
 if TYPE_CHECKING:
@@ -70,14 +71,10 @@ def ComiRec(
     k_max, add_pos = positive_int("`k_max`", k_max), as_flag("`add_pos`", add_pos)
     extractor = one_of("`interest_extractor`", interest_extractor, ("sa", "dr"))
     history = make.history()  # rows (B, T, D), and which of them are items (B, T)
+    of_extractor = {"num_interests": k_max, "seed": make.seed("interests")}
     if extractor == "sa":
-        of_extractor = {"num_interests": k_max, "add_pos": add_pos, "seed": make.seed("interests")}
-        interests = make.layer(SelfAttentiveInterests, "interests", **of_extractor)([*history])
+        layer = make.layer(SelfAttentiveInterests, "interests", add_pos=add_pos, **of_extractor)
     else:
-        of_extractor = {"num_interests": k_max, "seed": make.seed("interests")}
-        interests = make.layer(DynamicRouting, "interests", **of_extractor)([*history])
-    units = make.user_units
-    if units and units[-1] != make.dim:
-        units = (*units, make.dim)
-    user = make.dense("user", [interests, *make.features()], units)  # (B, K, D)
-    return make.model(user, select=LabelAwareAttention(finite_number("`p`", p), name="label_aware_attention"))
+        layer = make.layer(DynamicRouting, "interests", **of_extractor)
+    interests = layer([*history])  # (B, K, D)
+    return model_of_interests(make, interests, p)

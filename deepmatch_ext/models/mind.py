@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepmatch_ext._checks import as_flag, finite_number, positive_int
-from deepmatch_ext.layers import DynamicRouting, LabelAwareAttention
+from deepmatch_ext._checks import as_flag, positive_int
+from deepmatch_ext.layers import DynamicRouting
 from deepmatch_ext.models._assembly import Assembly, builder
+from deepmatch_ext.models._of_interests import model_of_interests
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 
 if TYPE_CHECKING:
@@ -73,8 +74,4 @@ def MIND(
         "seed": make.seed("interests"),
     }
     interests = make.layer(DynamicRouting, "interests", **of_routing)([*make.history()])  # (B, K, D)
-    units = make.user_units
-    if units and units[-1] != make.dim:
-        units = (*units, make.dim)
-    user = make.dense("user", [interests, *make.features()], units)  # (B, K, D)
-    return make.model(user, select=LabelAwareAttention(finite_number("`p`", p), name="label_aware_attention"))
+    return model_of_interests(make, interests, p)

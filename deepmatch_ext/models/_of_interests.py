@@ -1,0 +1,25 @@
+"""What models of several interests share, once the interests are there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deepmatch_ext._checks import finite_number
+from deepmatch_ext.layers import LabelAwareAttention
+from deepmatch_ext.models._assembly import Assembly
+from deepmatch_ext.models._retrieval_model import RetrievalModel
+
+
+def model_of_interests(make: Assembly, interests: Any, p: float) -> RetrievalModel:
+    """The model whose user vectors are the interests, beside the user's other features, through dense layers.
+
+    Args:
+        make: The builder's.
+        interests: (B, K, d).
+        p: Of `LabelAwareAttention`, which says what is trained.
+    """
+    units = make.user_units
+    if units and units[-1] != make.dim:  # as DeepMatch does
+        units = (*units, make.dim)
+    user = make.dense("user", [interests, *make.features()], units)  # (B, K, D)
+    return make.model(user, select=make.layer(LabelAwareAttention, "label_aware_attention", p=finite_number("`p`", p)))
