@@ -77,6 +77,7 @@ class GatedSessionGraph(keras.layers.Layer):
 
     def __init__(self, steps: int = 1, seed: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_jit = False  # how many clicks there are is not known beforehand
         self.steps = positive_int("`steps`", steps)
         self.seed = int_at_least("`seed`", seed, 0)
 
@@ -90,22 +91,25 @@ class GatedSessionGraph(keras.layers.Layer):
 
     def call(self, inputs: Any) -> tf.Tensor:
         rows, valid, ids = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool), inputs[2]
-        is_click = valid[:, :, tf.newaxis]
+        dim = rows.shape[-1]
         message, gates, recurrent, bias = (
             tf.cast(weight, tf.float32) for weight in (self.message, self.gates, self.recurrent, self.bias)
         )
-        of_gates, of_state = tf.split(recurrent, [2 * rows.shape[-1], rows.shape[-1]], axis=1)
+        of_gates, of_state = tf.split(recurrent, [2 * dim, dim], axis=1)
         node, incoming, outgoing = session_graph(ids, valid)
-        states = tf.where(is_click, rows, 0.0)
+        # Dense products of the nodes alone, N of them: most positions of most sessions are padding.
+        places = tf.where(valid & tf.equal(node, tf.range(tf.shape(node)[1])))
+        states = tf.gather_nd(rows, places)  # (N, D)
         for _ in range(self.steps):
-            to_next, to_previous = tf.split(tf.matmul(states, message) + bias, 2, axis=2)
+            messages = _padded(tf.matmul(states, message) + bias, places, rows)
+            to_next, to_previous = tf.split(messages, 2, axis=2)
             heard = tf.concat([tf.matmul(incoming, to_next), tf.matmul(outgoing, to_previous)], axis=2)
-            update, reset, new = tf.split(tf.matmul(heard, gates), 3, axis=2)
-            of_update, of_reset = tf.split(tf.matmul(states, of_gates), 2, axis=2)
+            update, reset, new = tf.split(tf.matmul(tf.gather_nd(heard, places), gates), 3, axis=1)
+            of_update, of_reset = tf.split(tf.matmul(states, of_gates), 2, axis=1)
             update, reset = tf.sigmoid(update + of_update), tf.sigmoid(reset + of_reset)
             states += update * (tf.tanh(new + tf.matmul(reset * states, of_state)) - states)
-        states = tf.where(is_click, tf.gather(states, node, axis=1, batch_dims=1), 0.0)
-        return tf.cast(states, compute_dtype(self))
+        of_clicks = tf.gather(_padded(states, places, rows), node, axis=1, batch_dims=1)
+        return tf.cast(tf.where(valid[:, :, tf.newaxis], of_clicks, 0.0), compute_dtype(self))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]
@@ -135,6 +139,7 @@ class SessionReadout(keras.layers.Layer):
 
     def __init__(self, seed: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_jit = False
         self.seed = int_at_least("`seed`", seed, 0)
 
     def build(self, input_shape: Any) -> None:
@@ -146,15 +151,16 @@ class SessionReadout(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        valid = tf.cast(inputs[1], tf.float32)
-        states = tf.where(tf.cast(inputs[1], tf.bool)[:, :, tf.newaxis], tf.cast(inputs[0], tf.float32), 0.0)
+        states, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
         of_last, of_each, weigh, bias = (
             tf.cast(weight, tf.float32) for weight in (self.of_last, self.of_each, self.weigh, self.bias)
         )
-        last = states[:, 0]
-        hidden = tf.sigmoid((tf.matmul(last, of_last) + bias)[:, tf.newaxis] + tf.matmul(states, of_each))
-        weights = tf.linalg.matvec(hidden, weigh) * valid
-        total = tf.einsum("bt,btd->bd", weights, states)
+        last = tf.where(valid[:, :1], states[:, 0], 0.0)
+        clicks = tf.where(valid)
+        each, session = tf.gather_nd(states, clicks), clicks[:, 0]
+        hidden = tf.sigmoid(tf.gather(tf.matmul(last, of_last) + bias, session) + tf.matmul(each, of_each))
+        weighted = tf.linalg.matvec(hidden, weigh)[:, tf.newaxis] * each
+        total = tf.math.unsorted_segment_sum(weighted, session, tf.shape(states)[0])
         return tf.cast(total, compute_dtype(self)), tf.cast(last, compute_dtype(self))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -163,6 +169,12 @@ class SessionReadout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
+
+
+def _padded(values: tf.Tensor, places: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """``values`` (N, d) at their ``places`` (N, 2) of (B, T, d), and zeros elsewhere; B and T as of ``like``."""
+    shape = tf.concat([tf.shape(like, tf.int64)[:2], tf.shape(values, tf.int64)[1:]], axis=0)
+    return tf.ensure_shape(tf.scatter_nd(places, values, shape), [None, None, values.shape[1]])
 
 
 def _start(dim: int, seed: int) -> Any:

@@ -204,14 +204,17 @@ class Assembly:
         """
         return self._layers(layer_class, *name, **arguments)
 
-    def history(self, name: str | None = None) -> History:
+    def history(self, name: str | None = None, beside: bool = False) -> History:
         """The positions of one history, which `features` leaves out from then on.
 
         Args:
             name: The column's. None: the first that shares the item's table.
+            beside: Whether histories that say more of the same positions, such as each item's category, are read with
+                it: those of the same ``maxlen`` that share its ``length_name``. Their rows stand behind its own, so
+                ``rows`` is (B, T, D + ...), and `features` leaves them out, too.
 
         Returns:
-            ``rows`` (B, T, D) and ``valid`` (B, T), most recent first.
+            ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first.
 
         Raises:
             ValueError: There is no such history.
@@ -226,8 +229,12 @@ class Assembly:
             name = of_items[0]
         elif name not in histories:
             raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")
-        self._taken.add(name)
-        return self._features.history(histories[name], self._user_rows)
+        taken = [histories[name]]
+        if as_flag("`beside`", beside) and taken[0].length_name is not None:
+            same = (taken[0].length_name, taken[0].maxlen)
+            taken += [each for key, each in histories.items() if key != name and (each.length_name, each.maxlen) == same]
+        self._taken.update(column.name for column in taken)
+        return self._features.history(taken[0], self._user_rows, taken[1:])
 
     def features(self) -> list[Any]:
         """What the user columns say, (B, d) each: ids, pooled histories, numbers; without histories that were taken."""

@@ -48,10 +48,12 @@ class History(NamedTuple):
     Attributes:
         rows: (B, T, D) the rows of their table; at padding, whatever row 0 holds.
         valid: (B, T) booleans, which positions hold an item: the first n of a history of n items.
+        ids: (B, T) the items themselves, as row numbers of their table.
     """
 
     rows: Any
     valid: Any
+    ids: Any
 
 
 class Features:
@@ -79,19 +81,30 @@ class Features:
                 dense.append(Feature(self._numbers(column, inputs[column.name]), None))
         return sparse + pooled + dense
 
-    def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> History:
-        """A history's rows, times their weights if the column has any, and which of its positions hold an item."""
+    def history(
+        self, column: SequenceColumn, inputs: Mapping[str, Any], beside: Sequence[SequenceColumn] = ()
+    ) -> History:
+        """A history's rows, times their weights if the column has any, and which of its positions hold an item.
+
+        Args:
+            column: The history.
+            inputs: Its inputs by name, and those of ``beside``.
+            beside: Histories that say more of the same positions; their rows stand behind those of ``column``.
+        """
+        names = [name for each in (column, *beside) for name in (each.name, each.weight_name) if name is not None]
         in_front = self._layers(ItemsInFront, "in_front", column.name)
-        if column.weight_name is None:
-            ids, weights = in_front(inputs[column.name]), None
-        else:
-            ids, weights = in_front([inputs[column.name], inputs[column.weight_name]])
-        valid = self._layers(PaddingMask, "mask", column.name)(ids)
-        rows = self._tables.rows(column.sparsefeat, ids)
-        if column.weight_name is not None:
-            weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
-            rows = weighting([rows, valid, weights])
-        return History(rows, valid)
+        moved = in_front([inputs[name] for name in names]) if len(names) > 1 else [in_front(inputs[column.name])]
+        values = dict(zip(names, moved, strict=True))
+        valid = self._layers(PaddingMask, "mask", column.name)(values[column.name])
+        parts = []
+        for each in (column, *beside):
+            rows = self._tables.rows(each.sparsefeat, values[each.name])
+            if each.weight_name is not None:
+                weighting = self._layers(SequenceWeighting, "weighted", each.name, weight_norm=each.weight_norm)
+                rows = weighting([rows, valid, values[each.weight_name]])
+            parts.append(rows)
+        rows = self._layers(keras.layers.Concatenate, "beside", column.name)(parts) if beside else parts[0]
+        return History(rows, valid, values[column.name])
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:
         flat = self._layers(keras.layers.Reshape, "flat", column.name, target_shape=(column.embedding_dim,))
@@ -105,7 +118,7 @@ class Features:
         for place, (pooling, arguments) in enumerate(combiner_poolings(column.name, column.combiner)):
             # A weight for each position, or a pooling that sees positions side by side, takes (B, T, D).
             if column.weight_name is not None or pooling is not SequenceMaskPooling:
-                padded = padded or [*self.history(column, inputs)]
+                padded = padded or [*self.history(column, inputs)[:2]]
                 layer, read = pooling, padded
                 if "seed" in inspect.signature(pooling).parameters:
                     arguments["seed"] = derived_seed(self._seed, "pooled", column.name, place)
