@@ -15,6 +15,7 @@ from deepmatch_ext.layers.activation import Dice
 from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
+from deepmatch_ext.layers.graph import GatedSessionGraph, SessionReadout
 from deepmatch_ext.layers.history import HistoryDropout
 from deepmatch_ext.layers.interests import (
     DynamicRouting,
@@ -43,6 +44,7 @@ _LAYERS: tuple[Any, ...] = (
     EmbeddingIndex,
     EmbeddingTable,
     FirstRows,
+    GatedSessionGraph,
     HashIds,
     HistoryDropout,
     HistoryItems,
@@ -63,6 +65,7 @@ _LAYERS: tuple[Any, ...] = (
     SelfAttentiveInterests,
     SequenceMaskPooling,
     SequenceWeighting,
+    SessionReadout,
 )
 
 # `models` adds its own: Keras 3 finds the class of a model in an .h5 file nowhere else.
@@ -89,6 +92,7 @@ __all__ = [
     "EmbeddingIndex",
     "EmbeddingTable",
     "FirstRows",
+    "GatedSessionGraph",
     "HashIds",
     "HistoryDropout",
     "HistoryItems",
@@ -109,5 +113,6 @@ __all__ = [
     "SelfAttentiveInterests",
     "SequenceMaskPooling",
     "SequenceWeighting",
+    "SessionReadout",
     "custom_objects",
 ]
