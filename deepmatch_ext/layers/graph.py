@@ -97,18 +97,29 @@ class GatedSessionGraph(keras.layers.Layer):
         )
         of_gates, of_state = tf.split(recurrent, [2 * dim, dim], axis=1)
         node, incoming, outgoing = session_graph(ids, valid)
-        # Dense products of the nodes alone, N of them: most positions of most sessions are padding.
-        places = tf.where(valid & tf.equal(node, tf.range(tf.shape(node)[1])))
+        # Products of the N nodes and along the E edges alone: most positions of most sessions are padding.
+        is_node = valid & tf.equal(node, tf.range(tf.shape(node)[1]))
+        places, edges = tf.where(is_node), tf.where(outgoing > 0)
+        number = tf.reshape(tf.cumsum(tf.cast(tf.reshape(is_node, [-1]), tf.int32)) - 1, tf.shape(node))
+        source, target = (tf.gather_nd(number, tf.gather(edges, [0, end], axis=1)) for end in (1, 2))
+        of_target = tf.gather_nd(incoming, tf.gather(edges, [0, 2, 1], axis=1))[:, tf.newaxis]
+        of_source = tf.gather_nd(outgoing, edges)[:, tf.newaxis]
         states = tf.gather_nd(rows, places)  # (N, D)
         for _ in range(self.steps):
-            messages = _padded(tf.matmul(states, message) + bias, places, rows)
-            to_next, to_previous = tf.split(messages, 2, axis=2)
-            heard = tf.concat([tf.matmul(incoming, to_next), tf.matmul(outgoing, to_previous)], axis=2)
-            update, reset, new = tf.split(tf.matmul(tf.gather_nd(heard, places), gates), 3, axis=1)
+            to_next, to_previous = tf.split(tf.matmul(states, message) + bias, 2, axis=1)
+            heard = [
+                tf.math.unsorted_segment_sum(weight * tf.gather(said, by), to, tf.shape(states)[0])
+                for weight, said, by, to in (
+                    (of_target, to_next, source, target),
+                    (of_source, to_previous, target, source),
+                )
+            ]
+            update, reset, new = tf.split(tf.matmul(tf.concat(heard, axis=1), gates), 3, axis=1)
             of_update, of_reset = tf.split(tf.matmul(states, of_gates), 2, axis=1)
             update, reset = tf.sigmoid(update + of_update), tf.sigmoid(reset + of_reset)
             states += update * (tf.tanh(new + tf.matmul(reset * states, of_state)) - states)
-        of_clicks = tf.gather(_padded(states, places, rows), node, axis=1, batch_dims=1)
+        position = tf.maximum(tf.gather(number, node, axis=1, batch_dims=1), 0)
+        of_clicks = tf.gather(tf.pad(states, [[0, 1], [0, 0]]), position)  # a batch may have no clicks
         return tf.cast(tf.where(valid[:, :, tf.newaxis], of_clicks, 0.0), compute_dtype(self))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -169,12 +180,6 @@ class SessionReadout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
-
-
-def _padded(values: tf.Tensor, places: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """``values`` (N, d) at their ``places`` (N, 2) of (B, T, d), and zeros elsewhere; B and T as of ``like``."""
-    shape = tf.concat([tf.shape(like, tf.int64)[:2], tf.shape(values, tf.int64)[1:]], axis=0)
-    return tf.ensure_shape(tf.scatter_nd(places, values, shape), [None, None, values.shape[1]])
 
 
 def _start(dim: int, seed: int) -> Any:
