@@ -116,8 +116,8 @@ class Interactions:
 
         Args:
             frame: Events in any order: a pandas or polars DataFrame, or an Arrow table.
-            user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are, and each is
-                a user of its own.
+            user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are, and each
+                is a user of its own.
             item: The column of raw item ids, integers or strings.
             time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
                 order is the order of time.
@@ -241,7 +241,7 @@ class Interactions:
 
     @property
     def sequences(self) -> np.ndarray:
-        """The number of the sequence that each row is in, (n,): its session's if there are sessions, else its user's."""
+        """The number of each row's sequence, (n,): of its session if there are sessions, else of its user."""
         return self.users if self.sessions is None else self.sessions
 
     @cached_property

@@ -139,8 +139,8 @@ class SessionReadout(keras.layers.Layer):
     Args:
         seed: Of the initial weights.
 
-    Input: ``[states (B, T, D), valid (B, T)]``, most recent first. Output: (B, D) the sum, and (B, D) the last state, in
-    the layer's compute dtype.
+    Input: ``[states (B, T, D), valid (B, T)]``, most recent first. Output: (B, D) the sum, and (B, D) the last state,
+    in the layer's compute dtype.
 
     Example:
         >>> states, valid = tf.random.normal([2, 5, 8]), tf.constant([[True] * 5, [True] + [False] * 4])

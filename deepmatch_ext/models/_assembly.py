@@ -232,7 +232,9 @@ class Assembly:
         taken = [histories[name]]
         if as_flag("`beside`", beside) and taken[0].length_name is not None:
             same = (taken[0].length_name, taken[0].maxlen)
-            taken += [each for key, each in histories.items() if key != name and (each.length_name, each.maxlen) == same]
+            taken += [
+                each for key, each in histories.items() if key != name and (each.length_name, each.maxlen) == same
+            ]
         self._taken.update(column.name for column in taken)
         return self._features.history(taken[0], self._user_rows, taken[1:])
 
@@ -246,18 +248,21 @@ class Assembly:
         self._tables_of += features
         return [feature.values for feature in features]
 
-    def dense(self, side: str, parts: Sequence[Any], units: Sequence[int]) -> Any:
+    def dense(self, side: str, parts: Sequence[Any], units: Sequence[int], from_items: Sequence[Any] = ()) -> Any:
         """Dense layers over what is given, made as the builder's ``dnn_`` arguments say.
 
         Args:
             side: The layers' name; of the same name, they are the same layers.
             parts: Tensors (B, d), or (B, K, d), which the others are repeated for.
             units: The widths of the layers; none: the parts side by side.
+            from_items: Those of the parts that are made of rows of the item's table, beside those that `features` gave.
+                A single layer begins as the mean of such parts.
 
         Returns:
             (B, units[-1]), or (B, K, units[-1]).
         """
-        tables = [next((table for values, table in self._tables_of if values is part), None) for part in parts]
+        known = [*self._tables_of, *(Feature(part, self.item.embedding_name) for part in from_items)]
+        tables = [next((table for values, table in known if values is part), None) for part in parts]
         return self._dense(side, [Feature(*pair) for pair in zip(parts, tables, strict=True)], units)
 
     def model(

@@ -25,6 +25,8 @@ DEEPMATCH_ORDER = {
     "FM": "l2_reg_embedding loss_type temperature sampler_config seed",
     "ComiRec": "k_max p interest_extractor add_pos user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn "
     "l2_reg_embedding dnn_dropout output_activation sampler_config seed",
+    "SRGNN": "steps click_dropout user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
+    "dnn_dropout output_activation temperature sampler_config seed",  # DeepMatch has none
     "MIND": "k_max p dynamic_k user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
     "dnn_dropout output_activation sampler_config seed",
 }
