@@ -48,10 +48,10 @@ def SRGNN(
     The history that shares the item's table is the session. Its items are the nodes, and an edge goes from a click's
     item to the next one's, so a session that comes back to an item has a cycle. A gated cell changes each item's state
     by those of its neighbours (`deepmatch_ext.layers.GatedSessionGraph`); soft attention sums the states of the clicks
-    up (`SessionReadout`). The dense layers make the session's vector of this sum, the last click's state, the mean of the
-    clicks weighted by 1/rank, the last click itself, and the user's other features; the paper has the first two alone.
-    Histories that share the session's ``length_name`` and have its ``maxlen``, such as the
-    category of each click, say more of the same clicks.
+    up (`SessionReadout`). The dense layers make the session's vector of this sum, the last click's state, the mean of
+    the clicks weighted by 1/rank, the last click itself, and the user's other features; the paper has the first two
+    alone. Histories that share the session's ``length_name`` and have its ``maxlen``, such as the category of each
+    click, say more of the same clicks.
 
     Time and memory grow with the square of ``maxlen``: 20 to 50 clicks are enough.
 

@@ -136,7 +136,7 @@ def test_what_is_refused():
         Interactions.from_frame(frame, session="nowhere")
     with pytest.raises(ValueError, match="column 's' must"):
         Interactions.from_frame(frame.assign(s=[1.5, None]), session="s")
-    of_two_users = dict(users=[1, 2], items=[1, 1], times=None, side={}, item_ids=x.item_ids)
+    of_two_users = {"users": [1, 2], "items": [1, 1], "times": None, "side": {}, "item_ids": x.item_ids}
     user_ids = Interactions.from_sequences([0, 1, 2], [1, 1]).user_ids
     with pytest.raises(ValueError, match="`sessions` must be sorted, and each be of one user"):
         Interactions(**of_two_users, user_ids=user_ids, sessions=[1, 1])

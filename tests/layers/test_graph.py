@@ -1,5 +1,7 @@
 """Sessions as graphs: matrices by hand, cell and read-out against NumPy in float64, and what padding may change."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,7 +24,7 @@ def graph_of(session):
     """The nodes of a session, oldest first, and its incoming and outgoing matrices: a loop, by the paper."""
     nodes = list(dict.fromkeys(session))
     edges = np.zeros((len(nodes), len(nodes)))
-    for before, after in zip(session[:-1], session[1:], strict=True):
+    for before, after in itertools.pairwise(session):
         edges[nodes.index(before), nodes.index(after)] = 1
     incoming, outgoing = np.zeros_like(edges), np.zeros_like(edges)
     for v in range(len(nodes)):

@@ -1,4 +1,4 @@
-"""SRGNN: planted sessions that only their graph explains, what stands beside the clicks, and what padding may change."""
+"""SRGNN: planted sessions that only their graph explains, what stands beside the clicks, and gaps among them."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_categories_of_another_length_are_a_feature_of_their_own():
 
 def test_what_is_refused():
     for arguments in ({"steps": 0}, {"click_dropout": 1.0}):
-        with pytest.raises(ValueError, match=f"`{[*arguments][0]}` must"):
+        with pytest.raises(ValueError, match=f"`{next(iter(arguments))}` must"):
             SRGNN([history_column()], [item_column()], **arguments)
     with pytest.raises(ValueError, match="`user_feature_columns` must have a history that shares the item's table"):
         SRGNN([SparseFeat("country", 4, 4)], [item_column()])
