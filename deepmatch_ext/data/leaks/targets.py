@@ -33,6 +33,8 @@ def duplicates(case: Case) -> Iterator[Leak]:
 
 
 def repeated(case: Case) -> Iterator[Leak]:
+    if case.interactions.sessions is not None:  # which repeat items by nature, and leave none out of a ranking
+        return
     remedy = (
         "Figures that are made with `seen` count them as misses, since what a user had is not recommended; "
         "seen_targets='leave_out' leaves them out. Where items are recommended again, leave `seen` out."
