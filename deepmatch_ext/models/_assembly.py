@@ -156,6 +156,7 @@ class Assembly:
             if given[name] is not None:
                 rule, remedy = f"be left out with the loss {LABELLED!r}", "The labels say what is negative."
                 raise problem(f"`{name}`", rule, shown(given[name]), remedy)
+        number_between("`gbce_t`", given["gbce_t"], 0, 1 + 1e-9)  # another loss's, but no mistake passes
         self._sampler = None
         self._output = self._layers(PairProbability, "probability", temperature=given["temperature"])
 

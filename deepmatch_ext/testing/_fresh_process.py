@@ -43,6 +43,10 @@ in_fresh_process()
 """
 
 
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
 def read_again(
     builder: Callable[..., Any],
     model: RetrievalModel,
@@ -71,7 +75,7 @@ def read_again(
             module = os.path.abspath(main)
         (folder / "module.txt").write_text(module)
         paths = json.dumps([os.path.abspath(path) for path in sys.path])
-        done = subprocess.run([sys.executable, "-c", _SCRIPT, name, paths], capture_output=True, text=True, check=False)
+        done = run_python("-c", _SCRIPT, name, paths)
         came: dict[str, Any] = {}
         for way in ("file", "weights", "resumed", "export"):
             if (folder / f"{way}_came.npz").exists():

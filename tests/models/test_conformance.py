@@ -24,6 +24,7 @@ from deepmatch_ext.testing import CHECKS, Trial, check_model
 from deepmatch_ext.testing._arguments import every_sampler
 from deepmatch_ext.testing._data import planted
 from deepmatch_ext.testing._expect import best, scores_of
+from tests.fresh import run_python
 from tests.helpers import history_column, item_column
 
 OURS = {name: function for name, function in BUILDERS.items() if function.__module__.startswith("deepmatch_ext.")}
@@ -39,6 +40,13 @@ ONE_DIM = {
     ],
     "items": [item_column()],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fresh_processes_in_no_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepmatch_ext.testing._fresh_process.run_python", run_python)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +127,6 @@ def assembled(name, user_feature_columns, item_feature_columns, arguments, *, ta
 def Own(user_feature_columns, item_feature_columns, temperature=0.1, sampler_config=None, loss="softmax", seed=1):
     arguments = {"temperature": temperature, "sampler_config": sampler_config, "loss": loss, "seed": seed}
     return assembled("Own", user_feature_columns, item_feature_columns, arguments)
-
-
-@pytest.mark.slow
-@pytest.mark.once
-def test_a_model_of_ones_own_is_checked_in_one_call():
-    user = [SparseFeat("city", 9, 4), history_column("last"), DenseFeat("age", 2)]
-    assert check_model(Own, columns=(user, [item_column()]), temperature=0.2) is None
 
 
 def broken(name, **changes):
