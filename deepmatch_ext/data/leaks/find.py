@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext.data.interactions import Interactions
-from deepmatch_ext.data.leaks.finding import SEVERITIES, LeakReport
+from deepmatch_ext.data.leaks.events import Part
 from deepmatch_ext.data.leaks.histories import histories
-from deepmatch_ext.data.leaks.parts import case_of_inputs, case_of_split
+from deepmatch_ext.data.leaks.parts import parts_of_inputs, parts_of_split
+from deepmatch_ext.data.leaks.report import SEVERITIES, LeakReport
 from deepmatch_ext.data.leaks.targets import counts, duplicates, later_in_train, new_ids, repeated
 from deepmatch_ext.data.splits import Split
 
@@ -91,14 +92,24 @@ train. Count train alone, as interactions.item_counts(split.train) does.
         for name, value in {"interactions": interactions, "time": time}.items():
             if value is not None:
                 raise problem(f"`{name}`", "be left out beside a Split, which has its own", type(value).__name__)
-        case = case_of_split(parts)
+        events, read = parts_of_split(parts)
     else:
-        case = case_of_inputs(parts, interactions, time)
-    found = [*duplicates(case), *histories(case), *repeated(case), *new_ids(case), *later_in_train(case)]
-    unchecked = case.unchecked
-    if item_count is None:
-        unchecked = (*unchecked, "the sampler's counts; give `item_count`.")
-    else:
-        found += counts(case, item_count)
+        events, read = parts_of_inputs(parts, interactions, time)
+    found = [leak for look in (duplicates, histories, repeated, new_ids, later_in_train) for leak in look(events, read)]
+    found += [] if item_count is None else counts(events, read, item_count)
     found.sort(key=lambda leak: SEVERITIES.index(leak.severity))
-    return LeakReport(tuple(found), unchecked)
+    return LeakReport(tuple(found), tuple(_unchecked(read, events.times is not None, item_count is not None)))
+
+
+def _unchecked(parts: Sequence[Part], timed: bool, counted: bool) -> Iterator[str]:
+    for part in parts:
+        number, unknown, unsure = len(part.rows), ~part.known, part.known & ~part.certain
+        if unknown.any():
+            yield f"{unknown.sum()} of {number} rows of {part.name}, whose user or item has id 0."
+        if unsure.any():
+            remedy = "; give `time`" if timed else ""
+            yield f"when {unsure.sum()} of {number} targets of {part.name} were, had more than once{remedy}."
+    if not timed:
+        yield "what was later across users, as the interactions have no times."
+    if not counted:
+        yield "the sampler's counts; give `item_count`."
