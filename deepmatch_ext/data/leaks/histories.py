@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from deepmatch_ext.data.interactions import Interactions
-from deepmatch_ext.data.leaks.events import Events, Part
+from deepmatch_ext.data.leaks.parts import Events, Part
 from deepmatch_ext.data.leaks.report import Leak
 from deepmatch_ext.data.windows import windows
 
+_Marks = dict[tuple[str, str], np.ndarray]  # by kind and severity, the item that shows it in each of B rows, or 0
 _BLOCK_VALUES = 2**18  # history values looked at in one go: temporaries stay at some ten MB
 _OWN, _FUTURE = ("target_in_history", "leak"), ("future_in_history", "leak")
 _STRANGE, _TIED = ("strange_item_in_history", "possible"), ("same_moment", "note")
@@ -27,7 +28,7 @@ def histories(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
             rows = rows[part.known[rows]]
             for block in np.split(rows, range(0, len(rows), max(1, _BLOCK_VALUES // width))):
                 plain[block] &= _are_windows(events.interactions, part.targets[block], part.history[block])
-                _look_at_items(events, part, block[~plain[block]], part.history, held_out, wrong)
+                _look_at_items(events, part, block[~plain[block]], held_out, wrong)
         covered = _look_at_windows(events, part, plain, wrong[_TIED])
         for finding, items in wrong.items():
             if finding != _TIED or k > 0:  # train may have them
@@ -58,18 +59,11 @@ def _look_at_windows(events: Events, part: Part, plain: np.ndarray, tied: np.nda
     return np.cumsum(begins - ends) > 0
 
 
-def _look_at_items(
-    events: Events,
-    part: Part,
-    rows: np.ndarray,
-    history: np.ndarray,
-    held_out: Sequence[_HeldOut],
-    wrong: dict[tuple[str, str], np.ndarray],
-) -> None:
+def _look_at_items(events: Events, part: Part, rows: np.ndarray, held_out: Sequence[_HeldOut], wrong: _Marks) -> None:
     """Holds each item of some rows' histories against the user's events with it, and marks rows in ``wrong``."""
-    vocabulary_size = events.interactions.item_vocabulary_size
-    keys = np.arange(len(rows))[:, np.newaxis] * vocabulary_size + history[rows].astype(np.int64)
-    keys, times_in = np.unique(keys[history[rows] > 0], return_counts=True)
+    history, vocabulary_size = part.history[rows], events.interactions.item_vocabulary_size
+    keys = np.arange(len(rows))[:, np.newaxis] * vocabulary_size + history.astype(np.int64)
+    keys, times_in = np.unique(keys[history > 0], return_counts=True)
     place, item = np.divmod(keys, vocabulary_size)
     row = rows[place]
     pair, moment = events.find(part.users[row], item), events.moments[part.targets[row]]

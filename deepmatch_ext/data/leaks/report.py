@@ -131,10 +131,11 @@ _SENTENCES = {
 }
 
 
-def leak(kind: str, severity: str, part: str, seen_in: str, count: int, total: int, **words: Any) -> Leak:
+def leak(kind: str, severity: str, count: int, total: int, *, part: str, seen_in: str, **words: Any) -> Leak:
     """A finding in its sentences, whose {are}, {have} and {their} agree with the count; ``words`` fill the rest."""
     one = count == 1
     words |= {"are": "is" if one else "are", "have": "has" if one else "have", "their": "its" if one else "their"}
-    filled = (sentence.format(part=part, seen_in=seen_in, **words) for sentence in _SENTENCES[kind, severity])
-    text, remedy, example = filled
+    text, remedy, example = (
+        sentence.format(part=part, seen_in=seen_in, **words) for sentence in _SENTENCES[kind, severity]
+    )
     return Leak(kind, severity, part, seen_in, count, total, f"{count} of {total} {text}", example, remedy)
