@@ -173,7 +173,7 @@ def _read(part: str, given: Any, events: Events, time: str | None) -> Part:
 
 def _flat(what: str, values: Any, number: int | None = None) -> np.ndarray:
     """A value a row, from (B,), (B, 1) or lists of one value."""
-    array = array_of(what, values)
+    array: Any = array_of(what, values)
     if isinstance(array, Lists) and (array.lengths == 1).all():
         array = array.padded(1)
     is_list = isinstance(array, Lists)
@@ -210,7 +210,7 @@ def _check_lengths(what: str, history: np.ndarray, what_lengths: str, values: An
         raise problem(what, "have at most as many ids in a row as 'hist_len' says", got, "0 is padding.")
 
 
-def _moments(what: str, values: Any, number: int, times: np.ndarray) -> np.ndarray:
+def _moments(what: str, values: Any, number: int, times: Any) -> np.ndarray:
     """The rank of each time among those of the interactions, one past the last if it is none of them."""
     given = time_values(what, _flat(what, values, number)) if number else times[:0]
     if (given.dtype.kind == "M") != (times.dtype.kind == "M"):
