@@ -288,7 +288,8 @@ def time_values(what: str, values: Any) -> np.ndarray:
         return series.to_numpy(dtype=f"datetime64[{series.dtype.pyarrow_dtype.unit}]")
     if pd.api.types.is_datetime64_dtype(series.dtype):
         _nothing_missing(what, series)
-        return values if isinstance(values, np.ndarray) else series.to_numpy()
+        is_plain = isinstance(values, np.ndarray) and values.dtype.kind == "M"
+        return values if is_plain else series.to_numpy()
     if not pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
         remedy = "Convert it first, with pd.to_datetime() or pd.to_numeric()."
         raise problem(what, "be numbers or datetimes", f"dtype {series.dtype}", remedy)

@@ -620,6 +620,9 @@ def test_any_shape_type_and_name_and_nothing_is_changed():
         other[part]["when"] = other[part]["when"].tolist()
     assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
     for part in other:
+        other[part]["when"] = np.array(other[part]["when"])[:, np.newaxis]
+    assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
+    for part in other:
         other[part]["when"] = pd.to_datetime(inputs[part]["time"], unit="s").to_numpy()[:, np.newaxis]
     assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
 
