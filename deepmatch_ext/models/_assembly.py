@@ -125,7 +125,9 @@ class Assembly:
         dense = {key: given[key] for key in DenseSettings.__dataclass_fields__ if key != "seed"}
         settings = DenseSettings(**dense, seed=self._seed)
         self._make_inputs(given)
-        self._given = given
+        # A builder that takes none of these may be one of labelled pairs, of which `model` is told.
+        self._given, takes_a_loss = given, {"loss", "sampler_config", *ALIASES} & arguments.keys()
+        self._of_loss = self._read_loss(given["loss"]) if takes_a_loss else None
         self._dense = DenseLayers(settings, self.item.embedding_name, self._layers)
         self._taken: set[str] = set()
         self._tables_of: list[Feature] = []
@@ -149,10 +151,10 @@ class Assembly:
         units = given["user_dnn_hidden_units"]
         self.user_units = checked_units("`user_dnn_hidden_units`", (self.dim,) if units is None else units)
 
-    def _read_loss(self, given: Mapping[str, Any], loss: str) -> tuple[Sampler | None, Any]:
+    def _read_loss(self, loss: str) -> tuple[Sampler | None, Any]:
         """The sampler, and the layer that makes the output; labelled pairs need no sampler."""
         argument = next((key for key in self._arguments if ALIASES.get(key) == "loss"), "loss")
-        size = self.item.vocabulary_size
+        given, size = self._given, self.item.vocabulary_size
         if one_of(f"`{argument}`", loss, (*LOSSES, LABELLED)) != LABELLED:
             sampler = _sampler_for(given["sampler_config"], given["num_sampled"], size)
             self._check_negatives(sampler)
@@ -346,7 +348,9 @@ class Assembly:
         item_id = self._item_rows[self.item.name]
         item_emb = encode(item_id, given=self._item_rows)
 
-        drawn_by, output = self._read_loss(self._given, LABELLED if beside else self._given["loss"])
+        drawn_by, output = self._of_loss or self._read_loss(LABELLED if beside else DEFAULTS["loss"])
+        if beside is not None and drawn_by is not None:
+            raise problem("The loss of a model with `beside`", f"be {LABELLED!r}", shown(self._given["loss"]))
         sampler = candidates = None
         if drawn_by is not None:
             seed, size = self.seed("sampler"), self.item.vocabulary_size
