@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         serving,
         utils,
     )
-    from deepmatch_ext.models import DSSM, FM, MIND, ComiRec, YoutubeDNN
+    from deepmatch_ext.models import DSSM, FM, MIND, NCF, SDM, ComiRec, YoutubeDNN
 
 __all__ = [
     "DSSM",
     "FM",
     "MIND",
+    "NCF",
+    "SDM",
     "ComiRec",
     "YoutubeDNN",
     "__version__",
@@ -48,7 +50,7 @@ __all__ = [
     "utils",
 ]
 
-_BUILDERS = ("DSSM", "FM", "MIND", "ComiRec", "YoutubeDNN")
+_BUILDERS = ("DSSM", "FM", "MIND", "NCF", "SDM", "ComiRec", "YoutubeDNN")
 _PLAIN = ("data", "evaluation", "retrieval")
 
 

@@ -12,6 +12,14 @@ from deepmatch_ext._checks import missing_name
 from deepmatch_ext.deepmatch import left_behind
 from deepmatch_ext.deepmatch.layers import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.activation import Dice
+from deepmatch_ext.layers.attention import (
+    AttentionPooling,
+    GatedSum,
+    OldestFirst,
+    Positions,
+    SelfAttention,
+    WithoutPadding,
+)
 from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
@@ -36,6 +44,7 @@ from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairPr
 from deepmatch_ext.losses import sampledsoftmaxloss
 
 _LAYERS: tuple[Any, ...] = (
+    AttentionPooling,
     CandidateLoss,
     CandidateSampler,
     Dice,
@@ -43,6 +52,7 @@ _LAYERS: tuple[Any, ...] = (
     EmbeddingIndex,
     EmbeddingTable,
     FirstRows,
+    GatedSum,
     HashIds,
     HistoryDropout,
     HistoryItems,
@@ -54,15 +64,19 @@ _LAYERS: tuple[Any, ...] = (
     L2Normalization,
     LabelAwareAttention,
     NearestInterest,
+    OldestFirst,
     PaddingMask,
     PairProbability,
     PoolingLayer,
+    Positions,
     RepeatableDropout,
     RowsOf,
     SampledSoftmaxLayer,
+    SelfAttention,
     SelfAttentiveInterests,
     SequenceMaskPooling,
     SequenceWeighting,
+    WithoutPadding,
 )
 
 # `models` adds its own: Keras 3 finds the class of a model in an .h5 file nowhere else.
@@ -82,6 +96,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AttentionPooling",
     "CandidateLoss",
     "CandidateSampler",
     "Dice",
@@ -89,6 +104,7 @@ __all__ = [
     "EmbeddingIndex",
     "EmbeddingTable",
     "FirstRows",
+    "GatedSum",
     "HashIds",
     "HistoryDropout",
     "HistoryItems",
@@ -100,14 +116,18 @@ __all__ = [
     "L2Normalization",
     "LabelAwareAttention",
     "NearestInterest",
+    "OldestFirst",
     "PaddingMask",
     "PairProbability",
     "PoolingLayer",
+    "Positions",
     "RepeatableDropout",
     "RowsOf",
     "SampledSoftmaxLayer",
+    "SelfAttention",
     "SelfAttentiveInterests",
     "SequenceMaskPooling",
     "SequenceWeighting",
+    "WithoutPadding",
     "custom_objects",
 ]

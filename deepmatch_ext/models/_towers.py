@@ -81,17 +81,28 @@ class Features:
 
     def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> History:
         """A history's rows, times their weights if the column has any, and which of its positions hold an item."""
-        in_front = self._layers(ItemsInFront, "in_front", column.name)
-        if column.weight_name is None:
-            ids, weights = in_front(inputs[column.name]), None
-        else:
-            ids, weights = in_front([inputs[column.name], inputs[column.weight_name]])
-        valid = self._layers(PaddingMask, "mask", column.name)(ids)
-        rows = self._tables.rows(column.sparsefeat, ids)
-        if column.weight_name is not None:
-            weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
-            rows = weighting([rows, valid, weights])
-        return History(rows, valid)
+        return self.histories([column], inputs)[0]
+
+    def histories(self, columns: Sequence[SequenceColumn], inputs: Mapping[str, Any]) -> list[History]:
+        """Histories that belong together: a position of the others is one of the first's, which have an item in front.
+
+        Where the first has an item, another may have id 0, such as a category that is unknown: it is not valid there.
+        """
+        names = [column.name for column in columns]
+        weights = {column.name: column.weight_name for column in columns if column.weight_name is not None}
+        read = [inputs[name] for name in [*names, *weights.values()]]
+        moved = self._layers(ItemsInFront, "in_front", *names)(read if len(read) > 1 else read[0])
+        moved = dict(zip([*names, *weights.values()], moved if len(read) > 1 else [moved], strict=True))
+        found, first = [], moved[names[0]]
+        for column in columns:
+            ids = moved[column.name]
+            valid = self._layers(PaddingMask, "mask", column.name)(ids if column is columns[0] else [first, ids])
+            rows = self._tables.rows(column.sparsefeat, ids)
+            if column.weight_name is not None:
+                weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
+                rows = weighting([rows, valid, moved[column.weight_name]])
+            found.append(History(rows, valid))
+        return found
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:
         flat = self._layers(keras.layers.Reshape, "flat", column.name, target_shape=(column.embedding_dim,))

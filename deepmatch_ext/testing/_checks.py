@@ -28,7 +28,7 @@ from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.retrieval.exact_index import ExactIndex
 from deepmatch_ext.testing._arguments import call_with, every_sampler, is_named, odd_values, other_value
-from deepmatch_ext.testing._data import BATCH, DIM, VOCABULARY, as_tensors, of_size, planted, sparse
+from deepmatch_ext.testing._data import BATCH, DIM, ROWS, VOCABULARY, as_tensors, labels_for, of_size, planted, sparse
 from deepmatch_ext.testing._expect import Broken, as_json, expect, expect_best, expect_equal, one_line, scores_of
 from deepmatch_ext.testing._trial import TOP, Trial
 from deepmatch_ext.testing._whole_tables import PRIMES, other_readers
@@ -177,7 +177,7 @@ def _columns(trial: Trial) -> None:
         model = trial.model(user, items)
         x = trial.data(BATCH, 2, user, items)
         model.compile(LazyAdam(0.01), run_eagerly=True)  # one step is not worth tracing
-        loss = np.ravel(model.train_on_batch(x))[0]
+        loss = np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0]
         expect(np.isfinite(loss), "a training step must have a finite loss", float(loss))
         _expect_every_input_read(model.user_input, model.user_emb, user, x, "user_emb")
         described = planted([], items, BATCH, 3)
@@ -287,7 +287,7 @@ def _learns(trial: Trial) -> None:
     shuffled = dict(trial.x)
     shuffled[trial.item.name] = np.random.default_rng(6).permutation(shuffled[trial.item.name])
     with learnt.from_the_start() as model:
-        model.fit(shuffled, batch_size=BATCH, epochs=learnt.epochs, verbose=0)
+        model.fit(shuffled, labels_for(model, ROWS), BATCH, epochs=learnt.epochs, verbose=0)
         found = learnt.hit_rate()
     # Each of the items is either found or not; four standard deviations.
     most = chance + 4 * (chance * (1 - chance) / (trial.item.vocabulary_size - 1)) ** 0.5
@@ -380,7 +380,7 @@ def _repeats(trial: Trial) -> None:
     model.optimizer.build(model.trainable_variables)
     first = model.get_weights()
     _expect_equal_weights(model, trial.learnt.first_weights, "two models of one seed must begin with equal weights")
-    model.fit(trial.x, batch_size=BATCH, epochs=2, verbose=0)
+    model.fit(trial.x, labels_for(model, ROWS), BATCH, epochs=2, verbose=0)
     _expect_equal_weights(model, trial.learnt.two_epochs[0], "two models of one seed must train to equal weights")
     if "seed" in trial.parameters:
         seed = trial.arguments.get("seed", trial.parameters["seed"].default)
@@ -405,7 +405,7 @@ def _sample_weight(trial: Trial) -> None:
 
     def step(weights: Any) -> list[np.ndarray]:
         model.set_weights(first)
-        model.train_on_batch(x, sample_weight=np.asarray(weights, "float32"))
+        model.train_on_batch(x, labels_for(model, rows), np.asarray(weights, "float32"))
         return [np.array(weight, np.float64) for weight in model.trainable_weights]
 
     none, some, rest, every, twice = (step(w) for w in (0.0 * odd, 1.0 * odd, 1.0 * ~odd, odd + 1.0 * ~odd, 2.0 * odd))
@@ -439,7 +439,7 @@ def _samplers_and_losses(trial: Trial) -> None:
             raise
         taken[kind] += 1
         model.compile(LazyAdam(0.01), run_eagerly=True)  # one step is not worth tracing
-        losses = [float(np.ravel(model.train_on_batch(x))[0]) for _ in range(2)]
+        losses = [float(np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0]) for _ in range(2)]
         expect(np.isfinite(losses).all(), f"{what} must have finite losses", f"{losses}")
         finite = all(np.isfinite(weight).all() for weight in model.get_weights() if weight.dtype.kind == "f")
         expect(finite, f"{what} must train to finite weights", "NaN or infinity")

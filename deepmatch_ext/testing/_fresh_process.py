@@ -17,7 +17,7 @@ import numpy as np
 from deepmatch_ext._keras import input_name, keras
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.serving import export_recommender
-from deepmatch_ext.testing._data import BATCH, as_tensors
+from deepmatch_ext.testing._data import BATCH, labels_for, as_tensors
 from deepmatch_ext.testing._expect import as_json, one_line
 
 # TensorFlow alone at first, for the export; then this package and the module that the builder is in.
@@ -138,7 +138,7 @@ def in_fresh_process() -> None:
 
     def resumed() -> dict[str, np.ndarray]:
         model = keras.models.load_model("half.keras")
-        model.fit(x, batch_size=BATCH, epochs=1, verbose=0)
+        model.fit(x, labels_for(model, len(next(iter(x.values())))), BATCH, epochs=1, verbose=0)
         return {f"{k}": weight for k, weight in enumerate(model.get_weights())}
 
     for way, read in {"file": whole, "weights": rebuilt, "resumed": resumed}.items():

@@ -241,6 +241,92 @@ for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {})]:
 """
 )
 
+# Its example of SDM: the last movies, the oldest first, and those before them.
+SESSIONS = (
+    TOWERS[: TOWERS.index("user_feature_columns = [")]
+    + """
+def sessions(x):
+    # The short session has the oldest first, as DeepMatch's `gen_data_set_sdm` makes it.
+    length = x["hist_len"]
+    short_len, prefer_len = np.minimum(length, SHORT), np.maximum(length - SHORT, 0)
+    y = {name: values for name, values in x.items() if "hist" not in name}
+    y |= {"short_sess_length": short_len, "prefer_sess_length": prefer_len}
+    for name in ("movie_id", "genres"):
+        rows = x[f"hist_{name}"]
+        y[f"short_{name}"] = padded([row[:n][::-1].tolist() for row, n in zip(rows, short_len)], SHORT)
+        y[f"prefer_{name}"] = padded([row[SHORT:].tolist() for row in rows], SEQ_LEN)
+    return y
+
+
+SHORT = 2
+train_model_input, test_model_input = sessions(train_model_input), sessions(test_model_input)
+user_feature_columns = [SparseFeat("user_id", feature_max_idx["user_id"], 16),
+                        SparseFeat("gender", feature_max_idx["gender"], 16)]
+for name in ("movie_id", "genres"):
+    for kind, length in (("short", SHORT), ("prefer", SEQ_LEN)):
+        user_feature_columns.append(VarLenSparseFeat(
+            SparseFeat(f"{kind}_{name}", feature_max_idx[name], embedding_dim, embedding_name=name), length, "mean",
+            f"{kind}_sess_length"))
+item_feature_columns = [SparseFeat("movie_id", feature_max_idx["movie_id"], embedding_dim)]
+train_counter = Counter(train_model_input["movie_id"])
+item_count = [train_counter.get(i, 0) for i in range(item_feature_columns[0].vocabulary_size)]
+sampler_config = NegativeSampler("frequency", num_sampled=5, item_name="movie_id", item_count=item_count)
+
+tf.compat.v1.disable_eager_execution()
+model = SDM(user_feature_columns, item_feature_columns, history_feature_list=["movie_id", "genres"],
+            units=embedding_dim, sampler_config=sampler_config)
+model.compile(optimizer="adam", loss=sampledsoftmaxloss)
+history = model.fit(train_model_input, train_label, batch_size=32, epochs=15, verbose=0, validation_split=0.0)
+assert history.history["loss"][-1] < history.history["loss"][0]
+user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
+item_embedding_model = Model(inputs=model.item_input, outputs=model.item_embedding)
+user_embs = user_embedding_model.predict(test_model_input, batch_size=2 ** 12)
+item_embs = item_embedding_model.predict({"movie_id": item_profile["movie_id"].values}, batch_size=2 ** 12)
+best = np.argsort(-user_embs @ item_embs.T, axis=1)[:, :12]
+recall = [recall_N([line[1]], item_profile["movie_id"].values[best[row]], N=12) for row, line in enumerate(test_set)]
+assert np.mean(recall) > 0.6, np.mean(recall)  # by chance: .33
+
+"""
+)
+
+# Its example of NCF: columns as dicts, labels, and the probability of each pair.
+PAIRS = """
+import tensorflow as tf
+from deepmatch.models import NCF
+
+data = ratings()
+feature_max_idx = {}
+for feature in ["movie_id", "user_id", "gender", "genres"]:
+    data[feature], feature_max_idx[feature] = encoded(data[feature])
+user_profile = data[["user_id", "gender"]].drop_duplicates("user_id").set_index("user_id")
+train_set, test_set = gen_data_set(data, 6, 0)
+train_model_input, _ = gen_model_input(train_set, user_profile, 6)
+test_model_input, _ = gen_model_input(test_set, user_profile, 6)
+
+
+def labelled(x):
+    # A movie of another genre for each that was seen; in turn, as validation takes the last rows.
+    y = {name: np.repeat(values, 2, axis=0) for name, values in x.items()}
+    y["movie_id"][1::2] = (y["movie_id"][1::2] + 11) % 36 + 1
+    return y, np.tile([1, 0], len(x["movie_id"]))
+
+
+train_model_input, train_label = labelled(train_model_input)
+test_model_input, test_label = labelled(test_model_input)
+user_feature_columns = {"user_id": feature_max_idx["user_id"], "gender": feature_max_idx["gender"]}
+item_feature_columns = {"movie_id": feature_max_idx["movie_id"]}
+tf.compat.v1.disable_eager_execution()
+model = NCF(user_feature_columns, item_feature_columns, user_gmf_embedding_dim=20, item_gmf_embedding_dim=20,
+            user_mlp_embedding_dim=32, item_mlp_embedding_dim=32, dnn_hidden_units=[128, 64, 32])
+model.compile("adam", "binary_crossentropy", metrics=["binary_crossentropy"])
+history = model.fit(train_model_input, train_label, batch_size=64, epochs=20, verbose=0, validation_split=0.2)
+assert history.history["loss"][-1] < history.history["loss"][0]
+pred_ans = model.predict(test_model_input, batch_size=64)
+right = np.mean(pred_ans[::2] > pred_ans[1::2])
+assert pred_ans.shape == (120, 1) and right > 0.65, right  # by chance: .5
+
+"""
+
 # The shapes of DeepMatch's own tests, and a model that is built of its parts.
 PARTS = """
 from collections import Counter
@@ -336,6 +422,8 @@ PROGRAMS = {
     "example": PREPARATION + EXAMPLE,
     "towers": PREPARATION + TOWERS,
     "interests": PREPARATION + INTERESTS,
+    "sessions": PREPARATION + SESSIONS,
+    "pairs": PREPARATION + PAIRS,
     "parts": PREPARATION + PARTS + OLDER,
 }
 
@@ -348,7 +436,7 @@ def moved(program):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the programs call what Keras calls old: .h5 files
-@pytest.mark.parametrize("name", [pytest.param("example", marks=pytest.mark.smoke), "towers", "interests", "parts"])
+@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.smoke] * (each == "example")) for each in PROGRAMS])
 def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch_needs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", str(tmp_path)])
     program = compile(moved(PROGRAMS[name]).replace(EAGER_OFF, "pass"), name, "exec")
@@ -531,7 +619,9 @@ def test_without_eager_mode_the_numbers_are_the_same(without_eager_mode):
 
 # The names of DeepMatch 0.3.2 that are there, and those that say what to do instead.
 CARRIED_OVER = {
-    "models": ["ComiRec", "DSSM", "FM", "MIND", "YoutubeDNN"],
+    "models": ["ComiRec", "DSSM", "FM", "MIND", "NCF", "SDM", "YoutubeDNN"],
+    "models.ncf": ["NCF"],
+    "models.sdm": ["SDM"],
     "models.comirec": ["ComiRec"],
     "models.mind": ["MIND"],
     "models.dssm": ["DSSM"],
@@ -546,7 +636,6 @@ CARRIED_OVER = {
     ],
 }
 LEFT_BEHIND = {
-    "models": ["NCF", "SDM"],
     "utils": ["check_version", "inner_product"],
     "layers": [
         *("InBatchSoftmaxLayer", "CapsuleLayer", "MaskUserEmbedding", "DotAttention"),

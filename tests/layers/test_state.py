@@ -50,9 +50,11 @@ WITH_STATE = {
         f"CandidateSampler, {name}": lambda sampler=sampler: applied(layers.CandidateSampler(sampler, V), ids())
         for name, sampler in SAMPLERS.items()
     },
+    "AttentionPooling": lambda: applied(layers.AttentionPooling(), floats(None, 4, 3), ids(4)),
     "Dice": lambda: applied(layers.Dice(), floats(None, 3)),
     "DynamicRouting": lambda: applied(layers.DynamicRouting(2), floats(None, 4, 3), ids(4)),
     "SelfAttentiveInterests": lambda: applied(layers.SelfAttentiveInterests(2), floats(None, 4, 3), ids(4)),
+    "SelfAttention": lambda: applied(layers.SelfAttention(1), floats(None, 4, 3), ids(4)),
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
     "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),
@@ -76,6 +78,7 @@ WITHOUT_STATE = {
         "PoolingLayer",
     ),
     *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
+    *("GatedSum", "OldestFirst", "Positions", "WithoutPadding"),
 }
 
 
