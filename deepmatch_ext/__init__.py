@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         serving,
         utils,
     )
-    from deepmatch_ext.models import DSSM, FM, MIND, NCF, SDM, ComiRec, YoutubeDNN
+    from deepmatch_ext.models import DSSM, FM, MIND, NCF, SDM, SRGNN, ComiRec, YoutubeDNN
 
 __all__ = [
     "DSSM",
@@ -33,6 +33,7 @@ __all__ = [
     "MIND",
     "NCF",
     "SDM",
+    "SRGNN",
     "ComiRec",
     "YoutubeDNN",
     "__version__",
@@ -50,7 +51,7 @@ __all__ = [
     "utils",
 ]
 
-_BUILDERS = ("DSSM", "FM", "MIND", "NCF", "SDM", "ComiRec", "YoutubeDNN")
+_BUILDERS = ("DSSM", "FM", "MIND", "NCF", "SDM", "SRGNN", "ComiRec", "YoutubeDNN")
 _PLAIN = ("data", "evaluation", "retrieval")
 
 

@@ -9,7 +9,7 @@ from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.leaks import Leak, LeakReport, find_leaks
 from deepmatch_ext.data.readers import read_dataset
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
-from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions
+from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions, synthetic_sessions
 from deepmatch_ext.data.windows import seen_before, seen_by_users, user_histories, windows
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
     "seen_by_users",
     "split_by_time",
     "synthetic_interactions",
+    "synthetic_sessions",
     "tfrecord_dataset",
     "user_histories",
     "window_dataset",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._arrays import check_ids
-from deepmatch_ext._checks import as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
+from deepmatch_ext._checks import as_flag, as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
 from deepmatch_ext._frames import FRAMES, Lists, array_of, columns_of, is_frame
 from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
 
@@ -33,6 +33,9 @@ class Interactions:
         item_ids: The map from raw item ids to ``items``.
         user_name: The name of the user column of a model's input.
         item_name: The name of the item column of a model's input.
+        sessions: Session numbers from 1, (n,), never falling; a session has one user, and times that never fall. Then
+            a sequence is a session in place of all that a user did: histories end where it began, and its items are
+            recommended again. None: there are no sessions.
 
     Raises:
         ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order.
@@ -54,6 +57,7 @@ class Interactions:
     item_ids: IdMap = field(repr=False)
     user_name: str = "user_id"
     item_name: str = "item_id"
+    sessions: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for which in ("user", "item"):
@@ -64,18 +68,27 @@ class Interactions:
         users = _ids("`users`", self.users, len(self.user_ids))
         items = _ids("`items`", self.items, len(self.item_ids))
         no_duplicates("the names of interactions", [self.user_name, self.item_name, *self.side])
-        for name, column in [("items", items), ("times", self.times), *self.side.items()]:
+        given = [("items", items), ("times", self.times), ("sessions", self.sessions), *self.side.items()]
+        for name, column in given:
             if column is not None and np.shape(column) != users.shape:
                 rule = f"have one value a row, shape {users.shape}"
                 raise problem(f"column {name!r}", rule, f"shape {np.shape(column)}")
-        same_user = users[1:] == users[:-1]
+        same = users[1:] == users[:-1]
         if (users[1:] < users[:-1]).any():
             raise problem("`users`", "be sorted", "a smaller id after a larger one", "Interactions.from_frame() sorts.")
+        if self.sessions is not None:
+            sessions = check_ids("`sessions`", self.sessions, 1, dtype=np.int32)
+            goes_on = sessions[1:] == sessions[:-1]
+            if (sessions[1:] < sessions[:-1]).any() or (goes_on & ~same).any():
+                rule, got = "be sorted, and each be of one user", "a smaller number after a larger one, or of two users"
+                raise problem("`sessions`", rule, got, "Interactions.from_frame() sorts.")
+            same &= goes_on
+            object.__setattr__(self, "sessions", own(sessions))
         if self.times is not None:
             times = time_values("`times`", self.times)
-            if (same_user & (times[1:] < times[:-1])).any():
-                remedy = "Interactions.from_frame() sorts."
-                raise problem("`times`", "be sorted within each user", "an earlier time after a later one", remedy)
+            if (same & (times[1:] < times[:-1])).any():
+                each, remedy = "user" if self.sessions is None else "session", "Interactions.from_frame() sorts."
+                raise problem("`times`", f"be sorted within each {each}", "an earlier time after a later one", remedy)
             object.__setattr__(self, "times", own(times))
         side = {name: own(_numbers(f"column {name!r}", column)) for name, column in self.side.items()}
         object.__setattr__(self, "users", own(users))
@@ -84,30 +97,35 @@ class Interactions:
 
     def __reduce__(self) -> tuple[Any, ...]:
         columns = (self.users, self.items, self.times, dict(self.side))
-        return type(self), (*columns, self.user_ids, self.item_ids, self.user_name, self.item_name)
+        return type(self), (*columns, self.user_ids, self.item_ids, self.user_name, self.item_name, self.sessions)
 
     @classmethod
     def from_frame(
         cls,
         frame: Any,
-        user: str = "user_id",
+        user: str | None = "user_id",
         item: str = "item_id",
         time: str | None = "timestamp",
         side: Sequence[str] = (),
         user_ids: IdMap | None = None,
         item_ids: IdMap | None = None,
+        *,
+        session: str | None = None,
     ) -> Interactions:
         """Interactions of a frame with one row an event. The frame is left as it is.
 
         Args:
             frame: Events in any order: a pandas or polars DataFrame, or an Arrow table.
-            user: The column of raw user ids, integers or strings.
+            user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are; each is a
+                user of its own.
             item: The column of raw item ids, integers or strings.
             time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
                 order is the order of time.
             side: Numeric columns to carry along, such as a rating.
             user_ids: A map made earlier; without it, the users of the frame are numbered.
             item_ids: A map made earlier; without it, the items of the frame are numbered.
+            session: The column that says which session of its user an event is of, integers or strings. A user's
+                sessions stand in the order in which they end. None: there are no sessions.
 
         Raises:
             ImportError: The frame is not pandas's, and pyarrow is not installed.
@@ -117,10 +135,16 @@ class Interactions:
         if not is_frame(frame):
             raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
         side = as_texts("`side`", side)
-        user, item = as_text("`user`", user), as_text("`item`", item)
-        time = None if time is None else as_text("`time`", time)
-        names = [user, item, *([] if time is None else [time]), *side]
-        no_duplicates("the columns user, item, time and side", names)
+        item, time = as_text("`item`", item), None if time is None else as_text("`time`", time)
+        session = None if session is None else as_text("`session`", session)
+        if user is None and session is None:
+            raise problem("`user`", "name a column where there are no sessions", None)
+        anonymous = user is None
+        user = session if user is None else as_text("`user`", user)
+        assert user is not None
+        of_session = [] if session is None or anonymous else [session]
+        names = [user, *of_session, item, *([] if time is None else [time]), *side]
+        no_duplicates("the columns user, session, item, time and side", names)
         columns = columns_of("`frame`", frame, names)
         for name in names:
             if name not in columns:
@@ -135,8 +159,13 @@ class Interactions:
         users, user_ids = _encoded(given[user], user, user_ids)
         items, item_ids = _encoded(given[item], item, item_ids)
         times = None if time is None else time_values(f"column {time!r}", given[time])
-        # Both sorts are stable: events of one user at one time keep the frame's order.
-        rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+        # All sorts are stable: events of one user at one time keep the frame's order.
+        sessions = None
+        if session is None:
+            rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+        else:
+            which = pd.factorize(raw_values(f"column {session!r}", given[session]))[0]
+            rows, sessions = _by_session(users, which, np.arange(len(users)) if times is None else times)
         return cls(
             users=read_only(users[rows]),
             items=read_only(items[rows]),
@@ -146,6 +175,7 @@ class Interactions:
             item_ids=item_ids,
             user_name=user,
             item_name=item,
+            sessions=sessions,
         )
 
     @classmethod
@@ -156,6 +186,8 @@ class Interactions:
         times: Any = None,
         user_name: str = "user_id",
         item_name: str = "item_id",
+        *,
+        sessions: bool = False,
     ) -> Interactions:
         """Interactions of item sequences that are numbered already; ids and raw ids are the same numbers.
 
@@ -165,6 +197,7 @@ class Interactions:
             times: Times of the events, (n,), or None. Where they contradict the order of a sequence, the times win.
             user_name: The name of the user column of a model's input.
             item_name: The name of the item column of a model's input.
+            sessions: Whether each sequence is a session, of a user of its own.
 
         Raises:
             ValueError: ``indptr`` does not divide ``items``, or an item id is below 1.
@@ -198,6 +231,7 @@ class Interactions:
             item_ids=IdMap(np.arange(1, max(number_of_items, 1) + 1)),
             user_name=user_name,
             item_name=item_name,
+            sessions=users if as_flag("`sessions`", sessions) else None,
         )
 
     @cached_property
@@ -205,11 +239,23 @@ class Interactions:
         """User u's rows are ``indptr[u]:indptr[u + 1]``; user 0 has none. int64, (num_users + 2,)."""
         return read_only(np.searchsorted(self.users, np.arange(self.user_vocabulary_size + 1)).astype(np.int64))
 
+    @property
+    def sequences(self) -> np.ndarray:
+        """The number of each row's sequence, (n,): its session's if there are sessions, else its user's."""
+        return self.users if self.sessions is None else self.sessions
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Sequence s begins at row ``starts[s]``. int64, (the last sequence's number + 1,)."""
+        if self.sessions is None:
+            return self.indptr[:-1]
+        return read_only(np.searchsorted(self.sessions, np.arange(self.sessions[-1] + 1)).astype(np.int64))
+
     @cached_property
     def position(self) -> np.ndarray:
-        """The number of earlier rows of the same user, int64, (n,); 0 at each user's first row."""
+        """The number of earlier rows of the same session or, without sessions, of the same user, int64, (n,)."""
         position = np.arange(len(self), dtype=np.int64)
-        position -= self.indptr[self.users]
+        position -= self.starts[self.sequences]
         return read_only(position)
 
     @property
@@ -254,6 +300,25 @@ def _one_a_row(what: str, column: Any) -> Any:
     if isinstance(values, Lists):
         raise problem(what, "have one value in each row", "lists")
     return values
+
+
+def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows in order of user, session and time, a user's sessions in the order of their ends; session numbers.
+
+    Args:
+        users: (n,).
+        which: Tells the sessions of one user apart, (n,) integers; two users may have the same.
+        times: (n,).
+    """
+    pair, pairs = pd.factorize(users.astype(np.int64) * (int(which.max()) + 1) + which)
+    in_time = np.argsort(times, kind="stable")
+    rank = np.empty(len(times), np.int64)
+    rank[in_time] = np.arange(len(times))
+    end = np.zeros(len(pairs), np.int64)
+    np.maximum.at(end, pair, rank)
+    rows = np.lexsort((rank, end[pair], users))
+    changes = np.diff(pair[rows]) != 0
+    return rows, read_only(np.cumsum(np.append(1, changes), dtype=np.int32))
 
 
 def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:

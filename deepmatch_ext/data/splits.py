@@ -18,7 +18,8 @@ from deepmatch_ext.data.interactions import Interactions
 class Split:
     """Target rows for training, validation and test, no row in two of them.
 
-    A row is in a part as a target. Its history is whatever the user did before it, in any part.
+    A row is in a part as a target. Its history is whatever the user did before it, in any part; with sessions, in the
+    same session.
 
     Args:
         interactions: The table that the row numbers point into.
@@ -51,10 +52,11 @@ class Split:
         return type(self), (self.interactions, self.train, self.validation, self.test)
 
     def train_targets(self, min_history: int = 1) -> np.ndarray:
-        """The train rows with at least ``min_history`` earlier rows of their user, int64, sorted.
+        """The train rows with at least ``min_history`` earlier rows of their session or user, int64, sorted.
 
         Args:
-            min_history: 1 leaves out each user's first event, for which a sequence model has nothing to go by.
+            min_history: 1 leaves out the first event of each session or user, for which a sequence model has nothing to
+                go by.
         """
         int_at_least("`min_history`", min_history, 0)
         return self.train[self.interactions.position[self.train] >= min_history]
@@ -69,7 +71,7 @@ def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Spl
             judged is trained on as well.
 
     Raises:
-        ValueError: ``min_interactions`` is below 3, or no user has that many events.
+        ValueError: ``min_interactions`` is below 3, no user has that many events, or there are sessions.
 
     Example:
         >>> split = leave_last_out(Interactions.from_sequences([0, 4, 6], [1, 2, 3, 4, 1, 2]))
@@ -78,6 +80,9 @@ def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Spl
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     int_at_least("`min_interactions`", min_interactions, 3)
+    if interactions.sessions is not None:
+        remedy = "split_by_time() tests on later sessions, as a whole."
+        raise problem("`interactions`", "have no sessions", "sessions", remedy)
     counts = np.diff(interactions.indptr)
     last = interactions.indptr[1:][counts >= min_interactions] - 1
     if not len(last):
@@ -92,6 +97,9 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     """Trains on what came before a moment, validates and tests on what came after it, as a live system would.
 
     Users and items that first appear after the moment are kept: their train count is 0.
+
+    Sessions stay whole: each is in the part that its last event's time says, so training knows no event from after
+    the moment. The first event of a session has nothing before it and is no target of validation and test.
 
     Args:
         interactions: The events, with times.
@@ -114,6 +122,11 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     start, end = _moment("`validation_from`", validation_from, times), _moment("`test_from`", test_from, times)
     if not start < end:
         raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
+    is_target = True
+    if interactions.sessions is not None:
+        begins = np.flatnonzero(interactions.position == 0)
+        number = np.diff(np.append(begins, len(times)))
+        times, is_target = np.repeat(times[begins + number - 1], number), interactions.position > 0
     first, last = times.min(), times.max()
     if first >= start:
         raise problem("`validation_from`", f"leave rows to train on, so be later than {first}", repr(validation_from))
@@ -122,8 +135,8 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     return Split(
         interactions,
         train=read_only(np.flatnonzero(times < start)),
-        validation=read_only(np.flatnonzero((times >= start) & (times < end))),
-        test=read_only(np.flatnonzero(times >= end)),
+        validation=read_only(np.flatnonzero((times >= start) & (times < end) & is_target)),
+        test=read_only(np.flatnonzero((times >= end) & is_target)),
     )
 
 

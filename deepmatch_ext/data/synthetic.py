@@ -147,5 +147,80 @@ def synthetic_interactions(
     )
 
 
+# How the next click of a session is chosen.
+_AGAIN, _BACK, _ONWARDS = 0.8, 0.35, 0.7
+
+
+def synthetic_sessions(
+    num_sessions: int = 5000, num_items: int = 500, mean_length: float = 8, seed: int = 0
+) -> Interactions:
+    """Seeded sessions that come back to their items, and go on from there as they did before.
+
+    Each session is anonymous: a user of its own. At an item that the session has left before, the next click repeats
+    the last way on with probability 0.8. Else it goes back to any earlier item of the session with probability 0.35,
+    follows one of the item's three successors in the catalogue with 0.455, and jumps anywhere, popular items first,
+    otherwise. So the last click says something of the next one, the other clicks more, and which click followed which
+    within the session most.
+
+    Args:
+        num_sessions: Sessions, each with at least 2 clicks. They begin an hour after one another, in order.
+        num_items: Items.
+        mean_length: Clicks of a session on average, above 2.
+        seed: Same seed, same sessions.
+
+    Raises:
+        ValueError: An argument out of range.
+
+    Example:
+        >>> sessions = synthetic_sessions(num_sessions=100, num_items=50)
+        >>> sessions.num_items, sessions.user_name, int(sessions.sessions[-1])
+        (50, 'session_id', 100)
+    """
+    positive_int("`num_sessions`", num_sessions)
+    int_at_least("`num_items`", num_items, 10)
+    if positive_number("`mean_length`", mean_length) <= 2:
+        raise problem("`mean_length`", "be above 2", mean_length)
+    rng = np.random.default_rng(int_at_least("`seed`", seed, 0))
+    popularity = 1 / (rng.permutation(num_items) + 10.0)
+    below = np.cumsum(popularity / popularity.sum())
+    successors = rng.integers(num_items, size=(num_items, _SUCCESSORS))
+
+    lengths = np.sort(1 + rng.geometric(1 / (mean_length - 1), size=num_sessions))[::-1]
+    clicks = np.zeros((num_sessions, lengths[0]), np.int32)
+    every = np.arange(num_sessions)
+    for step in range(lengths[0]):
+        active = int(np.searchsorted(-lengths, -step))  # the longest come first
+        anywhere = np.minimum(np.searchsorted(below, rng.random(active)), num_items - 1)
+        if step == 0:
+            clicks[:, 0] = anywhere
+            continue
+        before, last = clicks[:active, :step], clicks[:active, step - 1]
+        left = before[:, :-1] == last[:, np.newaxis]  # where the session was at this item, and went on
+        latest = np.max(np.where(left, np.arange(1, step), 0), axis=1, initial=0)
+        draw = rng.random((3, active))
+        again = (latest > 0) & (draw[0] < _AGAIN)
+        back, onwards = draw[1] < _BACK, draw[2] < _ONWARDS
+        follower = successors[last, rng.integers(_SUCCESSORS, size=active)]
+        earlier = before[every[:active], rng.integers(step, size=active)]
+        new = np.where(back, earlier, np.where(onwards, follower, anywhere))
+        clicks[:active, step] = np.where(again, before[every[:active], latest], new)
+
+    order = rng.permutation(num_sessions)  # so that the longest session is not the first
+    lengths, clicks = lengths[order], clicks[order]
+    real = np.arange(clicks.shape[1]) < lengths[:, np.newaxis]
+    times = 1_600_000_000 + 3600 * every[:, np.newaxis] + 30 * np.arange(clicks.shape[1])
+    sessions = np.repeat(np.arange(1, num_sessions + 1, dtype=np.int32), lengths)
+    return Interactions(
+        users=sessions,
+        items=clicks[real] + 1,
+        times=times[real],
+        side={},
+        user_ids=IdMap(np.arange(1, num_sessions + 1)),
+        item_ids=IdMap(np.arange(1, num_items + 1)),
+        user_name="session_id",
+        sessions=sessions,
+    )
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

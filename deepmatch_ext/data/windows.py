@@ -26,6 +26,8 @@ def windows(
 ) -> dict[str, np.ndarray]:
     """The input of a model for each target row: the user, the target item, and the history strictly before the row.
 
+    If the interactions have sessions, a history is what came before in the same session.
+
     Items 1, 2, 3, 4, 5, of which 5 is the most recent, give [5, 4, 3, 2, 1, 0, 0, 0, 0, 0] where there is room for 10.
     Items 1..12 give [12, 11, ..., 3]: the most recent survive. "oldest_first" turns what survives around and pads at
     the end as well: [1, 2, 3, 4, 5, 0, 0, 0, 0, 0] and [3, 4, ..., 12].
@@ -70,6 +72,8 @@ def user_histories(
 ) -> dict[str, np.ndarray]:
     """The input of a model for prediction now: all that each user did is history, and there is no target item.
 
+    If the interactions have sessions, the history is each user's last session.
+
     Args:
         interactions: The events.
         user_ids: User ids (``interactions.user_ids.encode(raw)``), (B,). Id 0, an unknown user, and a user without
@@ -98,7 +102,8 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
     """All items that the user of each row had before it, uncut: what evaluation leaves out of a ranking.
 
     The row's own item is among them if the user had it before: such a target is never served, so it counts as a miss,
-    with a warning. Where the product recommends items again, evaluate without ``seen``.
+    with a warning. Where the product recommends items again, evaluate without ``seen``. Sessions repeat items: if the
+    interactions have sessions, nothing counts as seen.
 
     Args:
         interactions: The events.
@@ -119,11 +124,14 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     rows = check_ids("`rows`", rows, 0, len(interactions) - 1)
-    return joined_slices(interactions.items, rows - interactions.position[rows], interactions.position[rows])
+    number = interactions.position[rows] if interactions.sessions is None else np.zeros(len(rows), np.int64)
+    return joined_slices(interactions.items, rows - number, number)
 
 
 def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray, np.ndarray]:
     """All items that each user had, in the form of :func:`seen_before`: what serving leaves out.
+
+    If the interactions have sessions, nothing counts as seen.
 
     Args:
         interactions: The events.
@@ -138,7 +146,8 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
     interactions = instance_of("`interactions`", interactions, Interactions)
     users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)
     starts = interactions.indptr[users]
-    return joined_slices(interactions.items, starts, interactions.indptr[users + 1] - starts)
+    number = interactions.indptr[users + 1] - starts if interactions.sessions is None else np.zeros_like(starts)
+    return joined_slices(interactions.items, starts, number)
 
 
 class Operations(NamedTuple):
@@ -190,7 +199,13 @@ class Cutter:
         self._do, self._number = operations, len(interactions)
         self.row_type = operations.row_type(self._number + self._max_len)
         self._users = operations.array(interactions.users)
-        self._indptr = operations.array(interactions.indptr.astype(self.row_type))
+        self._sequences = self._users if interactions.sessions is None else operations.array(interactions.sessions)
+        self._starts = operations.array(interactions.starts.astype(self.row_type))
+        ends = interactions.indptr[1:]
+        # Where the last sequence of each user begins.
+        last = interactions.starts[interactions.sequences[ends - 1]]
+        last = np.where(ends > interactions.indptr[:-1], last, ends)
+        self._of_users = [operations.array(each.astype(self.row_type)) for each in (last, ends)]
         self._columns = [self._readable(column) for column in (interactions.items, *map(interactions.side.get, side))]
 
     def _readable(self, column: Any) -> Any:
@@ -203,13 +218,14 @@ class Cutter:
         users = self._do.take(self._users, rows)
         places = self._number - 1 - rows if self._recent_first else rows
         items = self._do.take(self._columns[0], places)
-        histories = self._histories(rows, rows - self._do.take(self._indptr, users))
+        starts = self._do.take(self._starts, self._do.take(self._sequences, rows))
+        histories = self._histories(rows, rows - starts)
         return {self._user_name: users, self._item_name: items, **histories}
 
     def users(self, users: Any) -> dict[str, Any]:
         """What :func:`user_histories` returns, for user ids (B,)."""
-        ends = self._do.take(self._indptr, users + 1)
-        histories = self._histories(ends, ends - self._do.take(self._indptr, users))
+        starts, ends = (self._do.take(values, users) for values in self._of_users)
+        histories = self._histories(ends, ends - starts)
         return {self._user_name: self._do.int32(users), **histories}
 
     def _histories(self, ends: Any, available: Any) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from deepmatch_ext._checks import int_at_least, problem, shown
 
 
 class InteractionsLike(Protocol):
-    """What ``from_interactions`` reads: one row for each interaction, sorted by user, then by time."""
+    """What ``from_interactions`` reads: one row for each interaction, sorted by sequence, then by time."""
 
     @property
-    def users(self) -> np.ndarray: ...
+    def sequences(self) -> np.ndarray: ...
 
     @property
     def items(self) -> np.ndarray: ...
@@ -125,12 +125,12 @@ class Markov:
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Markov:
         """The chain over the training ``rows``, (n,), sorted, of ``interactions``.
 
-        A pair is two adjacent rows of the same user, both of them among ``rows``.
+        A pair is two adjacent rows of the same user, or session if there are sessions, both of them among ``rows``.
         """
         rows = _check_rows(interactions, rows)
         before, after = rows[:-1], rows[1:]
-        users, items = np.asarray(interactions.users), np.asarray(interactions.items)
-        pair = (after == before + 1) & (users[after] == users[before])
+        sequences, items = np.asarray(interactions.sequences), np.asarray(interactions.items)
+        pair = (after == before + 1) & (sequences[after] == sequences[before])
         return cls.fit(
             items[before[pair]],
             items[after[pair]],
@@ -177,7 +177,7 @@ def check_item_counts(what: str, values: Any) -> np.ndarray:
 
 
 def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:
-    if not all(hasattr(interactions, name) for name in ("users", "items", "item_vocabulary_size", "item_counts")):
+    if not all(hasattr(interactions, name) for name in ("sequences", "items", "item_vocabulary_size", "item_counts")):
         raise problem("`interactions`", "be Interactions", shown(interactions))
     rows = check_ids("`rows`", rows, 0, len(interactions.items) - 1)
     if (rows[1:] <= rows[:-1]).any():

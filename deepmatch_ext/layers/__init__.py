@@ -23,6 +23,7 @@ from deepmatch_ext.layers.attention import (
 from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
+from deepmatch_ext.layers.graph import GatedSessionGraph, SessionReadout
 from deepmatch_ext.layers.history import HistoryDropout
 from deepmatch_ext.layers.interests import (
     DynamicRouting,
@@ -52,6 +53,7 @@ _LAYERS: tuple[Any, ...] = (
     EmbeddingIndex,
     EmbeddingTable,
     FirstRows,
+    GatedSessionGraph,
     GatedSum,
     HashIds,
     HistoryDropout,
@@ -76,6 +78,7 @@ _LAYERS: tuple[Any, ...] = (
     SelfAttentiveInterests,
     SequenceMaskPooling,
     SequenceWeighting,
+    SessionReadout,
     WithoutPadding,
 )
 
@@ -104,6 +107,7 @@ __all__ = [
     "EmbeddingIndex",
     "EmbeddingTable",
     "FirstRows",
+    "GatedSessionGraph",
     "GatedSum",
     "HashIds",
     "HistoryDropout",
@@ -128,6 +132,7 @@ __all__ = [
     "SelfAttentiveInterests",
     "SequenceMaskPooling",
     "SequenceWeighting",
+    "SessionReadout",
     "WithoutPadding",
     "custom_objects",
 ]

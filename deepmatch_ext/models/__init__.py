@@ -13,9 +13,23 @@ from deepmatch_ext.models.fm import FM
 from deepmatch_ext.models.mind import MIND
 from deepmatch_ext.models.ncf import NCF
 from deepmatch_ext.models.sdm import SDM
+from deepmatch_ext.models.srgnn import SRGNN
 from deepmatch_ext.models.youtubednn import YoutubeDNN
 
-__all__ = ["DSSM", "FM", "MIND", "NCF", "SDM", "Assembly", "ComiRec", "RetrievalModel", "Shared", "YoutubeDNN", "builder"]
+__all__ = [
+    "DSSM",
+    "FM",
+    "MIND",
+    "NCF",
+    "SDM",
+    "SRGNN",
+    "Assembly",
+    "ComiRec",
+    "RetrievalModel",
+    "Shared",
+    "YoutubeDNN",
+    "builder",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -224,25 +224,34 @@ class Assembly:
             name: The column's. None: the first that shares the item's table.
 
         Returns:
-            ``rows`` (B, T, D) and ``valid`` (B, T), most recent first.
+            ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first.
 
         Raises:
             ValueError: There is no such history.
         """
         return self.histories([self.item_histories()[0] if name is None else name])[0]
 
-    def histories(self, names: Sequence[str]) -> list[History]:
+    def histories(self, names: Sequence[str] | None = None) -> list[History]:
         """The positions of histories that belong together, such as items and their categories; as `history` gives them.
 
         Position t of each is that of the first's t-th item.
 
         Args:
-            names: The columns', of one ``maxlen``.
+            names: The columns', of one ``maxlen``. None: the first that shares the item's table, and those that have
+                its ``length_name`` and ``maxlen``.
 
         Raises:
             ValueError: There is no such history, or they differ in length.
         """
         histories = {column.name: column for column in self.user_columns if isinstance(column, SequenceColumn)}
+        if names is None:
+            first = histories[self.item_histories()[0]]
+            same = [
+                each
+                for each in histories.values()
+                if (each.length_name, each.maxlen) == (first.length_name, first.maxlen)
+            ]
+            names = [first.name, *(each.name for each in same if each is not first and first.length_name is not None)]
         for name in names:
             if name not in histories:
                 raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")

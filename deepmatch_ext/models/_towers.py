@@ -48,10 +48,12 @@ class History(NamedTuple):
     Attributes:
         rows: (B, T, D) the rows of their table; at padding, whatever row 0 holds.
         valid: (B, T) booleans, which positions hold an item: the first n of a history of n items.
+        ids: (B, T) the items themselves, as row numbers of their table.
     """
 
     rows: Any
     valid: Any
+    ids: Any
 
 
 class Features:
@@ -101,7 +103,7 @@ class Features:
             if column.weight_name is not None:
                 weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
                 rows = weighting([rows, valid, moved[column.weight_name]])
-            found.append(History(rows, valid))
+            found.append(History(rows, valid, ids))
         return found
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:
@@ -116,7 +118,7 @@ class Features:
         for place, (pooling, arguments) in enumerate(combiner_poolings(column.name, column.combiner)):
             # A weight for each position, or a pooling that sees positions side by side, takes (B, T, D).
             if column.weight_name is not None or pooling is not SequenceMaskPooling:
-                padded = padded or [*self.history(column, inputs)]
+                padded = padded or [*self.history(column, inputs)[:2]]
                 layer, read = pooling, padded
                 if "seed" in inspect.signature(pooling).parameters:
                     arguments["seed"] = derived_seed(self._seed, "pooled", column.name, place)

@@ -76,5 +76,5 @@ def ComiRec(
         layer = make.layer(SelfAttentiveInterests, "interests", add_pos=add_pos, **of_extractor)
     else:
         layer = make.layer(DynamicRouting, "interests", **of_extractor)
-    interests = layer([*history])  # (B, K, D)
+    interests = layer([history.rows, history.valid])  # (B, K, D)
     return model_of_interests(make, interests, p)

@@ -73,5 +73,6 @@ def MIND(
         "shared": True,
         "seed": make.seed("interests"),
     }
-    interests = make.layer(DynamicRouting, "interests", **of_routing)([*make.history()])  # (B, K, D)
+    history = make.history()  # rows (B, T, D), and which of them are items (B, T)
+    interests = make.layer(DynamicRouting, "interests", **of_routing)([history.rows, history.valid])  # (B, K, D)
     return model_of_interests(make, interests, p)

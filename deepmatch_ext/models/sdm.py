@@ -110,7 +110,7 @@ def SDM(
     long_emb = dense("long", liked)  # (B, units)
 
     valid = short[0].valid
-    rows = [make.layer(WithoutPadding, "short", place)([*history]) for place, history in enumerate(short)]
+    rows = [make.layer(WithoutPadding, "short", place)([each.rows, each.valid]) for place, each in enumerate(short)]
     states = dense("short", rows)  # (B, T, units)
     if history_feature_list is None:
         states = make.layer(OldestFirst, "oldest_first")([states, valid])
@@ -180,4 +180,4 @@ def _histories(make: Assembly, deepmatchs: Any, short: Any, long: Any) -> list[l
     now = make.layer(Positions, "now", start=0, stop=number)
     before = make.layer(Positions, "before", start=number)
     read = make.histories(long_names)
-    return [[History(part(rows), part(valid)) for rows, valid in read] for part in (now, before)]
+    return [[History(*map(part, each)) for each in read] for part in (now, before)]

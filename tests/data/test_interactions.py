@@ -232,7 +232,11 @@ def assert_sorted_by(times):
         (FRAME.drop(columns="item_id"), {}, "column 'item_id' must be in the frame; got the columns 'user_id', "),
         (FRAME.drop(columns="timestamp"), {}, "column 'timestamp' must be in the frame;.*time=None"),
         (FRAME, {"side": ["rating"]}, "column 'rating' must be in the frame; got"),
-        (FRAME, {"side": ["item_id"]}, "columns user, item, time and side must not repeat a name; got 'item_id' twice"),
+        (
+            FRAME,
+            {"side": ["item_id"]},
+            "columns user, session, item, time and side must not repeat a name; got 'item_id' twice",
+        ),
         (FRAME, {"time": "user_id"}, "'user_id' twice"),
         (
             pd.concat([FRAME, FRAME[["user_id"]]], axis=1),

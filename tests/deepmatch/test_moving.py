@@ -436,7 +436,9 @@ def moved(program):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the programs call what Keras calls old: .h5 files
-@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.smoke] * (each == "example")) for each in PROGRAMS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.smoke] * (each == "example")) for each in PROGRAMS]
+)
 def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch_needs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", str(tmp_path)])
     program = compile(moved(PROGRAMS[name]).replace(EAGER_OFF, "pass"), name, "exec")

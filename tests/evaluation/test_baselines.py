@@ -18,7 +18,7 @@ from deepmatch_ext.evaluation import Markov, Popularity, evaluate
 class FewInteractions:
     """The least that from_interactions reads."""
 
-    users: np.ndarray
+    sequences: np.ndarray
     items: np.ndarray
     item_vocabulary_size: int
 
@@ -43,7 +43,7 @@ def test_both_equal_dense_counting(case):
     training = set(rows.tolist())
     for row in training:
         popularity[interactions.items[row]] += 1
-        if row - 1 in training and interactions.users[row - 1] == interactions.users[row]:
+        if row - 1 in training and interactions.sequences[row - 1] == interactions.sequences[row]:
             transitions[interactions.items[row - 1]][interactions.items[row]] += 1
 
     last_items = np.arange(size)
