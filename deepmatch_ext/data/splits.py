@@ -122,7 +122,7 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     start, end = _moment("`validation_from`", validation_from, times), _moment("`test_from`", test_from, times)
     if not start < end:
         raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
-    is_target = True
+    is_target = np.ones(len(times), bool)
     if interactions.sessions is not None:
         begins = np.flatnonzero(interactions.position == 0)
         number = np.diff(np.append(begins, len(times)))
