@@ -12,7 +12,8 @@ from deepmatch_ext.data.interactions import Interactions
 
 _GENRES = (
     "Western Comedy Drama Thriller Romance Action Crime Horror Musical Mystery War Fantasy Adventure Animation "
-    "Documentary Noir Satire Sport"
+    "Documentary Noir Satire Sport Heist Spy Samurai Opera Biopic Disaster Fable Courtroom Medical Prison Zombie "
+    "Superhero Parody Travel Ballet Pirate Robot Epic"
 )
 
 # How the next item is chosen; set so that popularity, transitions and longer histories each tell something, in the
@@ -66,7 +67,7 @@ def synthetic_interactions(
         num_users: Users, each with at least 5 events.
         num_items: Items.
         mean_length: Events of a user on average, at most a third of the items.
-        num_genres: Genres, 2 to 18.
+        num_genres: Genres, 2 to 36.
         seed: Same seed, same data.
         tastes: Tastes of each user, at most the number of genres. If there are several, the interactions have a side
             column ``taste``: which of its user's tastes an event belongs to, from 1.

@@ -204,11 +204,12 @@ class Assembly:
         """
         return self._layers(layer_class, *name, **arguments)
 
-    def history(self, name: str | None = None) -> History:
+    def history(self, name: str | None = None, unit_length: bool = False) -> History:
         """The positions of one history, which `features` leaves out from then on.
 
         Args:
             name: The column's. None: the first that shares the item's table.
+            unit_length: Whether the rows are L2-normalised, as the items' vectors are; the column's weights come after.
 
         Returns:
             ``rows`` (B, T, D) and ``valid`` (B, T), most recent first.
@@ -227,7 +228,7 @@ class Assembly:
         elif name not in histories:
             raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")
         self._taken.add(name)
-        return self._features.history(histories[name], self._user_rows)
+        return self._features.history(histories[name], self._user_rows, unit_length)
 
     def features(self) -> list[Any]:
         """What the user columns say, (B, d) each: ids, pooled histories, numbers; without histories that were taken."""
@@ -245,12 +246,20 @@ class Assembly:
         Args:
             side: The layers' name; of the same name, they are the same layers.
             parts: Tensors (B, d), or (B, K, d), which the others are repeated for.
-            units: The widths of the layers; none: the parts side by side.
+            units: The widths of the layers; none: the parts side by side. A single layer of D begins as the mean of
+                those parts of size D that are interests, (B, K, D), or come from the item's table.
 
         Returns:
             (B, units[-1]), or (B, K, units[-1]).
         """
-        tables = [next((table for values, table in self._tables_of if values is part), None) for part in parts]
+        of_items = self.item.embedding_name
+        tables = [
+            next(
+                (table for values, table in self._tables_of if values is part),
+                of_items if len(part.shape) == 3 else None,
+            )
+            for part in parts
+        ]
         return self._dense(side, [Feature(*pair) for pair in zip(parts, tables, strict=True)], units)
 
     def model(

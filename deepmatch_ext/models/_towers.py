@@ -20,6 +20,7 @@ from deepmatch_ext.layers import (
     ItemsInFront,
     JaggedIds,
     JaggedPooling,
+    L2Normalization,
     PaddingMask,
     RepeatableDropout,
     SequenceMaskPooling,
@@ -79,7 +80,7 @@ class Features:
                 dense.append(Feature(self._numbers(column, inputs[column.name]), None))
         return sparse + pooled + dense
 
-    def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> History:
+    def history(self, column: SequenceColumn, inputs: Mapping[str, Any], unit_length: bool = False) -> History:
         """A history's rows, times their weights if the column has any, and which of its positions hold an item."""
         in_front = self._layers(ItemsInFront, "in_front", column.name)
         if column.weight_name is None:
@@ -88,6 +89,8 @@ class Features:
             ids, weights = in_front([inputs[column.name], inputs[column.weight_name]])
         valid = self._layers(PaddingMask, "mask", column.name)(ids)
         rows = self._tables.rows(column.sparsefeat, ids)
+        if unit_length:
+            rows = self._layers(L2Normalization, "unit_rows", column.name)(rows)
         if column.weight_name is not None:
             weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
             rows = weighting([rows, valid, weights])
