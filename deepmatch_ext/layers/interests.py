@@ -96,6 +96,8 @@ class DynamicRouting(keras.layers.Layer):
     Args:
         num_interests: K.
         rounds: How many rounds of routing.
+        scale: What the inner products are multiplied by before they are added to the logits. The papers have 1. Rows
+            that are L2-normalised have inner products within -1..1, which a softmax hardly tells apart.
         shared: MIND's routing (Li et al., CIKM 2019, section 4.2): one matrix makes all predictions, and the logits
             begin at random. They are drawn once, from the seed, so the same history gives the same interests at every
             call. Else ComiRec-DR's (Cen et al., KDD 2020, section 3.2): a matrix for each position and interest, and
@@ -119,21 +121,20 @@ class DynamicRouting(keras.layers.Layer):
         shared: bool = False,
         dynamic_k: bool = False,
         seed: int = 1024,
+        scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_interests = positive_int("`num_interests`", num_interests)
         self.rounds = positive_int("`rounds`", rounds)
+        self.scale = finite_number("`scale`", scale)
         self.shared, self.dynamic_k = as_flag("`shared`", shared), as_flag("`dynamic_k`", dynamic_k)
         self.seed = int_at_least("`seed`", seed, 0)
 
     def build(self, input_shape: Any) -> None:
         _, length, dim = input_shape[0]
         shape = (dim, dim) if self.shared else (length, self.num_interests, dim, dim)
-        # Glorot's uniform distribution of one matrix: Keras would take the other axes for a kernel's.
-        limit = float(np.sqrt(3 / dim))
-        start = keras.initializers.RandomUniform(-limit, limit, seed=self.seed)
-        self.mapping = self.add_weight(name="mapping", shape=shape, initializer=start)
+        self.mapping = self.add_weight(name="mapping", shape=shape, initializer=NearIdentity(self.seed))
         drawn = np.random.default_rng(self.seed).normal(size=(length, self.num_interests))
         self._first_logits = (drawn if self.shared else 0 * drawn).astype("float32")
         self.built = True
@@ -153,7 +154,7 @@ class DynamicRouting(keras.layers.Layer):
             coupling *= tf.cast(valid, tf.float32)[:, :, tf.newaxis]
             interests = _squashed(tf.einsum(f"btk,{of_all}->bke", coupling, of_round))
             if not is_last:
-                logits += tf.einsum(f"{of_all},bke->btk", of_round, interests)
+                logits += self.scale * tf.einsum(f"{of_all},bke->btk", of_round, interests)
         interests = tf.where(tf.transpose(is_one, [0, 2, 1]), interests, interests[:, :1])
         return tf.cast(interests, compute_dtype(self))
 
@@ -177,7 +178,28 @@ class DynamicRouting(keras.layers.Layer):
             "shared": self.shared,
             "dynamic_k": self.dynamic_k,
             "seed": self.seed,
+            "scale": self.scale,
         }
+
+
+@register
+class NearIdentity(keras.initializers.Initializer):
+    """Matrices (..., D, D) that are the identity and a tenth of Glorot's uniform distribution.
+
+    Predictions then begin near the rows that they are made of. A random matrix turns each of them away, and each item
+    has to be learnt through that turn; but equal ones would make K interests of one.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        limit = 0.1 * float(np.sqrt(3 / shape[-1]))
+        noise = keras.initializers.RandomUniform(-limit, limit, seed=self.seed)(shape, dtype)
+        return noise + tf.eye(shape[-1], dtype=noise.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
 
 
 def _squashed(vectors: tf.Tensor) -> tf.Tensor:

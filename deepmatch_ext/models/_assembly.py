@@ -217,11 +217,12 @@ class Assembly:
         """
         return self._layers(layer_class, *name, **arguments)
 
-    def history(self, name: str | None = None) -> History:
+    def history(self, name: str | None = None, unit_length: bool = False) -> History:
         """The positions of one history, which `features` leaves out from then on.
 
         Args:
             name: The column's. None: the first that shares the item's table.
+            unit_length: Whether the rows are L2-normalised, as the items' vectors are; the column's weights come after.
 
         Returns:
             ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first.
@@ -229,9 +230,9 @@ class Assembly:
         Raises:
             ValueError: There is no such history.
         """
-        return self.histories([self.item_histories()[0] if name is None else name])[0]
+        return self.histories([self.item_histories()[0] if name is None else name], unit_length)[0]
 
-    def histories(self, names: Sequence[str] | None = None) -> list[History]:
+    def histories(self, names: Sequence[str] | None = None, unit_length: bool = False) -> list[History]:
         """The positions of histories that belong together, such as items and their categories; as `history` gives them.
 
         Position t of each is that of the first's t-th item.
@@ -239,6 +240,7 @@ class Assembly:
         Args:
             names: The columns', of one ``maxlen``. None: the first that shares the item's table, and those that have
                 its ``length_name`` and ``maxlen``.
+            unit_length: Whether the rows are L2-normalised.
 
         Raises:
             ValueError: There is no such history, or they differ in length.
@@ -261,7 +263,7 @@ class Assembly:
                 rule = f"have the `maxlen` of {columns[0].name!r}, which it belongs to, {columns[0].maxlen}"
                 raise problem(f"Column {column.name!r}", rule, column.maxlen)
         self._taken.update(names)
-        return self._features.histories(columns, self._user_rows)
+        return self._features.histories(columns, self._user_rows, unit_length)
 
     def item_histories(self) -> list[str]:
         """The names of the histories that share the item's table.
@@ -308,12 +310,20 @@ class Assembly:
         Args:
             side: The layers' name; of the same name, they are the same layers.
             parts: Tensors (B, d), or (B, K, d), which the others are repeated for.
-            units: The widths of the layers; none: the parts side by side.
+            units: The widths of the layers; none: the parts side by side. A single layer of D begins as the mean of
+                those parts of size D that are interests, (B, K, D), or come from the item's table.
 
         Returns:
             (B, units[-1]), or (B, K, units[-1]).
         """
-        tables = [next((table for values, table in self._tables_of if values is part), None) for part in parts]
+        of_items = self.item.embedding_name
+        tables = [
+            next(
+                (table for values, table in self._tables_of if values is part),
+                of_items if len(part.shape) == 3 else None,
+            )
+            for part in parts
+        ]
         return self._dense(side, [Feature(*pair) for pair in zip(parts, tables, strict=True)], units)
 
     def model(

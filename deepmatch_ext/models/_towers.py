@@ -20,6 +20,7 @@ from deepmatch_ext.layers import (
     ItemsInFront,
     JaggedIds,
     JaggedPooling,
+    L2Normalization,
     PaddingMask,
     RepeatableDropout,
     SequenceMaskPooling,
@@ -85,7 +86,9 @@ class Features:
         """A history's rows, times their weights if the column has any, and which of its positions hold an item."""
         return self.histories([column], inputs)[0]
 
-    def histories(self, columns: Sequence[SequenceColumn], inputs: Mapping[str, Any]) -> list[History]:
+    def histories(
+        self, columns: Sequence[SequenceColumn], inputs: Mapping[str, Any], unit_length: bool = False
+    ) -> list[History]:
         """Histories that belong together: a position of the others is one of the first's, which have an item in front.
 
         Where the first has an item, another may have id 0, such as a category that is unknown: it is not valid there.
@@ -100,6 +103,8 @@ class Features:
             ids = moved[column.name]
             valid = self._layers(PaddingMask, "mask", column.name)(ids if column is columns[0] else [first, ids])
             rows = self._tables.rows(column.sparsefeat, ids)
+            if unit_length:
+                rows = self._layers(L2Normalization, "unit_rows", column.name)(rows)
             if column.weight_name is not None:
                 weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
                 rows = weighting([rows, valid, moved[column.weight_name]])

@@ -146,7 +146,7 @@ def test_seeds_and_the_global_random_state():
         ({"num_users": 0}, "`num_users` must be an integer of at least 1; got 0"),
         ({"num_items": 29}, "`num_items` must be an integer of at least 30; got 29"),
         ({"num_genres": 1}, "`num_genres` must be an integer of at least 2; got 1"),
-        ({"num_genres": 19}, "`num_genres` must be at most 18; got 19"),
+        ({"num_genres": 37}, "`num_genres` must be at most 36; got 37"),
         ({"mean_length": 5}, "`mean_length` must lie between 6 and a third of num_items, 400; got 5"),
         ({"mean_length": 500}, "`mean_length` must lie between 6 and"),
     ],
