@@ -126,7 +126,9 @@ class AttentionPooling(keras.layers.Layer):
         query = tf.cast(inputs[2] if self.query is None else self.query, tf.float32)
         logits = tf.reduce_sum(rows * query[:, tf.newaxis], axis=2) / rows.shape[2] ** 0.5
         weights = tf.nn.softmax(tf.where(valid, logits, _MASKED)) * tf.cast(valid, tf.float32)
-        return tf.cast(tf.einsum("bt,btd->bd", weights, tf.where(valid[:, :, tf.newaxis], rows, 0.0)), compute_dtype(self))
+        return tf.cast(
+            tf.einsum("bt,btd->bd", weights, tf.where(valid[:, :, tf.newaxis], rows, 0.0)), compute_dtype(self)
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0][0], input_shape[0][-1])

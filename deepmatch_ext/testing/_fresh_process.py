@@ -17,7 +17,7 @@ import numpy as np
 from deepmatch_ext._keras import input_name, keras
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.serving import export_recommender
-from deepmatch_ext.testing._data import BATCH, labels_for, as_tensors
+from deepmatch_ext.testing._data import BATCH, as_tensors, labels_for
 from deepmatch_ext.testing._expect import as_json, one_line
 
 # TensorFlow alone at first, for the export; then this package and the module that the builder is in.

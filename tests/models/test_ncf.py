@@ -35,9 +35,7 @@ def normalised(x):
 
 def test_the_whole_is_the_product_of_embeddings_beside_the_perceptron(model):
     p, q = normalised(rows(model, "user", X["user"])), normalised(rows(model, "item", X["item"]))
-    hidden = np.concatenate(
-        [rows(model, "mlp_user_user", X["user"]), rows(model, "mlp_item_item", X["item"])], axis=1
-    )
+    hidden = np.concatenate([rows(model, "mlp_user_user", X["user"]), rows(model, "mlp_item_item", X["item"])], axis=1)
     for place in (1, 2):
         kernel, bias = weights_of(model, f"mlp_dense_{place}")
         hidden = np.maximum(hidden @ kernel + bias, 0)
@@ -83,7 +81,9 @@ def test_what_is_refused(columns, arguments, message):
 def test_a_model_with_logits_beside_takes_labels():
     @builder
     def Beside(make, user_feature_columns, item_feature_columns, **shared):
-        return make.model(make.dense("user", make.features(), (make.dim,)), beside=lambda of_item: of_item("other", 1)[0])
+        return make.model(
+            make.dense("user", make.features(), (make.dim,)), beside=lambda of_item: of_item("other", 1)[0]
+        )
 
     with pytest.raises(ValueError, match="The loss of a model with `beside` must be 'logistic'; got 'softmax'"):
         Beside([history_column()], [item_column()])
