@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "features": KERAS | {"_plain", "_initializers"},
     "deepmatch": CHECKS,
     "deepmatch.layers": KERAS,
+    "deepmatch.interests": KERAS | {"layers"},
     "deepmatch.utils": {"deepmatch", "layers", "samplers"},
     "inputs": {"deepmatch"},
     "samplers": CHECKS | {"samplers"},

@@ -10,6 +10,7 @@ from typing import Any
 
 from deepmatch_ext._checks import missing_name
 from deepmatch_ext.deepmatch import left_behind
+from deepmatch_ext.deepmatch.interests import CapsuleLayer, MaskUserEmbedding
 from deepmatch_ext.deepmatch.layers import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.activation import Dice
 from deepmatch_ext.layers.attention import (
@@ -48,6 +49,7 @@ _LAYERS: tuple[Any, ...] = (
     AttentionPooling,
     CandidateLoss,
     CandidateSampler,
+    CapsuleLayer,
     Dice,
     DynamicRouting,
     EmbeddingIndex,
@@ -65,6 +67,7 @@ _LAYERS: tuple[Any, ...] = (
     KnownItems,
     L2Normalization,
     LabelAwareAttention,
+    MaskUserEmbedding,
     NearestInterest,
     OldestFirst,
     PaddingMask,
@@ -102,6 +105,7 @@ __all__ = [
     "AttentionPooling",
     "CandidateLoss",
     "CandidateSampler",
+    "CapsuleLayer",
     "Dice",
     "DynamicRouting",
     "EmbeddingIndex",
@@ -119,6 +123,7 @@ __all__ = [
     "KnownItems",
     "L2Normalization",
     "LabelAwareAttention",
+    "MaskUserEmbedding",
     "NearestInterest",
     "OldestFirst",
     "PaddingMask",

@@ -140,13 +140,16 @@ class DynamicRouting(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> tf.Tensor:
-        rows, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
+        valid = tf.cast(inputs[1], tf.bool)
+        return self._routed(tf.cast(inputs[0], tf.float32), valid, self._is_interest(valid))
+
+    def _routed(self, rows: tf.Tensor, valid: tf.Tensor, is_interest: tf.Tensor) -> tf.Tensor:
         mapping = tf.cast(self.mapping, tf.float32)
         # One prediction for all interests, or one for each.
         matrix, of_all = ("de", "bte") if self.shared else ("tkde", "btke")
         predicted = tf.einsum(f"btd,{matrix}->{of_all}", rows, mapping)
         logits = tf.zeros_like(rows[:, :, :1]) + self._first_logits
-        is_one = self._is_interest(valid)[:, tf.newaxis]
+        is_one = is_interest[:, tf.newaxis]
         for place in range(self.rounds):
             is_last = place == self.rounds - 1
             of_round = predicted if is_last else tf.stop_gradient(predicted)
@@ -217,8 +220,10 @@ class LabelAwareAttention(keras.layers.Layer):
 
     Args:
         p: 0 weighs all interests alike; the larger, the nearer to `NearestInterest`.
+        pow_p, k_max: DeepMatch's arguments: ``LabelAwareAttention(k_max, pow_p)`` has ``pow_p`` in the place of ``p``.
 
-    Input: ``[interests (B, K, D), positives (B, D)]``. Output: (B, D) float32.
+    Input: ``[interests (B, K, D), positives (B, D) or (B, 1, D)]``, or with a third, how many of its K interests each
+    user has, (B, 1). Output: (B, D) float32.
 
     Example:
         >>> interests = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])
@@ -226,16 +231,24 @@ class LabelAwareAttention(keras.layers.Layer):
         array([[0.5, 0.5]], dtype=float32)
     """
 
-    def __init__(self, p: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, p: float = 1.0, pow_p: float | None = None, k_max: int | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
+        if k_max is not None or pow_p is not None:  # by position, DeepMatch's `k_max` stands where `p` does
+            positive_int("`k_max`", p if k_max is None else k_max)
+            p = 1.0 if pow_p is None else finite_number("`pow_p`", pow_p)
         self.p = finite_number("`p`", p)
 
     def call(self, inputs: Any) -> tf.Tensor:
-        interests, positives = (tf.cast(vectors, tf.float32) for vectors in inputs)
+        interests, positives, *number = inputs
+        interests = tf.cast(interests, tf.float32)
+        positives = tf.reshape(tf.cast(positives, tf.float32), [-1, interests.shape[2]])
         logits = self.p * tf.einsum("bkd,bd->bk", interests, positives)
-        repeats = tf.reduce_all(tf.equal(interests[:, 1:], interests[:, :1]), axis=2)
-        logits = tf.where(tf.pad(repeats, [[0, 0], [1, 0]]), _MASKED, logits)
+        surplus = tf.reduce_all(tf.equal(interests[:, 1:], interests[:, :1]), axis=2)
+        surplus = tf.pad(surplus, [[0, 0], [1, 0]])
+        if number:
+            surplus |= ~tf.sequence_mask(tf.reshape(number[0], [-1]), interests.shape[1])
+        logits = tf.where(surplus, _MASKED, logits)
         return tf.einsum("bk,bkd->bd", tf.nn.softmax(logits), interests)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

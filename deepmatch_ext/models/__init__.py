@@ -1,9 +1,5 @@
 """The model builders, and what a builder of your own is made with."""
 
-from typing import Any
-
-from deepmatch_ext._checks import missing_name
-from deepmatch_ext.deepmatch.left_behind import MODELS
 from deepmatch_ext.models._arguments import Shared
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
@@ -30,7 +26,3 @@ __all__ = [
     "YoutubeDNN",
     "builder",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    raise missing_name(__name__, name, MODELS)

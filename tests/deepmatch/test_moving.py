@@ -20,7 +20,17 @@ from deepctr.layers.utils import Hash
 import deepmatch_ext
 from deepmatch_ext import YoutubeDNN, layers, utils
 from deepmatch_ext._keras import KERAS_3
-from deepmatch_ext.layers import Dice, EmbeddingIndex, HashIds, PoolingLayer, SampledSoftmaxLayer
+from deepmatch_ext.layers import (
+    CapsuleLayer,
+    Dice,
+    DynamicRouting,
+    EmbeddingIndex,
+    HashIds,
+    LabelAwareAttention,
+    MaskUserEmbedding,
+    PoolingLayer,
+    SampledSoftmaxLayer,
+)
 from deepmatch_ext.samplers import AdaptiveSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
 from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_vectors
@@ -630,8 +640,14 @@ CARRIED_OVER = {
     "models.fm": ["FM"],
     "models.youtubednn": ["YoutubeDNN"],
     "utils": ["NegativeSampler", "get_item_embedding", "l2_normalize", "recall_N", "sampledsoftmaxloss"],
-    "layers": ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer", "custom_objects"],
-    "layers.core": ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer"],
+    "layers": [
+        *("CapsuleLayer", "EmbeddingIndex", "LabelAwareAttention", "MaskUserEmbedding", "PoolingLayer"),
+        *("SampledSoftmaxLayer", "custom_objects"),
+    ],
+    "layers.core": [
+        *("CapsuleLayer", "EmbeddingIndex", "LabelAwareAttention", "MaskUserEmbedding", "PoolingLayer"),
+        "SampledSoftmaxLayer",
+    ],
     "inputs": [
         *("SparseFeat", "VarLenSparseFeat", "create_embedding_matrix", "embedding_lookup", "get_dense_input"),
         *("varlen_embedding_lookup", "get_varlen_pooling_list", "mergeDict", "input_from_feature_columns"),
@@ -640,8 +656,8 @@ CARRIED_OVER = {
 LEFT_BEHIND = {
     "utils": ["check_version", "inner_product"],
     "layers": [
-        *("InBatchSoftmaxLayer", "CapsuleLayer", "MaskUserEmbedding", "DotAttention"),
-        *("ConcatAttention", "SoftmaxWeightedSum", "AttentionSequencePoolingLayer", "SelfAttention"),
+        *("InBatchSoftmaxLayer", "DotAttention"),
+        *("ConcatAttention", "SoftmaxWeightedSum", "AttentionSequencePoolingLayer"),
         *("SelfMultiHeadAttention", "UserAttention", "DynamicMultiRNN"),
     ],
 }
@@ -716,6 +732,38 @@ def test_pooling_layer_hands_a_mask_on_if_it_is_asked_to():
     mask = tf.constant([[True, False]])
     assert PoolingLayer(supports_masking=True).compute_mask([None], [mask]) is mask
     assert PoolingLayer().compute_mask([None], [mask]) is None
+
+
+def test_capsules_as_deepmatch_calls_them():
+    rows = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    lengths, number = np.array([[4], [2], [1]]), np.array([[3], [2], [1]])
+    layer = CapsuleLayer.from_config(CapsuleLayer(input_units=5, out_units=2, max_len=4, k_max=3).get_config())
+    found = layer([rows, lengths]).numpy()
+    np.testing.assert_array_equal(layer([rows, lengths]), found)
+    routing = DynamicRouting(3, shared=True)
+    wide = np.pad(np.array(layer.get_weights()[0]), [[0, 0], [0, 3]])  # the same but for zeros
+    routing.build([(None, 4, 5), (None, 4)])
+    routing.set_weights([wide])
+    np.testing.assert_allclose(routing([rows, np.arange(4) < lengths])[:, :, :2], found, atol=1e-6)
+    of_number = layer([rows, lengths, number]).numpy()
+    assert [len(np.unique(each, axis=0)) for each in of_number] == [3, 2, 1]
+    # What other layers have made of the surplus ones is the first again.
+    masked = MaskUserEmbedding(3)([found, number]).numpy()
+    np.testing.assert_array_equal(masked, [found[0], found[1][[0, 1, 0]], found[2][[0, 0, 0]]])
+
+
+def test_label_aware_attention_as_deepmatch_calls_it():
+    interests = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    target, number = interests[:, 2:] * 0.5, np.array([[3], [2]])
+    expected = LabelAwareAttention(p=7.0)([interests, target[:, 0]])
+    for layer in (LabelAwareAttention(3, 7.0), LabelAwareAttention(k_max=3, pow_p=7.0)):
+        np.testing.assert_array_equal(layer([interests, target]), expected)
+        np.testing.assert_array_equal(
+            LabelAwareAttention.from_config(layer.get_config())([interests, target]), expected
+        )
+    assert LabelAwareAttention(k_max=3).p == 1
+    two = LabelAwareAttention(p=7.0)([interests[1:, :2], target[1:, 0]])
+    np.testing.assert_allclose(LabelAwareAttention(3, 7.0)([interests, target, number])[1:], two, atol=1e-6)
 
 
 def test_embedding_index_and_the_rows_of_a_table():

@@ -51,6 +51,7 @@ WITH_STATE = {
         for name, sampler in SAMPLERS.items()
     },
     "AttentionPooling": lambda: applied(layers.AttentionPooling(), floats(None, 4, 3), ids(4)),
+    "CapsuleLayer": lambda: applied(layers.CapsuleLayer(3, 2, 4, 2), floats(None, 4, 3), ids(1)),
     "Dice": lambda: applied(layers.Dice(), floats(None, 3)),
     "DynamicRouting": lambda: applied(layers.DynamicRouting(2), floats(None, 4, 3), ids(4)),
     "SelfAttentiveInterests": lambda: applied(layers.SelfAttentiveInterests(2), floats(None, 4, 3), ids(4)),
@@ -78,7 +79,7 @@ WITHOUT_STATE = {
         "PoolingLayer",
     ),
     *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
-    *("GatedSum", "OldestFirst", "Positions", "WithoutPadding"),
+    *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
 }
 
 
