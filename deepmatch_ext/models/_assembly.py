@@ -304,26 +304,21 @@ class Assembly:
         self._tables_of += features
         return [feature.values for feature in features]
 
-    def dense(self, side: str, parts: Sequence[Any], units: Sequence[int]) -> Any:
+    def dense(self, side: str, parts: Sequence[Any], units: Sequence[int], from_items: Sequence[Any] = ()) -> Any:
         """Dense layers over what is given, made as the builder's ``dnn_`` arguments say.
 
         Args:
             side: The layers' name; of the same name, they are the same layers.
             parts: Tensors (B, d), or (B, K, d), which the others are repeated for.
-            units: The widths of the layers; none: the parts side by side. A single layer of D begins as the mean of
-                those parts of size D that are interests, (B, K, D), or come from the item's table.
+            units: The widths of the layers; none: the parts side by side.
+            from_items: Those of the parts that are made of rows of the item's table, beside those that `features` gave.
+                A single layer begins as the mean of such parts.
 
         Returns:
             (B, units[-1]), or (B, K, units[-1]).
         """
-        of_items = self.item.embedding_name
-        tables = [
-            next(
-                (table for values, table in self._tables_of if values is part),
-                of_items if len(part.shape) == 3 else None,
-            )
-            for part in parts
-        ]
+        known = [*self._tables_of, *(Feature(part, self.item.embedding_name) for part in from_items)]
+        tables = [next((table for values, table in known if values is part), None) for part in parts]
         return self._dense(side, [Feature(*pair) for pair in zip(parts, tables, strict=True)], units)
 
     def model(

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from deepmatch_ext._checks import number_between, positive_int
 from deepmatch_ext._keras import keras
-from deepmatch_ext.layers import GatedSessionGraph, L2Normalization, RepeatableDropout, SessionReadout, WithoutPadding
+from deepmatch_ext.layers import (
+    GatedSessionGraph,
+    L2Normalization,
+    RepeatableDropout,
+    SequenceMaskPooling,
+    SessionReadout,
+    WithoutPadding,
+)
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 
@@ -43,9 +50,10 @@ def SRGNN(
     The history that shares the item's table is the session. Its items are the nodes, and an edge goes from a click's
     item to the next one's, so a session that comes back to an item has a cycle. A gated cell changes each item's state
     by those of its neighbours (`deepmatch_ext.layers.GatedSessionGraph`); soft attention sums the states of the clicks
-    up (`SessionReadout`); and the dense layers make the session's vector of this sum, the last click's state and the
-    user's other features. Histories that share the session's ``length_name`` and have its ``maxlen``, such as the
-    category of each click, say more of the same clicks.
+    up (`SessionReadout`). The dense layers make the session's vector of this sum, the last click's state, the mean of
+    the clicks weighted by 1/rank, the last click itself, and the user's other features; the paper has the first two
+    alone. Histories that share the session's ``length_name`` and have its ``maxlen``, such as the category of each
+    click, say more of the same clicks.
 
     Time and memory grow with the square of ``maxlen``: 20 to 50 clicks are enough.
 
@@ -79,5 +87,10 @@ def SRGNN(
     states = graph([rows, clicks.valid, clicks.ids])  # (B, T, D)
     readout = make.layer(SessionReadout, "readout", seed=make.seed("readout"))
     whole, last = readout([states, clicks.valid])  # (B, D) each
-    user = make.dense("user", [whole, last, *make.features()], make.user_units)
+    of_rows = [
+        make.layer(SequenceMaskPooling, "pooled", mode, mode=mode, recency_decay=decay)([rows, clicks.valid])
+        for mode, decay in (("mean", 1.0), ("last", 0.0))
+    ]
+    of_items = [last, *of_rows]
+    user = make.dense("user", [whole, *of_items, *make.features()], make.user_units, from_items=of_items)
     return make.model(user)

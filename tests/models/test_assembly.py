@@ -29,6 +29,8 @@ DEEPMATCH_ORDER = {
     "dnn_hidden_units dnn_activation l2_reg_dnn l2_reg_embedding dnn_dropout seed",
     "SDM": "history_feature_list units rnn_layers dropout_rate rnn_num_res num_head l2_reg_embedding dnn_activation "
     "temperature sampler_config seed",
+    "SRGNN": "steps click_dropout user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
+    "dnn_dropout output_activation temperature sampler_config seed",  # DeepMatch has none
     "MIND": "k_max p dynamic_k user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
     "dnn_dropout output_activation sampler_config seed",
 }

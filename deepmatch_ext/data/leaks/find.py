@@ -122,6 +122,8 @@ def _duplicates(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
 
 
 def _repeated(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
+    if events.interactions.sessions is not None:  # which repeat items by nature, and leave none out of a ranking
+        return
     first = events.rows[events.pairs]  # of each user with an item
     for held in parts[1:]:
         yield from held.leaks("repeated_targets", "note", held.known & ~np.isin(held.targets, first))
