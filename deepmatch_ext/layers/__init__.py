@@ -8,10 +8,6 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from deepmatch_ext._checks import missing_name
-from deepmatch_ext.deepmatch import left_behind
-from deepmatch_ext.deepmatch.interests import CapsuleLayer, MaskUserEmbedding
-from deepmatch_ext.deepmatch.layers import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.activation import Dice
 from deepmatch_ext.layers.attention import (
     AttentionPooling,
@@ -49,10 +45,8 @@ _LAYERS: tuple[Any, ...] = (
     AttentionPooling,
     CandidateLoss,
     CandidateSampler,
-    CapsuleLayer,
     Dice,
     DynamicRouting,
-    EmbeddingIndex,
     EmbeddingTable,
     FirstRows,
     GatedSessionGraph,
@@ -67,15 +61,12 @@ _LAYERS: tuple[Any, ...] = (
     KnownItems,
     L2Normalization,
     LabelAwareAttention,
-    MaskUserEmbedding,
     NearestInterest,
     OldestFirst,
     PaddingMask,
     PairProbability,
-    PoolingLayer,
     Positions,
     RepeatableDropout,
-    RowsOf,
     SampledSoftmaxLayer,
     SelfAttention,
     SelfAttentiveInterests,
@@ -93,12 +84,13 @@ own_objects: dict[str, Any] = {
 
 
 def __getattr__(name: str) -> Any:
+    deepmatch = import_module("deepmatch_ext.deepmatch")  # which is made of what is here
     if name == "custom_objects":
         import_module("deepmatch_ext").load()  # models add their own
         # DeepCTR is not imported for it: its import starts a thread that asks a package index.
         deepctr_layers = sys.modules.get("deepctr.layers")
-        return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects}
-    raise missing_name(__name__, name, left_behind.LAYERS)
+        return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects, **deepmatch.all_layers()}
+    return deepmatch.find_layer(__name__, name)
 
 
 __all__ = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepmatch_ext import layers, samplers
+from deepmatch_ext import deepmatch, layers, samplers
 from deepmatch_ext._keras import keras
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
 from tests.helpers import small_input, small_model
@@ -84,7 +84,8 @@ WITHOUT_STATE = {
 
 
 def test_every_layer_is_here():
-    every = {name for name, kind in layers.own_objects.items() if isinstance(kind, type)} - {"RetrievalModel"}
+    ours = {**layers.own_objects, **deepmatch.all_layers()}
+    every = {name for name, kind in ours.items() if isinstance(kind, type)} - {"RetrievalModel"}
     assert {name.split(",")[0] for name in WITH_STATE} | WITHOUT_STATE == every
     for layer in small_model().layers:
         assert not (layer.weights and type(layer).__name__ in WITHOUT_STATE)
