@@ -24,7 +24,7 @@ import pandas as pd
 
 from deepmatch_ext import data
 
-MAX_LEN, N = 50, 50
+N = 50
 CLASSES = {  # row -> class, arguments that make it this model
     "YoutubeDNN": ("YoutubeDNN", {}),
     "ComiRec-SA": ("ComiRec", {"interest_extractor": "sa"}),
@@ -46,12 +46,12 @@ SETTINGS = {  # what is tried on validation, beside the defaults with K = 4
 class Users:
     """Held-out users: what goes in, and the items that should come out."""
 
-    def __init__(self, events, users):
+    def __init__(self, events, users, max_len):
         length = np.diff(events.indptr)[users]
         users = users[length >= 2]
         begin, end = events.indptr[users], events.indptr[users + 1]
         first = begin + np.clip((0.8 * (end - begin)).astype(int), 1, end - begin - 1)
-        self.input = data.windows(events, first, MAX_LEN)
+        self.input = data.windows(events, first, max_len)
         self.seen = data.seen_before(events, first)
         self.rows = np.concatenate([np.arange(*pair) for pair in zip(first, end, strict=True)])
         self.of = np.repeat(np.arange(len(users)), end - first)
@@ -72,14 +72,14 @@ class Users:
 class Split:
     """Users 8:1:1, at random by a seed of their own: training rows, validation and test users."""
 
-    def __init__(self, events, parts=(8, 1, 1)):
-        self.events = events
+    def __init__(self, events, parts=(8, 1, 1), max_len=50):
+        self.events, self.max_len = events, max_len
         users = 1 + np.random.default_rng(0).permutation(events.num_users)
         bounds = np.cumsum(parts)[:-1] * len(users) // sum(parts)
         train, validation, test = (np.sort(part) for part in np.split(users, bounds))
         in_train = np.isin(events.users, train)
         self.train = np.flatnonzero(in_train & (events.position > 0))
-        self.validation, self.test = Users(events, validation), Users(events, test)
+        self.validation, self.test = (Users(events, part, max_len) for part in (validation, test))
 
 
 def watch_of(split, seconds, patience, every):
@@ -122,7 +122,7 @@ def ours(name, split, settings, seed, dim):
     size, combiner = split.events.item_vocabulary_size, settings.pop("combiner", "recency+last")
     rate = settings.pop("learning_rate", 1e-3)
     history = SparseFeat("hist_item_id", size, dim, embedding_name="item_id")
-    columns = [VarLenSparseFeat(history, MAX_LEN, combiner, "hist_len")], [SparseFeat("item_id", size, dim)]
+    columns = [VarLenSparseFeat(history, split.max_len, combiner, "hist_len")], [SparseFeat("item_id", size, dim)]
     builder, arguments = CLASSES[name]
     model = getattr(models, builder)(*columns, seed=seed, **arguments, **settings)
     model.compile(LazyAdam(rate))
@@ -143,7 +143,7 @@ def deepmatchs(name, split, settings, seed, dim):
     size, rate = split.events.item_vocabulary_size, settings.pop("learning_rate", 1e-3)
     counts = split.events.item_counts(split.train).tolist()
     history = SparseFeat("hist_item_id", size, dim, embedding_name="item_id")
-    columns = [VarLenSparseFeat(history, MAX_LEN, "mean", "hist_len")], [SparseFeat("item_id", size, dim)]
+    columns = [VarLenSparseFeat(history, split.max_len, "mean", "hist_len")], [SparseFeat("item_id", size, dim)]
     builder, arguments = CLASSES[name.removeprefix("DeepMatch's ")]
     sampler = NegativeSampler("frequency", 512, "item_id", counts)
     units = {"user_dnn_hidden_units": (dim,)}
@@ -167,7 +167,7 @@ def run(name, split, settings, seed, *, dim=64, batch=1024, epochs=100, seconds=
     """Trains one model; its figures on validation and test users, and what it cost."""
     build = deepmatchs if name.startswith("DeepMatch") else ours
     model = build(name, split, settings, seed, dim)
-    x = data.windows(split.events, split.train, MAX_LEN)
+    x = data.windows(split.events, split.train, split.max_len)
     x = {key: x[key] for key in ("hist_item_id", "hist_len", "item_id")}
     y = np.ones(len(split.train)) if build is deepmatchs else None
     watch = watch_of(split, seconds, patience, every)

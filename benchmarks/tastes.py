@@ -29,9 +29,9 @@ ROWS = {  # row -> model, settings
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--seconds", type=float, default=60, help="of processor time, for each model")
+    parser.add_argument("--seconds", type=float, default=15, help="of processor time, for each model")
     parser.add_argument("--tastes", default="3,1")
-    parser.add_argument("--users", type=int, default=3000)
+    parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--items", type=int, default=600)
     parser.add_argument("--genres", type=int, default=12)
     parser.add_argument("--dim", type=int, default=8)
@@ -39,14 +39,14 @@ def main():
     args = parser.parse_args()
     for tastes in map(int, args.tastes.split(",")):
         events = data.synthetic_interactions(args.users, args.items, 40, args.genres, tastes=tastes).interactions
-        split = Split(replace(events, side={}), parts=(8, 1, 2))
+        split = Split(replace(events, side={}), parts=(8, 1, 2), max_len=20)
         taste = events.side["taste"][split.test.rows] if tastes > 1 else np.ones(len(split.test.rows), int)
         table = {}
         for name, (model, settings) in ROWS.items():
-            settings = {"learning_rate": 2e-3, **settings, **({} if model == "YoutubeDNN" else {"k_max": args.k})}
+            settings = {"learning_rate": 5e-3, **settings, **({} if model == "YoutubeDNN" else {"k_max": args.k})}
             runs = []
             for seed in map(int, args.seeds.split(",")):
-                result = run(model, split, settings, seed, dim=args.dim, batch=512, seconds=args.seconds, every=2)
+                result = run(model, split, settings, seed, dim=args.dim, seconds=args.seconds)
                 print(tastes, name, seed, result["curve"][:: max(1, len(result["curve"]) // 6)], flush=True)
                 of_test = likeness(result["users"], result["items"])
                 found = split.test.found

@@ -24,7 +24,7 @@ _RECENT = 12  # past items that act on the next one, the one j steps back with w
 _SUCCESSORS = 3  # likely next items of each item
 _TASTE, _HOME, _FOLLOW, _POPULAR = 7.5, 2.0, 1.8, 0.8  # logits: recent items, home taste, successors, popularity
 _DRIFT = 0.05  # the chance, at each event, that a user's home genre changes
-_NARROW = 12.0  # in place of _TASTE, and without drift, for users with several tastes
+_SEVERAL_TASTE, _SEVERAL_HOME = 8.0, 8.0  # in place of _TASTE and _HOME, and without drift, where users have several
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +114,7 @@ def synthetic_interactions(
     taste_of = np.zeros((num_users, lengths[0]), np.int32)
     recent = np.zeros((num_users, tastes, _RECENT), np.int32)  # the items of each taste, most recent first
     events = np.zeros((num_users, tastes), np.int64)
+    like_recent, like_home = (_TASTE, _HOME) if tastes == 1 else (_SEVERAL_TASTE, _SEVERAL_HOME)
     back = np.arange(_RECENT)
     open_ = np.ones((num_users, num_items), np.float32)  # 0 where the user had the item
     for step in range(lengths[0]):
@@ -126,9 +127,9 @@ def synthetic_interactions(
             home[:active][moved] = rng.integers(num_genres, size=(int(moved.sum()), 1))
         before = recent[users, taste]
         weights = (back < events[users, taste, None]) / (back + 1.0)
-        wanted = _HOME * centres[home[users, taste]]
+        wanted = like_home * centres[home[users, taste]]
         total = np.maximum(weights.sum(axis=1, keepdims=True), 1.0)  # the weight of one step back is 1
-        wanted += (_TASTE if tastes == 1 else _NARROW) * np.einsum("uk,ukd->ud", weights / total, latent[before])
+        wanted += like_recent * np.einsum("uk,ukd->ud", weights / total, latent[before])
         logits = (wanted @ latent.T).astype(np.float32)
         for lag in range(min(step, _RECENT)):
             logits[users[:, None], successors[before[:, lag]]] += np.float32(_FOLLOW) * weights[:, lag, None]
