@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import FM, YoutubeDNN, losses, samplers, testing
+from deepmatch_ext import FM, SDM, YoutubeDNN, losses, samplers, testing
 from deepmatch_ext._keras import keras, raw_variable
 from deepmatch_ext.features import build_inputs, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, EmbeddingTable, L2Normalization
@@ -52,7 +52,9 @@ def _fresh_processes_in_no_time():
 @pytest.fixture(scope="module")
 def trial_of():
     def trial(function):
-        return Trial(function, (ONE_DIM["user"], ONE_DIM["items"])) if function is FM else Trial(function)
+        of_fm = [(ONE_DIM["user"], ONE_DIM["items"])] if function is FM else []
+        few_layers = {"rnn_layers": 1, "units": 8} if function is SDM else {}  # to trace LSTMs takes long
+        return Trial(function, *of_fm, **few_layers)
 
     return functools.cache(trial)
 
