@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import (
     Interactions,
+    find_leaks,
     leave_last_out,
     seen_before,
     seen_by_users,
     split_by_time,
+    synthetic_sessions,
     user_histories,
     window_dataset,
     windows,
@@ -142,3 +144,10 @@ def test_what_is_refused():
         Interactions(**of_two_users, user_ids=user_ids, sessions=[1, 1])
     with pytest.raises(ValueError, match=r"column 'sessions' must have one value a row, shape \(2,\)"):
         Interactions(**of_two_users, user_ids=user_ids, sessions=[1])
+
+
+def test_repeats_are_no_finding():
+    x = synthetic_sessions(200, 20)
+    middle = x.times[x.position == 0][100]
+    report = find_leaks(split_by_time(x, middle, middle + 3600))
+    assert not {"repeated_targets", "target_in_history"} & {leak.kind for leak in report.leaks}

@@ -1,9 +1,11 @@
 """The generator: seeded, well formed, and with structure that a model can and a count of items cannot find."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, windows
+from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, synthetic_sessions, windows
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,30 @@ def test_users_follow_several_tastes_in_turns():
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         synthetic_interactions(**options)
+
+
+def test_sessions_come_back_and_go_on_as_before():
+    x = synthetic_sessions(3000, 200, mean_length=8, seed=3)
+    same = synthetic_sessions(3000, 200, mean_length=8, seed=3)
+    assert (x.items.tolist(), x.times.tolist()) == (same.items.tolist(), same.times.tolist())
+    lengths = np.bincount(x.sessions)[1:]
+    assert lengths.min() >= 2
+    assert abs(lengths.mean() - 8) < 0.5
+    again = repeated = followed = 0
+    for session in np.split(x.items, np.cumsum(lengths)[:-1]):
+        went_on = {}
+        for k, (item, following) in enumerate(itertools.pairwise(session.tolist())):
+            if item in went_on:
+                again += 1
+                followed += went_on[item] == following
+            repeated += following in session[: k + 1]
+            went_on[item] = following
+    # 0.8 by the rule, and some of the rest by chance; of a bag's guess among the session's items it is far more.
+    assert 0.8 < followed / again < 0.9
+    assert 0.35 < repeated / (len(x) - len(lengths)) < 0.75
+
+
+@pytest.mark.parametrize("options", [{"num_sessions": 0}, {"num_items": 9}, {"mean_length": 2}, {"seed": -1}])
+def test_arguments_of_sessions(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must"):
+        synthetic_sessions(**options)
