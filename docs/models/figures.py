@@ -6,7 +6,6 @@ what only reshapes are left out. Needs Keras 3 and pydot.
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,19 @@ def page_of(name: str) -> Path:
 
 def example(name: str) -> Any:
     """A small model with a history, a feature of the user, and where the model takes them features of the item."""
-    history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 7, "mean", "hist_len")
+    history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 20, "mean", "hist_len")
     user, item = [SparseFeat("city", 50, 8), history], [SparseFeat("item", 50, 8)]
     arguments: dict[str, Any] = {}
     if name == "YoutubeDNN":
-        user[1] = VarLenSparseFeat(history.sparsefeat, 7, "recency+last", "hist_len")
-    builder = getattr(models, name)
-    if "k_max" in inspect.signature(builder).parameters:
-        arguments["k_max"] = 5
-    return builder(user, item, **arguments)
+        user[1] = VarLenSparseFeat(history.sparsefeat, 20, "recency+last", "hist_len")
+    if name == "NCF":
+        user = [SparseFeat("user", 50, 8)]
+    if name == "DSSM":
+        item = [*item, SparseFeat("genre", 9, 8)]
+        arguments["item_features"] = {"genre": [0] * 50}
+    if name == "SDM":
+        arguments["units"] = 8
+    return getattr(models, name)(user, item, **arguments)
 
 
 def figure(model: Any) -> str:
