@@ -1,10 +1,13 @@
-"""Step time of deepmatch_ext's YoutubeDNN, in a whole ``fit`` from NumPy arrays; prints one JSON line.
+"""Step time of a model of deepmatch_ext, in a whole ``fit`` from NumPy arrays; prints one JSON line.
 
 Usage: ours.py VOCABULARY BATCH DIM STEPS [--items I] [--steps-per-execution K] [--optimizer lazy|adam] [--profile]
+``--model`` is a builder's name, and its further arguments as JSON: ``--model 'ComiRec {"interest_extractor": "dr"}'``.
 On tf-keras with TF_USE_LEGACY_KERAS=1. ``--profile`` prints the operations that take most of 20 more steps, before.
 """
 
 import argparse
+import inspect
+import json
 import os
 import re
 import tempfile
@@ -15,14 +18,14 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
+import numpy as np
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from speed import HIDDEN, MAX_LEN, NUM_SAMPLED, USER_DIM, USERS, print_result, synthetic_input
 
-from deepmatch_ext import YoutubeDNN
+import deepmatch_ext
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import UniformSampler
-from deepmatch_ext.utils import sampledsoftmaxloss
 
 PROFILED_STEPS = 20
 TOP = 15
@@ -35,6 +38,7 @@ def main():
     parser.add_argument("--items", type=lambda text: int(float(text)), help="how many of the V occur in histories")
     parser.add_argument("--steps-per-execution", type=int, default=1)
     parser.add_argument("--optimizer", choices=["lazy", "adam"], default="lazy")
+    parser.add_argument("--model", default="YoutubeDNN")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     x = synthetic_input(args.items or args.vocabulary, args.batch, args.steps)
@@ -42,26 +46,21 @@ def main():
         for name in ("hist_item", "item"):
             x[name] *= args.vocabulary // args.items  # spread over the whole table
 
-    history = SparseFeat("hist_item", args.vocabulary, args.dim, embedding_name="item")
-    model = YoutubeDNN(
-        [SparseFeat("user_id", USERS, USER_DIM), VarLenSparseFeat(history, MAX_LEN, "mean", "hist_len")],
-        [SparseFeat("item", args.vocabulary, args.dim)],
-        user_dnn_hidden_units=(HIDDEN, args.dim),
-        dnn_dropout=0.0,  # the peers have none
-        sampler_config=UniformSampler(NUM_SAMPLED),
-    )
+    model = built(args.model, args.vocabulary, args.dim)
+    y = None if model.candidates else np.arange(len(x["item"])) % 2
     optimizer = LazyAdam(1e-3) if args.optimizer == "lazy" else tf.keras.optimizers.Adam(1e-3)
-    model.compile(optimizer, sampledsoftmaxloss, steps_per_execution=args.steps_per_execution)
+    model.compile(optimizer, steps_per_execution=args.steps_per_execution)
 
     def fit(steps):
         few = {name: values[: args.batch * steps] for name, values in x.items()}
+        labels = None if y is None else y[: args.batch * steps]
         start = time.perf_counter()
-        model.fit(few, batch_size=args.batch, shuffle=False, verbose=0)
+        model.fit(few, labels, batch_size=args.batch, shuffle=False, verbose=0)
         return time.perf_counter() - start
 
     fit(3 * args.steps_per_execution)
     seconds = fit(args.steps)
-    extra = {"steps_per_execution": args.steps_per_execution, "optimizer": args.optimizer}
+    extra = {"steps_per_execution": args.steps_per_execution, "optimizer": args.optimizer, "model": args.model}
     if args.profile:
         extra["profile"] = profile(lambda: fit(PROFILED_STEPS), min(PROFILED_STEPS, args.steps))
         for line in extra["profile"]:
@@ -69,6 +68,28 @@ def main():
     keras = "keras" if hasattr(tf.keras, "Operation") else "tf-keras"
     versions = {name: version(name) for name in ("tensorflow", keras)}
     print_result("ours", args, x, seconds, versions, **extra)
+
+
+def built(model, vocabulary, dim):
+    """The model with the sizes of `speed`, and without dropout, since the peers have none."""
+    name, _, further = model.partition(" ")
+    builder = getattr(deepmatch_ext, name)
+    takes = inspect.signature(builder).parameters
+    # The sums of a factorization machine are of embeddings of one size.
+    user = SparseFeat("user_id", USERS, dim if name == "FM" else USER_DIM)
+    history = SparseFeat("hist_item", vocabulary, dim, embedding_name="item")
+    arguments = {
+        "user_dnn_hidden_units": (HIDDEN, dim),
+        "units": dim,
+        "dnn_dropout": 0.0,
+        "dropout_rate": 0.0,
+        **({"item_dnn_hidden_units": (HIDDEN, dim)} if name == "DSSM" else {}),
+        "sampler_config": UniformSampler(NUM_SAMPLED),
+        **(json.loads(further) if further else {}),
+    }
+    columns = [user, VarLenSparseFeat(history, MAX_LEN, "mean", "hist_len")]
+    given = {key: value for key, value in arguments.items() if key in takes}
+    return builder(columns, [SparseFeat("item", vocabulary, dim)], **given)
 
 
 def profile(run, steps):

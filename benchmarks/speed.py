@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py            # writes speed_results/: results.json, table.md, plot.png
     python benchmarks/speed.py --quick    # a try
+    python benchmarks/speed.py --models 'MIND;ComiRec {"interest_extractor": "dr"}'    # other models than YoutubeDNN
 
 README.md beside this file says what is measured. Needs NumPy and matplotlib; the rest goes into virtual environments
 that this makes. The worker scripts take the input, the sizes and the form of their answer from here.
@@ -9,6 +10,7 @@ that this makes. The worker scripts take the input, the sizes and the form of th
 
 import argparse
 import configparser
+import itertools
 import json
 import os
 import platform
@@ -160,8 +162,9 @@ def answer_of(command, variables, time_limit):
     return json.loads(answers[-1])
 
 
-def run(args, name, vocabulary, batch, *further):
+def run(args, name, vocabulary, batch, *further, model=None):
     """One worker's answer, or why there is none, as ``error``."""
+    further = (*further, *(("--model", model) if model else ()))
     environment, script, options, variables = CONFIGURATIONS[name]
     steps = max(16, (args.steps if batch < 1024 else args.steps // 5) // 8 * 8)  # of 8, for 8 steps an execution
     if name == "deepmatch":
@@ -170,7 +173,10 @@ def run(args, name, vocabulary, batch, *further):
     command = [python, HERE / script, vocabulary, batch, DIM, steps, *options, *further]
     result = {"configuration": name, "vocabulary": vocabulary, "batch": batch}
     result |= answer_of(command, variables, args.time_limit)
-    print(f"{name}, V = {vocabulary:,}, batch {batch}: {result.get('error') or result['ms_per_step']}", flush=True)
+    print(
+        f"{model or ''} {name}, V = {vocabulary:,}, batch {batch}: {result.get('error') or result['ms_per_step']}",
+        flush=True,
+    )
     return result
 
 
@@ -284,6 +290,8 @@ def main():
     parser.add_argument("--time-limit", type=float, default=600, help="of one run, in seconds")
     parser.add_argument("--vocabularies", type=numbers, default=[10**4, 10**5, 10**6, 10**7], help="such as 1e4,1e6")
     parser.add_argument("--batches", type=numbers, default=[256, 4096], help="such as 256")
+    models = "builders and further arguments of theirs as JSON, with a semicolon between them, in place of YoutubeDNN"
+    parser.add_argument("--models", type=lambda text: text.split(";"), help=models)
     parser.add_argument("--quick", action="store_true", help="one round of 24 steps, V = 10^4 and 10^5, batch 256")
     args = parser.parse_args()
     if args.quick:
@@ -299,6 +307,9 @@ def main():
         make_environment(args.envs, environment, ENVIRONMENTS[environment] + library)
     results = {"machine": machine(), "rounds": args.rounds, "load before": round(os.getloadavg()[0], 2)}
     results |= {"rates": measured_rates(), "runs": []}
+    if args.models:
+        compare_models(args, [name for name in names if name in ("ours", "ours on tf-keras", "deepmatch")], results)
+        return
     sizes = [(vocabulary, batch) for vocabulary in args.vocabularies for batch in args.batches]
     for number in range(args.rounds):
         for name, size in [(name, size) for size in sizes for name in names if is_run(name, *size)]:
@@ -308,6 +319,27 @@ def main():
         results["profile"] = run(args, "ours", min(10**6, max(args.vocabularies)), 256, "--profile")
         write(results, args.out)
     print((args.out / "table.md").read_text())
+
+
+def compare_models(args, names, results):
+    """Each model's step at each size, ours and DeepMatch's in turn; the medians go to models.md."""
+    places = [*itertools.product(args.models, args.vocabularies, names)]
+    found = defaultdict(list)
+    for number in range(args.rounds):
+        for model, vocabulary, name in places:
+            answer = run(args, name, vocabulary, args.batches[0], model=model)
+            results["runs"].append({"round": number, **answer})
+            if "error" not in answer:
+                found[model, name, vocabulary].append(answer["ms_per_step"])
+        (args.out / "models.json").write_text(json.dumps(results, indent=1))
+    columns = [(vocabulary, name) for name in names for vocabulary in args.vocabularies]
+    lines = ["| ms a step | " + " | ".join(f"{name}, V = {vocabulary:,}" for vocabulary, name in columns) + " |"]
+    lines += ["|:--|" + "--:|" * len(columns)]
+    for model in args.models:
+        times = [found[model, name, vocabulary] for vocabulary, name in columns]
+        lines.append(f"| {model} | " + " | ".join(f"{statistics.median(t):.1f}" if t else "-" for t in times) + " |")
+    (args.out / "models.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
 
 
 def write(results, out):

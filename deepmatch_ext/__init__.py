@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         serving,
         utils,
     )
-    from deepmatch_ext.models import DSSM, FM, MIND, SRGNN, ComiRec, YoutubeDNN
+    from deepmatch_ext.models import DSSM, FM, MIND, NCF, SDM, SRGNN, ComiRec, YoutubeDNN
 
 __all__ = [
     "DSSM",
     "FM",
     "MIND",
+    "NCF",
+    "SDM",
     "SRGNN",
     "ComiRec",
     "YoutubeDNN",
@@ -49,7 +51,7 @@ __all__ = [
     "utils",
 ]
 
-_BUILDERS = ("DSSM", "FM", "MIND", "SRGNN", "ComiRec", "YoutubeDNN")
+_BUILDERS = ("DSSM", "FM", "MIND", "NCF", "SDM", "SRGNN", "ComiRec", "YoutubeDNN")
 _PLAIN = ("data", "evaluation", "retrieval")
 
 

@@ -176,6 +176,8 @@ def without_objects(values: np.ndarray) -> np.ndarray:
 def _of_pandas(what: str, series: pd.Series) -> np.ndarray | Lists:
     if isinstance(series.dtype, pd.ArrowDtype):
         return _of_arrow(what, _pyarrow(what).array(series.array))
+    if isinstance(series.dtype, pd.DatetimeTZDtype):  # in UTC, as Arrow's columns come out
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     # Older versions make objects of nullable integers, even where none is missing.
     plain = getattr(series.dtype, "numpy_dtype", None)
     values = series.to_numpy() if plain is None or series.hasnans else series.to_numpy(dtype=plain)

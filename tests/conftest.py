@@ -20,7 +20,10 @@ with mock.patch("threading.Thread.start"):
     import deepctr  # noqa: F401
 
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.fresh import optimize_graphs
 from tests.helpers import small_input, small_model
+
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimize_graphs()})
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
 hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)

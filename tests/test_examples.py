@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from deepmatch_ext import data
+from tests.fresh import run_python
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 SCRIPT = FOLDER / "run_youtubednn.py"
@@ -333,17 +334,8 @@ def two_stage_table(printed):
 @pytest.mark.once
 def test_two_stages():
     """In a process of its own, since on Keras 3 it changes the imported DeepCTR."""
-    script = """if True:
-        import runpy, sys
-        from unittest import mock
-        with mock.patch("threading.Thread.start"):  # DeepCTR asks a package index for its newest version
-            import deepctr
-        del sys.argv[0]
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    """
     settings = map(str, ["--users", 120, "--rankers", "DIN,DeepFM", *SMALL])
-    command = [sys.executable, "-c", script, FOLDER / "run_two_stage.py", *settings]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python(FOLDER / "run_two_stage.py", *settings)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.match(r"generated: [\d,]+ rows, 120 users, 1,200 items, ", done.stdout)
     table = two_stage_table(done.stdout)

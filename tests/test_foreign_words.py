@@ -201,6 +201,13 @@ def calls(tmp_path_factory):
         },
         evaluation.write_projector: {"folder": folder / "projector", "item_vectors": items, "labels": None},
         retrieval.top_n: {"user_vectors": users, "item_vectors": items, "n": 2, "exclude": seen, "block_size": 2},
+        retrieval.diversify: {
+            "ids": np.array([[1, 2], [3, 0]]),
+            "scores": np.array([[0.5, 0.4], [0.3, 0.2]]),
+            "categories": ["", "a", "b", "b", "a", "a"],
+            "n": 1,
+            "penalty": 0.1,
+        },
         retrieval.ExactIndex: {"ids": [1, 2], "vectors": np.eye(2), "metric": "cosine"},
         index.search: {"vectors": users, "n": 2, "exclude": seen},
         fresh("add"): {"ids": [9], "vectors": np.ones((1, 2))},

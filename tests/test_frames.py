@@ -515,6 +515,14 @@ def test_interactions_come_in_any_frame():
             Interactions.from_frame(pa.table({**EVENTS, **change}), side="rating")
 
 
+def test_moments_with_a_time_zone_come_in_utc_from_any_frame():
+    column = pd.Series(pd.to_datetime(["2024-01-01", None]).tz_localize("Asia/Tokyo"))
+    for moments in (column, pd.Index(column), pa.array(column)):
+        made = array_of("x", moments)
+        np.testing.assert_array_equal(made, np.array(["2023-12-31T15", None], "datetime64[s]"))
+        assert made.dtype.kind == "M"
+
+
 def test_leaks_are_found_in_any_frame():
     columns = {"user_id": [1, 2], "item_id": [4, 5], "hist_item_id": [[3, 2, 1], []], "time": [10, 20]}
     train = {**columns, "hist_item_id": np.array([[3, 2, 1], [0, 0, 0]])}

@@ -1,21 +1,13 @@
 """The notebook runs from top to bottom in a fresh interpreter, and is stored without outputs."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
-NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "quickstart.ipynb"
+from tests.fresh import run_python
 
-# DeepCTR asks a package index for its newest version, in a thread, when it is imported.
-BEFORE = """
-from unittest import mock
-with mock.patch("threading.Thread.start"):
-    import deepctr
-"""
+NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "quickstart.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +18,9 @@ def notebook():
 def run(cells, folder):
     """Runs cells in an interpreter of their own, a mark after each; gives what came back."""
     pytest.importorskip("matplotlib")
-    script = BEFORE + "\n".join(f"{cell}\nprint('ran cell {number}')" for number, cell in enumerate(cells))
+    script = "\n".join(f"{cell}\nprint('ran cell {number}')" for number, cell in enumerate(cells))
     (folder / "cells.py").write_text(script, encoding="utf-8")
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    return subprocess.run(
-        [sys.executable, "cells.py"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env=environment,
-    )
+    return run_python("cells.py", cwd=folder)
 
 
 def code_cells(notebook):

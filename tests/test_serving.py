@@ -4,8 +4,6 @@ import functools
 import json
 import keyword
 import re
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -21,6 +19,7 @@ from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import read_columns
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
+from tests.fresh import run_python
 from tests.helpers import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, user_part
 
 ITEMS = VOCABULARY - 1
@@ -188,7 +187,9 @@ def test_smaller_vectors_are_off_by_no_more_than_their_rounding(trained, users, 
 # What a process does that has TensorFlow alone: loads each export, and writes down what it recommends.
 STRANGER = """
     import json, sys
-    sys.modules["deepmatch_ext"] = sys.modules["deepctr"] = None  # importing them fails now
+    for name in ["deepmatch_ext", *sys.modules]:
+        if name.split(".")[0] in ("deepmatch_ext", "deepctr"):
+            sys.modules[name] = None  # importing it fails now
     import numpy as np, tensorflow as tf
     answers = {}
     for name, case in json.load(sys.stdin).items():
@@ -255,13 +256,7 @@ def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
         name: {"path": str(path), "n": 5, "user": {key: plain(x) for key, x in tensors(model, x).items()}}
         for name, (model, x, path) in cases.items()
     }
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(STRANGER)],
-        input=json.dumps(orders),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", textwrap.dedent(STRANGER), input=json.dumps(orders))
     assert done.returncode == 0, done.stderr[-2000:]
     answers = json.loads(done.stdout.splitlines()[-1])
     for name, (model, x, _) in cases.items():

@@ -116,8 +116,8 @@ class Interactions:
 
         Args:
             frame: Events in any order: a pandas or polars DataFrame, or an Arrow table.
-            user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are, and each
-                is a user of its own.
+            user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are; each is a
+                user of its own.
             item: The column of raw item ids, integers or strings.
             time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
                 order is the order of time.
@@ -241,7 +241,7 @@ class Interactions:
 
     @property
     def sequences(self) -> np.ndarray:
-        """The number of each row's sequence, (n,): of its session if there are sessions, else of its user."""
+        """The number of each row's sequence, (n,): its session's if there are sessions, else its user's."""
         return self.users if self.sessions is None else self.sessions
 
     @cached_property
@@ -353,7 +353,8 @@ def time_values(what: str, values: Any) -> np.ndarray:
         return series.to_numpy(dtype=f"datetime64[{series.dtype.pyarrow_dtype.unit}]")
     if pd.api.types.is_datetime64_dtype(series.dtype):
         _nothing_missing(what, series)
-        return values if isinstance(values, np.ndarray) else series.to_numpy()
+        is_plain = isinstance(values, np.ndarray) and values.dtype.kind == "M"
+        return values if is_plain else series.to_numpy()
     if not pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
         remedy = "Convert it first, with pd.to_datetime() or pd.to_numeric()."
         raise problem(what, "be numbers or datetimes", f"dtype {series.dtype}", remedy)

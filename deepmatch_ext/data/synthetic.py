@@ -12,7 +12,8 @@ from deepmatch_ext.data.interactions import Interactions
 
 _GENRES = (
     "Western Comedy Drama Thriller Romance Action Crime Horror Musical Mystery War Fantasy Adventure Animation "
-    "Documentary Noir Satire Sport"
+    "Documentary Noir Satire Sport Heist Spy Samurai Opera Biopic Disaster Fable Courtroom Medical Prison Zombie "
+    "Superhero Parody Travel Ballet Pirate Robot Epic"
 )
 
 # How the next item is chosen; set so that popularity, transitions and longer histories each tell something, in the
@@ -23,6 +24,7 @@ _RECENT = 12  # past items that act on the next one, the one j steps back with w
 _SUCCESSORS = 3  # likely next items of each item
 _TASTE, _HOME, _FOLLOW, _POPULAR = 7.5, 2.0, 1.8, 0.8  # logits: recent items, home taste, successors, popularity
 _DRIFT = 0.05  # the chance, at each event, that a user's home genre changes
+_SEVERAL_TASTE, _SEVERAL_HOME = 8.0, 8.0  # in place of _TASTE and _HOME, and without drift, where users have several
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,8 @@ class SyntheticData:
         interactions: The events; raw ids and ids are the same numbers.
         item_genres: Genre ids from 1, int32, (V,), by item id.
         item_titles: Words such as "Western 17", objects, (V,), by item id.
-        user_genres: The genre that each user began with, int32, (number of users + 1,), by user id.
+        user_genres: The genre that each user began with, int32, (number of users + 1,), by user id; with several
+            tastes, that of each, (number of users + 1, tastes).
     """
 
     interactions: Interactions
@@ -48,6 +51,7 @@ def synthetic_interactions(
     mean_length: float = 40,
     num_genres: int = 12,
     seed: int = 0,
+    tastes: int = 1,
 ) -> SyntheticData:
     """Seeded events in which popularity tells something, the last item more, and the recent items together most.
 
@@ -56,12 +60,17 @@ def synthetic_interactions(
     1, 1/2, 1/3, ... backwards) and to a home genre that now and then changes, and of being a successor of the recent
     items. No user has an item twice. Times are seconds, with users active side by side over about two years.
 
+    A user with several tastes follows them in turns: each event belongs to one of them, drawn at random, and only that
+    one's home genre and earlier items act on it. Each begins in a genre of its own.
+
     Args:
         num_users: Users, each with at least 5 events.
         num_items: Items.
         mean_length: Events of a user on average, at most a third of the items.
-        num_genres: Genres, 2 to 18.
+        num_genres: Genres, 2 to 36.
         seed: Same seed, same data.
+        tastes: Tastes of each user, at most the number of genres. If there are several, the interactions have a side
+            column ``taste``: which of its user's tastes an event belongs to, from 1.
 
     Raises:
         ValueError: An argument out of range.
@@ -81,6 +90,8 @@ def synthetic_interactions(
         raise problem("`num_genres`", f"be at most {len(names)}", num_genres)
     if not 6 <= positive_number("`mean_length`", mean_length) <= num_items / 3:
         raise problem("`mean_length`", f"lie between 6 and a third of num_items, {num_items / 3:g}", mean_length)
+    if positive_int("`tastes`", tastes) > num_genres:
+        raise problem("`tastes`", f"be at most num_genres, {num_genres}", tastes)
     rng = np.random.default_rng(int_at_least("`seed`", seed, 0))
 
     genres = rng.integers(num_genres, size=num_items)
@@ -94,39 +105,51 @@ def synthetic_interactions(
 
     drawn = 5 + rng.gamma(1.5, (mean_length - 5) / 1.5, size=num_users)
     lengths = np.sort(np.minimum(drawn, num_items // 2).astype(np.int64))[::-1]
-    home = rng.integers(num_genres, size=num_users)
+    if tastes == 1:
+        home = rng.integers(num_genres, size=(num_users, 1))
+    else:
+        home = rng.permuted(np.tile(np.arange(num_genres), (num_users, 1)), axis=1)[:, :tastes]
     first_home = home.copy()
     chosen = np.zeros((num_users, lengths[0]), np.int32)
+    taste_of = np.zeros((num_users, lengths[0]), np.int32)
+    recent = np.zeros((num_users, tastes, _RECENT), np.int32)  # the items of each taste, most recent first
+    events = np.zeros((num_users, tastes), np.int64)
+    like_recent, like_home = (_TASTE, _HOME) if tastes == 1 else (_SEVERAL_TASTE, _SEVERAL_HOME)
+    back = np.arange(_RECENT)
     open_ = np.ones((num_users, num_items), np.float32)  # 0 where the user had the item
     for step in range(lengths[0]):
         # Users are sorted by length, so those still active are the first ones.
         active = int(np.searchsorted(-lengths, -step))
-        moved = rng.random(active) < _DRIFT
-        home[:active][moved] = rng.integers(num_genres, size=int(moved.sum()))
-        back = np.arange(min(step, _RECENT))
-        recent = chosen[:active, step - 1 - back] if step else np.zeros((active, 0), np.int32)
-        weights = 1.0 / (back + 1)
-        taste = _HOME * centres[home[:active]]
-        if step:
-            taste += _TASTE * np.einsum("k,ukd->ud", weights / weights.sum(), latent[recent])
-        logits = (taste @ latent.T).astype(np.float32)
-        rows = np.arange(active)[:, None]
-        for lag in range(recent.shape[1]):
-            logits[rows, successors[recent[:, lag]]] += np.float32(_FOLLOW * weights[lag])
+        users = np.arange(active)
+        taste = rng.integers(tastes, size=active) if tastes > 1 else np.zeros(active, np.int64)
+        if tastes == 1:
+            moved = rng.random(active) < _DRIFT
+            home[:active][moved] = rng.integers(num_genres, size=(int(moved.sum()), 1))
+        before = recent[users, taste]
+        weights = (back < events[users, taste, None]) / (back + 1.0)
+        wanted = like_home * centres[home[users, taste]]
+        total = np.maximum(weights.sum(axis=1, keepdims=True), 1.0)  # the weight of one step back is 1
+        wanted += like_recent * np.einsum("uk,ukd->ud", weights / total, latent[before])
+        logits = (wanted @ latent.T).astype(np.float32)
+        for lag in range(min(step, _RECENT)):
+            logits[users[:, None], successors[before[:, lag]]] += np.float32(_FOLLOW) * weights[:, lag, None]
         # Of exponential clocks with these rates, item i's rings first with the softmax's probability. A float32 clock
         # may show exactly 0, which would make 0 / 0 of an item that the user had.
         rates = np.exp(logits) * base * open_[:active]
         clocks = np.maximum(rng.standard_exponential(rates.shape, dtype=np.float32), np.float32(1e-30))
         item = np.argmax(rates / clocks, axis=1)
-        chosen[:active, step] = item
-        open_[np.arange(active), item] = 0
+        chosen[:active, step], taste_of[:active, step] = item, taste + 1
+        open_[users, item] = 0
+        recent[users, taste] = np.column_stack([item, before[:, :-1]])
+        events[users, taste] += 1
 
     order = rng.permutation(num_users)  # so that user 1 is not the busiest
-    lengths, chosen, first_home = lengths[order], chosen[order], first_home[order]
+    lengths, chosen, taste_of, first_home = lengths[order], chosen[order], taste_of[order], first_home[order]
     real = np.arange(chosen.shape[1]) < lengths[:, None]
     start = rng.integers(0, 2 * 365 * 86400, size=(num_users, 1))
     gaps = 1 + rng.exponential(6 * 3600, size=chosen.shape).astype(np.int64)
     times = 1_600_000_000 + start + np.cumsum(gaps, axis=1)
+    first_home = np.concatenate([np.zeros((1, tastes), np.int64), first_home + 1])
     per_genre = np.zeros(num_items, np.int64)
     for genre in range(num_genres):
         per_genre[genres == genre] = np.arange(1, 1 + (genres == genre).sum())
@@ -135,7 +158,7 @@ def synthetic_interactions(
         users=np.repeat(np.arange(1, num_users + 1, dtype=np.int32), lengths),
         items=chosen[real] + 1,
         times=times[real],
-        side={},
+        side={"taste": taste_of[real]} if tastes > 1 else {},
         user_ids=IdMap(np.arange(1, num_users + 1)),
         item_ids=IdMap(np.arange(1, num_items + 1)),
     )
@@ -143,7 +166,7 @@ def synthetic_interactions(
         interactions=interactions,
         item_genres=read_only(np.concatenate([[0], genres + 1]).astype(np.int32)),
         item_titles=read_only(np.array(["", *titles], dtype=object)),
-        user_genres=read_only(np.concatenate([[0], first_home + 1]).astype(np.int32)),
+        user_genres=read_only((first_home[:, 0] if tastes == 1 else first_home).astype(np.int32)),
     )
 
 

@@ -1,28 +1,20 @@
 """DeepMatch's names that were not carried over, and what to do instead."""
 
-MODELS = dict.fromkeys(
-    ("NCF", "SDM"),
-    "ComiRec, DSSM, FM, MIND and YoutubeDNN are here; keep `deepmatch.models` for the others.",
-)
-
-_OF_OTHER_MODELS = "It belongs to models that are not here; keep `deepmatch.layers` for them."
+_OF_SESSIONS = "Take `deepmatch_ext.layers.{}`, as `deepmatch_ext.models.sdm` does, or keep `deepmatch.layers` for it."
 
 LAYERS = {
-    **dict.fromkeys(
-        (
-            "AttentionSequencePoolingLayer",
-            "CapsuleLayer",
-            "ConcatAttention",
-            "DotAttention",
-            "DynamicMultiRNN",
-            "MaskUserEmbedding",
-            "SelfAttention",
-            "SelfMultiHeadAttention",
-            "SoftmaxWeightedSum",
-            "UserAttention",
-        ),
-        _OF_OTHER_MODELS,
-    ),
+    **{
+        name: _OF_SESSIONS.format(instead)
+        for name, instead in {
+            "AttentionSequencePoolingLayer": "AttentionPooling",
+            "ConcatAttention": "AttentionPooling",
+            "DotAttention": "AttentionPooling",
+            "SelfMultiHeadAttention": "SelfAttention",
+            "SoftmaxWeightedSum": "AttentionPooling",
+            "UserAttention": "AttentionPooling",
+        }.items()
+    },
+    "DynamicMultiRNN": "Take a `tf.keras.layers.LSTM(units, return_sequences=True)` for each layer, and a mask.",
     "InBatchSoftmaxLayer": "Take `SampledSoftmaxLayer` with the sampler `deepmatch_ext.samplers.InBatchSampler`.",
     "Similarity": "Take `tf.keras.layers.Dot(axes=-1, normalize=True)`.",
 }

@@ -29,7 +29,11 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
       axes, the participation ratio (sum of l) ** 2 / sum of l ** 2, in 1..D; 0 if they don't differ at all.
 
     With K interests a user's score of an item is the best of K, and in the other two figures the k-th interest of one
-    user is compared with the k-th of another.
+    user is compared with the k-th of another. Then there is a fourth figure:
+
+    - ``interest_correlation``: the correlation of the scores that two interests of one user give to the items, averaged
+      over the user's pairs of interests, then over users. At 1 all interests rank the items alike. Interests that are
+      equal to the user's first are surplus and left out, unless that is so of all users.
 
     No pair of users is formed: the means over pairs follow from the sum of the vectors, without the users' pairs with
     themselves. It costs O((B + items) D^2), with at most 10,000 of the items; with K interests O(B K D items).
@@ -39,8 +43,8 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
         item_vectors: (V, D), finite; row 0 is left out.
 
     Returns:
-        The three figures. A correlation or cosine is 1 where nothing differs, and vectors of length zero have
-        cosine 0 to all others.
+        The three figures, or four if K is at least 2. A correlation or cosine is 1 where nothing differs, and vectors
+        of length zero have cosine 0 to all others.
 
     Example:
         >>> items = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -59,11 +63,14 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
     spread = np.trace(covariance)
     lengths = np.linalg.norm(interests, axis=2, keepdims=True)
     units = (interests / np.where(lengths > 0, lengths, 1.0)).reshape(len(users), -1)  # cosines add up over K
-    return {
+    figures = {
         "score_correlation": _score_correlation(users, items),
         "user_cosine": _mean_over_pairs(len(users), float(np.sum(units**2)), float(np.sum(units.sum(axis=0) ** 2))),
         "user_rank": float(spread**2 / np.sum(covariance**2)) if spread > 0 else 0.0,
     }
+    if interests.shape[1] > 1:
+        figures["interest_correlation"] = _interest_correlation(interests, items)
+    return figures
 
 
 def popular_share(lists: np.ndarray, item_count: np.ndarray, seen: Seen | None = None) -> float:
@@ -185,6 +192,25 @@ def _score_correlation(users: np.ndarray, items: np.ndarray) -> float:
             own, total = own + float(np.sum(scores**2)), total + scores.sum(axis=0)
         of_sum = float(total @ total)
     return _mean_over_pairs(len(users), own, of_sum)
+
+
+def _interest_correlation(interests: np.ndarray, items: np.ndarray) -> float:
+    """The correlation of scores over the items between two interests of a user, of interests (B, K, D)."""
+    centred = items - items.mean(axis=0)
+    upper: np.ndarray = np.linalg.qr(centred, mode="r")  # type: ignore[assignment]
+    scores = interests @ upper.T  # their inner products are those of the scores
+    lengths = np.linalg.norm(scores, axis=2, keepdims=True)
+    scores = np.divide(scores, lengths, out=np.zeros_like(scores), where=lengths > 0)
+    counted = np.any(interests != interests[:, :1], axis=2)
+    counted[:, 0] = True
+    counted = counted[:, :, np.newaxis]
+    number = counted.sum(axis=(1, 2))
+    several = number > 1
+    if not several.any() or not lengths.any():
+        return 1.0
+    scores, number = (scores * counted)[several], number[several]
+    own = np.sum(scores**2, axis=(1, 2))
+    return float(np.mean((np.sum(scores.sum(axis=1) ** 2, axis=1) - own) / (number * (number - 1))))
 
 
 def _mean_over_pairs(count: int, own: float, of_sum: float) -> float:

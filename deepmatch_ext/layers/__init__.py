@@ -8,10 +8,15 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from deepmatch_ext._checks import missing_name
-from deepmatch_ext.deepmatch import left_behind
-from deepmatch_ext.deepmatch.layers import EmbeddingIndex, PoolingLayer, RowsOf
 from deepmatch_ext.layers.activation import Dice
+from deepmatch_ext.layers.attention import (
+    AttentionPooling,
+    GatedSum,
+    OldestFirst,
+    Positions,
+    SelfAttention,
+    WithoutPadding,
+)
 from deepmatch_ext.layers.catalogue import ItemCatalogue, KnownItems
 from deepmatch_ext.layers.dropout import RepeatableDropout
 from deepmatch_ext.layers.embedding import EmbeddingTable, HashIds
@@ -37,14 +42,15 @@ from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairPr
 from deepmatch_ext.losses import sampledsoftmaxloss
 
 _LAYERS: tuple[Any, ...] = (
+    AttentionPooling,
     CandidateLoss,
     CandidateSampler,
     Dice,
     DynamicRouting,
-    EmbeddingIndex,
     EmbeddingTable,
     FirstRows,
     GatedSessionGraph,
+    GatedSum,
     HashIds,
     HistoryDropout,
     HistoryItems,
@@ -56,16 +62,18 @@ _LAYERS: tuple[Any, ...] = (
     L2Normalization,
     LabelAwareAttention,
     NearestInterest,
+    OldestFirst,
     PaddingMask,
     PairProbability,
-    PoolingLayer,
+    Positions,
     RepeatableDropout,
-    RowsOf,
     SampledSoftmaxLayer,
+    SelfAttention,
     SelfAttentiveInterests,
     SequenceMaskPooling,
     SequenceWeighting,
     SessionReadout,
+    WithoutPadding,
 )
 
 # `models` adds its own: Keras 3 finds the class of a model in an .h5 file nowhere else.
@@ -76,23 +84,27 @@ own_objects: dict[str, Any] = {
 
 
 def __getattr__(name: str) -> Any:
+    deepmatch = import_module("deepmatch_ext.deepmatch")  # which is made of what is here
     if name == "custom_objects":
         import_module("deepmatch_ext").load()  # models add their own
         # DeepCTR is not imported for it: its import starts a thread that asks a package index.
         deepctr_layers = sys.modules.get("deepctr.layers")
-        return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects}
-    raise missing_name(__name__, name, left_behind.LAYERS)
+        return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects, **deepmatch.all_layers()}
+    return deepmatch.find_layer(__name__, name)
 
 
 __all__ = [
+    "AttentionPooling",
     "CandidateLoss",
     "CandidateSampler",
+    "CapsuleLayer",
     "Dice",
     "DynamicRouting",
     "EmbeddingIndex",
     "EmbeddingTable",
     "FirstRows",
     "GatedSessionGraph",
+    "GatedSum",
     "HashIds",
     "HistoryDropout",
     "HistoryItems",
@@ -103,16 +115,21 @@ __all__ = [
     "KnownItems",
     "L2Normalization",
     "LabelAwareAttention",
+    "MaskUserEmbedding",
     "NearestInterest",
+    "OldestFirst",
     "PaddingMask",
     "PairProbability",
     "PoolingLayer",
+    "Positions",
     "RepeatableDropout",
     "RowsOf",
     "SampledSoftmaxLayer",
+    "SelfAttention",
     "SelfAttentiveInterests",
     "SequenceMaskPooling",
     "SequenceWeighting",
     "SessionReadout",
+    "WithoutPadding",
     "custom_objects",
 ]

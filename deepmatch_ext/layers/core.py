@@ -1,6 +1,14 @@
 """Where DeepMatch's programs look for its layers; see `deepmatch_ext.deepmatch`."""
 
-from deepmatch_ext.deepmatch.layers import EmbeddingIndex, PoolingLayer
+from importlib import import_module
+from typing import Any
+
+from deepmatch_ext.layers.interests import LabelAwareAttention
 from deepmatch_ext.layers.softmax import SampledSoftmaxLayer
 
-__all__ = ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer"]
+_DEEPMATCHS = ["CapsuleLayer", "EmbeddingIndex", "MaskUserEmbedding", "PoolingLayer"]
+__all__ = ["LabelAwareAttention", "SampledSoftmaxLayer", *_DEEPMATCHS]
+
+
+def __getattr__(name: str) -> Any:
+    return import_module("deepmatch_ext.deepmatch").find_layer(__name__, name)

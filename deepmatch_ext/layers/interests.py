@@ -96,6 +96,8 @@ class DynamicRouting(keras.layers.Layer):
     Args:
         num_interests: K.
         rounds: How many rounds of routing.
+        scale: What the inner products are multiplied by before they are added to the logits. The papers have 1. Rows
+            that are L2-normalised have inner products within -1..1, which a softmax hardly tells apart.
         shared: MIND's routing (Li et al., CIKM 2019, section 4.2): one matrix makes all predictions, and the logits
             begin at random. They are drawn once, from the seed, so the same history gives the same interests at every
             call. Else ComiRec-DR's (Cen et al., KDD 2020, section 3.2): a matrix for each position and interest, and
@@ -119,33 +121,35 @@ class DynamicRouting(keras.layers.Layer):
         shared: bool = False,
         dynamic_k: bool = False,
         seed: int = 1024,
+        scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_interests = positive_int("`num_interests`", num_interests)
         self.rounds = positive_int("`rounds`", rounds)
+        self.scale = finite_number("`scale`", scale)
         self.shared, self.dynamic_k = as_flag("`shared`", shared), as_flag("`dynamic_k`", dynamic_k)
         self.seed = int_at_least("`seed`", seed, 0)
 
     def build(self, input_shape: Any) -> None:
         _, length, dim = input_shape[0]
         shape = (dim, dim) if self.shared else (length, self.num_interests, dim, dim)
-        # Glorot's uniform distribution of one matrix: Keras would take the other axes for a kernel's.
-        limit = float(np.sqrt(3 / dim))
-        start = keras.initializers.RandomUniform(-limit, limit, seed=self.seed)
-        self.mapping = self.add_weight(name="mapping", shape=shape, initializer=start)
+        self.mapping = self.add_weight(name="mapping", shape=shape, initializer=NearIdentity(self.seed))
         drawn = np.random.default_rng(self.seed).normal(size=(length, self.num_interests))
         self._first_logits = (drawn if self.shared else 0 * drawn).astype("float32")
         self.built = True
 
     def call(self, inputs: Any) -> tf.Tensor:
-        rows, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
+        valid = tf.cast(inputs[1], tf.bool)
+        return self._routed(tf.cast(inputs[0], tf.float32), valid, self._is_interest(valid))
+
+    def _routed(self, rows: tf.Tensor, valid: tf.Tensor, is_interest: tf.Tensor) -> tf.Tensor:
         mapping = tf.cast(self.mapping, tf.float32)
         # One prediction for all interests, or one for each.
         matrix, of_all = ("de", "bte") if self.shared else ("tkde", "btke")
         predicted = tf.einsum(f"btd,{matrix}->{of_all}", rows, mapping)
         logits = tf.zeros_like(rows[:, :, :1]) + self._first_logits
-        is_one = self._is_interest(valid)[:, tf.newaxis]
+        is_one = is_interest[:, tf.newaxis]
         for place in range(self.rounds):
             is_last = place == self.rounds - 1
             of_round = predicted if is_last else tf.stop_gradient(predicted)
@@ -153,7 +157,7 @@ class DynamicRouting(keras.layers.Layer):
             coupling *= tf.cast(valid, tf.float32)[:, :, tf.newaxis]
             interests = _squashed(tf.einsum(f"btk,{of_all}->bke", coupling, of_round))
             if not is_last:
-                logits += tf.einsum(f"{of_all},bke->btk", of_round, interests)
+                logits += self.scale * tf.einsum(f"{of_all},bke->btk", of_round, interests)
         interests = tf.where(tf.transpose(is_one, [0, 2, 1]), interests, interests[:, :1])
         return tf.cast(interests, compute_dtype(self))
 
@@ -177,7 +181,28 @@ class DynamicRouting(keras.layers.Layer):
             "shared": self.shared,
             "dynamic_k": self.dynamic_k,
             "seed": self.seed,
+            "scale": self.scale,
         }
+
+
+@register
+class NearIdentity(keras.initializers.Initializer):
+    """Matrices (..., D, D) that are the identity and a tenth of Glorot's uniform distribution.
+
+    Predictions then begin near the rows that they are made of. A random matrix turns each of them away, and each item
+    has to be learnt through that turn; but equal ones would make K interests of one.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        limit = 0.1 * float(np.sqrt(3 / shape[-1]))
+        noise = keras.initializers.RandomUniform(-limit, limit, seed=self.seed)(shape, dtype)
+        return noise + tf.eye(shape[-1], dtype=noise.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
 
 
 def _squashed(vectors: tf.Tensor) -> tf.Tensor:
@@ -195,8 +220,10 @@ class LabelAwareAttention(keras.layers.Layer):
 
     Args:
         p: 0 weighs all interests alike; the larger, the nearer to `NearestInterest`.
+        pow_p, k_max: DeepMatch's arguments: ``LabelAwareAttention(k_max, pow_p)`` has ``pow_p`` in the place of ``p``.
 
-    Input: ``[interests (B, K, D), positives (B, D)]``. Output: (B, D) float32.
+    Input: ``[interests (B, K, D), positives (B, D) or (B, 1, D)]``, or with a third, how many of its K interests each
+    user has, (B, 1). Output: (B, D) float32.
 
     Example:
         >>> interests = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])
@@ -204,16 +231,24 @@ class LabelAwareAttention(keras.layers.Layer):
         array([[0.5, 0.5]], dtype=float32)
     """
 
-    def __init__(self, p: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, p: float = 1.0, pow_p: float | None = None, k_max: int | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
+        if k_max is not None or pow_p is not None:  # by position, DeepMatch's `k_max` stands where `p` does
+            positive_int("`k_max`", p if k_max is None else k_max)
+            p = 1.0 if pow_p is None else finite_number("`pow_p`", pow_p)
         self.p = finite_number("`p`", p)
 
     def call(self, inputs: Any) -> tf.Tensor:
-        interests, positives = (tf.cast(vectors, tf.float32) for vectors in inputs)
+        interests, positives, *number = inputs
+        interests = tf.cast(interests, tf.float32)
+        positives = tf.reshape(tf.cast(positives, tf.float32), [-1, interests.shape[2]])
         logits = self.p * tf.einsum("bkd,bd->bk", interests, positives)
-        repeats = tf.reduce_all(tf.equal(interests[:, 1:], interests[:, :1]), axis=2)
-        logits = tf.where(tf.pad(repeats, [[0, 0], [1, 0]]), _MASKED, logits)
+        surplus = tf.reduce_all(tf.equal(interests[:, 1:], interests[:, :1]), axis=2)
+        surplus = tf.pad(surplus, [[0, 0], [1, 0]])
+        if number:
+            surplus |= ~tf.sequence_mask(tf.reshape(number[0], [-1]), interests.shape[1])
+        logits = tf.where(surplus, _MASKED, logits)
         return tf.einsum("bk,bkd->bd", tf.nn.softmax(logits), interests)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -105,25 +105,28 @@ def _weighted_sum(
     has_values = tf.size(index) > 0
     nothing = tf.zeros([1], tf.int64)
     row, index, weights = tf.cond(has_values, lambda: (row, index, weights), lambda: (nothing, nothing, tf.zeros([1])))
-    size = tf.maximum(tf.stack([num_rows, tf.shape(rows, out_type=tf.int64)[0]]), 1)
+    # An item that a history has twice is two values in one place. A GPU refuses more values than places, which a
+    # batch of one user can have: there the matrix has further rows, of zeros.
+    width = tf.maximum(tf.shape(rows, out_type=tf.int64)[0], 1)
+    height = tf.maximum(tf.maximum(num_rows, 1), -(-tf.size(index, out_type=tf.int64) // width))
 
     def matrix() -> tf.Tensor:
         # Made where it is used: a SavedModel can't hold one that a gradient captures.
-        places = tf.stack([row, index], axis=1)
-        return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=size)
+        places, shape = tf.stack([row, index], axis=1), tf.stack([height, width])
+        return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=shape)
 
-    def not_empty(dense: tf.Tensor, least: tf.Tensor) -> tf.Tensor:
-        zeros = tf.stack([least, tf.shape(dense, out_type=tf.int64)[1]])
-        return tf.cond(has_values, lambda: dense, lambda: tf.zeros(zeros))
+    def of_height(dense: tf.Tensor, least: tf.Tensor) -> tf.Tensor:
+        missing = least - tf.shape(dense, out_type=tf.int64)[0]
+        return tf.cond(missing > 0, lambda: tf.pad(dense, [[0, missing], [0, 0]]), lambda: dense)
 
     @tf.custom_gradient
     def product(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix(), conjugate=False, type=tf.float32)
-            grad = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=not_empty(upstream, size[0]))
+            grad = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=of_height(upstream, height))
             return grad[: tf.shape(rows)[0]]
 
-        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix(), b=not_empty(rows, size[1]))
+        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix(), b=of_height(rows, width))
         return pooled[:num_rows], gradient
 
     return product(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -163,7 +164,7 @@ def _embeddings_and_mask(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
 class PaddingMask(keras.layers.Layer):
     """Which positions of a history hold an item: all but those of id 0, wherever they stand.
 
-    Input: ids (B, T). Output: booleans (B, T).
+    Input: ids (B, T), or a list of them, of which all must be an item's. Output: booleans (B, T).
 
     Example:
         >>> PaddingMask()(tf.constant([[7, 0, 5]])).numpy()
@@ -174,8 +175,10 @@ class PaddingMask(keras.layers.Layer):
         kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
         super().__init__(**kwargs)
 
-    def call(self, ids: tf.Tensor) -> tf.Tensor:
-        return item_mask(ids)  # Keras is left to infer the output, since with a shape alone it takes it for integers
+    def call(self, ids: Any) -> tf.Tensor:
+        # Keras is left to infer the output, since with a shape alone it takes it for integers.
+        several = list(ids) if isinstance(ids, list | tuple) else [ids]
+        return functools.reduce(tf.logical_and, map(item_mask, several))
 
 
 @register

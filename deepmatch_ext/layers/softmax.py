@@ -227,7 +227,8 @@ class PairProbability(keras.layers.Layer):
     Args:
         temperature: Divides the inner products.
 
-    Input: ``[user_emb (B, D), item_emb (B, D)]``. Output: (B, 1) float32.
+    Input: ``[user_emb (B, D), item_emb (B, D)]``, or with a third, (B, 1), which is added to the logits. Output: (B, 1)
+    float32.
 
     Example:
         >>> vectors = tf.constant([[0.6, 0.8], [1.0, 0.0]])
@@ -242,8 +243,9 @@ class PairProbability(keras.layers.Layer):
         self.temperature = checked_temperature(temperature)
 
     def call(self, inputs: Any) -> tf.Tensor:
-        user_emb, item_emb = (tf.cast(vectors, tf.float32) for vectors in inputs)
-        return tf.sigmoid(tf.reduce_sum(user_emb * item_emb, axis=1, keepdims=True) / self.temperature)
+        user_emb, item_emb, *others = (tf.cast(each, tf.float32) for each in inputs)
+        logits = tf.reduce_sum(user_emb * item_emb, axis=1, keepdims=True) / self.temperature
+        return tf.sigmoid(tf.add_n([logits, *others]))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         return (input_shape[0][0], 1)

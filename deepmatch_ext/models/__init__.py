@@ -1,9 +1,5 @@
 """The model builders, and what a builder of your own is made with."""
 
-from typing import Any
-
-from deepmatch_ext._checks import missing_name
-from deepmatch_ext.deepmatch.left_behind import MODELS
 from deepmatch_ext.models._arguments import Shared
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
@@ -11,11 +7,22 @@ from deepmatch_ext.models.comirec import ComiRec
 from deepmatch_ext.models.dssm import DSSM
 from deepmatch_ext.models.fm import FM
 from deepmatch_ext.models.mind import MIND
+from deepmatch_ext.models.ncf import NCF
+from deepmatch_ext.models.sdm import SDM
 from deepmatch_ext.models.srgnn import SRGNN
 from deepmatch_ext.models.youtubednn import YoutubeDNN
 
-__all__ = ["DSSM", "FM", "MIND", "SRGNN", "Assembly", "ComiRec", "RetrievalModel", "Shared", "YoutubeDNN", "builder"]
-
-
-def __getattr__(name: str) -> Any:
-    raise missing_name(__name__, name, MODELS)
+__all__ = [
+    "DSSM",
+    "FM",
+    "MIND",
+    "NCF",
+    "SDM",
+    "SRGNN",
+    "Assembly",
+    "ComiRec",
+    "RetrievalModel",
+    "Shared",
+    "YoutubeDNN",
+    "builder",
+]

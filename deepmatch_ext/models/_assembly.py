@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec
 
 from deepmatch_ext._checks import (
@@ -40,7 +41,10 @@ from deepmatch_ext.samplers import SAVED, InBatchSampler, Sampler, make_sampler
 P = ParamSpec("P")
 
 
-def builder(function: Callable[Concatenate[Assembly, P], RetrievalModel]) -> Callable[P, RetrievalModel]:
+def builder(
+    function: Callable[Concatenate[Assembly, P], RetrievalModel],
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Callable[P, RetrievalModel]:
     """Makes a model builder of a function from an `Assembly` and arguments to a model.
 
     The builder takes the arguments alone. Its signature and its documentation have the shared arguments in place of
@@ -51,6 +55,8 @@ def builder(function: Callable[Concatenate[Assembly, P], RetrievalModel]) -> Cal
         function: Takes an `Assembly`, ``user_feature_columns``, ``item_feature_columns``, then arguments that have
             defaults: of its own; those of `OPTIONAL` that it wants, which the assembly reads by their names; and
             ``**shared: Unpack[Shared]``.
+        prepare: What is done with the arguments by name before anything else, for a builder that takes other forms of
+            columns.
 
     Raises:
         ValueError: Another builder has the function's name, or its parameters do not begin as described.
@@ -74,7 +80,7 @@ def builder(function: Callable[Concatenate[Assembly, P], RetrievalModel]) -> Cal
         except TypeError as error:
             raise TypeError(f"{name}() {error}") from None
         given.apply_defaults()
-        arguments = dict(given.arguments)
+        arguments = dict(given.arguments) if prepare is None else prepare(dict(given.arguments))
         model = function(Assembly(name, arguments), **arguments)  # type: ignore[call-arg]
         if not isinstance(model, RetrievalModel):
             raise problem(f"The builder {name}", "return what `make.model` gives", type(model).__name__)
@@ -118,8 +124,10 @@ class Assembly:
         self._seed = int_at_least("`seed`", given["seed"], 0)
         dense = {key: given[key] for key in DenseSettings.__dataclass_fields__ if key != "seed"}
         settings = DenseSettings(**dense, seed=self._seed)
-        self._read_loss(given)
         self._make_inputs(given)
+        # A builder that takes none of these may be one of labelled pairs, of which `model` is told.
+        self._given, takes_a_loss = given, {"loss", "sampler_config", *ALIASES} & arguments.keys()
+        self._of_loss = self._read_loss(given["loss"]) if takes_a_loss else None
         self._dense = DenseLayers(settings, self.item.embedding_name, self._layers)
         self._taken: set[str] = set()
         self._tables_of: list[Feature] = []
@@ -138,26 +146,32 @@ class Assembly:
         units = given["item_dnn_hidden_units"]
         if units is None:
             units = (self.item.embedding_dim,) if len(self.item_columns) > 1 else ()
-        self.item_units = _units("`item_dnn_hidden_units`", units)
+        self.item_units = checked_units("`item_dnn_hidden_units`", units)
         self.dim = self.item_units[-1] if self.item_units else self.item.embedding_dim
         units = given["user_dnn_hidden_units"]
-        self.user_units = _units("`user_dnn_hidden_units`", (self.dim,) if units is None else units)
+        self.user_units = checked_units("`user_dnn_hidden_units`", (self.dim,) if units is None else units)
 
-    def _read_loss(self, given: Mapping[str, Any]) -> None:
+    def _read_loss(self, loss: str) -> tuple[Sampler | None, Any]:
         """The sampler, and the layer that makes the output; labelled pairs need no sampler."""
         argument = next((key for key in self._arguments if ALIASES.get(key) == "loss"), "loss")
-        loss, size = one_of(f"`{argument}`", given["loss"], (*LOSSES, LABELLED)), self.item.vocabulary_size
-        if loss != LABELLED:
-            self._sampler: Sampler | None = _sampler_for(given["sampler_config"], given["num_sampled"], size)
+        given, size = self._given, self.item.vocabulary_size
+        if one_of(f"`{argument}`", loss, (*LOSSES, LABELLED)) != LABELLED:
+            sampler = _sampler_for(given["sampler_config"], given["num_sampled"], size)
+            self._check_negatives(sampler)
             of_loss = {name: given[name] for name in ("temperature", "gbce_t", "num_hard")}
-            self._output: Any = self._layers(CandidateLoss, "loss", **of_loss, loss=loss, vocabulary_size=size)
-            return
+            return sampler, self._layers(CandidateLoss, "loss", **of_loss, loss=loss, vocabulary_size=size)
         for name in ("sampler_config", "num_sampled", "num_hard"):
             if given[name] is not None:
                 rule, remedy = f"be left out with the loss {LABELLED!r}", "The labels say what is negative."
                 raise problem(f"`{name}`", rule, shown(given[name]), remedy)
-        self._sampler = None
-        self._output = self._layers(PairProbability, "probability", temperature=given["temperature"])
+        number_between("`gbce_t`", given["gbce_t"], 0, 1 + 1e-9)  # another loss's, but no mistake passes
+        return None, self._layers(PairProbability, "probability", temperature=given["temperature"])
+
+    def _check_negatives(self, sampler: Sampler) -> None:
+        if not self._item_features.catalogue and not isinstance(sampler, InBatchSampler):
+            rule = "be given where several columns describe the item, and other items than the batch's are negatives"
+            remedy = "Or take `InBatchSampler` as the `sampler_config`."
+            raise problem("`item_features`", rule, None, remedy)
 
     def _make_inputs(self, given: Mapping[str, Any]) -> None:
         """The model's inputs, the tables, and the inputs' ids as rows of these."""
@@ -175,7 +189,10 @@ class Assembly:
         # scale, rare items hardly move from their random start. With hidden layers small tables do worse. See "What the
         # defaults rest on" in benchmarks/README.md.
         stddev = 0.05 if len(self.user_units) > 1 else 0.01
-        tables = Tables(columns, l2_reg, self._seed, check_ids, stddev, self._layers)
+        self._tables = functools.partial(
+            Tables, l2_reg=l2_reg, seed=self._seed, check_ids=check_ids, stddev=stddev, layers=self._layers
+        )
+        tables = self._tables(columns)
         tables.keep_padding(self.item.embedding_name)
         self._features = Features(tables, self._seed, self._layers)
         self._user_rows = row_ids(self.user_columns, self._inputs, tables)
@@ -186,10 +203,6 @@ class Assembly:
         self._item_features = ItemFeatures(
             self.item, described_by, given["item_features"], id_dropout, self.seed("known"), tables, self._layers
         )
-        if not self._item_features.catalogue and not isinstance(self._sampler, InBatchSampler | None):
-            rule = "be given where several columns describe the item, and other items than the batch's are negatives"
-            remedy = "Or take `InBatchSampler` as the `sampler_config`."
-            raise problem("`item_features`", rule, None, remedy)
 
     def seed(self, *place: Any) -> int:
         """A seed for one place of the model, such as ``seed("attention", 1)``; other places have other seeds."""
@@ -204,14 +217,12 @@ class Assembly:
         """
         return self._layers(layer_class, *name, **arguments)
 
-    def history(self, name: str | None = None, beside: bool = False) -> History:
+    def history(self, name: str | None = None, unit_length: bool = False) -> History:
         """The positions of one history, which `features` leaves out from then on.
 
         Args:
             name: The column's. None: the first that shares the item's table.
-            beside: Whether histories that say more of the same positions, such as each item's category, are read with
-                it: those of the same ``maxlen`` that share its ``length_name``. Their rows stand behind its own, so
-                ``rows`` is (B, T, D + ...), and `features` leaves them out, too.
+            unit_length: Whether the rows are L2-normalised, as the items' vectors are; the column's weights come after.
 
         Returns:
             ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first.
@@ -219,29 +230,74 @@ class Assembly:
         Raises:
             ValueError: There is no such history.
         """
-        histories = {column.name: column for column in self.user_columns if isinstance(column, SequenceColumn)}
-        if name is None:
-            table = self.item.embedding_name
-            of_items = [key for key, column in histories.items() if column.sparsefeat.embedding_name == table]
-            if not of_items:
-                rule = "have a history that shares the item's table by its `embedding_name`"
-                raise problem("`user_feature_columns`", rule, "none")
-            name = of_items[0]
-        elif name not in histories:
-            raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")
-        taken = [histories[name]]
-        if as_flag("`beside`", beside) and taken[0].length_name is not None:
-            same = (taken[0].length_name, taken[0].maxlen)
-            taken += [
-                each for key, each in histories.items() if key != name and (each.length_name, each.maxlen) == same
-            ]
-        self._taken.update(column.name for column in taken)
-        return self._features.history(taken[0], self._user_rows, taken[1:])
+        return self.histories([self.item_histories()[0] if name is None else name], unit_length)[0]
 
-    def features(self) -> list[Any]:
-        """What the user columns say, (B, d) each: ids, pooled histories, numbers; without histories that were taken."""
+    def histories(self, names: Sequence[str] | None = None, unit_length: bool = False) -> list[History]:
+        """The positions of histories that belong together, such as items and their categories; as `history` gives them.
+
+        Position t of each is that of the first's t-th item.
+
+        Args:
+            names: The columns', of one ``maxlen``. None: the first that shares the item's table, and those that have
+                its ``length_name`` and ``maxlen``.
+            unit_length: Whether the rows are L2-normalised.
+
+        Raises:
+            ValueError: There is no such history, or they differ in length.
+        """
+        histories = {column.name: column for column in self.user_columns if isinstance(column, SequenceColumn)}
+        if names is None:
+            first = histories[self.item_histories()[0]]
+            same = [
+                each
+                for each in histories.values()
+                if (each.length_name, each.maxlen) == (first.length_name, first.maxlen)
+            ]
+            names = [first.name, *(each.name for each in same if each is not first and first.length_name is not None)]
+        for name in names:
+            if name not in histories:
+                raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")
+        columns = [histories[name] for name in names]
+        for column in columns:
+            if column.maxlen != columns[0].maxlen:
+                rule = f"have the `maxlen` of {columns[0].name!r}, which it belongs to, {columns[0].maxlen}"
+                raise problem(f"Column {column.name!r}", rule, column.maxlen)
+        self._taken.update(names)
+        return self._features.histories(columns, self._user_rows, unit_length)
+
+    def item_histories(self) -> list[str]:
+        """The names of the histories that share the item's table.
+
+        Raises:
+            ValueError: There is none.
+        """
+        histories = [column for column in self.user_columns if isinstance(column, SequenceColumn)]
+        table = self.item.embedding_name
+        names = [column.name for column in histories if column.sparsefeat.embedding_name == table]
+        if not names:
+            rule = "have a history that shares the item's table by its `embedding_name`"
+            raise problem("`user_feature_columns`", rule, "none")
+        return names
+
+    def features(self, tables: str | None = None, dim: int | None = None) -> list[Any]:
+        """What the user columns say, (B, d) each: ids, pooled histories, numbers; without histories that were taken.
+
+        Args:
+            tables: None: the embeddings that the columns describe. Or a name: the columns have further embeddings, in
+                tables of that name, for models in which a feature has more than one.
+            dim: The size of the further embeddings.
+        """
         columns = [column for column in self.user_columns if column.name not in self._taken]
-        return self._noted(self._features(columns, self._user_rows))
+        return self._features_of(columns, self._user_rows, tables, dim)
+
+    def _features_of(
+        self, columns: Sequence[Column], rows: Mapping[str, Any], tables: str | None = None, dim: int | None = None
+    ) -> list[Any]:
+        if tables is None:
+            return self._noted(self._features(columns, rows))
+        further = [_with_further_table(column, tables, dim) for column in columns]
+        features = Features(self._tables(further), self._seed, self._layers.under(tables))
+        return self._noted(features(further, rows))
 
     def _noted(self, features: Sequence[Feature]) -> list[Any]:
         """The features' values, whose tables are kept in mind."""
@@ -270,6 +326,7 @@ class Assembly:
         user: Any,
         item: Callable[[list[Any]], Any] | None = None,
         select: Callable[[list[Any]], Any] | None = None,
+        beside: Callable[[Callable[..., list[Any]]], Any] | None = None,
     ) -> RetrievalModel:
         """The model that learns to score these user vectors against the items'.
 
@@ -282,6 +339,9 @@ class Assembly:
                 and for whole catalogues, with the same layers each time. None: dense layers of `item_units`.
             select: With K interests: a layer from ``[interests (B, K, D), positives (B, D)]`` to the vector (B, D) that
                 is trained. None: the interest with the highest inner product (`NearestInterest`).
+            beside: What the logit of a pair has beside the vectors' inner product, for a model of labelled pairs: from
+                a function like `features`, of the pair's item, to (B, 1). The model's output is then each pair's
+                probability, and it takes labels.
 
         Raises:
             ValueError: The user's and the items' vectors have different sizes.
@@ -289,31 +349,38 @@ class Assembly:
         item = item or (lambda parts: self.dense("item", parts, self.item_units))
         unit_length = self._layers(L2Normalization, "unit_length")
 
-        def encode(ids: Any, **options: Any) -> Any:
-            inputs = self._item_features(ids, **options)
-            vectors = item(self._noted(self._features(self.item_columns, inputs)))
+        def vectors_of(inputs: Mapping[str, Any]) -> Any:
+            vectors = item(self._features_of(self.item_columns, inputs))
             if vectors.shape[-1] != self.dim:
                 raise problem("The items' vectors", f"have size {self.dim}", vectors.shape[-1])
             return unit_length(vectors)
+
+        def encode(ids: Any, **options: Any) -> Any:
+            return vectors_of(self._item_features(ids, **options))
 
         self._check_size(user)
         user_emb = self._layers(L2Normalization, "user_emb")(user)
         item_id = self._item_rows[self.item.name]
         item_emb = encode(item_id, given=self._item_rows)
 
+        drawn_by, output = self._of_loss or self._read_loss(LABELLED if beside else DEFAULTS["loss"])
+        if beside is not None and drawn_by is not None:
+            raise problem("The loss of a model with `beside`", f"be {LABELLED!r}", shown(self._given["loss"]))
         sampler = candidates = None
-        if self._sampler is not None:
+        if drawn_by is not None:
             seed, size = self.seed("sampler"), self.item.vocabulary_size
-            of_sampler = {"sampler_config": self._sampler, "vocabulary_size": size, "seed": seed}
+            of_sampler = {"sampler_config": drawn_by, "vocabulary_size": size, "seed": seed}
             sampler = self._layers(CandidateSampler, "candidates", **of_sampler)
             candidates = Candidates(*sampler(item_id))
         given = {} if self._item_features.catalogue else {"given": self._item_rows}
-        read_emb = encode(candidates.ids if candidates else item_id, positives=item_id, **given)
+        read = self._item_features(candidates.ids if candidates else item_id, positives=item_id, **given)
+        read_emb = vectors_of(read)
         trained = user_emb
         if len(user_emb.shape) == 3:
             positives = self._layers(FirstRows, "positives", dtype="float32")([user_emb, read_emb])
             trained = (select or self._layers(NearestInterest, "nearest_interest"))([user_emb, positives])
-        outputs = self._output([trained, read_emb, *(candidates or ())])
+        logits = [beside(functools.partial(self._features_of, self.item_columns, read))] if beside else []
+        outputs = output([trained, read_emb, *(candidates or ()), *logits])
 
         if taken := sorted(self._layers.names().intersection(self._inputs)):
             raise problem("The names of inputs", "be none of those of the model's layers", repr(taken[0]))
@@ -354,7 +421,18 @@ class Assembly:
         return recorded
 
 
-def _units(what: str, units: Any) -> tuple[int, ...]:
+def _with_further_table(column: Column, tables: str, dim: int | None) -> Column:
+    """The column with an embedding in a table of another name and size."""
+    if isinstance(column, SequenceColumn):
+        return replace(column, sparsefeat=_with_further_table(column.sparsefeat, tables, dim))  # type: ignore[arg-type]
+    if not isinstance(column, SparseColumn):
+        return column
+    name, size = f"{tables}_{column.embedding_name}", positive_int("`dim`", dim)
+    return replace(column, embedding_name=name, embedding_dim=size, embeddings_initializer=None)
+
+
+def checked_units(what: str, units: Any) -> tuple[int, ...]:
+    """The widths of dense layers, as an argument gives them."""
     if not isinstance(units, list | tuple):
         older = "DeepMatch's older versions had `num_sampled` in this place; give it by its name."
         raise problem(what, "be a list of integers", shown(units), older if isinstance(units, int) else "")

@@ -18,8 +18,8 @@ def model_of_interests(make: Assembly, interests: Any, p: float) -> RetrievalMod
         interests: (B, K, d).
         p: Of `LabelAwareAttention`, which says what is trained.
     """
-    units = make.user_units
+    units = make.user_units  # a single layer begins as the interests
     if units and units[-1] != make.dim:  # as DeepMatch does
         units = (*units, make.dim)
-    user = make.dense("user", [interests, *make.features()], units)  # (B, K, D)
+    user = make.dense("user", [interests, *make.features()], units, from_items=[interests])  # (B, K, D)
     return make.model(user, select=make.layer(LabelAwareAttention, "label_aware_attention", p=finite_number("`p`", p)))

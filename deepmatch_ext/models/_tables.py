@@ -27,6 +27,13 @@ class NamedLayers:
 
     def __init__(self) -> None:
         self._layers: dict[str, tuple[Any, Any]] = {}
+        self._prefix: tuple[Any, ...] = ()
+
+    def under(self, *prefix: Any) -> NamedLayers:
+        """The same layers, whose names begin with a prefix from here on."""
+        view = NamedLayers()
+        view._layers, view._prefix = self._layers, (*self._prefix, *prefix)
+        return view
 
     def __call__(self, layer_class: Any, *name: Any, **arguments: Any) -> Any:
         """The layer of this name, made by ``layer_class(**arguments, name=...)`` if there is none yet.
@@ -34,7 +41,7 @@ class NamedLayers:
         Raises:
             ValueError: There is a layer of this name that something else has made.
         """
-        full_name = layer_name(*name)
+        full_name = layer_name(*self._prefix, *name)
         if full_name not in self._layers:
             self._layers[full_name] = layer_class, layer_class(**arguments, name=full_name)
         made_by, layer = self._layers[full_name]

@@ -20,6 +20,7 @@ from deepmatch_ext.layers import (
     ItemsInFront,
     JaggedIds,
     JaggedPooling,
+    L2Normalization,
     PaddingMask,
     RepeatableDropout,
     SequenceMaskPooling,
@@ -81,30 +82,34 @@ class Features:
                 dense.append(Feature(self._numbers(column, inputs[column.name]), None))
         return sparse + pooled + dense
 
-    def history(
-        self, column: SequenceColumn, inputs: Mapping[str, Any], beside: Sequence[SequenceColumn] = ()
-    ) -> History:
-        """A history's rows, times their weights if the column has any, and which of its positions hold an item.
+    def history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> History:
+        """A history's rows, times their weights if the column has any, and which of its positions hold an item."""
+        return self.histories([column], inputs)[0]
 
-        Args:
-            column: The history.
-            inputs: Its inputs by name, and those of ``beside``.
-            beside: Histories that say more of the same positions; their rows stand behind those of ``column``.
+    def histories(
+        self, columns: Sequence[SequenceColumn], inputs: Mapping[str, Any], unit_length: bool = False
+    ) -> list[History]:
+        """Histories that belong together: a position of the others is one of the first's, which have an item in front.
+
+        Where the first has an item, another may have id 0, such as a category that is unknown: it is not valid there.
         """
-        names = [name for each in (column, *beside) for name in (each.name, each.weight_name) if name is not None]
-        in_front = self._layers(ItemsInFront, "in_front", column.name)
-        moved = in_front([inputs[name] for name in names]) if len(names) > 1 else [in_front(inputs[column.name])]
-        values = dict(zip(names, moved, strict=True))
-        valid = self._layers(PaddingMask, "mask", column.name)(values[column.name])
-        parts = []
-        for each in (column, *beside):
-            rows = self._tables.rows(each.sparsefeat, values[each.name])
-            if each.weight_name is not None:
-                weighting = self._layers(SequenceWeighting, "weighted", each.name, weight_norm=each.weight_norm)
-                rows = weighting([rows, valid, values[each.weight_name]])
-            parts.append(rows)
-        rows = self._layers(keras.layers.Concatenate, "beside", column.name)(parts) if beside else parts[0]
-        return History(rows, valid, values[column.name])
+        names = [column.name for column in columns]
+        weights = {column.name: column.weight_name for column in columns if column.weight_name is not None}
+        read = [inputs[name] for name in [*names, *weights.values()]]
+        moved = self._layers(ItemsInFront, "in_front", *names)(read if len(read) > 1 else read[0])
+        moved = dict(zip([*names, *weights.values()], moved if len(read) > 1 else [moved], strict=True))
+        found, first = [], moved[names[0]]
+        for column in columns:
+            ids = moved[column.name]
+            valid = self._layers(PaddingMask, "mask", column.name)(ids if column is columns[0] else [first, ids])
+            rows = self._tables.rows(column.sparsefeat, ids)
+            if unit_length:
+                rows = self._layers(L2Normalization, "unit_rows", column.name)(rows)
+            if column.weight_name is not None:
+                weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
+                rows = weighting([rows, valid, moved[column.weight_name]])
+            found.append(History(rows, valid, ids))
+        return found
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:
         flat = self._layers(keras.layers.Reshape, "flat", column.name, target_shape=(column.embedding_dim,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepmatch_ext._checks import as_flag, one_of, positive_int
+from deepmatch_ext._checks import as_flag, number_between, one_of, positive_int
 from deepmatch_ext.layers import DynamicRouting, SelfAttentiveInterests
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._of_interests import model_of_interests
@@ -26,7 +26,7 @@ def ComiRec(
     p: float = 100.0,
     interest_extractor: str = "sa",
     add_pos: bool = True,
-    user_dnn_hidden_units: Sequence[int] = (64, 32),
+    user_dnn_hidden_units: Sequence[int] | None = None,
     dnn_activation: Any = "relu",
     dnn_use_bn: bool = False,
     l2_reg_dnn: float = 0.0,
@@ -36,6 +36,7 @@ def ComiRec(
     sampler_config: Any = None,
     seed: int = 1024,
     *,
+    routing_scale: float = 5.0,
     temperature: float = 0.1,
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
@@ -53,9 +54,11 @@ def ComiRec(
             the nearest alone, which 100 comes close to.
         interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`.
         add_pos: With ``sa``: whether the attention knows positions.
-        user_dnn_hidden_units: Units of the dense layers behind the interests. If the last is not the items' D, a layer
-            of D is appended, as in DeepMatch. An empty list, as in the paper: no dense layer, and the interests alone;
-            there must be no other features then.
+        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which begins as the
+            interests. If the last is not the items' D, a layer of D is appended, as in DeepMatch. An empty list, as in
+            the paper: no dense layer, and the interests alone; there must be no other features then.
+        routing_scale: With ``dr``: how sharply items are routed to interests. At 0 all interests stay near the mean of
+            the history; the larger, the more each is one group of its items.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,
@@ -69,12 +72,13 @@ def ComiRec(
         (1, 4, 8)
     """
     k_max, add_pos = positive_int("`k_max`", k_max), as_flag("`add_pos`", add_pos)
+    scale = number_between("`routing_scale`", routing_scale, 0, float("inf"))
     extractor = one_of("`interest_extractor`", interest_extractor, ("sa", "dr"))
-    history = make.history()  # rows (B, T, D), and which of them are items (B, T)
+    history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
     of_extractor = {"num_interests": k_max, "seed": make.seed("interests")}
     if extractor == "sa":
         layer = make.layer(SelfAttentiveInterests, "interests", add_pos=add_pos, **of_extractor)
     else:
-        layer = make.layer(DynamicRouting, "interests", **of_extractor)
+        layer = make.layer(DynamicRouting, "interests", scale=scale, **of_extractor)
     interests = layer([history.rows, history.valid])  # (B, K, D)
     return model_of_interests(make, interests, p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepmatch_ext._checks import as_flag, positive_int
+from deepmatch_ext._checks import as_flag, number_between, positive_int
 from deepmatch_ext.layers import DynamicRouting
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._of_interests import model_of_interests
@@ -25,7 +25,7 @@ def MIND(
     k_max: int = 2,
     p: float = 100.0,
     dynamic_k: bool = False,
-    user_dnn_hidden_units: Sequence[int] = (64, 32),
+    user_dnn_hidden_units: Sequence[int] | None = None,
     dnn_activation: Any = "relu",
     dnn_use_bn: bool = False,
     l2_reg_dnn: float = 0.0,
@@ -36,6 +36,7 @@ def MIND(
     seed: int = 1024,
     *,
     rounds: int = 3,
+    routing_scale: float = 5.0,
     temperature: float = 0.1,
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
@@ -51,9 +52,12 @@ def MIND(
         k_max: K, the number of interests.
         p: How sharply label-aware attention picks the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`.
         dynamic_k: Whether a user of n items has ``max(1, min(K, log2(n)))`` interests. The others repeat the first.
-        user_dnn_hidden_units: Units of the dense layers behind the interests. If the last is not the items' D, a layer
-            of D is appended, as in DeepMatch. An empty list: no dense layer; there must be no other features then.
+        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which begins as the
+            interests. If the last is not the items' D, a layer of D is appended, as in DeepMatch. An empty list: no
+            dense layer; there must be no other features then.
         rounds: Rounds of routing.
+        routing_scale: How sharply items are routed to interests. At 0 all interests stay near the mean of the history;
+            the larger, the more each is one group of its items.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,
@@ -69,10 +73,11 @@ def MIND(
     of_routing = {
         "num_interests": positive_int("`k_max`", k_max),
         "rounds": positive_int("`rounds`", rounds),
+        "scale": number_between("`routing_scale`", routing_scale, 0, float("inf")),
         "dynamic_k": as_flag("`dynamic_k`", dynamic_k),
         "shared": True,
         "seed": make.seed("interests"),
     }
-    history = make.history()  # rows (B, T, D), and which of them are items (B, T)
+    history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
     interests = make.layer(DynamicRouting, "interests", **of_routing)([history.rows, history.valid])  # (B, K, D)
     return model_of_interests(make, interests, p)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from deepmatch_ext._checks import number_between, positive_int
+from deepmatch_ext._keras import keras
 from deepmatch_ext.layers import (
     GatedSessionGraph,
     L2Normalization,
     RepeatableDropout,
     SequenceMaskPooling,
     SessionReadout,
+    WithoutPadding,
 )
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
@@ -69,8 +71,14 @@ def SRGNN(
         (1, 8)
     """
     steps, rate = positive_int("`steps`", steps), number_between("`click_dropout`", click_dropout, 0, 1)
-    clicks = make.history(beside=True)  # rows (B, T, d), which of them are clicks (B, T), and their items (B, T)
-    rows = make.layer(L2Normalization, "unit_rows")(clicks.rows)
+    clicks, *others = make.histories()  # of each: rows (B, T, d), valid (B, T), ids (B, T)
+    rows = clicks.rows
+    if others:
+        known = [
+            make.layer(WithoutPadding, "known", place)([each.rows, each.valid]) for place, each in enumerate(others)
+        ]
+        rows = make.layer(keras.layers.Concatenate, "click")([rows, *known])
+    rows = make.layer(L2Normalization, "unit_rows")(rows)
     if rate:
         rows = make.layer(RepeatableDropout, "click_dropout", rate=rate, seed=make.seed("click_dropout"))(rows)
     if rows.shape[-1] != make.dim:

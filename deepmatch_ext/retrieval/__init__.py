@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from deepmatch_ext._arrays import Seen
 from deepmatch_ext._lazy import lazy_names
+from deepmatch_ext.retrieval.diversify import diversify
 from deepmatch_ext.retrieval.index import VectorIndex, recall
 from deepmatch_ext.retrieval.pgvector import search_pgvector, write_pgvector
 from deepmatch_ext.retrieval.vector_files import Vectors, read_vectors, write_vectors
@@ -23,6 +24,7 @@ __all__ = [
     "VectorIndex",
     "Vectors",
     "best_rows",
+    "diversify",
     "read_vectors",
     "recall",
     "search_pgvector",

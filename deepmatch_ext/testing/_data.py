@@ -61,6 +61,18 @@ def planted(user: Sequence[Column], items: Sequence[Column], rows: int, seed: in
     return x
 
 
+def with_negatives(x: Mapping[str, np.ndarray], item: str) -> dict[str, np.ndarray]:
+    """Rows for a model of labelled pairs: every other row has another row's item, as `labels_for` says."""
+    items = x[item].copy()
+    items[1::2] = np.roll(items[1::2], 1, axis=0)
+    return {**x, item: items}
+
+
+def labels_for(model: Any, rows: int) -> np.ndarray | None:
+    """The labels that a model takes with rows of `with_negatives`; None if it takes none."""
+    return None if model.candidates is not None else (np.arange(rows) % 2 == 0).astype("float32")
+
+
 def item_features(items: Sequence[Column]) -> dict[str, np.ndarray]:
     """Features of all items, as a builder's ``item_features`` takes them: name -> array (V, ...)."""
     item = items[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,14 @@ def expect_equal(came: Any, expected: Any, what: str, tolerance: float = TOLERAN
         expect(
             difference <= tolerance * max(1.0, float(np.abs(expected).max())), what, f"a difference of {difference:.2g}"
         )
+
+
+def expect_equal_weights(
+    model: Any, expected: Sequence[np.ndarray], what: str, came: Sequence[np.ndarray] | None = None
+) -> None:
+    """Equal weights, those of the model or those that came, but for a tolerance."""
+    for weight, one, other in zip(model.weights, came or model.get_weights(), expected, strict=True):
+        expect_equal(one, other, f"{what}, {getattr(weight, 'path', weight.name)!r} too")
 
 
 def expect_best(ids: np.ndarray, came: np.ndarray, scores: np.ndarray, who: str) -> None:
@@ -65,3 +74,8 @@ def one_line(error: BaseException) -> str:
 def as_json(value: Any) -> Any:
     """Plain data as it comes back from a file."""
     return json.loads(json.dumps(value, default=lambda each: each.item()))
+
+
+def rows_where(condition: np.ndarray, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Rows of ``some`` where the condition holds, else of ``others``."""
+    return np.where(condition.reshape(-1, *[1] * (others.ndim - 1)), some, others)

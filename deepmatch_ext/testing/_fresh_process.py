@@ -17,7 +17,7 @@ import numpy as np
 from deepmatch_ext._keras import input_name, keras
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.serving import export_recommender
-from deepmatch_ext.testing._data import BATCH, as_tensors
+from deepmatch_ext.testing._data import BATCH, as_tensors, labels_for
 from deepmatch_ext.testing._expect import as_json, one_line
 
 # TensorFlow alone at first, for the export; then this package and the module that the builder is in.
@@ -41,6 +41,10 @@ except Exception as error:
 from deepmatch_ext.testing._fresh_process import in_fresh_process
 in_fresh_process()
 """
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
 def read_again(
@@ -71,7 +75,7 @@ def read_again(
             module = os.path.abspath(main)
         (folder / "module.txt").write_text(module)
         paths = json.dumps([os.path.abspath(path) for path in sys.path])
-        done = subprocess.run([sys.executable, "-c", _SCRIPT, name, paths], capture_output=True, text=True, check=False)
+        done = run_python("-c", _SCRIPT, name, paths)
         came: dict[str, Any] = {}
         for way in ("file", "weights", "resumed", "export"):
             if (folder / f"{way}_came.npz").exists():
@@ -134,7 +138,7 @@ def in_fresh_process() -> None:
 
     def resumed() -> dict[str, np.ndarray]:
         model = keras.models.load_model("half.keras")
-        model.fit(x, batch_size=BATCH, epochs=1, verbose=0)
+        model.fit(x, labels_for(model, len(next(iter(x.values())))), BATCH, epochs=1, verbose=0)
         return {f"{k}": weight for k, weight in enumerate(model.get_weights())}
 
     for way, read in {"file": whole, "weights": rebuilt, "resumed": resumed}.items():

@@ -30,7 +30,9 @@ from deepmatch_ext.testing._data import (
     every_kind,
     is_history,
     item_features,
+    labels_for,
     planted,
+    with_negatives,
 )
 from deepmatch_ext.testing._expect import best, scores_of
 from deepmatch_ext.testing._fresh_process import read_again
@@ -66,6 +68,7 @@ class Trial:
             raise problem("`columns[0]`", rule, got)
         self.parameters = dict(inspect.signature(builder).parameters)
         self.column_parameters = list(self.parameters)[:2]
+        self._has_labels: bool | None = None  # known once there is a model
 
     # Models and data.
 
@@ -78,10 +81,19 @@ class Trial:
         arguments = {**self.arguments, **changes}
         if len(items) > 1 and "item_features" in self.parameters:
             arguments.setdefault("item_features", item_features(items))
-        return self.builder([*user], [*items], **arguments)
+        model = self.builder([*user], [*items], **arguments)
+        if isinstance(model, RetrievalModel):
+            self._has_labels = model.candidates is None
+        return model
 
     def data(self, rows: int, seed: int, user: Sequence[Column] | None = None, items: Any = None) -> dict[str, Any]:
-        """Rows of model inputs in which the next item follows from the last one."""
+        """Rows of model inputs in which the next item follows from the last one; of labelled pairs, in half of them."""
+        x = self._positives(rows, seed, user, items)
+        if self._has_labels is None:
+            self.model()
+        return with_negatives(x, self.item.name) if self._has_labels else x
+
+    def _positives(self, rows: int, seed: int, user: Any = None, items: Any = None) -> dict[str, Any]:
         return planted(
             self.user_columns if user is None else user, self.item_columns if items is None else items, rows, seed
         )
@@ -99,7 +111,7 @@ class Trial:
     @functools.cached_property
     def held_out(self) -> dict[str, np.ndarray]:
         """Rows that no model is trained with."""
-        return self.data(ROWS // 2, 1)
+        return self._positives(ROWS // 2, 1)
 
     def kinds(self) -> list[tuple[list[Column], list[Column]]]:
         """The pair of user and item columns that was given, or pairs that together have every kind."""
@@ -142,7 +154,7 @@ class Learnt:
         self._first = _state(self.model)
         self.epochs, self.hits = 0, 0.0
         while self.epochs < self.MOST_EPOCHS and self.hits < 0.9:
-            self.model.fit(trial.x, batch_size=BATCH, epochs=5, verbose=0)
+            self.model.fit(trial.x, labels_for(self.model, ROWS), BATCH, epochs=5, verbose=0)
             self.epochs, self.hits = self.epochs + 5, self.hit_rate()
         self.user_vectors = self.model.user_vectors(trial.users)
         self.item_vectors = self.model.item_vectors()
@@ -179,7 +191,7 @@ class Learnt:
                     model.save(path)
 
             saver = keras.callbacks.LambdaCallback(on_epoch_end=save)
-            model.fit(self.trial.x, batch_size=BATCH, epochs=2, verbose=0, callbacks=[saver])
+            model.fit(self.trial.x, labels_for(model, ROWS), BATCH, epochs=2, verbose=0, callbacks=[saver])
             return model.get_weights(), path.read_bytes()
 
 

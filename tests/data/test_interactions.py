@@ -209,6 +209,14 @@ def test_times_of_pyarrow(kind):
     assert x.times[2] == np.datetime64("2023-12-31T15:00" if "Tokyo" in kind else "2024-01-01")  # in UTC
 
 
+def test_moments_with_a_time_zone_are_in_utc():
+    moments = pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"])).dt.tz_localize("Asia/Tokyo")
+    for times in (moments, moments.tolist(), np.array(moments.tolist()), pd.Index(moments)):
+        x = Interactions.from_sequences([0, 2], [1, 2], times)
+        assert x.times.dtype.kind == "M"
+        assert x.times.tolist() == np.array(["2023-12-31T15", "2024-01-01T15"], x.times.dtype).tolist()
+
+
 def assert_sorted_by(times):
     x = Interactions.from_frame(FRAME.assign(timestamp=times))
     assert x.items.tolist() == [3, 2, 1, 3, 2]

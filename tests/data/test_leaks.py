@@ -283,7 +283,6 @@ def test_an_event_that_the_source_has_twice():
 COUNTS = {  # by item id. Test has one event of item 5 and two of item 1, and the other events are 0, 1, 3, 2, 2, 1
     "train's targets": ([0, 0, 2, 1, 2, 1], None),
     "all but test": ([0, 1, 3, 2, 2, 1], None),
-    "with padding": ([9, 0, 2, 1, 2, 1], None),
     "less": ([0, 0, 1, 1, 0, 0], None),
     "all": ([0, 3, 3, 2, 2, 2], (3, 3)),
     "train's targets and test": ([0, 2, 2, 1, 2, 2], (2, 3)),  # user 1's first event may be one of the two of item 1
@@ -324,7 +323,7 @@ def test_counts_of_a_split():
     inputs = {"train": windows(X, split.train_targets(), 3), "test": windows(X, split.test, 3)}
     report = find_leaks(inputs, X, item_count=X.item_counts())
     assert found(report, "leak") == {("held_out_in_counts", "test", "train"): (3, 3)}
-    leak = find_leaks(inputs, X, item_count=X.item_counts()).serious[0]
+    leak = report.serious[0]
     assert leak.text == "3 of 3 events of test, at least, are counted in `item_count`."
     # Item 1 is user 1's first, and the test target of users 2 and 3.
     assert leak.example == "Item 1: 3 counted, of which 1 can be of train."
@@ -403,7 +402,7 @@ arguments = (st.integers(1, 8), st.integers(0, 2), st.sampled_from(["recent_firs
 
 @pytest.mark.slow
 @pytest.mark.once
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(events, st.booleans(), *arguments, st.randoms(use_true_random=False))
 def test_leave_last_out_is_clean(rows, timed, max_len, min_history, order, random):
     x = interactions_of(rows, timed)
@@ -414,7 +413,7 @@ def test_leave_last_out_is_clean(rows, timed, max_len, min_history, order, rando
 
 @pytest.mark.slow
 @pytest.mark.once
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(events, st.integers(1, 5), st.integers(1, 5), *arguments, st.randoms(use_true_random=False))
 def test_split_by_time_is_clean(rows, start, more, max_len, min_history, order, random):
     x = interactions_of(rows, timed=True)
@@ -433,7 +432,7 @@ def random_parts(data, number):
 
 @pytest.mark.slow
 @pytest.mark.once
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(events, st.booleans(), st.data())
 def test_any_split_against_a_slow_loop(rows, timed, data):
     x = interactions_of(rows, timed)
@@ -469,7 +468,7 @@ def test_any_split_against_a_slow_loop(rows, timed, data):
 
 @pytest.mark.slow
 @pytest.mark.once
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(events, st.data(), st.sampled_from([1, 5, 2**18]))
 def test_any_histories_against_a_slow_loop(rows, data, block):
     x = interactions_of(rows, timed=True)
@@ -504,7 +503,7 @@ def test_any_histories_against_a_slow_loop(rows, data, block):
 
 @pytest.mark.slow
 @pytest.mark.once
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=3, max_size=30), st.data())
 def test_held_out_items_in_any_histories_against_a_slow_loop(rows, data):
     # Each user has an item once: then a held-out item in a history is the held-out event.
@@ -618,6 +617,9 @@ def test_any_shape_type_and_name_and_nothing_is_changed():
     assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
     for part in other:
         other[part]["when"] = other[part]["when"].tolist()
+    assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
+    for part in other:
+        other[part]["when"] = np.array(other[part]["when"])[:, np.newaxis]
     assert found(find_leaks(other, x, time="when", item_count=counts)) == found(expected)
     for part in other:
         other[part]["when"] = pd.to_datetime(inputs[part]["time"], unit="s").to_numpy()[:, np.newaxis]

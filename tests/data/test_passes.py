@@ -5,8 +5,6 @@ import functools
 import importlib.util
 import operator
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from deepmatch_ext.data import (
     write_tfrecords,
 )
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.fresh import run_python
 from tests.helpers import window_arguments
 
 ROWS, T = 300, 5
@@ -200,9 +199,8 @@ def test_another_process_goes_on(tmp_path):
         tf.train.Checkpoint(iterator=iterator).restore(sys.argv[1]).assert_consumed()
         print([int(user) for batch in iterator for user in batch["user_id"]])
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), path], capture_output=True, text=True, check=True
-    )
+    done = run_python("-c", textwrap.dedent(script), path)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == str(column(numbers(iterator), "user_id").tolist())
 
 

@@ -142,13 +142,33 @@ def test_seeds_and_the_global_random_state():
     assert one.interactions.items.tolist() != other.interactions.items.tolist()
 
 
+def test_users_follow_several_tastes_in_turns():
+    data = synthetic_interactions(300, 400, mean_length=30, num_genres=10, seed=3, tastes=3)
+    x, taste = data.interactions, data.interactions.side["taste"]
+    assert data.user_genres.shape == (301, 3)
+    assert data.user_genres[0].tolist() == [0, 0, 0]
+    assert all(len(set(row)) == 3 for row in data.user_genres[1:].tolist())
+    assert np.unique(taste, return_counts=True)[1] == pytest.approx(len(x) / 3, rel=0.1)
+    same_user = x.users[1:] == x.users[:-1]
+    assert (taste[1:] == taste[:-1])[same_user].mean() == pytest.approx(1 / 3, abs=0.03)
+    # What a taste brings is of its own genre, far more often than of one of the user's other two.
+    genre, homes = data.item_genres[x.items], data.user_genres[x.users]
+    own = genre == homes[np.arange(len(x)), taste - 1]
+    assert own.mean() > 0.6
+    assert ((genre[:, np.newaxis] == homes).any(axis=1) & ~own).mean() < 0.1
+    pairs = x.users.astype(np.int64) * x.item_vocabulary_size + x.items
+    assert len(np.unique(pairs)) == len(pairs)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_users": 0}, "`num_users` must be an integer of at least 1; got 0"),
         ({"num_items": 29}, "`num_items` must be an integer of at least 30; got 29"),
         ({"num_genres": 1}, "`num_genres` must be an integer of at least 2; got 1"),
-        ({"num_genres": 19}, "`num_genres` must be at most 18; got 19"),
+        ({"num_genres": 37}, "`num_genres` must be at most 36; got 37"),
+        ({"tastes": 0}, "`tastes` must be an integer of at least 1; got 0"),
+        ({"tastes": 13}, "`tastes` must be at most num_genres, 12; got 13"),
         ({"mean_length": 5}, "`mean_length` must lie between 6 and a third of num_items, 400; got 5"),
         ({"mean_length": 500}, "`mean_length` must lie between 6 and"),
     ],

@@ -20,7 +20,17 @@ from deepctr.layers.utils import Hash
 import deepmatch_ext
 from deepmatch_ext import YoutubeDNN, layers, utils
 from deepmatch_ext._keras import KERAS_3
-from deepmatch_ext.layers import Dice, EmbeddingIndex, HashIds, PoolingLayer, SampledSoftmaxLayer
+from deepmatch_ext.layers import (
+    CapsuleLayer,
+    Dice,
+    DynamicRouting,
+    EmbeddingIndex,
+    HashIds,
+    LabelAwareAttention,
+    MaskUserEmbedding,
+    PoolingLayer,
+    SampledSoftmaxLayer,
+)
 from deepmatch_ext.samplers import AdaptiveSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
 from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_vectors
@@ -241,6 +251,92 @@ for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {})]:
 """
 )
 
+# Its example of SDM: the last movies, the oldest first, and those before them.
+SESSIONS = (
+    TOWERS[: TOWERS.index("user_feature_columns = [")]
+    + """
+def sessions(x):
+    # The short session has the oldest first, as DeepMatch's `gen_data_set_sdm` makes it.
+    length = x["hist_len"]
+    short_len, prefer_len = np.minimum(length, SHORT), np.maximum(length - SHORT, 0)
+    y = {name: values for name, values in x.items() if "hist" not in name}
+    y |= {"short_sess_length": short_len, "prefer_sess_length": prefer_len}
+    for name in ("movie_id", "genres"):
+        rows = x[f"hist_{name}"]
+        y[f"short_{name}"] = padded([row[:n][::-1].tolist() for row, n in zip(rows, short_len)], SHORT)
+        y[f"prefer_{name}"] = padded([row[SHORT:].tolist() for row in rows], SEQ_LEN)
+    return y
+
+
+SHORT = 2
+train_model_input, test_model_input = sessions(train_model_input), sessions(test_model_input)
+user_feature_columns = [SparseFeat("user_id", feature_max_idx["user_id"], 16),
+                        SparseFeat("gender", feature_max_idx["gender"], 16)]
+for name in ("movie_id", "genres"):
+    for kind, length in (("short", SHORT), ("prefer", SEQ_LEN)):
+        user_feature_columns.append(VarLenSparseFeat(
+            SparseFeat(f"{kind}_{name}", feature_max_idx[name], embedding_dim, embedding_name=name), length, "mean",
+            f"{kind}_sess_length"))
+item_feature_columns = [SparseFeat("movie_id", feature_max_idx["movie_id"], embedding_dim)]
+train_counter = Counter(train_model_input["movie_id"])
+item_count = [train_counter.get(i, 0) for i in range(item_feature_columns[0].vocabulary_size)]
+sampler_config = NegativeSampler("frequency", num_sampled=5, item_name="movie_id", item_count=item_count)
+
+tf.compat.v1.disable_eager_execution()
+model = SDM(user_feature_columns, item_feature_columns, history_feature_list=["movie_id", "genres"],
+            units=embedding_dim, sampler_config=sampler_config)
+model.compile(optimizer="adam", loss=sampledsoftmaxloss)
+history = model.fit(train_model_input, train_label, batch_size=32, epochs=15, verbose=0, validation_split=0.0)
+assert history.history["loss"][-1] < history.history["loss"][0]
+user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
+item_embedding_model = Model(inputs=model.item_input, outputs=model.item_embedding)
+user_embs = user_embedding_model.predict(test_model_input, batch_size=2 ** 12)
+item_embs = item_embedding_model.predict({"movie_id": item_profile["movie_id"].values}, batch_size=2 ** 12)
+best = np.argsort(-user_embs @ item_embs.T, axis=1)[:, :12]
+recall = [recall_N([line[1]], item_profile["movie_id"].values[best[row]], N=12) for row, line in enumerate(test_set)]
+assert np.mean(recall) > 0.6, np.mean(recall)  # by chance: .33
+
+"""
+)
+
+# Its example of NCF: columns as dicts, labels, and the probability of each pair.
+PAIRS = """
+import tensorflow as tf
+from deepmatch.models import NCF
+
+data = ratings()
+feature_max_idx = {}
+for feature in ["movie_id", "user_id", "gender", "genres"]:
+    data[feature], feature_max_idx[feature] = encoded(data[feature])
+user_profile = data[["user_id", "gender"]].drop_duplicates("user_id").set_index("user_id")
+train_set, test_set = gen_data_set(data, 6, 0)
+train_model_input, _ = gen_model_input(train_set, user_profile, 6)
+test_model_input, _ = gen_model_input(test_set, user_profile, 6)
+
+
+def labelled(x):
+    # A movie of another genre for each that was seen; in turn, as validation takes the last rows.
+    y = {name: np.repeat(values, 2, axis=0) for name, values in x.items()}
+    y["movie_id"][1::2] = (y["movie_id"][1::2] + 11) % 36 + 1
+    return y, np.tile([1, 0], len(x["movie_id"]))
+
+
+train_model_input, train_label = labelled(train_model_input)
+test_model_input, test_label = labelled(test_model_input)
+user_feature_columns = {"user_id": feature_max_idx["user_id"], "gender": feature_max_idx["gender"]}
+item_feature_columns = {"movie_id": feature_max_idx["movie_id"]}
+tf.compat.v1.disable_eager_execution()
+model = NCF(user_feature_columns, item_feature_columns, user_gmf_embedding_dim=20, item_gmf_embedding_dim=20,
+            user_mlp_embedding_dim=32, item_mlp_embedding_dim=32, dnn_hidden_units=[128, 64, 32])
+model.compile("adam", "binary_crossentropy", metrics=["binary_crossentropy"])
+history = model.fit(train_model_input, train_label, batch_size=64, epochs=20, verbose=0, validation_split=0.2)
+assert history.history["loss"][-1] < history.history["loss"][0]
+pred_ans = model.predict(test_model_input, batch_size=64)
+right = np.mean(pred_ans[::2] > pred_ans[1::2])
+assert pred_ans.shape == (120, 1) and right > 0.65, right  # by chance: .5
+
+"""
+
 # The shapes of DeepMatch's own tests, and a model that is built of its parts.
 PARTS = """
 from collections import Counter
@@ -336,6 +432,8 @@ PROGRAMS = {
     "example": PREPARATION + EXAMPLE,
     "towers": PREPARATION + TOWERS,
     "interests": PREPARATION + INTERESTS,
+    "sessions": PREPARATION + SESSIONS,
+    "pairs": PREPARATION + PAIRS,
     "parts": PREPARATION + PARTS + OLDER,
 }
 
@@ -348,7 +446,9 @@ def moved(program):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the programs call what Keras calls old: .h5 files
-@pytest.mark.parametrize("name", [pytest.param("example", marks=pytest.mark.smoke), "towers", "interests", "parts"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.smoke] * (each == "example")) for each in PROGRAMS]
+)
 def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch_needs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", str(tmp_path)])
     program = compile(moved(PROGRAMS[name]).replace(EAGER_OFF, "pass"), name, "exec")
@@ -470,16 +570,13 @@ def without_eager_mode(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graph")
     (guide,) = [block for block in BLOCKS if EAGER_OFF in block]
     programs = {name: moved(program) for name, program in PROGRAMS.items()} | {"guide": guide}
-    # Graph mode has one graph and session for a process: where they train, one process for each.
-    groups = [programs] if KERAS_3 else [{name: each} for name, each in {**programs, "numbers": GRAPH_MODE}.items()]
-    outcome = {}
-    for group in groups:
-        (folder / "programs.json").write_text(json.dumps(group))
-        command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(folder), str(pathlib.Path(__file__).parents[2])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        outcome |= json.loads((folder / "outcome.json").read_text())
-    return outcome, folder
+    if not KERAS_3:
+        programs["numbers"] = GRAPH_MODE
+    (folder / "programs.json").write_text(json.dumps(programs))
+    command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(folder), str(pathlib.Path(__file__).parents[2])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "outcome.json").read_text()), folder
 
 
 RUNNER = """
@@ -489,9 +586,14 @@ RUNNER = """
     with mock.patch("threading.Thread.start"):
         import deepctr
 
+    import tensorflow as tf
+
     os.chdir(sys.argv[1])
     outcome = {}
     for name, program in json.load(open("programs.json")).items():
+        if not hasattr(tf.keras, "Operation"):  # where they train, each in a graph and a session of its own
+            tf.keras.backend.clear_session()
+            tf.compat.v1.reset_default_graph()
         try:
             exec(compile(program, name, "exec"), {})
         except Exception:
@@ -531,26 +633,33 @@ def test_without_eager_mode_the_numbers_are_the_same(without_eager_mode):
 
 # The names of DeepMatch 0.3.2 that are there, and those that say what to do instead.
 CARRIED_OVER = {
-    "models": ["ComiRec", "DSSM", "FM", "MIND", "YoutubeDNN"],
+    "models": ["ComiRec", "DSSM", "FM", "MIND", "NCF", "SDM", "YoutubeDNN"],
+    "models.ncf": ["NCF"],
+    "models.sdm": ["SDM"],
     "models.comirec": ["ComiRec"],
     "models.mind": ["MIND"],
     "models.dssm": ["DSSM"],
     "models.fm": ["FM"],
     "models.youtubednn": ["YoutubeDNN"],
     "utils": ["NegativeSampler", "get_item_embedding", "l2_normalize", "recall_N", "sampledsoftmaxloss"],
-    "layers": ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer", "custom_objects"],
-    "layers.core": ["EmbeddingIndex", "PoolingLayer", "SampledSoftmaxLayer"],
+    "layers": [
+        *("CapsuleLayer", "EmbeddingIndex", "LabelAwareAttention", "MaskUserEmbedding", "PoolingLayer"),
+        *("SampledSoftmaxLayer", "custom_objects"),
+    ],
+    "layers.core": [
+        *("CapsuleLayer", "EmbeddingIndex", "LabelAwareAttention", "MaskUserEmbedding", "PoolingLayer"),
+        "SampledSoftmaxLayer",
+    ],
     "inputs": [
         *("SparseFeat", "VarLenSparseFeat", "create_embedding_matrix", "embedding_lookup", "get_dense_input"),
         *("varlen_embedding_lookup", "get_varlen_pooling_list", "mergeDict", "input_from_feature_columns"),
     ],
 }
 LEFT_BEHIND = {
-    "models": ["NCF", "SDM"],
     "utils": ["check_version", "inner_product"],
     "layers": [
-        *("InBatchSoftmaxLayer", "CapsuleLayer", "MaskUserEmbedding", "DotAttention"),
-        *("ConcatAttention", "SoftmaxWeightedSum", "AttentionSequencePoolingLayer", "SelfAttention"),
+        *("InBatchSoftmaxLayer", "DotAttention"),
+        *("ConcatAttention", "SoftmaxWeightedSum", "AttentionSequencePoolingLayer"),
         *("SelfMultiHeadAttention", "UserAttention", "DynamicMultiRNN"),
     ],
 }
@@ -625,6 +734,38 @@ def test_pooling_layer_hands_a_mask_on_if_it_is_asked_to():
     mask = tf.constant([[True, False]])
     assert PoolingLayer(supports_masking=True).compute_mask([None], [mask]) is mask
     assert PoolingLayer().compute_mask([None], [mask]) is None
+
+
+def test_capsules_as_deepmatch_calls_them():
+    rows = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    lengths, number = np.array([[4], [2], [1]]), np.array([[3], [2], [1]])
+    layer = CapsuleLayer.from_config(CapsuleLayer(input_units=5, out_units=2, max_len=4, k_max=3).get_config())
+    found = layer([rows, lengths]).numpy()
+    np.testing.assert_array_equal(layer([rows, lengths]), found)
+    routing = DynamicRouting(3, shared=True)
+    wide = np.pad(np.array(layer.get_weights()[0]), [[0, 0], [0, 3]])  # the same but for zeros
+    routing.build([(None, 4, 5), (None, 4)])
+    routing.set_weights([wide])
+    np.testing.assert_allclose(routing([rows, np.arange(4) < lengths])[:, :, :2], found, atol=1e-6)
+    of_number = layer([rows, lengths, number]).numpy()
+    assert [len(np.unique(each, axis=0)) for each in of_number] == [3, 2, 1]
+    # What other layers have made of the surplus ones is the first again.
+    masked = MaskUserEmbedding(3)([found, number]).numpy()
+    np.testing.assert_array_equal(masked, [found[0], found[1][[0, 1, 0]], found[2][[0, 0, 0]]])
+
+
+def test_label_aware_attention_as_deepmatch_calls_it():
+    interests = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    target, number = interests[:, 2:] * 0.5, np.array([[3], [2]])
+    expected = LabelAwareAttention(p=7.0)([interests, target[:, 0]])
+    for layer in (LabelAwareAttention(3, 7.0), LabelAwareAttention(k_max=3, pow_p=7.0)):
+        np.testing.assert_array_equal(layer([interests, target]), expected)
+        np.testing.assert_array_equal(
+            LabelAwareAttention.from_config(layer.get_config())([interests, target]), expected
+        )
+    assert LabelAwareAttention(k_max=3).p == 1
+    two = LabelAwareAttention(p=7.0)([interests[1:, :2], target[1:, 0]])
+    np.testing.assert_allclose(LabelAwareAttention(3, 7.0)([interests, target, number])[1:], two, atol=1e-6)
 
 
 def test_embedding_index_and_the_rows_of_a_table():

@@ -37,9 +37,29 @@ def test_likeness_of_k_interests_is_that_of_all_pairs_of_users():
     assert figures["score_correlation"] == pytest.approx(covariance[pairs].mean() / np.diag(covariance).mean())
     assert figures["user_cosine"] == pytest.approx(cosine[pairs].mean(), abs=1e-6)
     assert figures["user_rank"] == pytest.approx(variances.sum() ** 2 / (variances**2).sum(), rel=1e-5)
+    pairs = [
+        [np.corrcoef(items[1:] @ user[k], items[1:] @ user[j])[0, 1] for k in range(3) for j in range(k)]
+        for user in np.delete(users, 7, axis=0)
+    ]
+    surplus = np.corrcoef(items[1:] @ users[7, 0], items[1:] @ users[7, 2])[0, 1]
+    expected = (np.mean(pairs, axis=1).sum() + surplus) / 300
+    assert figures["interest_correlation"] == pytest.approx(expected, abs=1e-6)
     assert likeness(users[:, :1], items) == pytest.approx(likeness(users[:, 0], items))
     equal = likeness(np.tile(users[:1], (6, 1, 1)), items)
+    of_first = np.mean(pairs[0])
+    assert equal.pop("interest_correlation") == pytest.approx(of_first)
     assert equal == {"score_correlation": pytest.approx(1), "user_cosine": pytest.approx(1), "user_rank": 0}
+
+
+@pytest.mark.parametrize("of_users", [np.ones((4, 1, 5)), vectors(4, 5, 3)[:, np.newaxis]])
+def test_interests_that_are_one_have_a_correlation_of_1(of_users):
+    """Equal to the first for every user: no surplus, but a collapse."""
+    items, interests = vectors(20, 5, 1), of_users.repeat(3, axis=1)
+    assert likeness(interests, items)["interest_correlation"] == 1
+    nearly = interests + 1e-3 * np.random.default_rng(0).normal(size=interests.shape)
+    assert 0.99 < likeness(nearly, items)["interest_correlation"] < 1
+    # Where the items do not differ, no interest ranks them in another way.
+    assert likeness(nearly, np.ones((20, 5)))["interest_correlation"] == 1
 
 
 def test_equal_users_and_users_on_a_line():

@@ -23,6 +23,7 @@ from deepmatch_ext.evaluation import (
     write_report,
 )
 from deepmatch_ext.evaluation.report.pictures import INK, principal_axes
+from tests.fresh import run_python
 from tests.helpers import true_scores
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -350,7 +351,7 @@ def test_matplotlib_is_left_as_it_was(tmp_path):
         print("as it was")
     """
     script = "\n".join(line.strip() for line in script.splitlines())
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_python("-c", script, cwd=tmp_path)
     assert done.stdout.strip() == "as it was", done.stderr[-2000:]
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import YoutubeDNN
+from deepmatch_ext import ComiRec, YoutubeDNN
 from deepmatch_ext._keras import raw_variable
 from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, windows
 from deepmatch_ext.evaluation import (
@@ -457,6 +457,36 @@ def test_patience_counts_steps_and_begins_anew_when_all_is_well(events, model):
     looking = watch_of(events, alone=True, patience=150)
     texts = go_through(model, looking, alike, well, alike, well, alike, alike, alike, steps=100)
     assert [text[:13] for text in texts] == ["After epoch 6"]  # 200 steps after epoch 4, when all was last well
+
+
+@pytest.mark.slow
+def test_interests_that_are_nearly_one_are_told_of(events):
+    size = len(events.counts)
+    history = VarLenSparseFeat(SparseFeat("hist_item", size, DIM, embedding_name="item"), MAX_LEN, "mean", "hist_len")
+    model = ComiRec([history], [SparseFeat("item", size, DIM)], k_max=3, user_dnn_hidden_units=(), num_sampled=20)
+    model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
+    attention = model.get_layer("interests").attention
+
+    def attend(by):
+        def change(model):
+            learn(model)
+            attention.assign(by)
+
+        return change
+
+    rng = np.random.default_rng(0)
+    looking = watch_of(events, alone=True)
+    apart = attend(rng.normal(size=attention.shape) * 1e3)
+    assert go_through(model, looking, apart, apart) == []
+    assert looking.history["interest_correlation"][0] < 0.9
+    (text,) = go_through(model, watch_of(events, alone=True), attend(rng.normal(size=attention.shape) * 1e-2))
+    assert text.startswith("After epoch 1, the 3 interests of a user are nearly one: ")
+    assert "`k_max`" in text
+    # At first that is so of any training.
+    patient = watch_of(events, alone=True, patience=150)
+    assert go_through(model, patient, attend(np.ones(attention.shape)), apart, steps=100) == []
+    assert patient.history["interest_correlation"][0] == 1
+    assert patient.figure_modes["watch_interest_correlation"] == "min"
 
 
 @pytest.mark.slow

@@ -53,10 +53,10 @@ def squash(z):
     return squared / (1 + squared) * z / np.sqrt(squared)
 
 
-@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize(("rounds", "scale"), [(1, 5.0), (3, 1.0), (3, 5.0)])
 @pytest.mark.parametrize("shared", [True, False])
-def test_dynamic_routing(shared, rounds):
-    layer = DynamicRouting(K, rounds, shared, seed=3)
+def test_dynamic_routing(shared, rounds, scale):
+    layer = DynamicRouting(K, rounds, shared, seed=3, scale=scale)
     found = layer([ROWS, VALID]).numpy()
     (mapping,) = weights_of(layer)
     assert mapping.shape == ((D, D) if shared else (T, K, D, D))
@@ -73,9 +73,25 @@ def test_dynamic_routing(shared, rounds):
         for _ in range(rounds):
             coupling = softmax(logits, axis=1)
             interests = squash(np.einsum("tk,tkd->kd", coupling, predicted))
-            logits = logits + np.einsum("tkd,kd->tk", predicted, interests)
+            logits = logits + scale * np.einsum("tkd,kd->tk", predicted, interests)
         np.testing.assert_allclose(found[b], interests, atol=1e-4)
     np.testing.assert_array_equal(layer([ROWS, VALID]), found)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_routing_parts_a_history_of_groups_before_anything_is_learnt(shared):
+    """Each interest is one group of the items, and between them they have all groups; at scale 0 all are the mean."""
+    rng, groups = np.random.default_rng(0), np.eye(16)[:3]
+    rows = np.repeat(groups, 4, axis=0)[rng.permutation(12)] + 0.1 * rng.normal(size=(50, 12, 16))
+    rows = (rows / np.linalg.norm(rows, axis=2, keepdims=True)).astype("float32")
+    valid = np.ones((50, 12), bool)
+    cosines = {}
+    for scale in (0.0, 20.0):
+        interests = DynamicRouting(4, shared=shared, scale=scale, seed=1)([rows, valid]).numpy()
+        interests /= np.linalg.norm(interests, axis=2, keepdims=True)
+        cosines[scale] = np.einsum("bkd,gd->bgk", interests, groups).max(axis=2).mean()
+    assert cosines[0.0] < 0.75
+    assert cosines[20.0] > 0.85
 
 
 def test_the_gradient_goes_through_the_last_round_alone():

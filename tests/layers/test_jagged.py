@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepmatch_ext.layers import JaggedIds, JaggedPooling, SequenceMaskPooling
+from deepmatch_ext.layers import jagged as jagged_layers
 
 POOLINGS = [("mean", 0.0), ("mean", 1.0), ("sum", 0.5), ("sqrtn", 0.0), ("sqrtn", 1.0), ("max", 0.0), ("last", 0.0)]
 
@@ -39,6 +40,30 @@ def test_equals_the_padded_pooling_in_value_and_gradient(pooling, ids, seed):
     np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)
     # The largest of equal values is one of them here, each in part there: the sums over equal rows agree.
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "ids", [[[1, 1, 1, 2]], [[1, 1, 1, 1], [1, 1, 0, 0]], [[1, 2, 3, 0], [3, 2, 2, 2]], [[0, 0, 0, 0]]]
+)
+def test_its_matrix_has_a_place_for_every_value(ids, monkeypatch):
+    """Repeats are several values in one place; cuSPARSE, on a GPU, takes no more values than places."""
+    made = []
+
+    def convert(indices, values, dense_shape):
+        made.append((len(values), *dense_shape.numpy()))
+        return original(indices=indices, values=values, dense_shape=dense_shape)
+
+    original = tf.raw_ops.SparseTensorToCSRSparseMatrix
+    monkeypatch.setattr(tf.raw_ops, "SparseTensorToCSRSparseMatrix", convert)
+    monkeypatch.setattr(jagged_layers, "_traced_weighted_sum", jagged_layers._weighted_sum)
+    (pooled, gradient), (expected, expected_gradient) = both(
+        np.arange(12, dtype="float32").reshape(4, 3), tf.constant(ids), "sum", 0.0
+    )
+    np.testing.assert_allclose(pooled, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
+    assert len(made) == 2  # of the product and of its gradient
+    for values, height, width in made:
+        assert values <= height * width
 
 
 def test_ids_by_hand():

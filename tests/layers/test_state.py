@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deepmatch_ext import layers, samplers
+from deepmatch_ext import deepmatch, layers, samplers
 from deepmatch_ext._keras import keras
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
 from tests.helpers import small_input, small_model
@@ -50,9 +50,12 @@ WITH_STATE = {
         f"CandidateSampler, {name}": lambda sampler=sampler: applied(layers.CandidateSampler(sampler, V), ids())
         for name, sampler in SAMPLERS.items()
     },
+    "AttentionPooling": lambda: applied(layers.AttentionPooling(), floats(None, 4, 3), ids(4)),
+    "CapsuleLayer": lambda: applied(layers.CapsuleLayer(3, 2, 4, 2), floats(None, 4, 3), ids(1)),
     "Dice": lambda: applied(layers.Dice(), floats(None, 3)),
     "DynamicRouting": lambda: applied(layers.DynamicRouting(2), floats(None, 4, 3), ids(4)),
     "SelfAttentiveInterests": lambda: applied(layers.SelfAttentiveInterests(2), floats(None, 4, 3), ids(4)),
+    "SelfAttention": lambda: applied(layers.SelfAttention(1), floats(None, 4, 3), ids(4)),
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
     "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),
@@ -76,11 +79,13 @@ WITHOUT_STATE = {
         "PoolingLayer",
     ),
     *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
+    *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
 }
 
 
 def test_every_layer_is_here():
-    every = {name for name, kind in layers.own_objects.items() if isinstance(kind, type)} - {"RetrievalModel"}
+    ours = {**layers.own_objects, **deepmatch.all_layers()}
+    every = {name for name, kind in ours.items() if isinstance(kind, type)} - {"RetrievalModel"}
     assert {name.split(",")[0] for name in WITH_STATE} | WITHOUT_STATE == every
     for layer in small_model().layers:
         assert not (layer.weights and type(layer).__name__ in WITHOUT_STATE)

@@ -25,6 +25,10 @@ DEEPMATCH_ORDER = {
     "FM": "l2_reg_embedding loss_type temperature sampler_config seed",
     "ComiRec": "k_max p interest_extractor add_pos user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn "
     "l2_reg_embedding dnn_dropout output_activation sampler_config seed",
+    "NCF": "user_gmf_embedding_dim item_gmf_embedding_dim user_mlp_embedding_dim item_mlp_embedding_dim dnn_use_bn "
+    "dnn_hidden_units dnn_activation l2_reg_dnn l2_reg_embedding dnn_dropout seed",
+    "SDM": "history_feature_list units rnn_layers dropout_rate rnn_num_res num_head l2_reg_embedding dnn_activation "
+    "temperature sampler_config seed",
     "SRGNN": "steps click_dropout user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
     "dnn_dropout output_activation temperature sampler_config seed",  # DeepMatch has none
     "MIND": "k_max p dynamic_k user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
@@ -39,7 +43,8 @@ def test_every_argument_is_in_the_signature_with_its_meaning(name):
     assert "shared" not in parameters
     positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     assert positional == ["user_feature_columns", "item_feature_columns", *DEEPMATCH_ORDER[name].split()]
-    shared = set(DEFAULTS) - ({"loss"} if "loss_type" in parameters else set())
+    of_labels = {"loss", "num_sampled", "gbce_t", "num_hard"} if name == "NCF" else set()  # it draws no negatives
+    shared = set(DEFAULTS) - of_labels - ({"loss"} if "loss_type" in parameters else set())
     assert shared <= {key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
     text = inspect.getdoc(OURS[name])
     for argument in parameters:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import FM, YoutubeDNN, losses, samplers, testing
+from deepmatch_ext import FM, SDM, YoutubeDNN, losses, samplers, testing
 from deepmatch_ext._keras import keras, raw_variable
 from deepmatch_ext.features import build_inputs, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, EmbeddingTable, L2Normalization
@@ -24,6 +24,7 @@ from deepmatch_ext.testing import CHECKS, Trial, check_model
 from deepmatch_ext.testing._arguments import every_sampler
 from deepmatch_ext.testing._data import planted
 from deepmatch_ext.testing._expect import best, scores_of
+from tests.fresh import run_python
 from tests.helpers import history_column, item_column
 
 OURS = {name: function for name, function in BUILDERS.items() if function.__module__.startswith("deepmatch_ext.")}
@@ -41,10 +42,19 @@ ONE_DIM = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _fresh_processes_in_no_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepmatch_ext.testing._fresh_process.run_python", run_python)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trial_of():
     def trial(function):
-        return Trial(function, (ONE_DIM["user"], ONE_DIM["items"])) if function is FM else Trial(function)
+        of_fm = [(ONE_DIM["user"], ONE_DIM["items"])] if function is FM else []
+        few_layers = {"rnn_layers": 1, "units": 8} if function is SDM else {}  # to trace LSTMs takes long
+        return Trial(function, *of_fm, **few_layers)
 
     return functools.cache(trial)
 
@@ -119,13 +129,6 @@ def assembled(name, user_feature_columns, item_feature_columns, arguments, *, ta
 def Own(user_feature_columns, item_feature_columns, temperature=0.1, sampler_config=None, loss="softmax", seed=1):
     arguments = {"temperature": temperature, "sampler_config": sampler_config, "loss": loss, "seed": seed}
     return assembled("Own", user_feature_columns, item_feature_columns, arguments)
-
-
-@pytest.mark.slow
-@pytest.mark.once
-def test_a_model_of_ones_own_is_checked_in_one_call():
-    user = [SparseFeat("city", 9, 4), history_column("last"), DenseFeat("age", 2)]
-    assert check_model(Own, columns=(user, [item_column()]), temperature=0.2) is None
 
 
 def broken(name, **changes):

@@ -595,7 +595,7 @@ def test_a_spawned_worker_loads_and_predicts(trained, tmp_path):
     worker.start()
     vectors = results.get(timeout=120)
     worker.join(60)
-    np.testing.assert_array_equal(vectors, model.user_vectors(x))
+    np.testing.assert_allclose(vectors, model.user_vectors(x), atol=1e-6)
 
 
 def fit_from_workers(model, x):

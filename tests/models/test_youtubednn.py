@@ -1,7 +1,5 @@
 """YoutubeDNN as its users meet it: attributes, training, vectors, saving, resuming, refusals."""
 
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -24,6 +22,7 @@ from deepmatch_ext.samplers import (
     UniformSampler,
 )
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
+from tests.fresh import run_python
 from tests.helpers import (
     DIM,
     MAX_LEN,
@@ -371,7 +370,6 @@ def test_a_saved_model_gives_equal_vectors_in_a_fresh_process(trained, tmp_path)
         import tensorflow as tf
         import deepmatch_ext
         model = tf.keras.models.load_model(sys.argv[1] + "/model.keras")
-        assert "deepctr" not in sys.modules
         expected = np.load(sys.argv[1] + "/expected.npz")
         x = {name: expected[name] for name in ("hist_item", "hist_len")}
         def check(model):
@@ -385,9 +383,7 @@ def test_a_saved_model_gives_equal_vectors_in_a_fresh_process(trained, tmp_path)
         check(rebuilt)
         print("equal")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = run_python("-c", textwrap.dedent(script), tmp_path)
     assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
 
 
@@ -533,6 +529,10 @@ ITEM = [item_column()]
         (lambda: small_model(l2_reg_embedding=-1), r"`l2_reg_embedding` must be at least 0"),
         (lambda: small_model(loss="hinge"), r"`loss` must be one of 'softmax', 'bpr', 'gbce', 'logistic'; got 'hinge'"),
         (lambda: small_model(gbce_t=-0.1), r"`gbce_t` must be at least 0"),
+        (
+            lambda: small_model(gbce_t=-0.1, loss="logistic", sampler_config=None),
+            r"`gbce_t` must be at least 0",
+        ),
         (lambda: small_model(history_dropout=1), r"`history_dropout` must be at least 0 and less than 1; got 1"),
         (
             lambda: small_model(exclude_features=["age"]),

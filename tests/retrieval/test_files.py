@@ -32,6 +32,7 @@ from deepmatch_ext.retrieval import (
     write_pgvector,
     write_vectors,
 )
+from tests.fresh import run_python
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "indexes.md"
 KINDS = ["exact", "Flat", "HNSW8", "IVF2,Flat", "IVF2,SQ8", "HNSW8_SQ8,RFlat"]
@@ -88,7 +89,7 @@ def test_another_process_gets_the_same(tmp_path):
         ids, scores = index.search({vectors_of(3, seed=9).tolist()!r}, 4)
         print(json.dumps([ids.tolist(), scores.tolist(), index.metric]))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    done = run_python("-c", textwrap.dedent(script))
     assert done.returncode == 0, done.stderr[-2000:]
     ids, scores = index.search(vectors_of(3, seed=9), 4)
     assert json.loads(done.stdout) == [ids.tolist(), scores.tolist(), "cosine"]
@@ -176,9 +177,7 @@ def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
             if not os.WIFSIGNALED(status):
                 break
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
-    )
+    done = run_python("-c", textwrap.dedent(script))
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.split()
     ends, ids = lines[::2], lines[1::2]

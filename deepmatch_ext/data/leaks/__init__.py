@@ -1,6 +1,6 @@
 """Leaks of a split: what training, or a model's input, knows of the events that the model is judged on."""
 
 from deepmatch_ext.data.leaks.find import find_leaks
-from deepmatch_ext.data.leaks.finding import Leak, LeakReport
+from deepmatch_ext.data.leaks.report import Leak, LeakReport
 
 __all__ = ["Leak", "LeakReport", "find_leaks"]

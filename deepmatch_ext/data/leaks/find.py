@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from deepmatch_ext._checks import problem
+from deepmatch_ext._frames import Lists, array_of
 from deepmatch_ext.data.interactions import Interactions
-from deepmatch_ext.data.leaks.finding import SEVERITIES, LeakReport
 from deepmatch_ext.data.leaks.histories import histories
-from deepmatch_ext.data.leaks.parts import case_of_inputs, case_of_split
-from deepmatch_ext.data.leaks.targets import counts, duplicates, later_in_train, new_ids, repeated
+from deepmatch_ext.data.leaks.parts import Events, Part, parts_of_inputs, parts_of_split
+from deepmatch_ext.data.leaks.report import SEVERITIES, Leak, LeakReport, leak
 from deepmatch_ext.data.splits import Split
 
 
@@ -91,14 +94,93 @@ train. Count train alone, as interactions.item_counts(split.train) does.
         for name, value in {"interactions": interactions, "time": time}.items():
             if value is not None:
                 raise problem(f"`{name}`", "be left out beside a Split, which has its own", type(value).__name__)
-        case = case_of_split(parts)
+        events, read = parts_of_split(parts)
     else:
-        case = case_of_inputs(parts, interactions, time)
-    found = [*duplicates(case), *histories(case), *repeated(case), *new_ids(case), *later_in_train(case)]
-    unchecked = case.unchecked
+        events, read = parts_of_inputs(parts, interactions, time)
+    looks = (_duplicates, histories, _repeated, _new_ids, _later_in_train)
+    found = [finding for look in looks for finding in look(events, read)]
+    unchecked = [what for part in read for what in part.unchecked("" if events.times is None else "; give `time`")]
+    if events.times is None:
+        unchecked.append("what was later across users, as the interactions have no times.")
     if item_count is None:
-        unchecked = (*unchecked, "the sampler's counts; give `item_count`.")
+        unchecked.append("the sampler's counts; give `item_count`.")
     else:
-        found += counts(case, item_count)
-    found.sort(key=lambda leak: SEVERITIES.index(leak.severity))
-    return LeakReport(tuple(found), unchecked)
+        found += _counts(events, read, item_count)
+    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return LeakReport(tuple(found), tuple(unchecked))
+
+
+def _duplicates(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
+    for source, held in combinations(parts, 2):
+        # Of events of one user, item and time, the first stands for all.
+        ours, theirs = (
+            events.at(events.find(part.users, part.items), events.moments[part.targets]) for part in (held, source)
+        )
+        both = held.certain & np.isin(ours, theirs[source.known])
+        for severity, hits in (("leak", both & (held.choices == 1)), ("possible", both & (held.choices > 1))):
+            yield from held.leaks("duplicate_target", severity, hits, seen_in=source.name)
+
+
+def _repeated(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
+    if events.interactions.sessions is not None:  # which repeat items by nature, and leave none out of a ranking
+        return
+    first = events.rows[events.pairs]  # of each user with an item
+    for held in parts[1:]:
+        yield from held.leaks("repeated_targets", "note", held.known & ~np.isin(held.targets, first))
+
+
+def _new_ids(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
+    known = {"items": _items_of_train(events, parts[0]), "users": parts[0].users}
+    for held in parts[1:]:
+        for name, ids in (("items", held.items), ("users", held.users)):
+            every = np.unique(ids[ids > 0])
+            new = np.setdiff1d(every, known[name])
+            if len(new):
+                words = {"new": new[0], "rows": f"{np.isin(ids, new).sum()} of {len(ids)}"}
+                yield leak(f"new_{name}", "note", len(new), len(every), part=held.name, seen_in="train", **words)
+
+
+def _items_of_train(events: Events, train: Part) -> np.ndarray:
+    """The items that are a target or in a history of train."""
+    if train.history is not None:
+        return np.union1d(train.items, train.history)
+    x = events.interactions
+    last = np.full(x.user_vocabulary_size, -1)
+    np.maximum.at(last, train.users, train.targets)
+    return x.items[np.arange(len(x)) <= last[x.users]]
+
+
+def _later_in_train(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
+    train, times = parts[0], events.times
+    if times is None:
+        return
+    moments = np.where(train.certain, events.moments[train.targets], -1)
+    for held in parts[1:]:
+        first = events.moments[held.targets[held.certain]].min(initial=len(times) - 1)
+        # It is held-out rows that are known too early, and train's that are counted.
+        words = {"part": held.name, "first": times[first], "other": times[moments]}
+        yield from train.leaks("later_in_train", "note", moments > first, **words)
+
+
+def _counts(events: Events, parts: Sequence[Part], item_count: Any) -> Iterator[Leak]:
+    """What is counted beyond all events that are not held out has to be held-out events."""
+    x, given = events.interactions, array_of("`item_count`", item_count)
+    every = x.item_counts()
+    if isinstance(given, Lists) or given.shape != every.shape or given.dtype.kind not in "iuf":
+        got = "lists" if isinstance(given, Lists) else f"{given.dtype} of shape {given.shape}"
+        raise problem("`item_count`", f"be a count for each item id, ({len(every)},)", got)
+    given = np.append(0, given[1:])  # padding is not counted
+    wrong = ~((given >= 0) & (given <= every) & (given == np.floor(given)))
+    if wrong.any():
+        item = int(wrong.argmax())
+        rule = "count events of the interactions, so be whole numbers and at most how often each item is in them"
+        got = f"{given[item]:g} for item {item}, which is in {every[item]}"
+        raise problem("`item_count`", rule, got, "Give the counts as they were before smoothing, a power or a scale.")
+    held = {part.name: np.unique(part.targets[part.known]) for part in parts[1:]}
+    free = every - x.item_counts(np.unique(np.concatenate([*held.values()])))
+    above = np.maximum(given - free, 0).astype(np.int64)
+    names = [name for name, rows in held.items() if above[x.items[rows]].any()]
+    if names:
+        item, total = int(above.argmax()), sum(len(held[name]) for name in names)
+        words = {"part": " and ".join(names), "item": item, "counted": given[item], "free": free[item]}
+        yield leak("held_out_in_counts", "leak", int(above.sum()), total, seen_in="train", **words)

@@ -30,7 +30,10 @@ from deepmatch_ext.evaluation.watch.look import Look
 
 # Which values of the figures are farther from what is warned of.
 _MODES = {
-    **dict.fromkeys(["score_correlation", "user_cosine", "row_size", "popular_share", "cross_entropy"], "min"),
+    **dict.fromkeys(
+        ["score_correlation", "user_cosine", "interest_correlation", "row_size", "popular_share", "cross_entropy"],
+        "min",
+    ),
     **dict.fromkeys(["user_rank", "coverage", "rows_changed", "percentile"], "max"),
 }
 
@@ -48,6 +51,7 @@ class TrainingWatch(keras.callbacks.Callback):
     Each `CollapseWarning` comes once. With user inputs alone, the watch tells when
 
     - all users get the same scores, or their vectors differ along one direction only;
+    - the K interests of a user are nearly one;
     - vectors are NaN or of length zero, or rows of embedding tables grow out of bounds;
     - an embedding table that should be trained has not changed (frozen tables are left alone);
     - the temperature doesn't suit L2-normalised vectors, or the training loss is too low to be true.
@@ -79,7 +83,8 @@ class TrainingWatch(keras.callbacks.Callback):
             what the watch warns of. Callbacks behind this one that monitor a figure go by it.
         history: name -> the figure after each epoch. Keras's logs have them too, as ``watch_<name>``:
 
-            - ``score_correlation``, ``user_cosine``, ``user_rank``: as in `deepmatch_ext.evaluation.likeness`.
+            - ``score_correlation``, ``user_cosine``, ``user_rank``, and with K interests ``interest_correlation``: as
+              in `deepmatch_ext.evaluation.likeness`.
             - ``coverage``: the different items in the lists, as a share of those that there is room for.
             - ``row_size``: of the rows of embedding tables, the root mean square of their entries; the 99th largest in
               100, of the table where it is largest.

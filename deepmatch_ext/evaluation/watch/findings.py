@@ -16,6 +16,7 @@ from deepmatch_ext.evaluation.watch.look import Look
 # They all learn popularity first, and look collapsed during their first 100 to 400 steps of Adam: hence `patience`.
 _MAX_CORRELATION = 0.98  # healthy: up to 0.999 in those steps, below 0.9 after them
 _MIN_RANK = 1.1  # one direction has 95% of the variance; healthy: 1.3 to 2 while the first tastes come up, then 2 to 30
+_MAX_INTEREST_CORRELATION = 0.95
 _MAX_ROW_SIZE = (
     10.0  # healthy: below 0.25. Rows start at 0.05 at most; at 10, a step of Adam turns them by a 200th of that
 )
@@ -31,7 +32,14 @@ _MIN_STEPS = 30  # before that, mixed precision may have skipped every step to f
 Finding = tuple[str, str]  # the name of what was found, and the text of the warning
 
 
-MAY_PASS = {"users_alike", "one_direction", "popular_lists", "no_better_than_chance", "no_better_than_popularity"}
+MAY_PASS = {
+    "users_alike",
+    "one_direction",
+    "interests_alike",
+    "popular_lists",
+    "no_better_than_chance",
+    "no_better_than_popularity",
+}
 
 
 def before_training(look: Look) -> Iterator[Finding]:
@@ -52,6 +60,7 @@ def after_epoch(
 def passing(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
     """What healthy training shows at first: `MAY_PASS`."""
     yield from _of_likeness(look, figures)
+    yield from _of_interests(look, figures)
     yield from _of_lists(look, figures)
     yield from _of_ranking(look, figures)
 
@@ -204,6 +213,18 @@ def _of_likeness(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
             "always off, and for a feature that drowns the others; lower the learning rate if the loss jumps."
         )
         yield "one_direction", text
+
+
+def _of_interests(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
+    correlation = figures.get("interest_correlation", 0.0)
+    if correlation > _MAX_INTEREST_CORRELATION:
+        text = (
+            f"the {look.num_interests} interests of a user are nearly one: the scores of two of them have a "
+            f"correlation of {correlation:.3f} over the items. They find what one vector would find, at "
+            f"{look.num_interests} times the cost. Give `p` a higher value, so that the nearest interest alone is "
+            "trained, route more sharply (`routing_scale`), take fewer interests (`k_max`), or train longer."
+        )
+        yield "interests_alike", text
 
 
 def _of_lists(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:

@@ -58,6 +58,7 @@ class Look:
         self.temperature: float | None = getattr(loss_layer, "temperature", None)
         self.sampler: Any = getattr(candidates, "sampler", None)
         users = model.user_vectors(self.user_input, self._batch_size)
+        self.num_interests = users.shape[1] if users.ndim == 3 else 1
         some = [users.reshape(-1, users.shape[-1]), items[sample_rows(len(items), 1000)]]
         lengths = np.linalg.norm(np.concatenate(some), axis=1)
         self.is_unit_length = bool(lengths.any() and np.allclose(lengths[lengths > 0], 1, atol=0.01))
@@ -88,7 +89,9 @@ class Look:
     @property
     def names(self) -> list[str]:
         """The names of the figures."""
-        names = ["score_correlation", "user_cosine", "user_rank", "coverage"]
+        names = ["score_correlation", "user_cosine", "user_rank"]
+        names += ["interest_correlation"] if self.num_interests > 1 else []
+        names += ["coverage"]
         names += ["row_size", "rows_changed"] if self.tables else []
         names += [] if self.popularity is None else ["popular_share"]
         if self.targets is not None:

@@ -1,0 +1,51 @@
+"""Checks of what another process reads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deepmatch_ext.testing._checks.check import check
+from deepmatch_ext.testing._expect import expect, expect_best, expect_equal, expect_equal_weights, scores_of
+from deepmatch_ext.testing._trial import Trial
+
+
+@check
+def reload(trial: Trial) -> None:
+    """A ``.keras`` file gives equal vectors in a fresh process."""
+    _expect_same_vectors(trial, "file", "a model that a fresh process loads from its .keras file")
+
+
+@check
+def reload_weights(trial: Trial) -> None:
+    """A model that is rebuilt from its config in a fresh process, with the weights' file, gives equal vectors."""
+    _expect_same_vectors(trial, "weights", "a model that a fresh process rebuilds and loads the weights of")
+
+
+@check
+def resume(trial: Trial) -> None:
+    """A run that stops after an epoch, and goes on in a fresh process, ends with the weights of an undisturbed one."""
+    came = _of_fresh_process(trial, "resumed")
+    what = "a run that was saved, loaded and resumed must end with the weights of an undisturbed one"
+    weights = [came[f"{k}"] for k in range(len(came))]
+    expect_equal_weights(trial.trained, trial.learnt.two_epochs[0], what, weights)
+
+
+@check
+def export(trial: Trial) -> None:
+    """An export answers as the vectors do, in a process that has not imported this package."""
+    came = _of_fresh_process(trial, "export")
+    users, items = trial.learnt.user_vectors, trial.learnt.item_vectors
+    expect_equal(came["user_vector"], users, "the export's signature user_vector must give `user_vectors`")
+    expect_best(came["item_ids"], came["scores"], scores_of(users, items), "the export's signature recommend")
+
+
+def _of_fresh_process(trial: Trial, way: str) -> dict[str, np.ndarray]:
+    came = trial.read_again[way]
+    expect(isinstance(came, dict), "a fresh process must read what was written", came)
+    return came
+
+
+def _expect_same_vectors(trial: Trial, way: str, what: str) -> None:
+    came = _of_fresh_process(trial, way)
+    expect_equal(came["user"], trial.learnt.user_vectors, f"{what} must give equal user vectors")
+    expect_equal(came["item"], trial.learnt.item_vectors, f"{what} must give equal item vectors")

@@ -1,0 +1,145 @@
+"""Checks of what models learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._keras import input_name, keras
+from deepmatch_ext.features import (
+    Column,
+    SequenceColumn,
+)
+from deepmatch_ext.losses import LOSSES
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.testing._arguments import every_sampler, is_named
+from deepmatch_ext.testing._checks.check import check
+from deepmatch_ext.testing._data import BATCH, ROWS, as_tensors, labels_for, planted
+from deepmatch_ext.testing._expect import expect, expect_equal, expect_equal_weights, rows_where
+from deepmatch_ext.testing._trial import TOP, Trial
+
+
+@check
+def columns(trial: Trial) -> None:
+    """Columns of every kind are taken and trained, and each input of the user's and the item's moves the vectors."""
+    for user, items in trial.kinds():
+        model = trial.model(user, items)
+        x = trial.data(BATCH, 2, user, items)
+        model.compile(LazyAdam(0.01), run_eagerly=True)  # one step is not worth tracing
+        loss = np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0]
+        expect(np.isfinite(loss), "a training step must have a finite loss", float(loss))
+        _expect_every_input_read(model.user_input, model.user_emb, user, x, "user_emb")
+        described = planted([], items, BATCH, 3)
+        _expect_every_input_read(model.item_input, model.item_emb, items, described, "item_emb")
+
+
+def _expect_every_input_read(
+    inputs: Sequence[Any], output: Any, columns: Sequence[Column], x: Mapping[str, Any], what: str
+) -> None:
+    encoder = keras.Model(inputs=list(inputs), outputs=output)
+    before = np.asarray(encoder(as_tensors(inputs, x, BATCH)))
+    expect(np.isfinite(before).all(), f"`{what}` must be finite", "NaN or infinity")
+    other = planted(columns, [], BATCH, 4)
+    lengths = [column.length_name for column in columns if isinstance(column, SequenceColumn)]
+    for tensor in inputs:
+        name = input_name(tensor)
+        if name in lengths:  # what reads the last item alone has no use for it
+            continue
+        after = np.asarray(encoder(as_tensors(inputs, {**x, name: other[name]}, BATCH)))
+        moved = not np.allclose(after, before, atol=1e-7, rtol=0)
+        expect(moved, f"`{what}` must depend on input {name!r}", "the same for other values of it")
+
+
+@check
+def learns(trial: Trial) -> None:
+    """That the next item follows from the last one is learnt; it is not found after training on shuffled targets."""
+    learnt, chance = trial.learnt, TOP / (trial.item.vocabulary_size - 1)
+    least = max(0.5, 3 * chance)
+    what = f"where the next item follows from the last one, the hit rate at {TOP} must be at least {least:.2f}"
+    expect(learnt.hits >= least, f"{what} after {learnt.epochs} epochs", f"{learnt.hits:.2f}")
+    shuffled = dict(trial.x)
+    shuffled[trial.item.name] = np.random.default_rng(6).permutation(shuffled[trial.item.name])
+    with learnt.from_the_start() as model:
+        model.fit(shuffled, labels_for(model, ROWS), BATCH, epochs=learnt.epochs, verbose=0)
+        found = learnt.hit_rate()
+    # Each of the items is either found or not; four standard deviations.
+    most = chance + 4 * (chance * (1 - chance) / (trial.item.vocabulary_size - 1)) ** 0.5
+    what = f"after training on shuffled targets the hit rate at {TOP} must be at most {most:.2f}"
+    expect(found <= most, what, f"{found:.2f}")
+
+
+@check
+def repeats(trial: Trial) -> None:
+    """Two models of one seed train to equal weights; another seed begins with others."""
+    model = trial.model()
+    model.compile(LazyAdam(0.02))
+    model.optimizer.build(model.trainable_variables)
+    first = model.get_weights()
+    expect_equal_weights(model, trial.learnt.first_weights, "two models of one seed must begin with equal weights")
+    model.fit(trial.x, labels_for(model, ROWS), BATCH, epochs=2, verbose=0)
+    expect_equal_weights(model, trial.learnt.two_epochs[0], "two models of one seed must train to equal weights")
+    if "seed" in trial.parameters:
+        seed = trial.arguments.get("seed", trial.parameters["seed"].default)
+        other = trial.model(seed=seed + 1).get_weights()
+        differ = any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+        expect(differ, f"a model of seed={seed + 1} must begin with other weights than seed={seed}", "the same")
+
+
+@check
+def sample_weight(trial: Trial) -> None:
+    """A row's weight weighs its loss: 0 is as leaving the row out, 2 as having it twice; no loss is another row's."""
+    model = trial.model()
+    model.compile(keras.optimizers.SGD(0.1))
+    first, rows = model.get_weights(), 16
+    x = {name: values[:rows] for name, values in trial.x.items()}
+    others = {**x, **{name: values[rows : 2 * rows].copy() for name, values in trial.users.items()}}
+    odd = np.arange(rows) % 2 == 1
+    mixed = {name: rows_where(odd, others[name], x[name]) for name in x}
+    of_x, of_mixed = (np.asarray(model(as_tensors(model.inputs, each, rows)))[:, 0] for each in (x, mixed))
+    what = "the loss of a row must not depend on what other rows say of their users"
+    expect_equal(of_mixed[~odd], of_x[~odd], what)
+
+    def step(weights: Any) -> list[np.ndarray]:
+        model.set_weights(first)
+        model.train_on_batch(x, labels_for(model, rows), np.asarray(weights, "float32"))
+        return [np.array(weight, np.float64) for weight in model.trainable_weights]
+
+    none, some, rest, every, twice = (step(w) for w in (0.0 * odd, 1.0 * odd, 1.0 * ~odd, odd + 1.0 * ~odd, 2.0 * odd))
+    for start, a, b, both, double in zip(none, some, rest, every, twice, strict=True):
+        what = "a step's change must be the sum of what its rows change, each times its weight"
+        expect_equal(a + b - start, both, f"{what} (weights 1 and 0, 0 and 1, 1 and 1)", 1e-4)
+        expect_equal(2 * a - start, double, f"{what} (weights 1 and 0, 2 and 0)", 1e-4)
+    changed = any(not np.allclose(a, b, atol=1e-9, rtol=0) for a, b in zip(some, rest, strict=True))
+    expect(changed, "rows of weight 1 must train the model, and other rows otherwise", "the same weights")
+
+
+@check
+def samplers_and_losses(trial: Trial) -> None:
+    """Each sampler and each loss that the builder takes trains to finite numbers."""
+    tries: list[tuple[str, dict[str, Any]]] = []
+    if "sampler_config" in trial.parameters:
+        free = {"num_sampled": None} if "num_sampled" in trial.parameters else {}
+        every = every_sampler(trial.item.vocabulary_size).items()
+        tries += [(f"the sampler {name!r}", {"sampler_config": each, **free}) for name, each in every]
+    for argument in {"loss", "loss_type"}.intersection(trial.parameters):
+        tries += [(f"the loss {name!r}", {argument: name}) for name in LOSSES]
+    x = {name: values[:BATCH] for name, values in trial.x.items()}
+    taken = {"sampler": 0, "loss": 0}
+    for what, arguments in tries:
+        kind = what.split()[1]
+        try:
+            model = trial.model(**arguments)
+        except ValueError as error:
+            if is_named(error, next(iter(arguments))):
+                continue  # a model need not take each
+            raise
+        taken[kind] += 1
+        model.compile(LazyAdam(0.01), run_eagerly=True)  # one step is not worth tracing
+        losses = [float(np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0]) for _ in range(2)]
+        expect(np.isfinite(losses).all(), f"{what} must have finite losses", f"{losses}")
+        finite = all(np.isfinite(weight).all() for weight in model.get_weights() if weight.dtype.kind == "f")
+        expect(finite, f"{what} must train to finite weights", "NaN or infinity")
+    for kind in {what.split()[1] for what, _ in tries}:
+        expect(taken[kind], f"at least one {kind} must be taken", "none")
