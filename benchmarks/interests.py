@@ -18,6 +18,7 @@ import time
 from importlib import import_module
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+os.environ.update({"TF_USE_LEGACY_KERAS": "1"} if "DeepMatch" in " ".join(sys.argv) else {})
 
 import numpy as np
 import pandas as pd
@@ -197,8 +198,7 @@ def main():
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
     names = [name for name in SETTINGS if name.startswith(tuple(args.only.split(",")))]
-    if any(name.startswith("DeepMatch") for name in names) and "--only" in sys.argv:
-        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    if "TF_USE_LEGACY_KERAS" in os.environ:
         import tensorflow as tf
 
         tf.compat.v1.disable_eager_execution()
