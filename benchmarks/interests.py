@@ -18,6 +18,7 @@ import time
 from importlib import import_module
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+os.environ.update({"TF_USE_LEGACY_KERAS": "1"} if "DeepMatch" in " ".join(sys.argv) else {})
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,7 @@ class Users:
         begin, end = events.indptr[users], events.indptr[users + 1]
         first = begin + np.clip((0.8 * (end - begin)).astype(int), 1, end - begin - 1)
         self.input = data.windows(events, first, max_len)
+        self.input["beside"] = self.input["hist_item_id"]
         self.seen = data.seen_before(events, first)
         self.rows = np.concatenate([np.arange(*pair) for pair in zip(first, end, strict=True)])
         self.of = np.repeat(np.arange(len(users)), end - first)
@@ -123,6 +125,9 @@ def ours(name, split, settings, seed, dim):
     rate = settings.pop("learning_rate", 1e-3)
     history = SparseFeat("hist_item_id", size, dim, embedding_name="item_id")
     columns = [VarLenSparseFeat(history, split.max_len, combiner, "hist_len")], [SparseFeat("item_id", size, dim)]
+    if beside := settings.pop("beside", None):  # the same history again, pooled
+        again = SparseFeat("beside", size, dim, embedding_name="item_id")
+        columns[0].append(VarLenSparseFeat(again, split.max_len, beside, "hist_len"))
     builder, arguments = CLASSES[name]
     model = getattr(models, builder)(*columns, seed=seed, **arguments, **settings)
     model.compile(LazyAdam(rate))
@@ -168,7 +173,8 @@ def run(name, split, settings, seed, *, dim=64, batch=1024, epochs=100, seconds=
     build = deepmatchs if name.startswith("DeepMatch") else ours
     model = build(name, split, settings, seed, dim)
     x = data.windows(split.events, split.train, split.max_len)
-    x = {key: x[key] for key in ("hist_item_id", "hist_len", "item_id")}
+    x["beside"] = x["hist_item_id"]
+    x = {key: x[key] for key in ("hist_item_id", "hist_len", "item_id", *settings) if key in x}
     y = np.ones(len(split.train)) if build is deepmatchs else None
     watch = watch_of(split, seconds, patience, every)
     model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0, callbacks=[watch])
@@ -197,8 +203,7 @@ def main():
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
     names = [name for name in SETTINGS if name.startswith(tuple(args.only.split(",")))]
-    if any(name.startswith("DeepMatch") for name in names) and "--only" in sys.argv:
-        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    if "TF_USE_LEGACY_KERAS" in os.environ:
         import tensorflow as tf
 
         tf.compat.v1.disable_eager_execution()

@@ -197,8 +197,7 @@ def _score_correlation(users: np.ndarray, items: np.ndarray) -> float:
 def _interest_correlation(interests: np.ndarray, items: np.ndarray) -> float:
     """The correlation of scores over the items between two interests of a user, of interests (B, K, D)."""
     centred = items - items.mean(axis=0)
-    upper: np.ndarray = np.linalg.qr(centred, mode="r")  # type: ignore[assignment]
-    scores = interests @ upper.T  # their inner products are those of the scores
+    scores = interests @ np.asarray(np.linalg.qr(centred, mode="r")).T  # their inner products are those of the scores
     lengths = np.linalg.norm(scores, axis=2, keepdims=True)
     scores = np.divide(scores, lengths, out=np.zeros_like(scores), where=lengths > 0)
     counted = np.any(interests != interests[:, :1], axis=2)
