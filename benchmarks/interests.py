@@ -155,7 +155,7 @@ def deepmatchs(name, split, settings, seed, dim):
     model = getattr(import_module("deepmatch.models"), builder)(
         *columns, sampler_config=sampler, seed=seed, **units, **arguments, **settings
     )
-    model.compile(tf.keras.optimizers.Adam(rate), sampledsoftmaxloss)
+    model.compile(tf.keras.optimizers.legacy.Adam(rate), sampledsoftmaxloss)
     users, items = (tf.keras.Model(model.user_input, model.user_embedding), None)
     items = tf.keras.Model(model.item_input, model.item_embedding)
 

@@ -36,7 +36,7 @@ def MIND(
     seed: int = 1024,
     *,
     rounds: int = 3,
-    routing_scale: float = 5.0,
+    routing_scale: float = 2.0,
     temperature: float = 0.1,
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
