@@ -36,7 +36,9 @@ def test_the_code_runs(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_arguments_that_a_page_names_exist(page):
     assert re.match(rf"# {PAGES[page]}\b", text_of(page))
-    rows = re.findall(r"^\| (`.*?) \|", text_of(page), re.MULTILINE)
+    section = re.search(r"^## Arguments.*?(?=^## )", text_of(page), re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^(?:\| |- )(`\w+`(?:, `\w+`)*)", section[0], re.MULTILINE)
+    assert rows
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named <= set(inspect.signature(getattr(models, PAGES[page])).parameters)
 

@@ -46,7 +46,7 @@ def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float)
     Example:
         >>> ids, scores = np.array([[4, 2, 1, 3]]), np.array([[0.9, 0.8, 0.7, 0.6]])
         >>> genres = ["", "noir", "noir", "sport", "noir"]  # by item id
-        >>> diversify(ids, scores, genres, 3, penalty=0.25)[0]
+        >>> diversify(ids, scores, genres, 3, penalty=0.1)[0]
         array([[4, 2, 3]])
         >>> diversify(ids, scores, genres, 3, penalty=0.5)[0]
         array([[4, 3, 2]])

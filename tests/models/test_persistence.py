@@ -115,8 +115,8 @@ def changed_file(model, path, change):
         (lambda config: config.update(format="x"), r"The saved model must have format 1, .*; got 'x'\."),
         (lambda config: config.pop("format"), r"The saved model must have format 1, .*; got None\."),
         (
-            lambda config: config.update(builder="SDM"),
-            r"The saved model's builder must be one of \[.*'YoutubeDNN'.*\]; got 'SDM'\. .* upgrade",
+            lambda config: config.update(builder="NoSuchModel"),
+            r"The saved model's builder must be one of \[.*'YoutubeDNN'.*\]; got 'NoSuchModel'\. .* upgrade",
         ),
     ],
 )
