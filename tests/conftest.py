@@ -24,6 +24,7 @@ from tests.fresh import optimize_graphs
 from tests.helpers import small_input, small_model
 
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimize_graphs()})
+tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
 hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)

@@ -194,7 +194,7 @@ labelled_input["movie_id"] = np.concatenate([train_model_input["movie_id"], othe
 labelled_input["genres"] = np.concatenate([train_model_input["genres"], train_model_input["genres"] % 3 + 1])
 labels = np.repeat([1, 0], len(other))
 
-for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic"), (FM, "logistic")]:
+for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic")]:
     if loss_type == "softmax":
         model = Builder(user_feature_columns, item_feature_columns, loss_type="softmax", sampler_config=sampler_config)
         model.compile(optimizer="adam", loss=sampledsoftmaxloss)
