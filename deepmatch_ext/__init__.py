@@ -51,7 +51,7 @@ __all__ = [
     "utils",
 ]
 
-_BUILDERS = ("DSSM", "FM", "MIND", "NCF", "SDM", "SRGNN", "ComiRec", "YoutubeDNN")
+_BUILDERS = [name for name in __all__ if name[0].isupper()]
 _PLAIN = ("data", "evaluation", "retrieval")
 
 

@@ -248,12 +248,13 @@ class Assembly:
         histories = {column.name: column for column in self.user_columns if isinstance(column, SequenceColumn)}
         if names is None:
             first = histories[self.item_histories()[0]]
-            same = [
-                each
+            others = [
+                each.name
                 for each in histories.values()
+                if each is not first and each.length_name is not None
                 if (each.length_name, each.maxlen) == (first.length_name, first.maxlen)
             ]
-            names = [first.name, *(each.name for each in same if each is not first and first.length_name is not None)]
+            names = [first.name, *others]
         for name in names:
             if name not in histories:
                 raise problem("`user_feature_columns`", f"have a history {name!r}", f"only {sorted(histories)}")

@@ -56,8 +56,8 @@ def MIND(
             interests. If the last is not the items' D, a layer of D is appended, as in DeepMatch. An empty list: no
             dense layer; there must be no other features then.
         rounds: Rounds of routing.
-        routing_scale: How sharply items are routed to interests. At 0 all interests stay near the mean of the history;
-            the larger, the more each is one group of its items.
+        routing_scale: How sharply items are routed to interests. At 0 they stay as the logits were drawn; the larger,
+            the more each interest is one group of the history's items.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,17 @@ TOLERANCE = 1e-5  # of vectors that should be equal, relative to the largest ent
 
 class Broken(AssertionError):
     """A broken promise, in words."""
+
+
+@contextmanager
+def saying(who: str) -> Iterator[None]:
+    """Makes an AssertionError, which begins with who failed, of a broken promise and of an error that none expected."""
+    try:
+        yield
+    except Broken as broken:
+        raise AssertionError(f"{who}: {broken}") from None
+    except Exception as error:
+        raise AssertionError(f"{who}: no error was expected; got {one_line(error)}") from error
 
 
 def expect(holds: Any, expected: str, got: Any) -> None:

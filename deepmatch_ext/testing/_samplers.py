@@ -11,7 +11,7 @@ from deepmatch_ext._checks import instance_of
 from deepmatch_ext.layers import CandidateSampler
 from deepmatch_ext.losses import Candidates
 from deepmatch_ext.samplers import Sampler, make_sampler
-from deepmatch_ext.testing._expect import Broken, expect, one_line
+from deepmatch_ext.testing._expect import Broken, expect, saying
 
 VOCABULARY, BATCH, STEPS = 30, 16, 400
 
@@ -33,12 +33,8 @@ def check_sampler(sampler: Sampler) -> None:
         >>> check_sampler(UniformSampler(20))
     """
     instance_of("`sampler`", sampler, Sampler)
-    try:
+    with saying(type(sampler).__name__):
         _check(sampler)
-    except Broken as broken:
-        raise AssertionError(f"{type(sampler).__name__}: {broken}") from None
-    except Exception as error:
-        raise AssertionError(f"{type(sampler).__name__}: no error was expected; got {one_line(error)}") from error
 
 
 def _check(sampler: Sampler) -> None:

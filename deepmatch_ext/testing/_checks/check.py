@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from deepmatch_ext.testing._expect import Broken, one_line
+from deepmatch_ext.testing._expect import saying
 from deepmatch_ext.testing._trial import Trial
 
 
@@ -14,12 +14,7 @@ def check(function: Callable[[Trial], None]) -> Callable[[Trial], None]:
 
     @functools.wraps(function)
     def checked(trial: Trial) -> None:
-        failing = f"{trial.name} fails the check {function.__name__!r}: "
-        try:
+        with saying(f"{trial.name} fails the check {function.__name__!r}"):
             function(trial)
-        except Broken as broken:
-            raise AssertionError(f"{failing}{broken}") from None
-        except Exception as error:
-            raise AssertionError(f"{failing}no error was expected; got {one_line(error)}") from error
 
     return checked
