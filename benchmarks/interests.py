@@ -7,8 +7,8 @@ The protocol is ComiRec's: users are split 8:1:1. All events of a training user 
 it. Of a validation or test user the first four fifths of the events are the input, and the others are the targets.
 All items are ranked but those of the input; with K interests, N items for each are merged by score, each item once.
 Recall@50 and HR@50 are averaged over users. Every candidate in `SETTINGS` is trained with the first seed; that with
-the best recall on the validation users is trained with each seed, and the epoch is chosen on them, too. The test users
-are ranked once by each model. Prints a line for each run and a table.
+the best recall on the validation users is trained with each seed, and the epoch is chosen on them, too. `--seconds` of
+processor time are the same for all. The test users are ranked once by each run. Prints a line for each run and a table.
 """
 
 import argparse
@@ -32,15 +32,16 @@ CLASSES = {  # row -> class, arguments that make it this model
     "ComiRec-DR": ("ComiRec", {"interest_extractor": "dr"}),
     "MIND": ("MIND", {}),
 }
-SETTINGS = {  # what is tried on validation, beside the defaults with K = 4
-    "YoutubeDNN": [{}, {"combiner": "mean"}, {"temperature": 0.07}],
-    "ComiRec-SA": [{"k_max": 4}, {"k_max": 2}, {"k_max": 4, "temperature": 0.07}],
-    "ComiRec-DR": [{"k_max": 4}, {"k_max": 2}, {"k_max": 4, "temperature": 0.07}],
-    "MIND": [{"k_max": 4}, {"k_max": 2}, {"k_max": 4, "temperature": 0.07}],
-    # DeepMatch has neither a temperature nor normalised vectors there.
-    "DeepMatch's ComiRec-SA": [{"k_max": 4}, {"k_max": 2}, {"k_max": 4, "p": 1.0}],
-    "DeepMatch's ComiRec-DR": [{"k_max": 4}, {"k_max": 2}, {"k_max": 4, "p": 1.0}],
-    "DeepMatch's MIND": [{"k_max": 4}, {"k_max": 2}, {"k_max": 4, "p": 1.0}],
+FAST = {"learning_rate": 3e-3}
+OF_INTERESTS = [{"k_max": 4, **FAST}, {"k_max": 4}, {"k_max": 2, **FAST}]
+SETTINGS = {  # what is tried on validation; `ours` and `deepmatchs` say what is the same for all
+    "YoutubeDNN": [FAST, {}, {"combiner": "mean", **FAST}],
+    "ComiRec-SA": OF_INTERESTS,
+    "ComiRec-DR": OF_INTERESTS,
+    "MIND": OF_INTERESTS,
+    "DeepMatch's ComiRec-SA": OF_INTERESTS,
+    "DeepMatch's ComiRec-DR": OF_INTERESTS,
+    "DeepMatch's MIND": OF_INTERESTS,
 }
 
 
@@ -53,7 +54,6 @@ class Users:
         begin, end = events.indptr[users], events.indptr[users + 1]
         first = begin + np.clip((0.8 * (end - begin)).astype(int), 1, end - begin - 1)
         self.input = data.windows(events, first, max_len)
-        self.input["beside"] = self.input["hist_item_id"]
         self.seen = data.seen_before(events, first)
         self.rows = np.concatenate([np.arange(*pair) for pair in zip(first, end, strict=True)])
         self.of = np.repeat(np.arange(len(users)), end - first)
@@ -94,6 +94,10 @@ def watch_of(split, seconds, patience, every):
             self.best, self.best_epoch, self.weights, self.curve = -1.0, 0, None, []
             self._start, self._paused = time.process_time(), 0.0
 
+        def on_train_batch_end(self, batch, logs=None):
+            if time.process_time() - self._start - self._paused > seconds:
+                self.model.stop_training = True
+
         def on_epoch_end(self, epoch, logs=None):
             now = time.process_time()
             self.seconds = now - self._start - self._paused
@@ -125,9 +129,6 @@ def ours(name, split, settings, seed, dim):
     rate = settings.pop("learning_rate", 1e-3)
     history = SparseFeat("hist_item_id", size, dim, embedding_name="item_id")
     columns = [VarLenSparseFeat(history, split.max_len, combiner, "hist_len")], [SparseFeat("item_id", size, dim)]
-    if beside := settings.pop("beside", None):  # the same history again, pooled
-        again = SparseFeat("beside", size, dim, embedding_name="item_id")
-        columns[0].append(VarLenSparseFeat(again, split.max_len, beside, "hist_len"))
     builder, arguments = CLASSES[name]
     model = getattr(models, builder)(*columns, seed=seed, **arguments, **settings)
     model.compile(LazyAdam(rate))
@@ -173,8 +174,7 @@ def run(name, split, settings, seed, *, dim=64, batch=1024, epochs=100, seconds=
     build = deepmatchs if name.startswith("DeepMatch") else ours
     model = build(name, split, settings, seed, dim)
     x = data.windows(split.events, split.train, split.max_len)
-    x["beside"] = x["hist_item_id"]
-    x = {key: x[key] for key in ("hist_item_id", "hist_len", "item_id", *settings) if key in x}
+    x = {key: x[key] for key in ("hist_item_id", "hist_len", "item_id")}
     y = np.ones(len(split.train)) if build is deepmatchs else None
     watch = watch_of(split, seconds, patience, every)
     model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0, callbacks=[watch])
@@ -198,6 +198,7 @@ def main():
     parser.add_argument("--seeds", default="1,2,3", help="the first one also chooses (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=30, help="at most (default: %(default)s)")
     parser.add_argument("--patience", type=int, default=2, help="epochs without a better recall (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="of processor time for a run, at most")
     parser.add_argument("--candidates", type=int, default=3, help="of each row, the first so many (default: all)")
     parser.add_argument("--dim", type=int, default=64)
     args = parser.parse_args()
@@ -210,7 +211,7 @@ def main():
     else:
         names = [name for name in names if not name.startswith("DeepMatch")]
     split = Split(data.read_dataset(args.data, verbose=False).interactions)
-    limits = {"epochs": args.epochs, "patience": args.patience, "dim": args.dim}
+    limits = {"epochs": args.epochs, "patience": args.patience, "dim": args.dim, "seconds": args.seconds}
     table = {}
     for name in names:
         tried = {}

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, finite_number, int_at_least, positive_int
+from deepmatch_ext._checks import as_flag, finite_number, int_at_least, number_between, positive_int
 from deepmatch_ext._keras import compute_dtype, keras, register
+from deepmatch_ext.layers.pooling import recency_weights
 
 _MASKED = -1e9
 
@@ -29,6 +30,8 @@ class SelfAttentiveInterests(keras.layers.Layer):
         add_pos: Whether the attention knows positions.
         hidden_units: The width of H; None: 4 D, as in the paper's code.
         seed: Of the initial weights.
+        recency_decay: At least 0. The item of rank k (0: the most recent) has its attention multiplied by
+            ``(k + 1) ** -recency_decay`` before that is normalised. The paper has 0: all alike.
 
     Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
 
@@ -44,6 +47,7 @@ class SelfAttentiveInterests(keras.layers.Layer):
         add_pos: bool = True,
         hidden_units: int | None = None,
         seed: int = 1024,
+        recency_decay: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -51,6 +55,7 @@ class SelfAttentiveInterests(keras.layers.Layer):
         self.add_pos = as_flag("`add_pos`", add_pos)
         self.hidden_units = None if hidden_units is None else positive_int("`hidden_units`", hidden_units)
         self.seed = int_at_least("`seed`", seed, 0)
+        self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
 
     def build(self, input_shape: Any) -> None:
         _, length, dim = input_shape[0]
@@ -64,10 +69,13 @@ class SelfAttentiveInterests(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> tf.Tensor:
-        rows, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)[:, :, tf.newaxis]
+        rows, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
         placed = rows + tf.cast(self.position, tf.float32) if self.add_pos else rows
         hidden = tf.tanh(tf.einsum("btd,dh->bth", placed, tf.cast(self.hidden, tf.float32)))
         logits = tf.einsum("bth,hk->btk", hidden, tf.cast(self.attention, tf.float32))
+        if self.recency_decay:
+            logits += tf.math.log(_recency(valid, self.recency_decay))[:, :, tf.newaxis]
+        valid = valid[:, :, tf.newaxis]
         attention = tf.nn.softmax(tf.where(valid, logits, _MASKED), axis=1) * tf.cast(valid, tf.float32)
         return tf.cast(tf.einsum("btk,btd->bkd", attention, rows), compute_dtype(self))
 
@@ -81,6 +89,7 @@ class SelfAttentiveInterests(keras.layers.Layer):
             "add_pos": self.add_pos,
             "hidden_units": self.hidden_units,
             "seed": self.seed,
+            "recency_decay": self.recency_decay,
         }
 
 
@@ -105,6 +114,8 @@ class DynamicRouting(keras.layers.Layer):
         dynamic_k: A user of n items has ``max(1, min(K, log2(n)))`` interests, rounded down, as in MIND. The surplus
             ones repeat the first, so they change no maximum over the interests.
         seed: Of the initial weights and logits.
+        recency_decay: At least 0. In the sums of the last round, the item of rank k (0: the most recent) counts
+            ``(k + 1) ** -recency_decay``. The papers have 0: all alike.
 
     Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
 
@@ -122,12 +133,14 @@ class DynamicRouting(keras.layers.Layer):
         dynamic_k: bool = False,
         seed: int = 1024,
         scale: float = 1.0,
+        recency_decay: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_interests = positive_int("`num_interests`", num_interests)
         self.rounds = positive_int("`rounds`", rounds)
         self.scale = finite_number("`scale`", scale)
+        self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
         self.shared, self.dynamic_k = as_flag("`shared`", shared), as_flag("`dynamic_k`", dynamic_k)
         self.seed = int_at_least("`seed`", seed, 0)
 
@@ -154,7 +167,10 @@ class DynamicRouting(keras.layers.Layer):
             is_last = place == self.rounds - 1
             of_round = predicted if is_last else tf.stop_gradient(predicted)
             coupling = tf.nn.softmax(tf.where(is_one, logits, _MASKED), axis=2)
-            coupling *= tf.cast(valid, tf.float32)[:, :, tf.newaxis]
+            counts = tf.cast(valid, tf.float32)
+            if is_last and self.recency_decay:
+                counts *= _recency(valid, self.recency_decay)
+            coupling *= counts[:, :, tf.newaxis]
             interests = _squashed(tf.einsum(f"btk,{of_all}->bke", coupling, of_round))
             if not is_last:
                 logits += self.scale * tf.einsum(f"{of_all},bke->btk", of_round, interests)
@@ -182,6 +198,7 @@ class DynamicRouting(keras.layers.Layer):
             "dynamic_k": self.dynamic_k,
             "seed": self.seed,
             "scale": self.scale,
+            "recency_decay": self.recency_decay,
         }
 
 
@@ -203,6 +220,11 @@ class NearIdentity(keras.initializers.Initializer):
 
     def get_config(self) -> dict[str, Any]:
         return {"seed": self.seed}
+
+
+def _recency(valid: tf.Tensor, decay: float) -> tf.Tensor:
+    """What each position counts by its rank among the valid ones, (B, T)."""
+    return recency_weights(tf.cumsum(tf.cast(valid, tf.int32), axis=1, exclusive=True), decay)
 
 
 def _squashed(vectors: tf.Tensor) -> tf.Tensor:

@@ -44,6 +44,7 @@ P = ParamSpec("P")
 def builder(
     function: Callable[Concatenate[Assembly, P], RetrievalModel],
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    table_stddev: float | None = None,
 ) -> Callable[P, RetrievalModel]:
     """Makes a model builder of a function from an `Assembly` and arguments to a model.
 
@@ -57,6 +58,9 @@ def builder(
             ``**shared: Unpack[Shared]``.
         prepare: What is done with the arguments by name before anything else, for a builder that takes other forms of
             columns.
+        table_stddev: The deviation that the tables' rows are drawn with, where a column does not say. None: .05 with
+            hidden layers in the user's tower, else .01. A model that L2-normalises the rows that it reads learns
+            sooner from small ones, whatever its tower.
 
     Raises:
         ValueError: Another builder has the function's name, or its parameters do not begin as described.
@@ -81,7 +85,7 @@ def builder(
             raise TypeError(f"{name}() {error}") from None
         given.apply_defaults()
         arguments = dict(given.arguments) if prepare is None else prepare(dict(given.arguments))
-        model = function(Assembly(name, arguments), **arguments)  # type: ignore[call-arg]
+        model = function(Assembly(name, arguments, table_stddev), **arguments)  # type: ignore[call-arg]
         if not isinstance(model, RetrievalModel):
             raise problem(f"The builder {name}", "return what `make.model` gives", type(model).__name__)
         return model
@@ -102,6 +106,7 @@ class Assembly:
     Args:
         name: The builder's name.
         arguments: The builder's arguments by name, all of them. Those that other models have, too, are read here.
+        table_stddev: As `builder` has it.
 
     Attributes:
         user_columns: The user side's columns, without those that are excluded.
@@ -115,7 +120,7 @@ class Assembly:
         ValueError: An argument or column cannot be used; the message names it.
     """
 
-    def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, arguments: Mapping[str, Any], table_stddev: float | None = None) -> None:
         require_eager_on_keras_3(name)
         self._name, self._arguments, self._layers = name, dict(arguments), NamedLayers()
         given = {**OPTIONAL, **DEFAULTS, **{ALIASES.get(key, key): value for key, value in arguments.items()}}
@@ -124,7 +129,7 @@ class Assembly:
         self._seed = int_at_least("`seed`", given["seed"], 0)
         dense = {key: given[key] for key in DenseSettings.__dataclass_fields__ if key != "seed"}
         settings = DenseSettings(**dense, seed=self._seed)
-        self._make_inputs(given)
+        self._make_inputs(given, table_stddev)
         # A builder that takes none of these may be one of labelled pairs, of which `model` is told.
         self._given, takes_a_loss = given, {"loss", "sampler_config", *ALIASES} & arguments.keys()
         self._of_loss = self._read_loss(given["loss"]) if takes_a_loss else None
@@ -173,7 +178,7 @@ class Assembly:
             remedy = "Or take `InBatchSampler` as the `sampler_config`."
             raise problem("`item_features`", rule, None, remedy)
 
-    def _make_inputs(self, given: Mapping[str, Any]) -> None:
+    def _make_inputs(self, given: Mapping[str, Any], stddev: float | None) -> None:
         """The model's inputs, the tables, and the inputs' ids as rows of these."""
         history_dropout = number_between("`history_dropout`", given["history_dropout"], 0, 1)
         id_dropout = number_between("`item_id_dropout`", given["item_id_dropout"], 0, 1)
@@ -188,7 +193,7 @@ class Assembly:
         # Rows are L2-normalised, so one step of Adam rotates a small row more than a large one: with a large initial
         # scale, rare items hardly move from their random start. With hidden layers small tables do worse. See "What the
         # defaults rest on" in benchmarks/README.md.
-        stddev = 0.05 if len(self.user_units) > 1 else 0.01
+        stddev = stddev or (0.05 if len(self.user_units) > 1 else 0.01)
         self._tables = functools.partial(
             Tables, l2_reg=l2_reg, seed=self._seed, check_ids=check_ids, stddev=stddev, layers=self._layers
         )

@@ -50,11 +50,13 @@ class History(NamedTuple):
         rows: (B, T, D) the rows of their table; at padding, whatever row 0 holds.
         valid: (B, T) booleans, which positions hold an item: the first n of a history of n items.
         ids: (B, T) the items themselves, as row numbers of their table.
+        recency_decay: Of the column's ``combiner``: the decay if ``recency:DECAY`` is in it, else 0.
     """
 
     rows: Any
     valid: Any
     ids: Any
+    recency_decay: float = 0.0
 
 
 class Features:
@@ -108,7 +110,9 @@ class Features:
             if column.weight_name is not None:
                 weighting = self._layers(SequenceWeighting, "weighted", column.name, weight_norm=column.weight_norm)
                 rows = weighting([rows, valid, moved[column.weight_name]])
-            found.append(History(rows, valid, ids))
+            arguments = [arguments for _, arguments in combiner_poolings(column.name, column.combiner)]
+            decay = max(each.get("recency_decay", 0.0) for each in arguments)
+            found.append(History(rows, valid, ids, decay))
         return found
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from deepmatch_ext.models._arguments import Shared
 
 
-@builder
+@functools.partial(builder, table_stddev=0.01)
 def ComiRec(
     make: Assembly,
     user_feature_columns: Sequence[Any],
@@ -43,10 +44,10 @@ def ComiRec(
 ) -> RetrievalModel:
     """K vectors for each user, one for each interest that the history shows.
 
-    The history that shares the item's table is taken apart by self-attention (``sa``) or dynamic routing (``dr``); the
-    user's other features stand beside each interest before the dense layers. The interest that is nearest to the
-    positive is trained, and an item's score is its best over the interests. All vectors are L2-normalised. The order of
-    the arguments is DeepMatch's.
+    The history that shares the item's table is taken apart by self-attention (``sa``) or dynamic routing (``dr``); if
+    its ``combiner`` has ``recency`` in it, recent items count more in the interests. The user's other features stand
+    beside each interest before the dense layers. The interest that is nearest to the positive is trained, and an item's
+    score is its best over the interests. All vectors are L2-normalised. The order of the arguments is DeepMatch's.
 
     Args:
         k_max: K, the number of interests.
@@ -75,7 +76,11 @@ def ComiRec(
     scale = number_between("`routing_scale`", routing_scale, 0, float("inf"))
     extractor = one_of("`interest_extractor`", interest_extractor, ("sa", "dr"))
     history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
-    of_extractor = {"num_interests": k_max, "seed": make.seed("interests")}
+    of_extractor = {
+        "num_interests": k_max,
+        "recency_decay": history.recency_decay,
+        "seed": make.seed("interests"),
+    }
     if extractor == "sa":
         layer = make.layer(SelfAttentiveInterests, "interests", add_pos=add_pos, **of_extractor)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from deepmatch_ext.models._arguments import Shared
 
 
-@builder
+@functools.partial(builder, table_stddev=0.01)
 def MIND(
     make: Assembly,
     user_feature_columns: Sequence[Any],
@@ -44,9 +45,10 @@ def MIND(
     """K vectors for each user, by routing the history's items to K capsules.
 
     The history that shares the item's table is routed (`deepmatch_ext.layers.DynamicRouting`, with one matrix for all);
-    the user's other features stand beside each interest before the dense layers. Label-aware attention says which
-    interests a positive trains, and an item's score is its best over the interests. All vectors are L2-normalised. The
-    order of the arguments is DeepMatch's.
+    if its ``combiner`` has ``recency`` in it, recent items count more in the interests. The user's other features stand
+    beside each interest before the dense layers. Label-aware attention says which interests a positive trains, and an
+    item's score is its best over the interests. All vectors are L2-normalised. The order of the arguments is
+    DeepMatch's.
 
     Args:
         k_max: K, the number of interests.
@@ -70,14 +72,15 @@ def MIND(
         >>> tuple(model.user_emb.shape[1:])
         (3, 8)
     """
+    history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
     of_routing = {
         "num_interests": positive_int("`k_max`", k_max),
         "rounds": positive_int("`rounds`", rounds),
         "scale": number_between("`routing_scale`", routing_scale, 0, float("inf")),
         "dynamic_k": as_flag("`dynamic_k`", dynamic_k),
         "shared": True,
+        "recency_decay": history.recency_decay,
         "seed": make.seed("interests"),
     }
-    history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
     interests = make.layer(DynamicRouting, "interests", **of_routing)([history.rows, history.valid])  # (B, K, D)
     return model_of_interests(make, interests, p)

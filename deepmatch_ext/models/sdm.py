@@ -180,4 +180,4 @@ def _histories(make: Assembly, deepmatchs: Any, short: Any, long: Any) -> list[l
     now = make.layer(Positions, "now", start=0, stop=number)
     before = make.layer(Positions, "before", start=number)
     read = make.histories(long_names)
-    return [[History(*map(part, each)) for each in read] for part in (now, before)]
+    return [[History(*map(part, each[:3])) for each in read] for part in (now, before)]

@@ -228,7 +228,7 @@ for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {})]:
     model = Builder(user_feature_columns, item_feature_columns, k_max=2, user_dnn_hidden_units=(16, embedding_dim),
                     sampler_config=sampler_config, **arguments)
     model.compile(optimizer="adam", loss=sampledsoftmaxloss)
-    history = model.fit(train_model_input, train_label, batch_size=32, epochs=60, verbose=0, validation_split=0.0)
+    history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]
     user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
     item_embedding_model = Model(inputs=model.item_input, outputs=model.item_embedding)

@@ -32,9 +32,9 @@ def weights_of(layer):
     return [np.asarray(weight, "float64") for weight in layer.get_weights()]
 
 
-@pytest.mark.parametrize("add_pos", [True, False])
-def test_self_attentive_interests(add_pos):
-    layer = SelfAttentiveInterests(K, add_pos, seed=3)
+@pytest.mark.parametrize(("add_pos", "decay"), [(True, 0.0), (False, 0.0), (True, 0.7)])
+def test_self_attentive_interests(add_pos, decay):
+    layer = SelfAttentiveInterests(K, add_pos, seed=3, recency_decay=decay)
     found = layer([ROWS, VALID]).numpy()
     position, hidden, attention = weights_of(layer) if add_pos else [np.zeros((T, D)), *weights_of(layer)]
     assert hidden.shape == (D, 4 * D)
@@ -45,6 +45,8 @@ def test_self_attentive_interests(add_pos):
             continue
         rows = ROWS[b, at].astype("float64")
         a = softmax(np.tanh((rows + position[at]) @ hidden) @ attention, axis=0)  # (n, K)
+        a *= (1 + np.arange(len(at))[:, np.newaxis]) ** -decay
+        a /= a.sum(axis=0)
         np.testing.assert_allclose(found[b], a.T @ rows, atol=1e-5)
 
 
@@ -53,10 +55,10 @@ def squash(z):
     return squared / (1 + squared) * z / np.sqrt(squared)
 
 
-@pytest.mark.parametrize(("rounds", "scale"), [(1, 5.0), (3, 1.0), (3, 5.0)])
+@pytest.mark.parametrize(("rounds", "scale", "decay"), [(1, 5.0, 0.0), (3, 1.0, 0.0), (3, 5.0, 0.0), (3, 5.0, 0.7)])
 @pytest.mark.parametrize("shared", [True, False])
-def test_dynamic_routing(shared, rounds, scale):
-    layer = DynamicRouting(K, rounds, shared, seed=3, scale=scale)
+def test_dynamic_routing(shared, rounds, scale, decay):
+    layer = DynamicRouting(K, rounds, shared, seed=3, scale=scale, recency_decay=decay)
     found = layer([ROWS, VALID]).numpy()
     (mapping,) = weights_of(layer)
     assert mapping.shape == ((D, D) if shared else (T, K, D, D))
@@ -70,8 +72,10 @@ def test_dynamic_routing(shared, rounds, scale):
         )
         logits = layer._first_logits[at].astype("float64")
         assert shared == bool(logits.any())
-        for _ in range(rounds):
+        for place in range(rounds):
             coupling = softmax(logits, axis=1)
+            if place == rounds - 1:
+                coupling *= (1 + np.arange(len(at))[:, np.newaxis]) ** -decay
             interests = squash(np.einsum("tk,tkd->kd", coupling, predicted))
             logits = logits + scale * np.einsum("tkd,kd->tk", predicted, interests)
         np.testing.assert_allclose(found[b], interests, atol=1e-4)

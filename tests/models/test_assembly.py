@@ -97,7 +97,7 @@ def test_of_several_interests_the_nearest_is_trained():
 def test_features_stand_beside_each_interest():
     @builder
     def Beside(make, user_feature_columns, item_feature_columns, seed=1, **shared):
-        rows, valid, _ = make.history()
+        rows, valid, *_ = make.history()
         assert (rows.shape, valid.shape) == ((None, MAX_LEN, DIM), (None, MAX_LEN))
         (city,) = make.features()
         return make.model(make.dense("user", [rows, city], (make.dim,)))

@@ -403,7 +403,7 @@ def test_what_another_process_reads():
 @builder
 def Unmasked(make, user_feature_columns, item_feature_columns, padding="row", seed=1, **shared):
     """The mean over all positions, or over those of items with a weight of their place; or of no items."""
-    rows, valid, _ = make.history()
+    rows, valid, *_ = make.history()
     pooled = make.layer(PaddedMean, "mean", padding=padding)([rows, valid])
     return make.model(make.dense("user", [pooled, *make.features()], (make.dim,)))
 

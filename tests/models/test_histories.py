@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.evaluation import TrainingWatch
+from deepmatch_ext.models import ComiRec
 from deepmatch_ext.serving import export_recommender
 from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import DIM, MAX_LEN, VOCABULARY, history_column, item_column, small_input, small_model, user_part
@@ -175,3 +176,18 @@ def test_history_dropout_draws_from_the_items_alone():
     of_each[0] = model.user_vectors({"hist_item": np.zeros((1, MAX_LEN), int), "hist_len": [0]})
     for row, items in enumerate(x["hist_item"]):
         assert np.isclose(of_each[[*items[items > 0], 0]], vectors[row], atol=1e-5).all(axis=1).any()
+
+
+@pytest.mark.parametrize(("combiner", "counts"), [("mean", [1, 1, 1]), ("last+recency:0.5", [1, 2**-0.5, 3**-0.5])])
+def test_interests_weigh_positions_as_the_combiner_says(combiner, counts):
+    """With one interest whose attention knows no position and begins even, it is the weighted mean of unit rows."""
+    history = VarLenSparseFeat(SparseFeat("hist", VOCABULARY, DIM, embedding_name="item"), MAX_LEN, combiner, "len")
+    columns = [history], [SparseFeat("item", VOCABULARY, DIM)]
+    model = ComiRec(*columns, k_max=1, add_pos=False, user_dnn_hidden_units=())
+    attention = model.get_layer("interests").attention
+    attention.assign(tf.zeros_like(attention))
+    ids = np.array([[3, 7, 5] + [0] * (MAX_LEN - 3)])
+    rows = np.asarray(model.item_vectors())[ids[0, :3]]  # L2-normalised
+    expected = np.array(counts) @ rows
+    (vector,) = model.user_vectors({"hist": ids, "len": np.array([3])})
+    np.testing.assert_allclose(np.ravel(vector), expected / np.linalg.norm(expected), atol=1e-5)
