@@ -9,8 +9,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 MIN_PYTHON, MIN_TENSORFLOW = (3, 10), (2, 15)
@@ -55,6 +55,9 @@ if _imported.layers.Layer is not keras.layers.Layer:
         "TensorFlow is in a mixed state: `tf.keras` and `tensorflow.keras` are two different Keras versions. "
         "TF_USE_LEGACY_KERAS was set after TensorFlow had been imported; set it before, for example in the shell."
     )
+
+from deepmatch_ext._checks import problem  # noqa: E402
+from deepmatch_ext._distribute import copies_of, number_of_replicas, own_copy  # noqa: E402  # they need TensorFlow
 
 # Keras 3's `tf.keras` has no `saving`.
 _saving = importlib.import_module("keras.saving") if KERAS_3 else keras.saving
@@ -115,7 +118,8 @@ def build_optimizer(model: Any) -> None:
     """Creates the optimizer's variables. If a step creates them while it is traced, TensorFlow traces it twice."""
     optimizer = getattr(model, "optimizer", None)
     if eager_is_on() and isinstance(optimizer, keras.optimizers.Optimizer):  # Keras 2's legacy ones build themselves
-        optimizer.build(model.trainable_variables)
+        with model.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
 
 
 # Packages whose losses and metrics compare predictions with labels.
@@ -187,8 +191,7 @@ def _name_of(made: Any) -> str:
 def compile_as_saved(model: Any, config: dict[str, Any]) -> None:
     """What Keras's ``compile_from_config`` does, which leaves models alone that have a ``compile`` of their own."""
     model.compile(**_saving.deserialize_keras_object(config))
-    if isinstance(model.optimizer, keras.optimizers.Optimizer):  # Keras 2's legacy ones build themselves
-        model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
 
 
 # What no input's name may have in it.
@@ -232,7 +235,16 @@ def add_state(layer: Any, name: str, value: Any) -> Any:
 
 
 def raw_variable(weight: Any) -> tf.Variable:
-    """The ``tf.Variable`` behind a weight, so that a look-up reads rows and not the whole."""
+    """The ``tf.Variable`` behind a weight, so that a look-up reads rows and not the whole; on a replica, its copy."""
+    return own_copy(_variable(weight))
+
+
+def variables_behind(weight: Any) -> Sequence[tf.Variable]:
+    """As `raw_variable`, of each replica in this process."""
+    return copies_of(_variable(weight))
+
+
+def _variable(weight: Any) -> Any:
     return weight.value if KERAS_3 and not isinstance(weight, tf.Variable) else weight
 
 
@@ -322,6 +334,64 @@ def leave_jit_off(model: Any) -> None:
         model.jit_compile = False
 
 
+def check_strategy() -> None:
+    """Refuses a `tf.distribute` strategy under which a model would not train, or would train wrongly.
+
+    Raises:
+        ValueError: The strategy in whose scope this is called does not work here; the message says which does.
+    """
+    strategy = tf.distribute.get_strategy()
+    name = type(strategy).__name__
+    remedy = "Take tf.distribute.MirroredStrategy or MultiWorkerMirroredStrategy."
+    if KERAS_3 and isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+        remedy = f"Keras 3 does not train with parameter servers: install tf-keras, set TF_USE_LEGACY_KERAS=1. {remedy}"
+        raise problem("The model", "be built under another strategy", f"the scope of a {name}", remedy)
+    if number_of_replicas() > 1 and not isinstance(
+        strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy
+    ):
+        raise problem("The model", "be built under another strategy", f"the scope of a {name}", remedy)
+
+
+def check_one_batch(model: Any, name: str) -> None:
+    """Refuses a method of one batch where Keras 3 would hand all of the batch to each of several replicas."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if KERAS_3 and replicas > 1:
+        remedy = "Take `fit` with a dataset, or `strategy.run` in a loop of your own."
+        raise problem(f"`{name}`", "be called on one replica, on Keras 3", f"a strategy of {replicas}", remedy)
+
+
+def batch_normalization(*arguments: Any, **settings: Any) -> Any:
+    """Keras's BatchNormalization, over the whole batch where several replicas have a part of it each."""
+    if number_of_replicas() > 1:
+        settings["synchronized"] = True
+    return keras.layers.BatchNormalization(*arguments, **settings)
+
+
+def without_a_number(model: Any, figures: Any) -> Any:
+    """A step's figures, on several workers as vectors, since Keras 3 averages them along an axis."""
+    workers = KERAS_3 and isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return {name: tf.reshape(value, [1]) for name, value in figures.items()} if workers else figures
+
+
+def build_for_strategy(model: Any) -> None:
+    """What Keras 3 does before it trains under a strategy, without its average of a first batch over the replicas.
+
+    Keras can't average dictionaries; and the batch would be gone from the dataset's pass.
+    """
+    if model._distribute_strategy is not None:
+        inputs = {input_name(tensor): tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs}
+        with model.distribute_strategy.scope():
+            model._symbolic_build(data_batch=(inputs, tf.zeros([1, 1])))
+
+
+def hidden_from_checkpoints(model: Any, save_type: str) -> dict[str, Any]:
+    """The layers' weights by name: ``tf.train.Checkpoint`` does not look into Keras 3's lists and dictionaries."""
+    if not KERAS_3 or save_type != "checkpoint":
+        return {}
+    layers = {layer.name: layer.weights for layer in model.layers}
+    return {f"weights of {name}, {k}": weight for name, weights in layers.items() for k, weight in enumerate(weights)}
+
+
 def slot_index(optimizer: Any, variable: Any) -> int:
     """Where an optimizer keeps its state for ``variable``."""
     if KERAS_3:
@@ -351,27 +421,26 @@ def current_learning_rate(optimizer: Any) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(rate), tf.float32)
 
 
+class SummedBefore:
+    """Of an optimizer to whose Keras class `apply_dense` hands gradients that are summed over replicas already.
+
+    Keras would sum them again, even a single replica's, by a custom gradient; TensorFlow keeps the graph of any such
+    call for ever, and with it the variables.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:  # Keras 3's
+        return grads_and_vars
+
+
 def apply_dense(optimizer_class: Any, optimizer: Any, grads_and_vars: list[tuple[Any, Any]]) -> None:
     """Keras's own step of ``optimizer_class`` for some of the variables; counts one iteration."""
     if not grads_and_vars:
         optimizer.iterations.assign_add(1)
         return
-    # Keras sums dense gradients over replicas, even a single one's, by a custom gradient. TensorFlow keeps the graph of
-    # any such call for ever, and with it the variables; so for a single one the sum is left out.
-    alone = not tf.distribute.has_strategy()
-    if not KERAS_3:
-        optimizer_class.apply_gradients(optimizer, grads_and_vars, skip_gradients_aggregation=alone)
-        return
-
-    @tf.autograph.experimental.do_not_convert
-    def step(*_: Any) -> None:
+    if KERAS_3:
         optimizer_class.apply(optimizer, *zip(*grads_and_vars, strict=True))
-
-    context = tf.distribute.get_replica_context() if alone else None
-    if context is None:
-        step()
     else:
-        context.merge_call(step)  # in it Keras doesn't sum
+        optimizer_class.apply_gradients(optimizer, grads_and_vars, skip_gradients_aggregation=True)
 
 
 def uses_weight_decay(optimizer: Any, variable: Any) -> bool:
@@ -392,6 +461,19 @@ def set_first_epoch(model: Any, epoch: int | None) -> None:
         model._training_state = None
 
 
+def redirect_backup(backup: Any, folder: str) -> dict[str, Any]:
+    """Has Keras 3's BackupAndRestore write into another folder; gives the attributes that it had. tf-keras knows why.
+
+    Every worker would write the same files, and remove them.
+    """
+    if not KERAS_3:
+        return {}
+    paths = {name: path for name, path in vars(backup).items() if name == "backup_dir" or name.endswith("_path")}
+    vars(backup).update({name: os.path.join(folder, os.path.basename(path)) for name, path in paths.items()})
+    backup.backup_dir = folder
+    return paths
+
+
 def drop_torn_backup(backup: Any) -> None:
     """Removes Keras 3's file of a BackupAndRestore's epoch if a process was killed while it wrote it."""
     path = getattr(backup, "_training_metadata_path", "")
@@ -401,4 +483,5 @@ def drop_torn_backup(backup: Any) -> None:
         try:
             json.loads(text)
         except ValueError:
-            os.unlink(path)
+            with suppress(FileNotFoundError):  # another worker was faster
+                os.unlink(path)

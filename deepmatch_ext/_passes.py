@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, positive_int, problem
+from deepmatch_ext._checks import int_at_least, positive_int, problem, shown
 
 # At tf.random.experimental.index_shuffle's fixed 4 rounds, neighbours stay neighbours: of 1,000,000 rows, the new
 # places of row k and row k + 1 correlate by 0.4. At 16 no test that we made tells it from a permutation by NumPy.
@@ -26,6 +26,7 @@ def in_passes(
     one_pass: Callable[[Any], tf.data.Dataset],
     batches: int | None = None,
     read: Callable[[Any], Any] | None = None,
+    is_part: bool = False,
 ) -> tf.data.Dataset:
     """``one_pass(draw)`` for each draw, one after the other.
 
@@ -36,13 +37,14 @@ def in_passes(
         one_pass: Gives the batches of a pass, or which rows each of them has.
         batches: How many there are in all; None if nobody knows.
         read: Makes a batch of its rows. tf.data runs it faster here than within the passes.
+        is_part: Whether this is one worker's part, which a strategy is not to divide.
     """
     dataset = one_pass(None) if draws is None else draws.flat_map(one_pass)
     if read is not None:
         dataset = dataset.map(read)
     if batches is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
-    return without_autotuning(dataset.prefetch(2))
+    return without_autotuning(dataset.prefetch(2), is_part)
 
 
 def keyed_passes(
@@ -52,6 +54,7 @@ def keyed_passes(
     first_epoch: int,
     batches: int | None = None,
     read: Callable[[Any], Any] | None = None,
+    is_part: bool = False,
 ) -> tf.data.Dataset:
     """``epochs`` times ``one_pass(key)``, each with the next key, (2,) int64, and each of ``batches`` batches.
 
@@ -64,14 +67,39 @@ def keyed_passes(
     for _ in range(int_at_least("`first_epoch`", first_epoch, 0)):
         iter(keys)  # a pass that has been made
     draws = tf.data.Dataset.range(epochs).flat_map(lambda _: keys)
-    return in_passes(draws, one_pass, None if batches is None else batches * epochs, read)
+    return in_passes(draws, one_pass, None if batches is None else batches * epochs, read, is_part)
 
 
-def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset without the thread that the end of every epoch would wait for."""
+def without_autotuning(dataset: tf.data.Dataset, is_part: bool = False) -> tf.data.Dataset:
+    """The dataset without the thread that the end of every epoch would wait for.
+
+    Several workers divide its batches, not its files: the batches of a step are then those of one process. A dataset
+    that is one worker's part they don't divide.
+    """
+    policies = tf.data.experimental.AutoShardPolicy
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.experimental_distribute.auto_shard_policy = policies.OFF if is_part else policies.DATA
     return dataset.with_options(options)
+
+
+def is_not_divided(dataset: tf.data.Dataset) -> bool:
+    """Whether workers don't divide a dataset, since it is one worker's part."""
+    policy = dataset.options().experimental_distribute.auto_shard_policy
+    return bool(policy == tf.data.experimental.AutoShardPolicy.OFF)
+
+
+def check_shard(shard: Any) -> tuple[int, int]:
+    """The argument ``shard``, part k of n; (0, 1) for None."""
+    if shard is None:
+        return 0, 1
+    if not isinstance(shard, list | tuple) or len(shard) != 2:
+        raise problem("`shard`", "be a pair (k, n): part k of n, from 0", shown(shard))
+    number = positive_int("n of `shard`, the number of parts,", shard[1])
+    part = int_at_least("k of `shard`, which part,", shard[0], 0)
+    if part >= number:
+        raise problem("k of `shard`, which part,", f"be less than n, {number}", part, "Parts count from 0.")
+    return part, number
 
 
 def shuffled(indices: tf.Tensor, key: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
@@ -93,9 +121,10 @@ def permutation(draw: np.random.Generator, rows: int, batch_size: int | None = N
     return np.append(starts + np.arange(batch_size), np.arange(number * batch_size, rows))
 
 
-def check_batch_size(value: Any, rows: int, drop_remainder: bool) -> int:
-    """The batch size, at most all rows where the remainder is dropped."""
+def check_batch_size(value: Any, rows: int, drop_remainder: bool, parts: int = 1) -> int:
+    """The batch size, at most all rows where the remainder is dropped, for each of ``parts`` parts."""
     size = positive_int("`batch_size`", value)
-    if drop_remainder and size > rows:
-        raise problem("`batch_size`", f"be at most the number of rows, {rows}, where the remainder is dropped", size)
+    if drop_remainder and size * parts > rows:
+        most = f"the number of rows, {rows}" if parts == 1 else f"{rows // parts}, a part of {rows} rows"
+        raise problem("`batch_size`", f"be at most {most}, where the remainder is dropped", size)
     return size

@@ -13,8 +13,10 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import finite_number, positive_number, problem, shown
+from deepmatch_ext._distribute import check_on_replica, summed_gradients
 from deepmatch_ext._keras import (
     KERAS_3,
+    SummedBefore,
     add_row_state,
     apply_dense,
     current_learning_rate,
@@ -25,6 +27,7 @@ from deepmatch_ext._keras import (
     require_eager,
     slot_index,
     uses_weight_decay,
+    variables_behind,
 )
 
 _REFUSED = {
@@ -35,7 +38,7 @@ _REFUSED = {
 }
 
 
-class _LazyRows:
+class _LazyRows(SummedBefore):
     """What the lazy optimizers share. A subclass has a Keras optimizer behind it, and says how rows are updated."""
 
     _dense_optimizer: Any
@@ -56,8 +59,10 @@ class _LazyRows:
     def _step(self, grads_and_vars: list[tuple[Any, Any]]) -> None:
         with tf.init_scope():
             self.build([variable for _, variable in grads_and_vars])  # type: ignore[attr-defined]  # at most once
-        pairs = [(_summed(gradient), variable) for gradient, variable in grads_and_vars if gradient is not None]
-        gradients = _clipped([gradient for gradient, _ in pairs], self._clipping)
+        pairs = [(gradient, variable) for gradient, variable in grads_and_vars if gradient is not None]
+        for _, variable in pairs[:1]:
+            check_on_replica(f"A step of {type(self).__name__}", variables_behind(variable))
+        gradients = _clipped(summed_gradients([gradient for gradient, _ in pairs]), self._clipping)
         dense: list[tuple[Any, Any]] = []
         rate = current_learning_rate(self)
         for gradient, (_, variable) in zip(gradients, pairs, strict=True):
@@ -236,15 +241,6 @@ def _moved(state: Any, rows: tf.Tensor, target: tf.Tensor, decay: Any) -> tf.Ten
     after = before + (target - before) * (1 - decay)
     state.scatter_update(tf.IndexedSlices(after, rows))
     return after
-
-
-def _summed(gradient: Any) -> Any:
-    """A sparse gradient with each row once; a dense one as it is."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    rows, place = tf.unique(gradient.indices)
-    values = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
-    return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
 def _clipped(gradients: list[Any], clipping: tuple[str, float] | None) -> list[Any]:

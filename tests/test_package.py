@@ -23,12 +23,14 @@ ROOT = pathlib.Path(deepmatch_ext.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepmatch_ext."))
 
 # Which parts of the package a part may import. Keras-free parts know nothing of models, and models nothing of them.
-CHECKS, KERAS, FRAMES = {"_checks"}, {"_checks", "_keras"}, {"_checks", "_frames"}
+CHECKS, FRAMES = {"_checks"}, {"_checks", "_frames"}
+KERAS = CHECKS | {"_distribute", "_keras"}
 MAY_IMPORT = {
     "_version": set(),
     "_lazy": set(),
     "_checks": set(),
-    "_keras": set(),
+    "_distribute": CHECKS,
+    "_keras": CHECKS | {"_distribute"},
     "_files": set(),
     "_arrays": CHECKS,
     "_interests": {"_arrays"},

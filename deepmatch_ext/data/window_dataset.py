@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_flag, instance_of, problem
-from deepmatch_ext._passes import check_batch_size, keyed_passes, shuffled
+from deepmatch_ext._passes import check_batch_size, check_shard, keyed_passes, shuffled
 from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.windows import Cutter, Operations
 
@@ -37,6 +37,7 @@ def window_dataset(
     epochs: int = 1,
     first_epoch: int = 0,
     drop_remainder: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of :func:`windows`, cut while the model trains: memory is that of the interactions, whatever T is.
 
@@ -56,6 +57,8 @@ def window_dataset(
         first_epoch: Passes that an earlier process has made. With Keras's ``initial_epoch`` of the same number, a run
             that goes on sees the orders that an undisturbed one sees.
         drop_remainder: Leaves out a last batch that is smaller, in each pass other rows.
+        shard: (k, n): batches of part k of n, from 0, for training on n workers. Step for step, the batches of all
+            parts hold together the rows of one batch of n B without ``shard``. Each worker cuts its own rows alone.
 
     Returns:
         A dataset of dictionaries, equal in names, values and types to ``windows(interactions, rows of the batch,
@@ -63,7 +66,8 @@ def window_dataset(
 
     Raises:
         ValueError: No rows, a row out of range, an unknown order or side column, two columns of one name, a size
-            below 1, or a batch larger than all rows where the remainder is dropped.
+            below 1, a batch larger than all rows where the remainder is dropped, k not less than n in `shard`, or a
+            last batch with fewer rows than parts.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -77,17 +81,25 @@ def window_dataset(
     targets = check_ids("`rows`", rows, 0, len(interactions) - 1)
     if not len(targets):
         raise problem("`rows`", "hold at least one row", "none")
-    batch_size = check_batch_size(batch_size, len(targets), drop_remainder)
+    part, parts = check_shard(shard)
+    batch_size = check_batch_size(batch_size, len(targets), drop_remainder, parts)
+    whole = batch_size * parts  # the batch of all parts
+    if not drop_remainder and 0 < len(targets) % whole < parts:
+        rule, remedy = f"leave a row for each of {parts} parts in the last batch", "Or set drop_remainder=True."
+        raise problem("`rows`", rule, f"{len(targets) % whole}", remedy)
     cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW)
     number = len(targets)
     row_tensor = tf.convert_to_tensor(targets.astype(cutter.row_type))
 
-    stop = number - number % batch_size if drop_remainder else number
-    starts = tf.data.Dataset.range(0, stop, batch_size)
+    stop = number - number % whole if drop_remainder else number
+    starts = tf.data.Dataset.range(0, stop, whole)
 
     def one_pass(key: tf.Tensor) -> tf.data.Dataset:
         def rows_of(start: tf.Tensor) -> tf.Tensor:
-            indices = tf.range(start, tf.minimum(start + batch_size, number))
+            end = tf.minimum(start + whole, number)
+            if parts > 1:
+                start, end = start + (end - start) * part // parts, start + (end - start) * (part + 1) // parts
+            indices = tf.range(start, end)
             if shuffle:
                 indices = shuffled(indices, key, number)
             if drop_remainder:
@@ -96,7 +108,7 @@ def window_dataset(
 
         return starts.map(rows_of)
 
-    return keyed_passes(one_pass, seed, epochs, first_epoch, -(-stop // batch_size), cutter.windows)
+    return keyed_passes(one_pass, seed, epochs, first_epoch, -(-stop // whole), cutter.windows, parts > 1)
 
 
 def _slices(columns: list[tf.Tensor], starts: tf.Tensor, lengths: tf.Tensor, width: int) -> list[tf.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import positive_number, problem, shown
-from deepmatch_ext._keras import keras, register
+from deepmatch_ext._keras import batch_normalization, keras, register
 from deepmatch_ext._plain import check_settings_named, nameless
 
 
@@ -36,7 +36,7 @@ class Dice(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         self.alpha = self.add_weight(name="alpha", shape=(input_shape[-1],), initializer="zeros")
-        self._normalization = keras.layers.BatchNormalization(
+        self._normalization = batch_normalization(
             self.axis, epsilon=self.epsilon, center=False, scale=False, name="normalization"
         )
         self._normalization.build(input_shape)  # here, so that its weights are there before saved ones are read

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, problem, shown
+from deepmatch_ext._distribute import of_all_replicas
 from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.layers.dropout import DroppingLayer
 
@@ -113,7 +114,7 @@ class KnownItems(DroppingLayer):
         if training is False:
             return tf.where(self._is_known(ids), ids, tf.zeros_like(ids))
         if positives is not None:
-            positives = tf.cast(tf.reshape(positives, [-1]), tf.int64)
+            positives, _ = of_all_replicas(tf.cast(tf.reshape(positives, [-1]), tf.int64))
             if training is not True:
                 positives = positives[: tf.where(tf.cast(training, tf.bool), tf.size(positives), 0)]
             marked = is_trained.scatter_update(tf.IndexedSlices(tf.ones_like(positives, tf.int32), positives))

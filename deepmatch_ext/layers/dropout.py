@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between
-from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
+from deepmatch_ext._distribute import check_on_replica, replica_id
+from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register, variables_behind
 
 
 class DroppingLayer(keras.layers.Layer):
@@ -28,14 +29,22 @@ class DroppingLayer(keras.layers.Layer):
         self.built = True
 
     def _kept(self, shape: tf.Tensor, training: Any) -> tf.Tensor:
-        """Booleans of a shape: what stays. Counts a step; all stays when not training."""
+        """Booleans of a shape: what stays, on each replica by itself. Counts a step; all stays when not training."""
         training = tf.cast(training, tf.bool)
-        step = raw_variable(self.step).assign_add(tf.cast(training, tf.int64))
-        chance = tf.random.stateless_uniform(shape, tf.stack([tf.constant(self.seed, tf.int64), step]))
+        step = counted(self, training)
+        seed = tf.constant(self.seed + replica_id() * 2**32, tf.int64)
+        chance = tf.random.stateless_uniform(shape, tf.stack([seed, step]))
         return (chance >= self.rate) | ~training
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+def counted(layer: Any, training: tf.Tensor) -> tf.Tensor:
+    """The number of the training step that a layer is in, which its weight ``step`` counts, int64."""
+    if tf.get_static_value(training):
+        check_on_replica(f"Training of the layer {layer.name!r}", variables_behind(layer.step))
+    return raw_variable(layer.step).assign_add(tf.cast(training, tf.int64))
 
 
 @register

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem, shown
 from deepmatch_ext._initializers import table_initializer
-from deepmatch_ext._keras import add_table, compute_dtype, eager_is_on, keras, raw_variable, register
+from deepmatch_ext._keras import add_table, compute_dtype, eager_is_on, keras, raw_variable, register, variables_behind
 from deepmatch_ext.layers.pooling import item_mask
 
 _BLOCK_ROWS = 2**16
@@ -81,7 +81,7 @@ class EmbeddingTable(keras.layers.Layer):
         )
         if self.embeddings_initializer is None and eager_is_on():
             with tf.init_scope():
-                self._fill_normal(raw_variable(self.embeddings))
+                self._fill_normal(variables_behind(self.embeddings))
         self.built = True
 
     def _normal_blocks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
@@ -91,9 +91,10 @@ class EmbeddingTable(keras.layers.Layer):
             shape = [stop - start, self.embedding_dim]
             yield tf.range(start, stop), tf.random.stateless_normal(shape, [self.seed, start], stddev=self.stddev)
 
-    def _fill_normal(self, table: tf.Variable) -> None:
+    def _fill_normal(self, copies: Sequence[tf.Variable]) -> None:
         for rows, values in self._normal_blocks():
-            table.scatter_update(tf.IndexedSlices(values, rows))
+            for table in copies:
+                table.scatter_update(tf.IndexedSlices(values, rows))
 
     def _normal(self, shape: Any, dtype: Any = None, **_: Any) -> tf.Tensor:
         """The same values at once, as an initializer: without eager mode nothing can be written before a session is."""

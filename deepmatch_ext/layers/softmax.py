@@ -11,7 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, positive_int, positive_number, problem, shown
+from deepmatch_ext._distribute import of_all_replicas
 from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
+from deepmatch_ext.layers.dropout import counted
 from deepmatch_ext.losses import LOSSES, Candidates, candidate_logits, hardest, other_arguments
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
 
@@ -65,9 +67,11 @@ class CandidateSampler(keras.layers.Layer):
     def call(self, positive_ids: tf.Tensor, training: Any = None) -> Candidates:
         positives = tf.cast(tf.reshape(positive_ids, [-1]), tf.int64)
         state = self._variables()
-        candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(positives, training))
-        ids = tf.concat([positives, tf.cast(candidates, tf.int64)], axis=0)
-        log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(positives))
+        everyones, others = of_all_replicas(positives)  # all replicas draw and learn as one with all examples does
+        candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(everyones, training))
+        in_batch = [] if others is None or not self.sampler.in_batch else [others]
+        ids = tf.concat([positives, *in_batch, tf.cast(candidates, tf.int64)], axis=0)
+        log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(everyones))
         checks: list[Any] = []
         if self.sampler.awaits_counts:  # rebuilt from its config
             message = (
@@ -75,7 +79,7 @@ class CandidateSampler(keras.layers.Layer):
             )
             checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(log_counts)), [message]))
         with tf.control_dependencies(_present(ids, log_counts, *checks)):
-            learnt = self.sampler.update(state, positives[: tf.where(_is_on(training), tf.size(positives), 0)])
+            learnt = self.sampler.update(state, everyones[: tf.where(_is_on(training), tf.size(everyones), 0)])
         if not isinstance(learnt, list | tuple):
             what = f"`update` of the sampler {type(self.sampler).__name__}"
             raise problem(what, "return a list of the operations that it made", shown(learnt))
@@ -94,7 +98,7 @@ class CandidateSampler(keras.layers.Layer):
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
         """Two integers, from the step while training and from the positives otherwise."""
         training = _is_on(training)
-        step = raw_variable(self.step).assign_add(tf.cast(training, tf.int64))
+        step = counted(self, training)
         place = tf.range(1, tf.size(positives, out_type=tf.int64) + 1)
         of_batch = tf.reduce_sum(positives * (2 * place + 1))
         return tf.where(training, tf.stack([self.seed, step]), tf.stack([-self.seed - 1, of_batch]))

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_int, problem, shown
+from deepmatch_ext._checks import positive_int, problem, shown, warn_caller
+from deepmatch_ext._distribute import check_workers_agree, has_several_workers
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
-from deepmatch_ext._passes import without_autotuning
+from deepmatch_ext._passes import is_not_divided, without_autotuning
 from deepmatch_ext.features import Column, SparseColumn, input_names
 from deepmatch_ext.models._feeding import batches
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
@@ -48,12 +49,14 @@ class Examples:
         y: Labels, (rows, 1).
         weights: Sample weights, or None.
         rows: The number of examples. None where they come in batches.
+        steps: The steps of an epoch, where batches of a function come again and again.
     """
 
     x: Any
     y: Any = None
     weights: Any = None
     rows: int | None = None
+    steps: int | None = None
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -85,6 +88,8 @@ class Examples:
         """Arguments of Keras's ``evaluate`` and ``predict``."""
         if self.are_fed_here:
             return {"x": self.batches(as_batch_size(batch_size))}
+        if self.steps is not None:
+            return {"x": self.x, "steps": self.steps}
         return {"x": self.x, "y": self.y, "sample_weight": self.weights, "batch_size": batch_size}
 
 
@@ -178,6 +183,7 @@ class Reader:
     ) -> None:
         self._arrays = ArrayReader.of(columns, tensors, target.name, has_labels)
         self._target, self._is_unknown = target, is_unknown
+        self._strategy = tf.distribute.get_strategy()
 
     def read(
         self,
@@ -188,18 +194,30 @@ class Reader:
         in_processes: bool = False,
         what: str = "`x`",
         asks_labels: bool = True,
+        steps: int | None = None,
     ) -> Examples:
         """Examples of ``x``, after the checks that can be made before anything runs; of batches, the others come then.
 
         Args:
-            x: Arrays by name, a frame, a list of arrays, or a dataset, generator or Sequence of batches.
+            x: Arrays by name, a frame, a list of arrays, or a dataset, generator or Sequence of batches. Where labels
+                are asked for also a function that gives a worker its dataset.
             y, weights: Labels and sample weights, or None.
             in_processes: Whether a Sequence is read in other processes.
             what: The argument, for error messages.
             asks_labels: Whether examples that have labels need them here.
+            steps: The steps of an epoch, if they are an argument.
         """
         if isinstance(x, tf.data.Dataset):
+            self._check_not_of_one_worker(what, x)
             return Examples(self._checked_dataset(x, asks_labels), y, check_weights(weights))
+        if callable(x) and not isinstance(x, _NO_BATCHES) and not hasattr(x, "__iter__") and asks_labels:
+            if y is not None or weights is not None:
+                rule = "come with the batches where the dataset is a function's"
+                raise problem("`y` and `sample_weight`", rule, "arguments of their own")
+            return self._of_function(x, what, steps)
+        if isinstance(x, tf.distribute.DistributedDataset):
+            rule = "be the dataset, or a function of a tf.distribute.InputContext, that the strategy distributes"
+            raise problem(what, rule, "what the strategy made of it", "Its batches could not be checked.")
         if self._arrays.reads(x):
             examples = self._arrays.read(x, y, weights, asks_labels)
             self._check_known(examples.x[self._target.name])
@@ -215,13 +233,49 @@ class Reader:
             x = _CheckedSequence(x, check)
         return Examples(x, y, check_weights(weights))
 
-    def held_out(self, given: Any) -> Examples | None:
+    def _of_function(self, function: Callable[[Any], Any], what: str, steps: int | None) -> Examples:
+        """Batches of a function from a ``tf.distribute.InputContext`` to a worker's dataset.
+
+        On several replicas they come again and again: of an end the workers would have to tell each other at each step.
+        """
+        numbers: list[int] = []
+
+        def of_worker(context: Any) -> tf.data.Dataset:
+            dataset = function(context)
+            if not isinstance(dataset, tf.data.Dataset):
+                raise problem(f"The function {what}", "return a tf.data.Dataset", shown(dataset))
+            numbers.append(int(dataset.cardinality()))
+            return self._checked_dataset(dataset, asks_labels=True)
+
+        if self._strategy.num_replicas_in_sync == 1:
+            return Examples(of_worker(tf.distribute.InputContext()))
+        distributed = self._strategy.distribute_datasets_from_function(lambda context: of_worker(context).repeat())
+        number, of = numbers[0], f"The number of batches of the function {what}"
+        remedy = "A worker that ends early leaves the others waiting."
+        check_workers_agree(self._strategy, of, number, remedy)
+        if steps is None:
+            replicas = len(self._strategy.extended.worker_devices)  # in this process: each takes a batch in a step
+            if number < 0:
+                rule = "be known where no number of steps is given"
+                raise problem(of, rule, "none", "Give `steps_per_epoch`, `validation_steps` or `steps`.")
+            if not number or number % replicas:
+                rule, remedy = f"be a multiple of {replicas}, this worker's replicas", "Leave the rest out with `take`."
+                raise problem(of, rule, number, remedy)
+            steps = number // replicas
+        return Examples(distributed, steps=steps)
+
+    def _check_not_of_one_worker(self, what: str, dataset: tf.data.Dataset) -> None:
+        if has_several_workers(self._strategy) and is_not_divided(dataset):
+            text = f"{what} is a dataset that is not to be divided among workers, so each trains on all of its batches."
+            warn_caller(f"{text} If it is one worker's part, give `fit` a function that returns it.", UserWarning)
+
+    def held_out(self, given: Any, steps: int | None = None) -> Examples | None:
         """Examples of the argument ``validation_data``."""
         if given is None:
             return None
         if isinstance(given, list | tuple):
             return self.read(*given)
-        return self.read(given, what="`validation_data`")
+        return self.read(given, what="`validation_data`", steps=steps)
 
     def _batch(self, element: Any, asks_labels: bool) -> tuple[Any, ...]:
         return self.read(*_three(element), asks_labels=asks_labels).parts

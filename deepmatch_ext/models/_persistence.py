@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,12 +48,21 @@ def check_path(filepath: Any) -> None:
 
 
 @contextmanager
-def whole_model_file(filepath: Any, overwrite: bool = True) -> Iterator[Any]:
+def whole_model_file(filepath: Any, overwrite: bool = True, kept: bool = True) -> Iterator[Any]:
     """A name to write to in the place of ``filepath``, which is replaced when all is written and else left as it was.
 
     Folders, remote paths, and what Keras is to ask about first, are left to Keras.
+
+    Args:
+        filepath, overwrite: As in Keras's ``save``.
+        kept: False writes to nowhere. Of several workers all have to save, since to read some of their variables takes
+            all of them; one keeps the file.
     """
     path = os.fspath(filepath) if isinstance(filepath, str | os.PathLike) else ""
+    if path and not kept:
+        with tempfile.TemporaryDirectory() as folder:
+            yield os.path.join(folder, os.path.basename(path.rstrip("/")))
+        return
     suffix = next((suffix for suffix in _SUFFIXES if path.endswith(suffix)), "")
     if not suffix or "://" in path or os.path.isdir(path) or (os.path.exists(path) and not overwrite):
         yield filepath

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._keras import drop_torn_backup, keras, set_first_epoch
+from deepmatch_ext._distribute import check_workers_agree, writes_files
+from deepmatch_ext._keras import drop_torn_backup, keras, redirect_backup, set_first_epoch
 from deepmatch_ext._passes import permutation
 
 
@@ -40,6 +42,8 @@ class TrainingPlace(keras.callbacks.Callback):
         self._steps_per_epoch, self._initial_epoch = steps_per_epoch, initial_epoch
         self._at_first = steps_made()
         self._backups: list[Any] = []
+        self._nowhere: Any = None
+        self._former: list[dict[str, Any]] = []
         self._orders_from(self._at_first)
 
     def among(self, callbacks: Any) -> Any:
@@ -54,6 +58,12 @@ class TrainingPlace(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         # Fewer than before: the same model once more, put back to a backup of an earlier `fit`.
+        strategy = self.model.distribute_strategy
+        remedy = "Give the workers' BackupAndRestore one folder that all of them see."
+        check_workers_agree(strategy, "The number of training steps made", self._steps_made(), remedy)
+        if not writes_files(strategy):  # it has read the first worker's
+            self._nowhere = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            self._former = [redirect_backup(backup, self._nowhere.name) for backup in self._backups]
         self._at_first = min(self._at_first, self._steps_made())
         self._orders_from(self._at_first)
         if self._steps_per_epoch is None:
@@ -62,6 +72,11 @@ class TrainingPlace(keras.callbacks.Callback):
         self._orders_from(self._at_first + epochs * self._steps_per_epoch)
         if self._backups and epochs > 0 and not rest:
             set_first_epoch(self.model, self._initial_epoch + epochs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        for backup, former in zip(self._backups, self._former, strict=False):
+            vars(backup).update(former)
+        self._nowhere, self._former = None, []
 
     def _orders_from(self, steps: int) -> None:
         self._first, self._passes = steps + 1, itertools.count()

@@ -13,18 +13,23 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, positive_int, problem, shown
+from deepmatch_ext._distribute import writes_files
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import (
     KERAS_3,
+    build_for_strategy,
     build_optimizer,
     check_loss,
     check_metrics,
+    check_one_batch,
     check_optimizer,
+    check_strategy,
     compilation_here,
     compilation_kept,
     compile_as_saved,
     eager_is_on,
     global_policy_name,
+    hidden_from_checkpoints,
     input_name,
     keras,
     leave_jit_off,
@@ -33,6 +38,7 @@ from deepmatch_ext._keras import (
     rename,
     set_first_epoch,
     set_global_policy,
+    without_a_number,
 )
 from deepmatch_ext.features import Column, SparseColumn
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, HashIds, PairProbability, own_objects
@@ -107,10 +113,7 @@ class RetrievalModel(keras.Model):
     """
 
     def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
-            rule, remedy = "be built for one device", "Leave the strategy's scope; one process uses all its cores."
-            raise problem("The model", rule, f"a tf.distribute strategy of {replicas} replicas", remedy)
+        check_strategy()
         shape = tuple(towers.user_emb.shape)
         if len(shape) not in (2, 3) or None in shape[1:]:
             raise problem("`user_emb`", "have shape (B, D) or (B, K, D), of known D and K", f"shape {shape}")
@@ -220,6 +223,11 @@ class RetrievalModel(keras.Model):
         most recent first (tf.data's ``ragged_batch`` keeps them so): zeros are left out, each is cut after its first T
         ids and padded with 0, and its length, if `x` does not have it, is counted.
 
+        Under a strategy of `tf.distribute`, batches are those of all replicas together, and each replica takes its part
+        of every one. ``x`` may then be a function, too, from a ``tf.distribute.InputContext`` to the dataset of one
+        worker, in batches for one replica, so that no worker makes what others train on: see docs/distributed.md. It
+        also works in one process.
+
         With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
         and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
         rows. (Without eager mode the order is Keras's.)
@@ -244,15 +252,18 @@ class RetrievalModel(keras.Model):
             raise problem("`shuffle`", "be True, False or 'batch'", shown(shuffle))
         set_first_epoch(self, None)  # of a run before this one
         reader, steps = self._reader.value, kwargs.get("steps_per_epoch")
-        examples = reader.read(x, y, sample_weight, in_processes=kwargs.get("use_multiprocessing", False))
+        in_processes = kwargs.get("use_multiprocessing", False)
+        examples = reader.read(x, y, sample_weight, in_processes=in_processes, steps=steps)
         size = as_batch_size(batch_size)
-        held_out = reader.held_out(validation_data)
+        held_out = reader.held_out(validation_data, kwargs.get("validation_steps"))
         if examples.are_fed_here and held_out is None and validation_split:
             examples, held_out = examples.split(validation_split)
         if held_out is not None:
             validation_data = held_out.x if held_out.y is None and held_out.weights is None else held_out.parts
             if held_out.are_fed_here:
                 validation_data = held_out.batches(kwargs.pop("validation_batch_size", None) or size)
+            elif held_out.steps is not None:
+                kwargs["validation_steps"] = held_out.steps
         if examples.are_fed_here:
             self._check_negatives(min(examples.rows, size))
             passes = -(-examples.rows // size)
@@ -263,10 +274,12 @@ class RetrievalModel(keras.Model):
             # With steps of its own, an epoch may end anywhere in the data.
             examples, batch_size, validation_split = Examples(batches.repeat() if steps else batches), None, 0.0
         elif eager_is_on():
-            place = self._training_place(steps or number_of_batches(examples.x), kwargs)
+            place = self._training_place(steps or examples.steps or number_of_batches(examples.x), kwargs)
+        if examples.steps is not None:
+            kwargs["steps_per_epoch"] = examples.steps
         if eager_is_on():
             callbacks = place.among(callbacks)
-        if isinstance(examples.x, tf.data.Dataset | Iterator):
+        if isinstance(examples.x, tf.data.Dataset | tf.distribute.DistributedDataset | Iterator):
             shuffle = False  # Keras 3 warns of its own default
         build_optimizer(self)
         return super().fit(
@@ -297,8 +310,8 @@ class RetrievalModel(keras.Model):
         leave_jit_off(self)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
             return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
-        given = self._reader.value.read(x, y, sample_weight).for_keras(batch_size)
-        return super().evaluate(**given, verbose=verbose, **kwargs)
+        given = self._reader.value.read(x, y, sample_weight, steps=kwargs.get("steps")).for_keras(batch_size)
+        return super().evaluate(**{**kwargs, **given}, verbose=verbose)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any) -> Any:
         """Keras's ``predict``: the sampled loss of each example, (B, 1), or, with labels, its probability.
@@ -313,6 +326,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_optimizer(self)
+        check_one_batch(self, "train_on_batch")
         given = self._reader.value.read(x, y, sample_weight)
         build_optimizer(self)
         return super().train_on_batch(given.x, given.y, given.weights, *args, **kwargs)
@@ -320,8 +334,21 @@ class RetrievalModel(keras.Model):
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
+        check_one_batch(self, "test_on_batch")
         given = self._reader.value.read(x, y, sample_weight)
         return super().test_on_batch(given.x, given.y, given.weights, *args, **kwargs)
+
+    def train_step(self, data: Any) -> Any:
+        return without_a_number(self, super().train_step(data))
+
+    def test_step(self, data: Any) -> Any:
+        return without_a_number(self, super().test_step(data))
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        build_for_strategy(self)
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        return {**super()._trackable_children(save_type, **kwargs), **hidden_from_checkpoints(self, save_type)}
 
     def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)`` gives them.
@@ -430,10 +457,12 @@ class RetrievalModel(keras.Model):
         an ``.h5`` file wants ``deepmatch_ext.layers.custom_objects``. ``tf.keras.models.save_model`` does not come by
         here, and writes in place. A process that is killed while it saves leaves a hidden file with ``.tmp`` in its
         name, which may be deleted.
+
+        Under a MultiWorkerMirroredStrategy all workers call it, and the first one writes the file.
         """
         check_path(filepath)
         self.get_config()  # refuses what no file could hold, before anything is written
-        with whole_model_file(filepath, overwrite) as path, compilation_kept(self):
+        with whole_model_file(filepath, overwrite, self._writes_files()) as path, compilation_kept(self):
             super().save(path, overwrite, *args, **kwargs)
             if path != filepath:
                 describe_weights(path, self)
@@ -449,12 +478,14 @@ class RetrievalModel(keras.Model):
         if KERAS_3 and not args and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
             self.save(filepath, overwrite, include_optimizer=False)
             return
-        with whole_model_file(
-            filepath, overwrite
-        ) as path:  # checkpoints and shards, of several files, are left to Keras
+        # Checkpoints and shards, of several files, are left to Keras.
+        with whole_model_file(filepath, overwrite, self._writes_files()) as path:
             super().save_weights(path, overwrite, *args, **kwargs)
             if path != filepath:
                 describe_weights(path, self)
+
+    def _writes_files(self) -> bool:
+        return writes_files(self.distribute_strategy)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``load_weights``; a ``.weights.h5`` or ``.keras`` file is first checked against the model.

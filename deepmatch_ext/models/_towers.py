@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, number_between, problem
-from deepmatch_ext._keras import keras, register
+from deepmatch_ext._keras import batch_normalization, keras, register
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn
 from deepmatch_ext.layers import (
     ItemsInFront,
@@ -231,7 +231,7 @@ class DenseLayers:
         )
         hidden = dense(hidden)
         if settings.dnn_use_bn:
-            hidden = layers(keras.layers.BatchNormalization, side, "bn", place)(hidden)
+            hidden = layers(batch_normalization, side, "bn", place)(hidden)
         return layers(activation_layer, side, "activation", place, activation=activation)(hidden)
 
 

@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from deepmatch_ext import deepmatch, layers, samplers
 from deepmatch_ext._keras import keras
+from deepmatch_ext.models import builder
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
-from tests.helpers import small_input, small_model
+from tests.helpers import history_column, item_column, small_input, small_model
 
 V = 9
 COUNTS = np.arange(V) + 1
@@ -120,6 +121,64 @@ def test_all_that_a_layer_keeps_comes_back(case, tmp_path):
     for how, again in {"checkpoint": from_checkpoint, "weights": from_weights, "whole": whole}.items():
         for weight, value in zip(again.weights, values, strict=True):
             np.testing.assert_array_equal(np.array(weight), value, err_msg=f"{how}: {weight.name}")
+
+
+@keras.utils.register_keras_serializable("test_state")
+class InContainers(keras.layers.Layer):
+    """A layer as users write it, with weights and layers in a list and a dictionary."""
+
+    def build(self, input_shape):
+        self.kernels = [self.add_weight(name=f"kernel_{k}", shape=(8,), initializer="ones") for k in range(2)]
+        self.state = {"mean": self.add_weight(name="mean", shape=(8,), initializer="zeros", trainable=False)}
+        self.inner = {"dense": keras.layers.Dense(8)}
+        self.inner["dense"].build(input_shape)
+        self.built = True
+
+    def call(self, inputs):
+        return self.inner["dense"](inputs) * self.kernels[0] + self.kernels[1] - self.state["mean"]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class RingSampler(samplers.Sampler):
+    """A sampler as users write it, with state of its own."""
+
+    name = "test_state"
+
+    def __init__(self, num_sampled):
+        self.num_sampled = num_sampled
+
+    def state(self, vocabulary_size):
+        return {"ring": np.ones(5, "int32")}
+
+    def sample(self, state, vocabulary_size, seed):
+        return tf.random.stateless_uniform([self.num_sampled], seed, 1, vocabulary_size, tf.int64)
+
+    def log_expected_count(self, state, vocabulary_size, ids, batch_size):
+        return tf.zeros_like(ids, tf.float32)
+
+
+@builder
+def WithContainers(make, user_feature_columns, item_feature_columns, sampler_config=None, **shared):
+    """A user's model with a layer of the user's own."""
+    user = make.dense("user", make.features(), (make.dim,))
+    return make.model(make.layer(InContainers, "containers")(user))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_holds_what_a_users_layer_has_in_containers(tmp_path):
+    def model():
+        return WithContainers([history_column()], [item_column()], sampler_config=RingSampler(4))
+
+    written, again = model(), model()
+    values = changed(written.weights)
+    written.set_weights(values)
+    assert len(written.get_layer("containers").weights) == 5
+    tf.train.Checkpoint(model=written).write(str(tmp_path / "checkpoint"))
+    tf.train.Checkpoint(model=again).read(str(tmp_path / "checkpoint")).assert_existing_objects_matched()
+    for weight, value in zip(again.weights, values, strict=True):
+        np.testing.assert_array_equal(np.array(weight), value, err_msg=weight.name)
 
 
 @pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])

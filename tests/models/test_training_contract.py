@@ -16,7 +16,7 @@ import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
-from deepmatch_ext._keras import KERAS_3
+from deepmatch_ext._keras import KERAS_3, check_strategy
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import InBatchSampler
 from deepmatch_ext.utils import sampledsoftmaxloss
@@ -441,10 +441,17 @@ def test_a_frame_trains_like_its_columns():
         model.fit(frame[["item"]], verbose=0)
 
 
-def test_a_strategy_of_several_replicas_is_refused():
-    strategy = mock.patch.object(tf.distribute, "get_strategy", return_value=mock.Mock(num_replicas_in_sync=2))
-    with strategy, pytest.raises(ValueError, match=r"The model must be built for one device; got .* of 2 replicas"):
-        small_model()
+def test_a_strategy_that_does_not_train_here_is_refused():
+    class TPUStrategy:
+        num_replicas_in_sync = 2
+
+    rule = r"The model must be built under another strategy; got the scope of a TPUStrategy\. Take .*MirroredStrategy"
+    with (
+        mock.patch.object(tf.distribute, "get_strategy", return_value=TPUStrategy()),
+        mock.patch.object(tf.distribute, "has_strategy", return_value=True),
+        pytest.raises(ValueError, match=rule),
+    ):
+        check_strategy()
 
 
 @pytest.mark.slow

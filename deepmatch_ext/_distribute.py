@@ -1,0 +1,110 @@
+"""Training on several replicas with `tf.distribute`, so that n of them with batches of B / n do what one does with B.
+
+Every replica holds all variables. What a step learns is computed alike on all of them and written into each one's own
+copy: gradients are summed over the replicas first, and positives are gathered. So nothing has to be merged afterwards,
+and the copies stay equal. Where there is one replica, none of this adds an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._checks import problem
+
+
+def number_of_replicas() -> int:
+    """Of the strategy whose scope or step this is; 1 where there is none."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync) if tf.distribute.has_strategy() else 1
+
+
+def replica_context() -> Any:
+    """The context of a step on one of several replicas; None elsewhere, and where there is one replica."""
+    return tf.distribute.get_replica_context() if number_of_replicas() > 1 else None
+
+
+def replica_id() -> int:
+    """Which of several replicas this is, from 0; 0 where there is one."""
+    context = replica_context()
+    return 0 if context is None else int(tf.get_static_value(context.replica_id_in_sync_group))
+
+
+def own_copy(variable: Any) -> Any:
+    """Of a variable with a copy for each replica this replica's, or the first one outside of a step.
+
+    A look-up of some rows of what stands for all copies would read every row.
+    """
+    if not isinstance(variable, tf.distribute.DistributedValues):
+        return variable
+    copies = copies_of(variable)
+    return copies[replica_id() % len(copies)]
+
+
+def copies_of(variable: Any) -> Sequence[Any]:
+    """The copies of a variable in this process, one for each replica; the variable itself if it has no others."""
+    return variable.values if isinstance(variable, tf.distribute.DistributedValues) else (variable,)
+
+
+def check_on_replica(what: str, copies: Sequence[Any]) -> None:
+    """Refuses to train outside of a strategy's step, where one alone of a variable's copies would be written."""
+    if len(copies) > 1 and replica_context() is None:
+        remedy = "Or train with `fit`. Under mixed precision take mixed_bfloat16, whose losses are not scaled."
+        raise problem(what, "run in `strategy.run`, on each replica", "a call outside of it", remedy)
+
+
+def of_all_replicas(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Vectors (n,), int64, of all replicas one after the other, and those of the others; None if there are none."""
+    context = replica_context()
+    if context is None:
+        return values, None
+    own = tf.constant(replica_id(), values.dtype)
+    gathered = context.all_gather(tf.stack([values, tf.fill(tf.shape(values), own)], axis=1), axis=0)
+    return gathered[:, 0], tf.boolean_mask(gathered[:, 0], tf.not_equal(gathered[:, 1], own))
+
+
+def summed_by_row(gradient: Any) -> Any:
+    """A sparse gradient with each row once; a dense one as it is."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, place = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def summed_gradients(gradients: Sequence[Any]) -> list[Any]:
+    """Each gradient summed over the replicas; a sparse one stays sparse, with each row once.
+
+    Repeated rows are summed before the exchange, too, so that fewer bytes are sent.
+    """
+    summed = [summed_by_row(gradient) for gradient in gradients]
+    context = replica_context()
+    if context is None or not summed:
+        return summed
+    return [summed_by_row(gradient) for gradient in context.all_reduce(tf.distribute.ReduceOp.SUM, summed)]
+
+
+def writes_files(strategy: Any) -> bool:
+    """Whether this process is the one of several workers, the chief, that writes files; True where it is alone."""
+    return bool(strategy.extended.should_checkpoint)
+
+
+def has_several_workers(strategy: Any) -> bool:
+    """Whether replicas of the strategy are in other processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and (
+        strategy.num_replicas_in_sync > len(strategy.extended.worker_devices)
+    )
+
+
+def check_workers_agree(strategy: Any, what: str, number: int, remedy: str = "") -> None:
+    """Refuses a number that differs between workers, which would wait for each other in vain, on all of them."""
+    if not has_several_workers(strategy):
+        return
+
+    def everyones() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_gather(tf.constant([number], tf.int64), axis=0)
+
+    gathered = strategy.experimental_local_results(tf.function(lambda: strategy.run(everyones))())[0].numpy()
+    if len(set(gathered.tolist())) > 1:
+        raise problem(what, "be the same on all workers", f"{gathered.tolist()}", remedy)
