@@ -1,4 +1,4 @@
-"""Checks of arrays: ids, the items that each row has already seen, and vectors. NumPy alone."""
+"""Checks of arrays: ids, counts, the items that each row has already seen, and vectors. NumPy alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import problem, shown
 
 Seen = tuple[np.ndarray, np.ndarray]
 """Items that each of B rows has already had, in CSR form: ``(indptr (B + 1,), item ids)``.
@@ -42,6 +42,24 @@ def check_ids(
         got = f"{ids[first]} at position {first} ({np.count_nonzero(wrong)} out of range in all)"
         raise problem(what, rule, got, remedy)
     return ids.astype(dtype, copy=False)
+
+
+def check_item_counts(what: str, values: Any, vocabulary_size: int | None = None) -> np.ndarray:
+    """``values`` as a new float64 array (V,) of occurrences, with none of id 0, padding."""
+    try:
+        counts = np.asarray(values)
+    except ValueError:  # uneven rows
+        counts = np.zeros((0, 0))
+    if counts.ndim != 1 or len(counts) < 2 or vocabulary_size not in (None, len(counts)):
+        rule = "have shape (V,), V at least 2" if vocabulary_size is None else f"have shape ({vocabulary_size},)"
+        raise problem(what, rule, f"shape {counts.shape}" if counts.size else shown(values))
+    if counts.dtype.kind not in "iuf":
+        raise problem(what, "hold numbers", f"dtype {counts.dtype}")
+    if not (np.isfinite(counts).all() and (counts >= 0).all()):
+        raise problem(what, "be finite and not negative", f"{counts.min()} among them")
+    counts = counts.astype(np.float64)  # a copy
+    counts[0] = 0
+    return counts
 
 
 def check_seen(what: str, seen: Any, rows: int, vocabulary_size: int | None = None) -> Seen:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import missing_extra, no_duplicates, problem
+from deepmatch_ext._checks import listing, missing_extra, no_duplicates, problem
 
 FRAMES = "a pandas or polars DataFrame, or an Arrow table"
 
@@ -91,7 +91,7 @@ def columns_of(what: str, x: Any, names: Iterable[str] | None = None) -> Mapping
         columns = list(zip(table.column_names, table.columns, strict=True))
     else:
         remedy = "Call `.collect()` on it." if hasattr(x, "collect") else ""
-        raise problem(what, f"be {FRAMES}", type(x).__name__, remedy)
+        raise problem(what, f"be a dictionary, {FRAMES}", type(x).__name__, remedy)
     wanted = None if names is None else set(names)
     no_duplicates(f"The columns of {what}", [name for name, _ in columns if wanted is None or name in wanted])
     return dict(columns)
@@ -137,6 +137,25 @@ def array_of(what: str, values: Any) -> np.ndarray | Lists:
         got = repr(array.item()) if array.dtype.kind in "iufbUS" else type(values).__name__
         raise problem(what, "be an array with a row for each example", got)
     return _of_rows(what, array) if array.ndim == 1 and array.dtype == object else array
+
+
+def require_columns(columns: Mapping[str, Any], names: Iterable[str], where: str, remedies: Mapping[str, str]) -> None:
+    """Refuses columns without one of the ``names``; ``remedies`` has what to do, by name."""
+    for name in names:
+        if name not in columns:
+            got = f"the columns {listing(list(columns), 20)}"
+            raise problem(f"column {name!r}", f"be in {where}", got, remedies.get(name, ""))
+
+
+def one_a_row(what: str, values: Any) -> np.ndarray:
+    """`array_of` a value in each row, (rows,): from (rows,), (rows, 1) or lists of one value."""
+    array = array_of(what, values)
+    if isinstance(array, Lists) and (array.lengths == 1).all():
+        array = array.values
+    if isinstance(array, Lists) or array.size != len(array):
+        got = f"shape {array.shape}" if isinstance(array, np.ndarray) else "lists of other lengths than 1"
+        raise problem(what, "have one value in each row", got)
+    return array.reshape(-1)
 
 
 def arrays_of(what: str, x: Any) -> dict[str, np.ndarray | Lists]:

@@ -251,7 +251,9 @@ def test_two_columns_of_one_name_are_refused_if_they_are_read():
 
 def test_what_is_no_frame_is_refused():
     for value, got in [(3, "int"), (pa.array([1]), r"\w+, which pyarrow can't read")]:
-        with pytest.raises(ValueError, match=f"`x` must be a pandas or polars DataFrame, or an Arrow table; got {got}"):
+        with pytest.raises(
+            ValueError, match=f"`x` must be .*a pandas or polars DataFrame, or an Arrow table; got {got}"
+        ):
             columns_of("`x`", value)
 
 
@@ -507,7 +509,7 @@ def test_interactions_come_in_any_frame():
     for change, message in [
         ({"user_id": ["b", None, "b"]}, "column 'user_id' must have no missing value; got 1"),
         ({"item_id": [7, None, 5]}, "column 'item_id' must have no missing value; got 1"),
-        ({"item_id": [[7], [7], [5]]}, "column 'item_id' must have one value in each row; got lists"),
+        ({"item_id": [[7], [7, 5], [5]]}, "column 'item_id' must have one value in each row; got lists"),
         ({"timestamp": [*MOMENTS[:2], None]}, "column 'timestamp' must have no missing value; got 1"),
         ({"rating": ["1", "2", "3"]}, "column 'rating' must be numeric"),
     ]:
@@ -532,15 +534,13 @@ def test_leaks_are_found_in_any_frame():
     x = Interactions.from_sequences([0, 5, 7], [1, 2, 3, 4, 6, 5, 7], [1, 2, 3, 10, 30, 20, 40])
     found = [str(find_leaks({"train": form(columns), "test": form(test)}, x, time="time")) for form in forms]
     found.append(str(find_leaks({"train": train, "test": test}, x, time="time")))
-    assert "leak: 1 of 2 rows of test has its own target in its history. Row 0: user 1, item 6" in found[0]
+    assert "leak: 1 of 2 rows of test with their own target in the history. Row 0: user 1, item 6" in found[0]
     assert set(found) == {found[0]}
     with pytest.raises(
         ValueError, match="column 'hist_item_id' of test must have a list in every row; got none in row"
     ):
         find_leaks({"train": train, "test": {**test, "hist_item_id": [None, [5]]}}, x)
-    with pytest.raises(
-        ValueError, match=r"column 'item_id' of test must be \(2,\), a value in each row; got lists of 1"
-    ):
+    with pytest.raises(ValueError, match="column 'item_id' of test must have one value in each row; got lists"):
         find_leaks({"train": train, "test": {**test, "item_id": [[6], [7, 8]]}}, x)
 
 

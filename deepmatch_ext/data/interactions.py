@@ -13,7 +13,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_flag, as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
-from deepmatch_ext._frames import FRAMES, Lists, array_of, columns_of, is_frame
+from deepmatch_ext._frames import FRAMES, columns_of, is_frame, one_a_row, require_columns
 from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
 
 
@@ -146,14 +146,13 @@ class Interactions:
         names = [user, *of_session, item, *([] if time is None else [time]), *side]
         no_duplicates("the columns user, session, item, time and side", names)
         columns = columns_of("`frame`", frame, names)
-        for name in names:
-            if name not in columns:
-                told = "Name it, time='...', or say that the rows are in the order of time: time=None."
-                remedy = told if name == time else ""
-                raise problem(
-                    f"column {name!r}", "be in the frame", f"the columns {listing(list(columns), 20)}", remedy
-                )
-        given = {name: _one_a_row(f"column {name!r}", columns[name]) for name in names}
+        told = "Name it, time='...', or say that the rows are in the order of time: time=None."
+        require_columns(columns, names, "the frame", {} if time is None else {time: told})
+        # A column of pandas stays one, which knows what is missing.
+        given = {
+            name: column if isinstance(column := columns[name], pd.Series) else one_a_row(f"column {name!r}", column)
+            for name in names
+        }
         if not len(given[user]):
             raise problem("`frame`", "have at least one row", "an empty frame")
         users, user_ids = _encoded(given[user], user, user_ids)
@@ -292,14 +291,6 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.users)
-
-
-def _one_a_row(what: str, column: Any) -> Any:
-    """A column of pandas as it is, which knows time zones and what is missing; of others an array."""
-    values = column if isinstance(column, pd.Series) else array_of(what, column)
-    if isinstance(values, Lists):
-        raise problem(what, "have one value in each row", "lists")
-    return values
 
 
 def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deepmatch_ext._arrays import check_ids
+from deepmatch_ext._arrays import check_ids, check_item_counts
 from deepmatch_ext._checks import int_at_least, problem, shown
 
 
@@ -113,9 +113,7 @@ class Markov:
         next_items = check_ids("`next_items`", next_items, 1, vocabulary_size - 1, length=len(previous_items))
         if item_counts is None:
             item_counts = np.bincount(next_items, minlength=vocabulary_size)
-        elif np.shape(item_counts) != (vocabulary_size,):
-            raise problem("`item_counts`", f"have shape ({vocabulary_size},)", f"shape {np.shape(item_counts)}")
-        popularity = Popularity(item_counts).item_counts
+        popularity = check_item_counts("`item_counts`", item_counts, vocabulary_size)
         pairs, counts = np.unique(previous_items * vocabulary_size + next_items, return_counts=True)
         first, second = np.divmod(pairs, vocabulary_size)
         indptr = np.searchsorted(first, np.arange(vocabulary_size + 1))
@@ -160,20 +158,6 @@ class Markov:
         pairs = np.arange(len(rows)) + np.repeat(starts - (ends - lengths), lengths)
         scores[rows, self._next_items[pairs]] += self._counts[pairs]  # no (row, item) comes twice
         return scores
-
-
-def check_item_counts(what: str, values: Any) -> np.ndarray:
-    """``values`` as a new float64 array (V,) of occurrences, with none of id 0, padding."""
-    counts = np.asarray(values)
-    if counts.ndim != 1 or len(counts) < 2:
-        raise problem(what, "have shape (V,), V at least 2", f"shape {counts.shape}")
-    if counts.dtype.kind not in "iuf":
-        raise problem(what, "hold numbers", f"dtype {counts.dtype}")
-    if not (np.isfinite(counts).all() and (counts >= 0).all()):
-        raise problem(what, "be finite and not negative", f"{counts.min()} among them")
-    counts = counts.astype(np.float64)  # a copy
-    counts[0] = 0
-    return counts
 
 
 def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:

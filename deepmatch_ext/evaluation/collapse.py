@@ -9,10 +9,9 @@ import math
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_seen, check_vectors, seen_pairs
+from deepmatch_ext._arrays import Seen, check_item_counts, check_seen, check_vectors, seen_pairs
 from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._interests import best_scores, nearest_interests
-from deepmatch_ext.evaluation.baselines import check_item_counts
 
 _MAX_ITEMS = 10_000  # so many items tell the variance of scores
 _USERS_AT_ONCE = 256  # scored for all of these items

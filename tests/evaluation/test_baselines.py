@@ -119,6 +119,7 @@ def test_caller_keeps_their_arrays():
     ("call", "message"),
     [
         (lambda: Popularity(np.ones((2, 2))), r"`item_counts` must have shape \(V,\)"),
+        (lambda: Popularity([[1], [1, 2]]), r"`item_counts` must have shape \(V,\), .*; got \[\[1\], \[1, 2\]\]"),
         (lambda: Popularity(np.array([0, 1, -1])), r"`item_counts` must be finite and not negative; got -1"),
         (lambda: Popularity(np.array([0, np.nan])), r"`item_counts` must be finite and not negative; got nan"),
         (lambda: Popularity(np.array(["a", "b"])), r"`item_counts` must hold numbers"),

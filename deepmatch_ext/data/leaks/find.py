@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from deepmatch_ext._arrays import check_item_counts
 from deepmatch_ext._checks import problem
-from deepmatch_ext._frames import Lists, array_of
 from deepmatch_ext.data.interactions import Interactions
-from deepmatch_ext.data.leaks.histories import histories
+from deepmatch_ext.data.leaks.histories import between, histories
 from deepmatch_ext.data.leaks.parts import Events, Part, parts_of_inputs, parts_of_split
 from deepmatch_ext.data.leaks.report import SEVERITIES, Leak, LeakReport, leak
 from deepmatch_ext.data.splits import Split
+
+_UNKNOWN = "an id is 0, or the user had the item more than once; then give `time`."
 
 
 def find_leaks(
@@ -49,16 +51,16 @@ def find_leaks(
       ``seen`` count them as misses.
 
     A history's items are held against the user's events one by one: a repeat is no leak, a history may leave events
-    out, be in any order, and have events of one time in any order. Where users repeat items, give ``time`` too; without
-    it a target that the user had more than once is taken as the last time, where least is found.
+    out, be in any order, and have events of one time in any order. Where users repeat items, give ``time``: without
+    it, rows whose user had the target's item more than once are not looked at, since their event is not certain.
 
     Args:
         parts: A split; its histories are all that the user did before a row, as :func:`windows` cuts them. Or inputs
             by part, {"train": {...}, "validation": {...}, "test": {...}}, train and at least one other, with their
             ``interactions``. With u, i for the names of user and item in these, each has ``u`` and ``i``, integer ids
-            (B,) or (B, 1); ``hist_i`` (B, T), padded with 0, or a list in each row; and perhaps ``hist_len`` (B,) or
-            (B, 1). Arrays by name, or a pandas, polars or Arrow frame. Rows of true events only, no negatives. Id 0 is
-            padding or unknown. All arrays are only read.
+            (B,) or (B, 1); ``hist_i`` (B, T), padded with 0, or a list in each row; and perhaps ``hist_len``, integers
+            (B,) or (B, 1). Arrays by name, or a pandas, polars or Arrow frame. Rows of true events only, no negatives.
+            Id 0 is padding or unknown. All arrays are only read.
         interactions: The events that the inputs were made of, in the ids and with the column names of the inputs. To be
             left out beside a split, which has its own.
         item_count: What the sampler was given, (V,), by item id: how often each item occurs, before smoothing, a power
@@ -78,28 +80,28 @@ def find_leaks(
         >>> report = find_leaks(Split(interactions, train=[0, 1, 5], validation=[], test=[2, 4]))
         >>> for leak in report.leaks:
         ...     print(leak.severity, "-", leak.text, leak.example)
-        leak - 1 of 2 targets of test is in a history of train. Row 4: user 2, item 1.
-        note - 1 of 3 targets of train is later than the first target of test, of 24. Row 5: user 2, item 2, of 36.
+        leak - 1 of 2 targets of test in a history of train. Row 4: user 2, item 1.
+        note - 1 of 3 targets of train later than the first target of test, of 24. Row 5: user 2, item 2.
         >>> train = {"user_id": [1], "item_id": [2], "hist_item_id": [[1, 0, 0]]}
         >>> test = {"user_id": [1], "item_id": [3], "hist_item_id": [[3, 2, 1]]}
         >>> report = find_leaks({"train": train, "test": test}, interactions, item_count=[0, 2, 2, 2])
         >>> for leak in report.serious:
         ...     print(leak)
-        leak: 1 of 1 rows of test has its own target in its history. Row 0: user 1, item 3. Cut each history strictly \
-before its target.
-        leak: 1 of 1 events of test, at least, is counted in `item_count`. Item 3: 2 counted, of which 1 can be of \
+        leak: 1 of 1 rows of test with their own target in the history. Row 0: user 1, item 3. Cut each history \
+strictly before its target.
+        leak: 1 of 1 events of test, at least, counted in `item_count`. Item 3: 2 counted, of which 1 can be of \
 train. Count train alone, as interactions.item_counts(split.train) does.
     """
     if isinstance(parts, Split):
-        for name, value in {"interactions": interactions, "time": time}.items():
-            if value is not None:
-                raise problem(f"`{name}`", "be left out beside a Split, which has its own", type(value).__name__)
+        if interactions is not None or time is not None:
+            raise problem("`interactions` and `time`", "be left out beside a Split, which has its own", "one of them")
         events, read = parts_of_split(parts)
     else:
         events, read = parts_of_inputs(parts, interactions, time)
     looks = (_duplicates, histories, _repeated, _new_ids, _later_in_train)
     found = [finding for look in looks for finding in look(events, read)]
-    unchecked = [what for part in read for what in part.unchecked("" if events.times is None else "; give `time`")]
+    unknown = {part.name: f"{np.sum(~part.known)} of {len(part.known)}" for part in read if not part.known.all()}
+    unchecked = [f"{number} rows of {name}: {_UNKNOWN}" for name, number in unknown.items()]
     if events.times is None:
         unchecked.append("what was later across users, as the interactions have no times.")
     if item_count is None:
@@ -111,13 +113,11 @@ train. Count train alone, as interactions.item_counts(split.train) does.
 
 
 def _duplicates(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
+    several = np.bincount(events.alike) > 1
     for source, held in combinations(parts, 2):
-        # Of events of one user, item and time, the first stands for all.
-        ours, theirs = (
-            events.at(events.find(part.users, part.items), events.moments[part.targets]) for part in (held, source)
-        )
-        both = held.certain & np.isin(ours, theirs[source.known])
-        for severity, hits in (("leak", both & (held.choices == 1)), ("possible", both & (held.choices > 1))):
+        ours, theirs = events.alike[held.targets], events.alike[source.targets[source.known]]
+        both = held.known & np.isin(ours, theirs)
+        for severity, hits in (("leak", both & ~several[ours]), ("possible", both & several[ours])):
             yield from held.leaks("duplicate_target", severity, hits, seen_in=source.name)
 
 
@@ -130,47 +130,37 @@ def _repeated(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
 
 
 def _new_ids(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
-    known = {"items": _items_of_train(events, parts[0]), "users": parts[0].users}
+    x, train = events.interactions, parts[0]
+    history = train.history
+    if history is None:
+        history = x.items[between(x, train.targets - x.position[train.targets], train.targets)]
+    known = {"item": (train.items, history), "user": (train.users,)}
     for held in parts[1:]:
-        for name, ids in (("items", held.items), ("users", held.users)):
+        for name, ids in (("item", held.items), ("user", held.users)):
             every = np.unique(ids[ids > 0])
-            new = np.setdiff1d(every, known[name])
+            new = every[~np.any([np.isin(every, those) for those in known[name]], axis=0)]
             if len(new):
-                words = {"new": new[0], "rows": f"{np.isin(ids, new).sum()} of {len(ids)}"}
-                yield leak(f"new_{name}", "note", len(new), len(every), part=held.name, seen_in="train", **words)
-
-
-def _items_of_train(events: Events, train: Part) -> np.ndarray:
-    """The items that are a target or in a history of train."""
-    if train.history is not None:
-        return np.union1d(train.items, train.history)
-    x = events.interactions
-    last = np.full(x.user_vocabulary_size, -1)
-    np.maximum.at(last, train.users, train.targets)
-    return x.items[np.arange(len(x)) <= last[x.users]]
+                words = {"part": held.name, "seen_in": "train", "rows": f"{np.isin(ids, new).sum()} of {len(ids)}"}
+                yield leak(f"new_{name}s", "note", len(new), len(every), f"{name.title()} {new[0]}.", **words)
 
 
 def _later_in_train(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
     train, times = parts[0], events.times
     if times is None:
         return
-    moments = np.where(train.certain, events.moments[train.targets], -1)
+    moments = np.where(train.known, events.moments[train.targets], -1)
     for held in parts[1:]:
-        first = events.moments[held.targets[held.certain]].min(initial=len(times) - 1)
+        first = events.moments[held.targets[held.known]].min(initial=len(times) - 1)
         # It is held-out rows that are known too early, and train's that are counted.
-        words = {"part": held.name, "first": times[first], "other": times[moments]}
-        yield from train.leaks("later_in_train", "note", moments > first, **words)
+        yield from train.leaks("later_in_train", "note", moments > first, part=held.name, first=times[first])
 
 
 def _counts(events: Events, parts: Sequence[Part], item_count: Any) -> Iterator[Leak]:
     """What is counted beyond all events that are not held out has to be held-out events."""
-    x, given = events.interactions, array_of("`item_count`", item_count)
+    x = events.interactions
     every = x.item_counts()
-    if isinstance(given, Lists) or given.shape != every.shape or given.dtype.kind not in "iuf":
-        got = "lists" if isinstance(given, Lists) else f"{given.dtype} of shape {given.shape}"
-        raise problem("`item_count`", f"be a count for each item id, ({len(every)},)", got)
-    given = np.append(0, given[1:])  # padding is not counted
-    wrong = ~((given >= 0) & (given <= every) & (given == np.floor(given)))
+    given = check_item_counts("`item_count`", item_count, len(every))
+    wrong = (given > every) | (given % 1 > 0)
     if wrong.any():
         item = int(wrong.argmax())
         rule = "count events of the interactions, so be whole numbers and at most how often each item is in them"
@@ -178,9 +168,9 @@ def _counts(events: Events, parts: Sequence[Part], item_count: Any) -> Iterator[
         raise problem("`item_count`", rule, got, "Give the counts as they were before smoothing, a power or a scale.")
     held = {part.name: np.unique(part.targets[part.known]) for part in parts[1:]}
     free = every - x.item_counts(np.unique(np.concatenate([*held.values()])))
-    above = np.maximum(given - free, 0).astype(np.int64)
-    names = [name for name, rows in held.items() if above[x.items[rows]].any()]
-    if names:
-        item, total = int(above.argmax()), sum(len(held[name]) for name in names)
-        words = {"part": " and ".join(names), "item": item, "counted": given[item], "free": free[item]}
-        yield leak("held_out_in_counts", "leak", int(above.sum()), total, seen_in="train", **words)
+    above = np.maximum(given - free, 0)
+    held = {name: rows for name, rows in held.items() if above[x.items[rows]].any()}
+    if held:
+        item, total = int(above.argmax()), sum(map(len, held.values()))
+        example = f"Item {item}: {given[item]:g} counted, of which {free[item]} can be of train."
+        yield leak("held_out_in_counts", "leak", int(above.sum()), total, example, " and ".join(held), "train")

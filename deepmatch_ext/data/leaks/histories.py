@@ -11,31 +11,40 @@ from deepmatch_ext.data.leaks.parts import Events, Part
 from deepmatch_ext.data.leaks.report import Leak
 from deepmatch_ext.data.windows import windows
 
-_Marks = dict[tuple[str, str], np.ndarray]  # by kind and severity, the item that shows it in each of B rows, or 0
+_Marks = dict[tuple[str, str], np.ndarray]  # by finding, the item that shows it in each of B rows, or 0
 _BLOCK_VALUES = 2**18  # history values looked at in one go: temporaries stay at some ten MB
 _OWN, _FUTURE = ("target_in_history", "leak"), ("future_in_history", "leak")
 _STRANGE, _TIED = ("strange_item_in_history", "possible"), ("same_moment", "note")
 
 
 def histories(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
+    x = events.interactions
     for k, part in enumerate(parts):
-        wrong = {finding: np.zeros(len(part.rows), np.int64) for finding in (_OWN, _FUTURE, _STRANGE, _TIED)}
+        wrong: _Marks = {finding: np.zeros(len(part.targets), np.int64) for finding in (_OWN, _FUTURE, _STRANGE, _TIED)}
         held_out = [_HeldOut(events, held) for held in parts[k + 1 :]]
-        plain = part.certain.copy()
+        plain, width = part.known.copy(), len(x)
         if part.history is not None:
-            # What is looked up for a user lies close together.
-            rows, width = np.argsort(part.users, kind="stable"), part.history.shape[1]
-            rows = rows[part.known[rows]]
+            rows, width = np.flatnonzero(part.known), part.history.shape[1]
             for block in np.split(rows, range(0, len(rows), max(1, _BLOCK_VALUES // width))):
-                plain[block] &= _are_windows(events.interactions, part.targets[block], part.history[block])
+                plain[block] = _are_windows(x, part.targets[block], part.history[block])
                 _look_at_items(events, part, block[~plain[block]], held_out, wrong)
-        covered = _look_at_windows(events, part, plain, wrong[_TIED])
+        targets = part.targets[plain]
+        lengths = np.minimum(x.position[targets], width)
+        tied = (lengths > 0) & (events.moments[targets - 1] == events.moments[targets])
+        wrong[_TIED][plain] = np.where(tied, x.items[targets - 1], 0)
         for finding, items in wrong.items():
             if finding != _TIED or k > 0:  # train may have them
-                yield from part.leaks(*finding, items > 0, other=items)
+                yield from part.leaks(*finding, items > 0, None if finding == _OWN else items)
+        covered = between(x, targets - lengths, targets)
         for held in held_out:
             hits = held.part.known & (covered | held.needed())[held.part.targets]
             yield from held.part.leaks("held_out_in_history", "leak", hits, seen_in=part.name)
+
+
+def between(x: Interactions, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Which of the n interactions are in one of the ranges ``starts[k]:ends[k]``, (n,)."""
+    begins, stops = (np.bincount(rows, minlength=len(x)) for rows in (starts, ends))
+    return np.cumsum(begins - stops) > 0
 
 
 def _are_windows(x: Interactions, targets: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -44,19 +53,6 @@ def _are_windows(x: Interactions, targets: np.ndarray, given: np.ndarray) -> np.
     same = (expected == given).all(axis=1)
     same[~same] = (np.sort(expected[~same]) == np.sort(given[~same])).all(axis=1)
     return same
-
-
-def _look_at_windows(events: Events, part: Part, plain: np.ndarray, tied: np.ndarray) -> np.ndarray:
-    """Which of the n interactions are in a history that is just the events before its target, (n,).
-
-    Marks in ``tied`` (B,) the rows whose last event is of the time of the target.
-    """
-    x, targets = events.interactions, part.targets[plain]
-    lengths = np.minimum(x.position[targets], len(x) if part.history is None else part.history.shape[1])
-    same = (lengths > 0) & (events.moments[targets - 1] == events.moments[targets])
-    tied[plain] = np.where(same, x.items[targets - 1], 0)
-    begins, ends = (np.bincount(rows, minlength=len(x)) for rows in (targets - lengths, targets))
-    return np.cumsum(begins - ends) > 0
 
 
 def _look_at_items(events: Events, part: Part, rows: np.ndarray, held_out: Sequence[_HeldOut], wrong: _Marks) -> None:
@@ -74,43 +70,34 @@ def _look_at_items(events: Events, part: Part, rows: np.ndarray, held_out: Seque
     for finding, where in {_OWN: late & own, _FUTURE: late & ~own & ~strange, _STRANGE: strange, _TIED: tied}.items():
         wrong[finding][row[where]] = item[where]
     for held in held_out:
-        held.look(pair, until, times_in, own & ~held.is_target[part.targets[row]])
+        held.look(pair, until, times_in)
 
 
 class _HeldOut:
-    """The targets of a part, and how many of them must be in a history of an earlier part.
-
-    Attributes:
-        part: The part.
-        is_target: Which of the n interactions are its targets, (n,).
-    """
+    """A part, and how many of its targets must be in a history of an earlier part."""
 
     def __init__(self, events: Events, part: Part) -> None:
         self.part, self._events = part, events
-        self.is_target = np.zeros(len(events.rows), bool)
-        self.is_target[part.targets[part.known]] = True
-        self._before = np.append(0, np.cumsum(self.is_target[events.rows]))  # targets among the first k events
+        is_target = np.isin(events.rows, part.targets[part.known])
+        self._before = np.append(0, np.cumsum(is_target))  # targets among the first k events
         self._most = np.zeros(len(events.rows) + 1, np.int64)  # of each pair, that must be in one history
 
-    def look(self, pair: np.ndarray, until: np.ndarray, times_in: np.ndarray, own: np.ndarray) -> None:
+    def look(self, pair: np.ndarray, until: np.ndarray, times_in: np.ndarray) -> None:
         """Takes in that histories have items of some pairs.
 
         Args:
             pair: The pair of the row's user and the item.
             until: The first event of the pair that is later than the row's target.
             times_in: How often the item is in the history.
-            own: Whether it is the row's own target, and that not held out.
         """
-        end = self._events.ends[pair]
-        held, held_until = self._before[end] - self._before[pair], self._before[until] - self._before[pair]
         # What else than a held-out target can the item be? If one of those is not later than this row's target, only an
         # event that is not later either; otherwise any.
-        others = np.where(held_until > 0, until - pair - held_until, end - pair - held) - own
-        np.maximum.at(self._most, pair, np.where(held > 0, times_in - others, 0))
+        end = np.where(self._before[until] > self._before[pair], until, self._events.ends[pair])
+        others = end - pair - (self._before[end] - self._before[pair])
+        np.maximum.at(self._most, pair, times_in - others)
 
     def needed(self) -> np.ndarray:
         """Which of the n interactions must be in a history: of the targets of a pair, the earliest come first."""
-        needed = np.empty(len(self.is_target), bool)
-        earlier = self._before[:-1] - self._before[self._events.pairs]
-        needed[self._events.rows] = earlier < self._most[self._events.pairs]
+        needed, pairs = np.empty(len(self._events.rows), bool), self._events.pairs
+        needed[self._events.rows] = self._before[:-1] - self._before[pairs] < self._most[pairs]
         return needed

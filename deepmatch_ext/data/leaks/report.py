@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 SEVERITIES = ("leak", "possible", "note")
 
 
 @dataclass(frozen=True)
 class Leak:
-    """One way in which a split leaks. As a string it is a sentence, an example, and what to do.
+    """One way in which a split leaks. As a string it is the finding, an example, and what to do.
 
     Args:
         kind: A name from the list in :func:`find_leaks`.
@@ -20,7 +20,7 @@ class Leak:
         seen_in: The part that knows them.
         count: How many of ``total`` rows, targets, ids or events, as ``text`` says.
         total: Out of how many.
-        text: The finding as a sentence.
+        text: The finding in words, with the numbers in it.
         example: One case of it. A row is one of the interactions for a :class:`Split`, else one of the part's input.
         remedy: What to do.
     """
@@ -61,81 +61,38 @@ class LeakReport:
         return "\n".join(lines + [f"not checked: {what}" for what in self.unchecked])
 
 
-class _Sentences(NamedTuple):
-    """What "3 of 9 " is followed by, what to do, and an example."""
-
-    text: str
-    remedy: str
-    example: str = "Row {row}: user {user}, item {item}."
-
-
-_WITH_ITEM = "Row {row}: user {user}, item {item}, with item {other} in its history."
-_NEVER_TRAINED = (
-    "Embeddings of such ids are never trained, those of {rows} targets of {part}. A map of all events gives such ids, "
-    "a live system has none: report these targets apart."
-)
-
-# By kind and severity.
-_SENTENCES = {
-    ("target_in_history", "leak"): _Sentences(
-        "rows of {part} {have} {their} own target in {their} history.", "Cut each history strictly before its target."
-    ),
-    ("future_in_history", "leak"): _Sentences(
-        "rows of {part} {have} an item in {their} history that the user had only after the target.",
-        "Cut each history strictly before its target, in the order of time.",
-        _WITH_ITEM,
-    ),
-    ("held_out_in_history", "leak"): _Sentences(
-        "targets of {part} {are} in a history of {seen_in}.",
-        "Make {seen_in} of events that are earlier than the user's targets of {part}.",
-    ),
-    ("duplicate_target", "leak"): _Sentences(
-        "targets of {part} {are} also a target of {seen_in}, of the same user.", "Keep each event in one part."
-    ),
-    ("duplicate_target", "possible"): _Sentences(
-        "targets of {part} {are} also a target of {seen_in}, of the same user at the same time.",
-        "Drop repeated rows from the source; it is no leak if the user did have the item twice.",
-    ),
-    ("held_out_in_counts", "leak"): _Sentences(
-        "events of {part}, at least, {are} counted in `item_count`.",
-        "Count train alone, as interactions.item_counts(split.train) does.",
-        "Item {item}: {counted:g} counted, of which {free} can be of train.",
-    ),
-    ("strange_item_in_history", "possible"): _Sentences(
-        "rows of {part} {have} an item in {their} history that the user never had, by the interactions.",
-        "Give the interactions that the histories were cut from; or the histories are another user's.",
-        _WITH_ITEM,
-    ),
-    ("same_moment", "note"): _Sentences(
-        "rows of {part} {have} an item in {their} history from the very time of the target.",
-        "Only the order of the source says which came first.",
-        _WITH_ITEM,
-    ),
-    ("repeated_targets", "note"): _Sentences(
-        "targets of {part} {are} of an item that the user had before.",
-        "Figures that are made with `seen` count them as misses, since what a user had is not recommended; "
-        "seen_targets='leave_out' leaves them out. Where items are recommended again, leave `seen` out.",
-    ),
-    ("later_in_train", "note"): _Sentences(
-        "targets of train {are} later than the first target of {part}, of {first}.",
-        "So training knows other users' futures. Leave-last-out does by nature; split_by_time() splits as a live "
-        "system would.",
-        "Row {row}: user {user}, item {item}, of {other}.",
-    ),
-    ("new_items", "note"): _Sentences(
-        "items among the targets of {part} {are} not in train but {have} an id.", _NEVER_TRAINED, "Item {new}."
-    ),
-    ("new_users", "note"): _Sentences(
-        "users among the targets of {part} {are} not in train but {have} an id.", _NEVER_TRAINED, "User {new}."
-    ),
+# What "3 of 9 " is followed by, and what to do.
+_TEXTS = {
+    "target_in_history": "rows of {part} with their own target in the history.",
+    "future_in_history": "rows of {part} with an item in the history that the user had only after the target.",
+    "held_out_in_history": "targets of {part} in a history of {seen_in}.",
+    "duplicate_target": "targets of {part} that are also a target of {seen_in}, of one user, item and time.",
+    "held_out_in_counts": "events of {part}, at least, counted in `item_count`.",
+    "strange_item_in_history": "rows of {part} with an item in the history that the user never had.",
+    "same_moment": "rows of {part} with an item in the history from the very time of the target.",
+    "repeated_targets": "targets of {part} with an item that the user had before.",
+    "later_in_train": "targets of train later than the first target of {part}, of {first}.",
+    "new_items": "items among the targets of {part} that train does not have.",
+    "new_users": "users among the targets of {part} that train does not have.",
+}
+_NEVER_TRAINED = "Their embeddings are never trained: report {rows} targets of {part} apart."
+_REMEDIES = {
+    "target_in_history": "Cut each history strictly before its target.",
+    "future_in_history": "Cut each history strictly before its target, in the order of time.",
+    "held_out_in_history": "Make {seen_in} of events that are earlier than the user's targets of {part}.",
+    "duplicate_target": "Keep each event in one part. If the source has an event twice by mistake, drop one row.",
+    "held_out_in_counts": "Count train alone, as interactions.item_counts(split.train) does.",
+    "strange_item_in_history": "Give the interactions that they were cut from; or the histories are another user's.",
+    "same_moment": "Only the order of the source says which came first.",
+    "repeated_targets": "Figures with `seen` count them as misses, or leave them out with seen_targets='leave_out'. "
+    "Where items are recommended again, leave `seen` out.",
+    "later_in_train": "Training knows other users' futures: by nature in leave_last_out(), not in split_by_time().",
+    "new_items": _NEVER_TRAINED,
+    "new_users": _NEVER_TRAINED,
 }
 
 
-def leak(kind: str, severity: str, count: int, total: int, *, part: str, seen_in: str, **words: Any) -> Leak:
-    """A finding in its sentences, whose {are}, {have} and {their} agree with the count; ``words`` fill the rest."""
-    one = count == 1
-    words |= {"are": "is" if one else "are", "have": "has" if one else "have", "their": "its" if one else "their"}
-    text, remedy, example = (
-        sentence.format(part=part, seen_in=seen_in, **words) for sentence in _SENTENCES[kind, severity]
-    )
+def leak(kind: str, severity: str, count: int, total: int, example: str, part: str, seen_in: str, **words: Any) -> Leak:
+    """A finding in its words, which ``words`` complete."""
+    text, remedy = (of[kind].format(part=part, seen_in=seen_in, **words) for of in (_TEXTS, _REMEDIES))
     return Leak(kind, severity, part, seen_in, count, total, f"{count} of {total} {text}", example, remedy)

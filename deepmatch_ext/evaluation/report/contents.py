@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_ids, check_seen, check_vectors, seen_pairs, seen_rows
+from deepmatch_ext._arrays import Seen, check_ids, check_item_counts, check_seen, check_vectors, seen_pairs, seen_rows
 from deepmatch_ext._checks import problem
 from deepmatch_ext._files import write_text
 from deepmatch_ext._interests import best_pair_scores
-from deepmatch_ext.evaluation.baselines import check_item_counts
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
 from deepmatch_ext.evaluation.metrics import check_groups, ranking_metrics
 from deepmatch_ext.evaluation.ranks import check_seen_targets, in_seen, inner_products, ranks_of
@@ -120,9 +119,7 @@ def write_report(
     epochs = check_history(history)
     held = in_seen(targets, seen)
     others = check_ranks(ranks, name, held)
-    counts = None if item_count is None else check_item_counts("`item_count`", item_count)
-    if counts is not None and len(counts) != vocabulary_size:
-        raise problem("`item_count`", f"have shape ({vocabulary_size},)", f"shape {counts.shape}")
+    counts = None if item_count is None else check_item_counts("`item_count`", item_count, vocabulary_size)
     group_names = check_item_groups(item_groups, vocabulary_size)
     if not isinstance(settings, Mapping | None):
         raise problem("`settings`", "be a dictionary", type(settings).__name__)

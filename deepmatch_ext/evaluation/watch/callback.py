@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_ids, check_seen, seen_rows
+from deepmatch_ext._arrays import Seen, check_ids, check_item_counts, check_seen, seen_rows
 from deepmatch_ext._checks import int_at_least, one_of, positive_int, problem
 from deepmatch_ext._frames import arrays_of
 from deepmatch_ext._keras import keras, raw_variable, require_eager
-from deepmatch_ext.evaluation.baselines import Popularity, check_item_counts
+from deepmatch_ext.evaluation.baselines import Popularity
 from deepmatch_ext.evaluation.collapse import sample_rows
 from deepmatch_ext.evaluation.metrics import NAME_FORMAT, check_name_format
 from deepmatch_ext.evaluation.ranks import SEEN_TARGETS, check_seen_targets
