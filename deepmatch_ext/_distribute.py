@@ -47,6 +47,17 @@ def copies_of(variable: Any) -> Sequence[Any]:
     return variable.values if isinstance(variable, tf.distribute.DistributedValues) else (variable,)
 
 
+def has_parameter_servers(strategy: Any = None) -> bool:
+    """Whether variables lie on servers of their own, which workers read and write without waiting for each other."""
+    strategy = tf.distribute.get_strategy() if strategy is None else strategy
+    return isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy)
+
+
+def shards_of(variable: Any) -> Sequence[Any]:
+    """The parts, by rows, of a variable that lies on several parameter servers; of any other the variable itself."""
+    return variable.variables if hasattr(variable, "variables") else (variable,)
+
+
 def check_on_replica(what: str, copies: Sequence[Any]) -> None:
     """Refuses to train outside of a strategy's step, where one alone of a variable's copies would be written."""
     if len(copies) > 1 and replica_context() is None:

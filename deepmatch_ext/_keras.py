@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import numpy as np
+
 MIN_PYTHON, MIN_TENSORFLOW = (3, 10), (2, 15)
 
 if sys.version_info < MIN_PYTHON:
@@ -57,7 +59,13 @@ if _imported.layers.Layer is not keras.layers.Layer:
     )
 
 from deepmatch_ext._checks import problem  # noqa: E402
-from deepmatch_ext._distribute import copies_of, number_of_replicas, own_copy  # noqa: E402  # they need TensorFlow
+from deepmatch_ext._distribute import (  # noqa: E402  # they need TensorFlow
+    copies_of,
+    has_parameter_servers,
+    number_of_replicas,
+    own_copy,
+    shards_of,
+)
 
 # Keras 3's `tf.keras` has no `saving`.
 _saving = importlib.import_module("keras.saving") if KERAS_3 else keras.saving
@@ -208,13 +216,47 @@ def add_table(layer: Any, name: str, shape: tuple[int, ...], initializer: Any, t
     weight = layer.add_weight(
         name=name, shape=shape, dtype="float32", initializer=initializer, trainable=trainable, **_NO_CAST
     )
-    weight.is_embedding_table = True
+    for part in (weight, *shards_of(_variable(weight))):
+        part.is_embedding_table = True
     return weight
 
 
 def is_table(variable: Any) -> bool:
     """Whether a variable is an embedding table, made by `add_table`."""
     return bool(getattr(variable, "is_embedding_table", False))
+
+
+class WholeWeights:
+    """Of a layer, before Keras's class: weights that lie on several parameter servers are whole in its files."""
+
+    def save_own_variables(self, store: Any) -> None:
+        weights = _in_shards(self)
+        if all(len(parts) == 1 for parts in weights):
+            super().save_own_variables(store)  # type: ignore[misc]
+            return
+        for place, parts in enumerate(weights):
+            store[str(place)] = np.concatenate([part.numpy() for part in parts]) if parts[1:] else parts[0].numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        weights = _in_shards(self)
+        if all(len(parts) == 1 for parts in weights):
+            super().load_own_variables(store)  # type: ignore[misc]
+            return
+        for place, parts in enumerate(weights):
+            start = 0
+            for part in parts:
+                rows = part.shape[0] if parts[1:] else None
+                part.assign(store[str(place)][()] if rows is None else store[str(place)][start : start + rows])
+                start += rows or 0
+
+
+def _in_shards(layer: Any) -> list[Any]:
+    """A layer's weights in Keras's order, each as the list of its parts."""
+    found: dict[int, list[Any]] = {}
+    for weight in [*layer._trainable_weights, *layer._non_trainable_weights]:
+        whole = weight._sharded_container() if hasattr(weight, "_sharded_container") else weight
+        found.setdefault(id(whole), []).append(weight)
+    return list(found.values())
 
 
 def add_state(layer: Any, name: str, value: Any) -> Any:
@@ -343,7 +385,7 @@ def check_strategy() -> None:
     strategy = tf.distribute.get_strategy()
     name = type(strategy).__name__
     remedy = "Take tf.distribute.MirroredStrategy or MultiWorkerMirroredStrategy."
-    if KERAS_3 and isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+    if KERAS_3 and has_parameter_servers(strategy):
         remedy = f"Keras 3 does not train with parameter servers: install tf-keras, set TF_USE_LEGACY_KERAS=1. {remedy}"
         raise problem("The model", "be built under another strategy", f"the scope of a {name}", remedy)
     if number_of_replicas() > 1 and not isinstance(

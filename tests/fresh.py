@@ -23,6 +23,13 @@ def _server():
     return context
 
 
+def forked(function, *arguments):
+    """A process that has begun to call a function of a module; one that came to an end has freed what it held."""
+    process = _server().Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
 def run_python(*arguments, cwd=None, input=""):
     """``subprocess.run([sys.executable, *arguments])``, of a script, or code after ``-c``, without TensorFlow's start.
 

@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, problem, shown
 from deepmatch_ext._distribute import of_all_replicas
-from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
+from deepmatch_ext._keras import WholeWeights, add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.layers.dropout import DroppingLayer
 
 
 @register
-class ItemCatalogue(keras.layers.Layer):
+class ItemCatalogue(WholeWeights, keras.layers.Layer):
     """Keeps the features of all items, and looks those of some items up.
 
     Args:

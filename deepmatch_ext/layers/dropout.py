@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between
 from deepmatch_ext._distribute import check_on_replica, replica_id
-from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register, variables_behind
+from deepmatch_ext._keras import WholeWeights, add_state, in_training, keras, raw_variable, register, variables_behind
 
 
-class DroppingLayer(keras.layers.Layer):
+class DroppingLayer(WholeWeights, keras.layers.Layer):
     """What layers share that leave something out by chance while training.
 
     The choice follows from the seed and the number of the training step, which is a weight: so a model that is saved in

@@ -10,14 +10,23 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem, shown
 from deepmatch_ext._initializers import table_initializer
-from deepmatch_ext._keras import add_table, compute_dtype, eager_is_on, keras, raw_variable, register, variables_behind
+from deepmatch_ext._keras import (
+    WholeWeights,
+    add_table,
+    compute_dtype,
+    eager_is_on,
+    keras,
+    raw_variable,
+    register,
+    variables_behind,
+)
 from deepmatch_ext.layers.pooling import item_mask
 
 _BLOCK_ROWS = 2**16
 
 
 @register
-class EmbeddingTable(keras.layers.Layer):
+class EmbeddingTable(WholeWeights, keras.layers.Layer):
     """An embedding table that is looked up by row, so that a step costs what its ids cost and not what the table costs.
 
     Gradients stay ``tf.IndexedSlices``. Share one instance between a history and an item to share the table.

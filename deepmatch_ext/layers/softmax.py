@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between, positive_int, positive_number, problem, shown
-from deepmatch_ext._distribute import of_all_replicas
-from deepmatch_ext._keras import add_state, in_training, keras, raw_variable, register
+from deepmatch_ext._distribute import has_parameter_servers, of_all_replicas
+from deepmatch_ext._keras import WholeWeights, add_state, in_training, keras, raw_variable, register
 from deepmatch_ext.layers.dropout import counted
 from deepmatch_ext.losses import LOSSES, Candidates, candidate_logits, hardest, other_arguments
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
@@ -22,7 +22,7 @@ LOWEST_TEMPERATURE = 1e-6
 
 
 @register
-class CandidateSampler(keras.layers.Layer):
+class CandidateSampler(WholeWeights, keras.layers.Layer):
     """Draws a step's candidates and puts their ids behind those of the batch's positives.
 
     One look-up of the ids that come out encodes positives and candidates alike, through the same table or tower.
@@ -83,6 +83,10 @@ class CandidateSampler(keras.layers.Layer):
         if not isinstance(learnt, list | tuple):
             what = f"`update` of the sampler {type(self.sampler).__name__}"
             raise problem(what, "return a list of the operations that it made", shown(learnt))
+        if learnt and has_parameter_servers():
+            remedy = "Take UniformSampler, LogUniformSampler, or FrequencySampler with counts."
+            got = f"{type(self.sampler).__name__}, which does: workers would write its counts at the same time"
+            raise problem("`sampler_config`", "not learn from the batches on parameter servers", got, remedy)
         with tf.control_dependencies(_present(*learnt, *checks)):
             ids, log_counts = tf.identity(ids), tf.identity(log_counts)
         return Candidates(ids, log_counts, tf.constant(self.sampler.in_batch))

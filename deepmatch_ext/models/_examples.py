@@ -12,7 +12,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import positive_int, problem, shown, warn_caller
-from deepmatch_ext._distribute import check_workers_agree, has_several_workers
+from deepmatch_ext._distribute import check_workers_agree, has_parameter_servers, has_several_workers
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
 from deepmatch_ext._passes import is_not_divided, without_autotuning
@@ -207,10 +207,14 @@ class Reader:
             asks_labels: Whether examples that have labels need them here.
             steps: The steps of an epoch, if they are an argument.
         """
+        is_function = callable(x) and not isinstance(x, _NO_BATCHES) and not hasattr(x, "__iter__")
+        if has_parameter_servers(self._strategy) and asks_labels and not is_function:
+            rule = "be a function from a tf.distribute.InputContext to a worker's dataset, on parameter servers"
+            raise problem(what, rule, type(x).__name__)
         if isinstance(x, tf.data.Dataset):
             self._check_not_of_one_worker(what, x)
             return Examples(self._checked_dataset(x, asks_labels), y, check_weights(weights))
-        if callable(x) and not isinstance(x, _NO_BATCHES) and not hasattr(x, "__iter__") and asks_labels:
+        if is_function and asks_labels:
             if y is not None or weights is not None:
                 rule = "come with the batches where the dataset is a function's"
                 raise problem("`y` and `sample_weight`", rule, "arguments of their own")
@@ -239,14 +243,22 @@ class Reader:
         On several replicas they come again and again: of an end the workers would have to tell each other at each step.
         """
         numbers: list[int] = []
+        on_servers = has_parameter_servers(self._strategy)
 
         def of_worker(context: Any) -> tf.data.Dataset:
             dataset = function(context)
             if not isinstance(dataset, tf.data.Dataset):
                 raise problem(f"The function {what}", "return a tf.data.Dataset", shown(dataset))
-            numbers.append(int(dataset.cardinality()))
+            if not on_servers:  # which make the dataset in a graph
+                numbers.append(int(dataset.cardinality()))
             return self._checked_dataset(dataset, asks_labels=True)
 
+        if on_servers:
+            if steps is None:
+                rule = "come with a number of steps on parameter servers, whose workers do not wait for each other"
+                raise problem(f"The function {what}", rule, "none", "Give `steps_per_epoch` or `steps`.")
+            creator = keras.utils.experimental.DatasetCreator(lambda context: of_worker(context).repeat())
+            return Examples(creator, steps=steps)
         if self._strategy.num_replicas_in_sync == 1:
             return Examples(of_worker(tf.distribute.InputContext()))
         distributed = self._strategy.distribute_datasets_from_function(lambda context: of_worker(context).repeat())

@@ -1,0 +1,60 @@
+"""Training with parameter servers, which `tests/servers.py` does with processes of its own."""
+
+import contextlib
+import itertools
+import json
+import pathlib
+import socket
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deepmatch_ext._keras import KERAS_3, keras
+from deepmatch_ext.optimizers import LazyAdam
+from tests import servers
+from tests.fresh import forked, run_python
+
+PROGRAM = pathlib.Path(servers.__file__)
+
+
+@contextlib.contextmanager
+def a_cluster(**numbers):
+    """Addresses of a chief, and of servers that are there until the end of the block, by job."""
+    with contextlib.ExitStack() as stack:
+        sockets = {job: [stack.enter_context(socket.socket()) for _ in range(n)] for job, n in numbers.items()}
+        for each in itertools.chain(*sockets.values()):
+            each.bind(("127.0.0.1", 0))
+        cluster = {job: [f"127.0.0.1:{each.getsockname()[1]}" for each in of] for job, of in sockets.items()}
+    places = [(job, index) for job, of in cluster.items() for index in range(len(of)) if job != "chief"]
+    processes = [forked(servers.serve, cluster, *place) for place in places]
+    try:
+        yield cluster
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+@pytest.mark.slow
+def test_tables_lie_on_parameter_servers(tmp_path):
+    """`servers.py` looks at training; what it has saved is that of one process."""
+    with a_cluster(chief=1, worker=1, ps=2) as cluster:
+        done = run_python(PROGRAM, json.dumps({"cluster": cluster, "folder": str(tmp_path)}))
+    assert done.returncode == 0, done.stderr[-3000:]
+    if KERAS_3:  # refused
+        return
+    expected, x = np.load(tmp_path / "vectors.npz"), servers.arrays()
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(reloaded.item_vectors(), expected["items"], atol=1e-6)
+    np.testing.assert_allclose(reloaded.user_vectors(x), expected["users"], atol=1e-6)
+    history = reloaded.fit(x, batch_size=servers.BATCH, verbose=0).history["loss"]
+    assert history[0] < json.loads(done.stdout)["lazy"][0]
+
+    alone = servers.model(servers.FrequencySampler(20, np.bincount(x["item_id"], minlength=servers.V)))
+    alone.compile(LazyAdam(1e-2))
+    alone.optimizer.build(alone.trainable_variables)
+    checkpoint = tf.train.Checkpoint(model=alone, optimizer=alone.optimizer)
+    checkpoint.read(str(tmp_path / "checkpoint")).assert_existing_objects_matched()
+    np.testing.assert_allclose(alone.item_vectors(), expected["items"], atol=1e-6)
+    assert int(alone.optimizer.iterations) == 3 * servers.STEPS
