@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import int_at_least, number_between, positive_int, problem, shown
 from deepmatch_ext._distribute import writes_files
 from deepmatch_ext._frames import is_frame
@@ -402,21 +403,25 @@ class RetrievalModel(keras.Model):
             raise problem("`x`", "be user inputs by name, a frame or a tf.data.Dataset", type(x).__name__, remedy)
         return ArrayReader.of(self._towers.user_columns, self.user_input).arrays(x)[0]
 
-    def item_vectors(self, batch_size: int = 65536) -> np.ndarray:
+    def item_vectors(self, batch_size: int = 65536, ids: Any = None) -> np.ndarray:
         """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.
 
         Args:
             batch_size: Items encoded at a time.
+            ids: Item ids (n,), whose vectors (n, D) are wanted. None: all. Where memory does not hold all vectors,
+                those of some ids after the other can be written: `deepmatch_ext.retrieval.write_vectors`.
 
         Raises:
-            ValueError: The item column is hashed, so a row number is no item; or the model was built without the items'
-                features. Encode the items: ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
+            ValueError: An id is none of the items'. Or the item column is hashed, so a row number is no item; or the
+                model was built without the items' features. Encode the items then:
+                ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
         """
         column = self.check_item_vectors()
-        ids = {column.name: np.arange(column.vocabulary_size)}
+        last = column.vocabulary_size - 1
+        ids = np.arange(last + 1) if ids is None else check_ids("`ids`", ids, 0, last)
         size = positive_int("`batch_size`", batch_size)
-        vectors = self._item_encoder.value(ids, column.vocabulary_size, size)
-        vectors[0] = 0.0
+        vectors = self._item_encoder.value({column.name: ids}, len(ids), size)
+        vectors[ids == 0] = 0.0
         return vectors
 
     def check_item_vectors(self) -> SparseColumn:

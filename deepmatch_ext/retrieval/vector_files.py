@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import reprlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,8 @@ def write_vectors(
         path: Where to.
         ids: (V,) unique integers or strings.
         vectors: (V, D), taken as float32; or (V, K, D), users with K interests. A vector of zeros beside others of the
-            same user is no interest: another of the user's is written in its place.
+            same user is no interest: another of the user's is written in its place. Where memory does not hold them
+            all, an iterator of such arrays: their rows one after the other are those of the ids.
         metric: What the vectors are to be compared by, "inner_product" or "cosine"; it is recorded in the file.
         metadata: Columns of V values each, row by row with the ids: a pandas or polars DataFrame, an Arrow table, or a
             dictionary.
@@ -276,13 +278,10 @@ def write_vectors(
     path, metric = as_path("`path`", path), one_of("`metric`", metric, METRICS)
     if path.is_dir():
         raise problem(f"file {str(path)!r}", "be a file or not exist yet", "a folder")
-    ids, vectors = check_items(ids, vectors, or_users=True)
-    vector_column = arrow.array(vectors.ravel())
-    for size in reversed(vectors.shape[1:]):
-        vector_column = arrow.FixedSizeListArray.from_arrays(vector_column, size)
-    columns = {"id": arrow.array(ids, arrow.string() if ids.dtype == object else None), "vector": vector_column}
+    ids = _checked_ids(ids)
+    columns = {"id": arrow.array(ids, arrow.string() if ids.dtype == object else None)}
     for name, values in columns_of("`metadata`", {} if metadata is None else metadata).items():
-        if str(name) in columns:
+        if str(name) in (*columns, "vector"):
             raise problem("`metadata`", "have no column 'id' or 'vector', and none twice", repr(name))
         if not hasattr(values, "__len__") or isinstance(values, str | bytes) or getattr(values, "ndim", 1) == 0:
             raise problem(f"`metadata` {name!r}", "be a column of values", shown(values))
@@ -292,11 +291,45 @@ def write_vectors(
             columns[str(name)] = _arrow_column(arrow, values)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError, OverflowError) as error:
             raise problem(f"`metadata` {name!r}", "be of one type that Parquet knows", _line(error)) from None
-    about = {"format_version": _VERSION, "metric": metric, "dimension": vectors.shape[-1], "count": len(ids)}
-    about["deepmatch_ext"] = __version__
-    table = arrow.table(columns).replace_schema_metadata({_PARQUET_KEY: json.dumps(about)})
-    with whole_file(path) as unfinished:
-        parquet.write_table(table, unfinished, write_page_checksum=True)
+    about = {"format_version": _VERSION, "metric": metric, "count": len(ids), "deepmatch_ext": __version__}
+    others, start, writer = arrow.table(columns), 0, None
+    with whole_file(path) as unfinished, contextlib.ExitStack() as stack:
+        for block in _blocks(vectors, len(ids)):
+            of_block = others.slice(start, len(block)).add_column(1, "vector", _lists(arrow, block))
+            if writer is None:
+                about["dimension"] = block.shape[-1]
+                schema = of_block.schema.with_metadata({_PARQUET_KEY: json.dumps(about)})
+                writer = stack.enter_context(parquet.ParquetWriter(unfinished, schema, write_page_checksum=True))
+            writer.write_table(of_block.replace_schema_metadata(schema.metadata))
+            start += len(block)
+
+
+def _blocks(vectors: Any, number: int) -> Iterator[np.ndarray]:
+    """The vectors, checked, in the blocks in which they are given, ``number`` rows in all."""
+    shape, rows, whole = (), 0, not isinstance(vectors, Iterator)
+    for given in [vectors] if whole else vectors:
+        block, _ = check_users("`vectors`", given, "V" if whole else "n")
+        if rows and block.shape[1:] != shape:
+            raise problem("`vectors`", f"have blocks (n, {', '.join(map(str, shape))})", f"shape {block.shape}")
+        shape, rows = block.shape[1:], rows + len(block)
+        if whole or rows > number:
+            _check_number(rows, number, f"shape {block.shape}" if whole else f"{rows} or more")
+        if len(block):
+            yield block
+    _check_number(rows, number, f"{rows}")
+
+
+def _check_number(rows: int, number: int, got: str) -> None:
+    if rows != number:
+        raise problem("`vectors`", f"have a row for each of the {number} ids", got)
+
+
+def _lists(arrow: Any, vectors: np.ndarray) -> Any:
+    """An Arrow column of a list of D numbers in each row, or of K such lists."""
+    column = arrow.array(vectors.ravel())
+    for size in reversed(vectors.shape[1:]):
+        column = arrow.FixedSizeListArray.from_arrays(column, size)
+    return column
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Vectors:
@@ -361,23 +394,22 @@ def _arrow_column(arrow: Any, values: Any) -> Any:
     return arrow.array(values, from_pandas=True)
 
 
-def check_items(ids: Any, vectors: Any, or_users: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (V,), unique and each an item's, and finite vectors in float32, V at least 1.
+def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (V,), unique and each an item's, and finite vectors (V, D) in float32, V at least 1."""
+    ids = _checked_ids(ids)
+    vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
+    _check_number(len(vectors), len(ids), f"shape {vectors.shape}")
+    return ids, vectors
 
-    The vectors are (V, D), and where they may be users' also (V, K, D), by `check_users`.
-    """
+
+def _checked_ids(ids: Any) -> np.ndarray:
+    """Ids (V,), unique and each an item's, V at least 1."""
     ids = raw_ids("`ids`", ids)
     if not len(ids):
         raise problem("`ids`", "hold at least one id", "none")
     no_item("`ids`", ids)  # refuses ids that leave nothing to stand where there is no item
-    if or_users:
-        vectors, _ = check_users("`vectors`", vectors, "V")
-    else:
-        vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
-    if len(vectors) != len(ids):
-        raise problem("`vectors`", f"have a row for each of the {len(ids)} ids", f"shape {vectors.shape}")
     require_unique("`ids`", ids)
-    return ids, vectors
+    return ids
 
 
 def _line(error: Exception) -> str:

@@ -474,6 +474,29 @@ def test_parquet_of_users_with_k_interests_is_plain_to_others(tmp_path):
 
 
 @parquet
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_vectors_come_in_blocks_where_memory_does_not_hold_them(tmp_path, shape):
+    vectors = np.random.default_rng(0).normal(size=(10, *shape)).astype("float32")
+    ids, price = np.arange(5, 15), np.arange(10.0)
+    write_vectors(tmp_path / "whole.parquet", ids, vectors, metadata={"price": price})
+    write_vectors(tmp_path / "blocks.parquet", ids, iter(np.split(vectors, [4, 4, 9])), metadata={"price": price})
+    whole, blocks = (read_vectors(tmp_path / f"{name}.parquet") for name in ("whole", "blocks"))
+    np.testing.assert_array_equal(blocks.vectors, vectors)
+    np.testing.assert_array_equal(blocks.ids, whole.ids)
+    pd.testing.assert_frame_equal(blocks.metadata, whole.metadata)
+    for wrong, message in [
+        ([vectors[:9]], "must have a row for each of the 10 ids; got 9"),
+        ([vectors, vectors[:1]], "must have a row for each of the 10 ids; got 11 or more"),
+        ([vectors[:9], vectors[9:, ..., :2]], "`vectors` must have blocks"),
+        ([vectors[:9], np.full_like(vectors[9:], np.nan)], "`vectors` must be finite"),
+        ([], "must have a row for each of the 10 ids; got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            write_vectors(tmp_path / "wrong.parquet", ids, iter(wrong))
+    assert sorted(os.listdir(tmp_path)) == ["blocks.parquet", "whole.parquet"]
+
+
+@parquet
 def test_parquet_refuses(tmp_path, monkeypatch):
     path = tmp_path / "v.parquet"
     write_vectors(path, [1, 2], vectors_of(2))
