@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, as_texts, existing_files, int_at_least, no_duplicates, positive_int, problem
 from deepmatch_ext._frames import array_of
-from deepmatch_ext._passes import check_batch_size, keyed_passes
+from deepmatch_ext._passes import check_batch_size, check_shard, keyed_passes
 from deepmatch_ext.data.tables import parquet_batches, parquet_file, pyarrow_parquet
 
 _RECORD_BATCH = 65_536
@@ -28,6 +28,7 @@ def parquet_dataset(
     epochs: int = 1,
     first_epoch: int = 0,
     drop_remainder: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of Parquet files that need not fit into memory, a block of row groups at a time.
 
@@ -49,6 +50,9 @@ def parquet_dataset(
         epochs: Passes in one iteration, as for :func:`window_dataset`.
         first_epoch: Passes that an earlier process has made, as for :func:`window_dataset`.
         drop_remainder: Leaves out a last batch that is smaller.
+        shard: (k, n): part k of n of each pass, from 0, for training on n workers. Each worker reads its own row groups
+            alone, and the first and last of them in part, so that all have the same number of rows and batches; up to
+            n - 1 rows of a pass are left out. (Which rows meet in a batch is therefore not as without ``shard``.)
 
     Returns:
         A dataset of dictionaries: a column (B,), a column of lists (B, T), in the types of the files' schema.
@@ -57,8 +61,8 @@ def parquet_dataset(
         ImportError: pyarrow is not installed.
         FileNotFoundError: There is no such file.
         ValueError: No files or rows, a damaged file, files of different columns, an unknown column, one of another type
-            or a list column without a length. While it is read: ``tf.errors.InvalidArgumentError`` for a missing value
-            or a damaged file, which is named.
+            or a list column without a length, k not less than n in `shard`, or fewer rows than parts. While it is read:
+            ``tf.errors.InvalidArgumentError`` for a missing value or a damaged file, which is named.
     """
     pyarrow_parquet("parquet_dataset()")
     files, drop_remainder = existing_files("`paths`", paths), as_flag("`drop_remainder`", drop_remainder)
@@ -69,21 +73,31 @@ def parquet_dataset(
     number = int(table.group_rows.sum())
     if not number:
         raise problem("`paths`", "hold at least one row", "none")
-    batch_size = check_batch_size(batch_size, number, drop_remainder)
+    part, parts = check_shard(shard)
+    batch_size = check_batch_size(batch_size, number, drop_remainder, parts)
+    number //= parts  # rows of this part
+    if not number:
+        raise problem("`paths`", f"hold a row for each of {parts} parts", f"{table.group_rows.sum()} rows")
+
+    def pieces_of(key: np.ndarray) -> np.ndarray:
+        """The pass's row groups, of each its number, its first row and the end of its rows, (pieces, 3)."""
+        groups = len(table.group_rows)
+        order = np.random.default_rng(key).permutation(groups) if shuffle_rows else np.arange(groups)
+        rows = table.group_rows[order]
+        starts = np.cumsum(rows) - rows
+        first, end = (np.clip(place * number - starts, 0, rows) for place in (part, part + 1))
+        return np.stack([order, first, end], axis=1)[end > first]
 
     def blocks_of(key: np.ndarray) -> np.ndarray:
-        """The end of each block, counted in row groups of the pass."""
-        return np.flatnonzero(_block_ends(table.group_rows[_group_order(key)], shuffle_rows)) + 1
-
-    def _group_order(key: np.ndarray) -> np.ndarray:
-        groups = len(table.group_rows)
-        return np.random.default_rng(key).permutation(groups) if shuffle_rows else np.arange(groups)
+        """The end of each block, counted in pieces of the pass."""
+        _, first, end = pieces_of(key).T
+        return np.flatnonzero(_block_ends(end - first, shuffle_rows)) + 1
 
     def read(key: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
-        groups = _group_order(key)[start:end]
-        rows = int(table.group_rows[groups].sum())
+        pieces = pieces_of(key)[start:end]
+        rows = int((pieces[:, 2] - pieces[:, 1]).sum())
         order = np.random.default_rng([*key, start]).permutation(rows) if shuffle_rows else np.arange(rows)
-        return table.read(groups, order)
+        return table.read(pieces, order)
 
     def block(key: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> dict[str, tf.Tensor]:
         # A function of its arguments alone, so that a saved iterator needs nothing from Python.
@@ -102,7 +116,7 @@ def parquet_dataset(
         return blocks.prefetch(1).rebatch(batch_size, drop_remainder=drop_remainder)
 
     batches = number // batch_size if drop_remainder else -(-number // batch_size)
-    return keyed_passes(one_pass, seed, epochs, first_epoch, batches)
+    return keyed_passes(one_pass, seed, epochs, first_epoch, batches, is_part=parts > 1)
 
 
 class _ParquetTable:
@@ -139,18 +153,26 @@ class _ParquetTable:
                     rows.append(opened.metadata.row_group(group).num_rows)
         self._groups, self.group_rows = groups, np.array(rows, np.int64)
 
-    def read(self, groups: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
-        """The rows of ``groups`` one after the other, row k put at ``places[k]``: one array a column."""
+    def read(self, pieces: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+        """The rows of ``pieces`` one after the other, row k put at ``places[k]``: one array a column.
+
+        Args:
+            pieces: (n, 3), a row group's number, the first of its rows that is read, and the end of these rows.
+            places: A number for each row.
+        """
         number = len(places)
         out = {
             name: np.zeros([number, *spec.shape], object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype)
             for name, spec in self.specs.items()
         }
         done = 0
-        for place in groups:
+        for place, first, end in pieces.tolist():
             file, group = self._groups[place]
+            at = 0  # in the row group
             # In small record batches, so that beside the block itself little is held.
-            for batch in parquet_batches(file, _RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
+            for whole in parquet_batches(file, _RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
+                batch = whole.slice(max(first - at, 0), max(min(end, at + whole.num_rows) - max(first, at), 0))
+                at += whole.num_rows
                 where = places[done : done + batch.num_rows]
                 for name, spec in self.specs.items():
                     out[name][where] = _column_values(name, batch.column(name), spec)

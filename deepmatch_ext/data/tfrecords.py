@@ -15,7 +15,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import as_flag, as_path, existing_files, int_at_least, positive_int, problem
 from deepmatch_ext._files import whole_file
 from deepmatch_ext._frames import Lists, arrays_of, is_frame
-from deepmatch_ext._passes import keyed_passes, shuffled
+from deepmatch_ext._passes import check_shard, keyed_passes, shuffled
 
 _MOST_SHARDS = 10_000
 
@@ -96,6 +96,8 @@ def tfrecord_dataset(
     epochs: int = 1,
     first_epoch: int = 0,
     drop_remainder: bool = False,
+    batches: int | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of files of ``tf.train.Example`` records, such as those of :func:`write_tfrecords`.
 
@@ -112,14 +114,20 @@ def tfrecord_dataset(
         epochs: Passes in one iteration, as for :func:`window_dataset`.
         first_epoch: Passes that an earlier process has made, as for :func:`window_dataset`.
         drop_remainder: Leaves out a last batch that is smaller.
+        batches: The number of batches in a pass, which files of records do not tell: a pass ends after so many, and one
+            that has fewer is an error. None: not known, of which Keras 3 warns in ``fit``.
+        shard: (k, n): part k of n of the files, from 0, for training on n workers. Each worker reads its own files
+            alone: give at least n, as alike in their rows as `write_tfrecords` makes them. ``batches`` must be given,
+            since a worker that ends early leaves the others waiting.
 
     Returns:
-        A dataset of dictionaries: a column (B,) or (B, T). Its number of batches is not known beforehand, of which
-        Keras 3 warns in ``fit``; whoever knows it says ``.apply(tf.data.experimental.assert_cardinality(batches))``.
+        A dataset of dictionaries: a column (B,) or (B, T).
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: No files or columns, a column without a fixed shape, or a first record that does not fit them.
+        ValueError: No files or columns, a column without a fixed shape, or a first record that does not fit them; k not
+            less than n in `shard`, fewer files than parts, or parts without `batches`. While it is read:
+            ``tf.errors.FailedPreconditionError`` if a pass has fewer batches than `batches`.
     """
     files, drop_remainder = existing_files("`paths`", paths), as_flag("`drop_remainder`", drop_remainder)
     batch_size = positive_int("`batch_size`", batch_size)
@@ -128,6 +136,14 @@ def tfrecord_dataset(
         raise problem("`columns`", "map at least one name to a tf.TensorSpec", repr(columns))
     features = {name: _feature(name, spec) for name, spec in columns.items()}
     _check_first_record(files[0], columns, features)
+    batches = None if batches is None else positive_int("`batches`", batches)
+    part, parts = check_shard(shard)
+    if parts > len(files):
+        raise problem("`paths`", f"be at least {parts} files, one for each part", f"{len(files)}")
+    if parts > 1 and batches is None:
+        remedy = "Where shards differ, take that of the smallest."
+        raise problem("`batches`", "be given with `shard`, the same for all parts", None, remedy)
+    files = files[part::parts]
 
     def parse(records: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = tf.io.parse_example(records, features)
@@ -138,6 +154,12 @@ def tfrecord_dataset(
     places = tf.data.Dataset.range(number)
 
     def one_pass(key: tf.Tensor) -> tf.data.Dataset:
+        every = every_batch(key)
+        if batches is None:
+            return every
+        return every.take(batches).apply(tf.data.experimental.assert_cardinality(batches))
+
+    def every_batch(key: tf.Tensor) -> tf.data.Dataset:
         if not shuffle_rows:
             records = tf.data.TFRecordDataset(names, buffer_size=2**20)
             return records.batch(batch_size, drop_remainder=drop_remainder).map(parse)
@@ -150,7 +172,7 @@ def tfrecord_dataset(
         blocks = records.batch(shuffle_rows).map(lambda block: _shuffled_block(block, key)).prefetch(1)
         return blocks.rebatch(batch_size, drop_remainder=drop_remainder).map(parse)
 
-    return keyed_passes(one_pass, seed, epochs, first_epoch)
+    return keyed_passes(one_pass, seed, epochs, first_epoch, batches, is_part=parts > 1)
 
 
 def _shuffled_block(records: tf.Tensor, key: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.data import (
     Interactions,
+    parquet,
     parquet_dataset,
     tfrecord_dataset,
     window_dataset,
@@ -281,6 +282,57 @@ def test_refusals_of_window_dataset():
         window_dataset(x, [1], T, 4, first_epoch=None)
 
 
+@pytest.mark.slow
+@settings(max_examples=10)
+@given(st.integers(1, 70), st.integers(1, 9), st.integers(1, 4), st.booleans(), st.booleans())
+def test_parts_of_windows_are_together_the_batches_of_one_process(rows, size, parts, shuffle, drops):
+    arguments = {"shuffle": shuffle, "drop_remainder": drops, "seed": 5, "epochs": 2}
+    x, targets = cyclic(), np.arange(100, 100 + rows)
+    last = rows % (size * parts)
+
+    def each_part():
+        return [window_dataset(x, targets, T, size, shard=(part, parts), **arguments) for part in range(parts)]
+
+    if (drops and size * parts > rows) or (not drops and 0 < last < parts):
+        with pytest.raises(ValueError, match=r"`batch_size` must be at most|`rows` must leave a row for each of"):
+            each_part()
+        return
+    whole = numbers(window_dataset(x, targets, T, size * parts, **arguments))
+    divided = [numbers(dataset) for dataset in each_part()]
+    assert {len(batches) for batches in divided} == {len(whole)}
+    assert_same([{name: column(step, name) for name in step[0]} for step in zip(*divided, strict=True)], whole)
+    for step in zip(*divided, strict=True):
+        lengths = [len(batch["item_id"]) for batch in step]
+        assert max(lengths) - min(lengths) <= 1
+
+
+def test_a_part_is_not_divided_again():
+    policies = tf.data.experimental.AutoShardPolicy
+    for shard, policy in [(None, policies.DATA), ((0, 1), policies.DATA), ((1, 2), policies.OFF)]:
+        dataset = window_dataset(cyclic(), [1, 2, 3, 4], T, 2, shard=shard)
+        assert dataset.options().experimental_distribute.auto_shard_policy == policy
+
+
+@pytest.mark.parametrize(
+    ("shard", "words"),
+    [
+        ((2, 2), "k of `shard`, which part, must be less than n, 2; got 2. Parts count from 0"),
+        ((3, 2), "k of `shard`, which part, must be less than n, 2; got 3"),
+        ((-1, 2), "k of `shard`, which part, must be an integer of at least 0; got -1"),
+        ((0, 0), "n of `shard`, the number of parts, must be an integer of at least 1; got 0"),
+        ((0.0, 2), "k of `shard`, which part, must be an integer of at least 0; got 0.0"),
+        ((0, 1, 2), r"`shard` must be a pair \(k, n\)"),
+        (2, r"`shard` must be a pair \(k, n\): part k of n, from 0; got 2"),
+        ("01", r"`shard` must be a pair \(k, n\): part k of n, from 0; got '01'"),
+    ],
+)
+def test_wrong_parts_are_refused(shard, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        window_dataset(cyclic(), [1, 2, 3, 4], T, 2, shard=shard)
+    with pytest.raises(ValueError, match=words):
+        records_of(tmp_path, shard=shard, batches=3)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -401,6 +453,55 @@ def test_a_remainder_of_files_is_dropped(make, tmp_path):
     dataset = make(tmp_path, drop_remainder=True)
     assert dataset.element_spec["hist_item_id"].shape == (32, T)
     assert [len(batch["row"]) for batch in numbers(dataset)] == [32] * 9
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("options", [{"shuffle_rows": 100}, {"shuffle_rows": 0}, {"drop_remainder": True}])
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_of_parquet_files_have_each_row_once_and_equal_batches(parts, options, tmp_path, monkeypatch):
+    paths, read = write_parquet(tmp_path), []
+    batches_of = parquet.parquet_batches
+
+    def watched(file, size, row_groups, **others):
+        read.extend((file, group) for group in row_groups)
+        return batches_of(file, size, row_groups=row_groups, **others)
+
+    monkeypatch.setattr(parquet, "parquet_batches", watched)
+    every, of_part = [], []
+    for part in range(parts):
+        read.clear()
+        dataset = parquet_dataset(paths, 8, shard=(part, parts), seed=2, **options)
+        batches = numbers(dataset)
+        assert [len(batch["row"]) for batch in batches[:-1]] == [8] * (len(batches) - 1)
+        assert int(dataset.cardinality()) == len(batches)
+        every.append(column(batches, "row"))
+        of_part.append(len(set(read)))
+    assert len({len(rows) for rows in every}) == 1
+    rows = np.concatenate(every)
+    assert len(set(rows.tolist())) == len(rows)
+    dropped = ROWS // parts % 8 if "drop_remainder" in options else 0
+    assert len(rows) == (ROWS // parts - dropped) * parts
+    groups = sum(pq_groups(path) for path in paths)
+    assert max(of_part) <= -(-groups // parts) + 1  # each worker reads its own alone, and two of them in part
+
+
+def pq_groups(path):
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).num_row_groups
+
+
+def test_parts_of_records_are_files_and_have_the_batches_that_are_asked_for(tmp_path):
+    every = [column(numbers(records_of(tmp_path, 8, shard=(part, 3), batches=13)), "row") for part in range(3)]
+    assert sorted(np.concatenate(every).tolist()) == list(range(ROWS))  # 100 rows each
+    assert int(records_of(tmp_path, 8, batches=5, epochs=2).cardinality()) == 10
+    assert [len(batch["row"]) for batch in numbers(records_of(tmp_path, 8, batches=5))] == [8] * 5
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        numbers(records_of(tmp_path, 8, shard=(0, 3), batches=14))
+    with pytest.raises(ValueError, match=r"`batches` must be given with `shard`, the same for all parts; got None"):
+        records_of(tmp_path, shard=(0, 2))
+    with pytest.raises(ValueError, match=r"`paths` must be at least 4 files, one for each part; got 3"):
+        records_of(tmp_path, shard=(0, 4), batches=1)
 
 
 @needs_pyarrow
