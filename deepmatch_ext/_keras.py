@@ -434,6 +434,11 @@ def hidden_from_checkpoints(model: Any, save_type: str) -> dict[str, Any]:
     return {f"weights of {name}, {k}": weight for name, weights in layers.items() for k, weight in enumerate(weights)}
 
 
+def graph_of_step(model: Any, data: Any) -> Any:
+    """The graph of a model's training step with a batch. Keras 3's ``fit`` does not hand it to AutoGraph."""
+    return tf.function(model.train_step, autograph=not KERAS_3).get_concrete_function(data).graph
+
+
 def slot_index(optimizer: Any, variable: Any) -> int:
     """Where an optimizer keeps its state for ``variable``."""
     if KERAS_3:

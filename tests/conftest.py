@@ -1,5 +1,6 @@
 """What all tests share: a quiet TensorFlow, DeepCTR without its version check, one small trained model."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,6 +27,17 @@ from tests.helpers import small_input, small_model
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimize_graphs()})
 tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
 
+
+def without_autotuning(dataset):
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+# All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute: Python's
+# collector would stand still for each that a failed `fit` left behind.
+tf.data.Dataset._apply_debug_options = without_autotuning
+
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
 hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
 hypothesis.settings.load_profile("default")
@@ -34,6 +46,12 @@ hypothesis.settings.load_profile("default")
 def pytest_xdist_auto_num_workers(config):
     """Workers for the whole suite alone: for a few files they save less than TensorFlow takes to start in them."""
     return min(os.cpu_count(), 4) if config.args == config.getini("testpaths") else 0
+
+
+def pytest_collection_finish(session):
+    """What is imported stays, and is most of what Python's collector would look through again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def processor_seconds():

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import pathlib
 import re
-import subprocess
 import sys
 from collections import Counter
 from types import SimpleNamespace
@@ -279,9 +278,7 @@ def test_a_fault_while_training_is_not_taken_for_bad_data(example, csv_file, mon
 @pytest.mark.once
 def test_as_a_program(tmp_path):
     path = BAD["other columns"](tmp_path)
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--data", path], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run_python(SCRIPT, "--data", path)
     assert done.returncode == 2
     # TensorFlow may have something to say on stderr as it starts.
     own = [line for line in done.stderr.splitlines() if line.startswith("run_youtubednn.py: ")]

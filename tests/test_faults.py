@@ -8,20 +8,17 @@ import textwrap
 
 import pytest
 
+from tests.fresh import run_python
+
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-def run(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
 
 
 @pytest.mark.slow
 @pytest.mark.once
 def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one():
-    done = run(
-        *(sys.executable, "benchmarks/faults.py", "--kills", "1", "--runs", "1"),
-        *("--rows", "4000", "--items", "20000"),
-    )
+    command = [sys.executable, "benchmarks/faults.py", *("--kills", "1", "--runs", "1")]
+    command += ["--rows", "4000", "--items", "20000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "kills 1," in done.stdout
     assert "files read 1, lost 0" in done.stdout  # the kill came while the file was being written anew
@@ -70,7 +67,7 @@ FULL = """
 @pytest.mark.slow
 def test_a_full_disk_is_an_error_and_leaves_the_former_file(tmp_path):
     pytest.importorskip("resource", reason="limits on the size of a file are Unix's")
-    done = run(sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path))
+    done = run_python("-c", textwrap.dedent(FULL), tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split().count("refused:") == 2
     assert done.stdout.strip().endswith("whole")

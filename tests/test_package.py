@@ -18,6 +18,7 @@ import tensorflow as tf
 
 import deepmatch_ext
 from deepmatch_ext._checks import missing_extra
+from tests.fresh import run_python
 
 ROOT = pathlib.Path(deepmatch_ext.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepmatch_ext."))
@@ -218,7 +219,11 @@ def test_what_loads_tensorflow_makes_all_classes_known_to_keras(imports):
             assert saving.get_registered_object(f"deepmatch_ext>{{name}}") is not None, name
         print("registered")
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    if imports.startswith("import tensorflow"):  # as it is in a process of `run_python`
+        done = run_python("-c", textwrap.dedent(script))
+    else:
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("registered"), done.stderr[-2000:]
 
 

@@ -152,12 +152,23 @@ class Learnt:
         self.trial, self.model = trial, trial.model()
         self.model.compile(LazyAdam(0.02))
         self._first = _state(self.model)
-        self.epochs, self.hits = 0, 0.0
-        while self.epochs < self.MOST_EPOCHS and self.hits < 0.9:
+        self.epochs, self.hits, before = 0, 0.0, 0.0
+        # Until nearly all is learnt, or enough and no more comes.
+        while self.epochs < self.MOST_EPOCHS and self.hits < 0.9 and not self.least <= self.hits <= before:
             self.model.fit(trial.x, labels_for(self.model, ROWS), BATCH, epochs=5, verbose=0)
-            self.epochs, self.hits = self.epochs + 5, self.hit_rate()
+            self.epochs, self.hits, before = self.epochs + 5, self.hit_rate(), self.hits
         self.user_vectors = self.model.user_vectors(trial.users)
         self.item_vectors = self.model.item_vectors()
+
+    @property
+    def chance(self) -> float:
+        """The hit rate of vectors that tell nothing."""
+        return TOP / (self.trial.item.vocabulary_size - 1)
+
+    @property
+    def least(self) -> float:
+        """The hit rate that is demanded."""
+        return max(0.5, 3 * self.chance)
 
     @property
     def first_weights(self) -> list[np.ndarray]:

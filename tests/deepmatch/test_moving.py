@@ -7,7 +7,6 @@ import importlib
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import textwrap
 
@@ -33,6 +32,7 @@ from deepmatch_ext.layers import (
 )
 from deepmatch_ext.samplers import AdaptiveSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
+from tests.fresh import run_python
 from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_vectors
 
 EAGER_OFF = "tf.compat.v1.disable_eager_execution()"
@@ -573,8 +573,7 @@ def without_eager_mode(tmp_path_factory):
     if not KERAS_3:
         programs["numbers"] = GRAPH_MODE
     (folder / "programs.json").write_text(json.dumps(programs))
-    command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(folder), str(pathlib.Path(__file__).parents[2])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-c", textwrap.dedent(RUNNER), folder, pathlib.Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "outcome.json").read_text()), folder
 

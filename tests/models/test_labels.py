@@ -32,6 +32,7 @@ def model(pairs):
     return model
 
 
+@pytest.mark.slow
 def test_the_output_is_the_probability_of_the_pair(model, pairs):
     x, y = pairs
     items = np.asarray(keras.Model(model.item_input, model.item_emb)([x["item"][:, None], x["genre"][:, None]]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._keras import input_name, raw_variable
+from deepmatch_ext._keras import graph_of_step, input_name, raw_variable
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.testing._checks.check import check
 from deepmatch_ext.testing._data import as_tensors, of_size, sparse
@@ -47,7 +47,7 @@ def whole_tables(trial: Trial) -> None:
             rule = f"the gradient of {tables[id(variable.handle)]!r} must be tf.IndexedSlices, of the rows read"
             expect(isinstance(gradient, tf.IndexedSlices), rule, f"a tensor of shape {tuple(gradient.shape)}")
 
-    graph = tf.function(model.train_step).get_concrete_function((batch, tf.zeros([13, 1]))).graph
+    graph = graph_of_step(model, (batch, tf.zeros([13, 1])))
     handles = {inside.op.name: tables[id(outside)] for outside, inside in graph.captures if id(outside) in tables}
     definition = graph.as_graph_def(add_shapes=True)
     functions = {function.signature.name: function for function in definition.library.function}
