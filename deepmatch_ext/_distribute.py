@@ -80,8 +80,12 @@ def summed_by_row(gradient: Any) -> Any:
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, place = tf.unique(gradient.indices)
-    values = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
+    values = tf.math.unsorted_segment_sum(_at_least_float32(gradient.values), place, tf.size(rows))
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def _at_least_float32(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(values, tf.float32) if values.dtype == tf.bfloat16 else values
 
 
 def summed_gradients(gradients: Sequence[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -211,10 +212,10 @@ def input_name(tensor: Any) -> str:
     return str(tensor.name if KERAS_3 else tensor._keras_history.layer.name)
 
 
-def add_table(layer: Any, name: str, shape: tuple[int, ...], initializer: Any, trainable: bool) -> Any:
-    """A float32 weight that is looked up by row, never cast as a whole by a mixed-precision policy."""
+def add_table(layer: Any, name: str, shape: tuple[int, ...], dtype: str, initializer: Any, trainable: bool) -> Any:
+    """A weight that is looked up by row, never cast as a whole by a mixed-precision policy."""
     weight = layer.add_weight(
-        name=name, shape=shape, dtype="float32", initializer=initializer, trainable=trainable, **_NO_CAST
+        name=name, shape=shape, dtype=dtype, initializer=initializer, trainable=trainable, **_NO_CAST
     )
     for part in (weight, *shards_of(_variable(weight))):
         part.is_embedding_table = True
@@ -227,36 +228,47 @@ def is_table(variable: Any) -> bool:
 
 
 class WholeWeights:
-    """Of a layer, before Keras's class: weights that lie on several parameter servers are whole in its files."""
+    """Of a layer, before Keras's class: what its files hold of weights that not every file format and Keras can.
+
+    Those that lie on several parameter servers are whole there, and those of bfloat16 are float32.
+    """
 
     def save_own_variables(self, store: Any) -> None:
-        weights = _in_shards(self)
-        if all(len(parts) == 1 for parts in weights):
+        weights = _special(self)
+        if not weights:
             super().save_own_variables(store)  # type: ignore[misc]
-            return
         for place, parts in enumerate(weights):
-            store[str(place)] = np.concatenate([part.numpy() for part in parts]) if parts[1:] else parts[0].numpy()
+            values = np.concatenate([part.numpy() for part in parts]) if parts[1:] else parts[0].numpy()
+            store[str(place)] = values.astype("float32") if values.dtype == _BFLOAT16 else values
 
     def load_own_variables(self, store: Any) -> None:
-        weights = _in_shards(self)
-        if all(len(parts) == 1 for parts in weights):
+        weights = _special(self)
+        if not weights:
             super().load_own_variables(store)  # type: ignore[misc]
-            return
         for place, parts in enumerate(weights):
-            start = 0
+            start, values = 0, store[str(place)]
             for part in parts:
-                rows = part.shape[0] if parts[1:] else None
-                part.assign(store[str(place)][()] if rows is None else store[str(place)][start : start + rows])
-                start += rows or 0
+                rows = slice(start, start + part.shape[0]) if parts[1:] else ()
+                part.assign(np.asarray(values[rows]).astype(part.dtype.as_numpy_dtype, copy=False))
+                start += part.shape[0] if parts[1:] else 0
 
 
-def _in_shards(layer: Any) -> list[Any]:
-    """A layer's weights in Keras's order, each as the list of its parts."""
+_BFLOAT16 = tf.bfloat16.as_numpy_dtype
+
+
+def _special(layer: Any) -> list[Any]:
+    """A layer's weights in Keras's order, each as the list of its parts; none where Keras's own way will do."""
     found: dict[int, list[Any]] = {}
-    for weight in [*layer._trainable_weights, *layer._non_trainable_weights]:
+    lists = (
+        ("_trainable_variables", "_non_trainable_variables")
+        if KERAS_3
+        else ("_trainable_weights", "_non_trainable_weights")
+    )
+    for weight in map(_variable, itertools.chain(*(getattr(layer, name) for name in lists))):
         whole = weight._sharded_container() if hasattr(weight, "_sharded_container") else weight
         found.setdefault(id(whole), []).append(weight)
-    return list(found.values())
+    weights = list(found.values())
+    return weights if any(parts[1:] or parts[0].dtype == tf.bfloat16 for parts in weights) else []
 
 
 def add_state(layer: Any, name: str, value: Any) -> Any:
@@ -446,6 +458,25 @@ def slot_index(optimizer: Any, variable: Any) -> int:
     return int(optimizer._index_dict[optimizer._var_key(variable)])
 
 
+def add_float32_state(optimizer: Any, variable: Any, name: str) -> Any:
+    """Optimizer state of a variable's shape, zeros, in float32 whatever the variable's type."""
+    if KERAS_3:
+        return optimizer.add_variable(tuple(variable.shape), "zeros", dtype="float32", name=f"{variable.name}_{name}")
+    return keras.optimizers.Optimizer.add_variable_from_reference(optimizer, _AsFloat32(variable), name)
+
+
+class _AsFloat32:
+    """A variable for Keras 2's optimizers, which make state of its type."""
+
+    dtype = true_dtype = tf.float32
+
+    def __init__(self, variable: Any) -> None:
+        self._variable = variable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._variable, name)
+
+
 def add_row_state(optimizer: Any, variable: Any, value: float) -> Any:
     """Optimizer state of one number for each row of ``variable``, all ``value`` at first."""
     shape = (int(variable.shape[0]),)
@@ -454,7 +485,7 @@ def add_row_state(optimizer: Any, variable: Any, value: float) -> Any:
         return optimizer.add_variable(shape, initializer, dtype="float32", name=f"{variable.name}_row_state")
     base = keras.optimizers.Optimizer
     return base.add_variable_from_reference(
-        optimizer, variable, "row_state", shape=shape, initial_value=tf.fill(shape, value)
+        optimizer, _AsFloat32(variable), "row_state", shape=shape, initial_value=tf.fill(shape, value)
     )
 
 

@@ -17,6 +17,7 @@ from deepmatch_ext._distribute import check_on_replica, summed_gradients
 from deepmatch_ext._keras import (
     KERAS_3,
     SummedBefore,
+    add_float32_state,
     add_row_state,
     apply_dense,
     current_learning_rate,
@@ -75,12 +76,24 @@ class _LazyRows(SummedBefore):
     def _update_rows(self, variable: Any, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor) -> None:
         """Updates ``rows`` (n,), all different, of a variable and of its state by their ``gradient`` (n, D)."""
         table = raw_variable(variable)
-        before = tf.nn.embedding_lookup(table, rows)
-        step = self._row_step(slot_index(self, variable), gradient, rows, rate)
+        before = tf.cast(tf.nn.embedding_lookup(table, rows), gradient.dtype)
+        index = slot_index(self, variable)
+        step = self._row_step(index, gradient, rows, rate)
         if uses_weight_decay(self, variable):
             step += before * (rate * self.weight_decay)  # type: ignore[attr-defined]
         # To write rows is several times as fast as to subtract from them in place, which runs on one thread.
-        table.scatter_update(tf.IndexedSlices(before - step, rows))
+        after = before - step
+        if table.dtype == tf.bfloat16:
+            seed = tf.stack([tf.cast(self.iterations, tf.int64), index])  # type: ignore[attr-defined]
+            after = rounded_at_random(after, seed)
+        table.scatter_update(tf.IndexedSlices(after, rows))
+
+    def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
+        """State like a variable's, in float32 where that is an embedding table of less; Kerases name the arguments."""
+        variable, name = [*args, *kwargs.values()][:2]
+        if is_table(variable) and raw_variable(variable).dtype == tf.bfloat16:
+            return add_float32_state(self, variable, name)
+        return super().add_variable_from_reference(*args, **kwargs)  # type: ignore[misc]
 
     def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         """What is to be subtracted from the rows, (n, D); updates their state, the optimizer's ``index``-th."""
@@ -202,6 +215,18 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
 
     def get_config(self) -> dict[str, Any]:
         return self._config(super().get_config())
+
+
+def rounded_at_random(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """float32 as bfloat16, up or down by chance, so that the mean is right: (n, D), the same for the same seed.
+
+    A step of less than a 256th of a value would be lost each time, and what is lost would always be the small steps.
+    (Stochastic rounding, as Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015.)
+    """
+    bits = tf.bitcast(values, tf.int32)
+    noise = tf.random.stateless_uniform(tf.shape(values), seed, 0, 2**16, tf.int32)
+    # The upper half of a float32 is a bfloat16; the noise carries into it as often as the lower half is large.
+    return tf.cast(tf.bitcast(tf.bitwise.bitwise_and(bits + noise, -(2**16)), tf.float32), tf.bfloat16)
 
 
 def _checked_rate(learning_rate: Any) -> Any:

@@ -8,7 +8,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, int_at_least, number_between, positive_int, positive_number, problem, shown
+from deepmatch_ext._checks import (
+    as_flag,
+    int_at_least,
+    number_between,
+    one_of,
+    positive_int,
+    positive_number,
+    problem,
+    shown,
+)
 from deepmatch_ext._initializers import table_initializer
 from deepmatch_ext._keras import (
     WholeWeights,
@@ -23,6 +32,7 @@ from deepmatch_ext._keras import (
 from deepmatch_ext.layers.pooling import item_mask
 
 _BLOCK_ROWS = 2**16
+TABLE_DTYPES = ("float32", "bfloat16")
 
 
 @register
@@ -43,6 +53,9 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
             word, and on a CPU it fails without the table's name.
         l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the different rows of each look-up to the loss. (Over the whole
             table, as Keras's regularisers do it, every step would read and update every row.)
+        table_dtype: ``float32``, or ``bfloat16``: half the memory. Rows are float32 once they are looked up, and
+            `deepmatch_ext.optimizers` round them at random when they are written, up as often as is needed for the
+            mean of many small steps to be right.
 
     Input: integer ids of any shape. Output: that shape + (D,), in the layer's compute dtype.
 
@@ -65,9 +78,11 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
         seed: int = 1024,
         check_ids: bool = True,
         stddev: float = 0.05,
+        table_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.table_dtype = one_of("`table_dtype`", table_dtype, TABLE_DTYPES)
         self.check_ids = as_flag("`check_ids`", check_ids)
         self.vocabulary_size = positive_int("`vocabulary_size`", vocabulary_size)
         self.embedding_dim = positive_int("`embedding_dim`", embedding_dim)
@@ -85,6 +100,7 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
             self,
             "embeddings",
             (self.vocabulary_size, self.embedding_dim),
+            self.table_dtype,
             self.embeddings_initializer or ("zeros" if eager_is_on() else self._normal),
             self.trainable,
         )
@@ -103,11 +119,11 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
     def _fill_normal(self, copies: Sequence[tf.Variable]) -> None:
         for rows, values in self._normal_blocks():
             for table in copies:
-                table.scatter_update(tf.IndexedSlices(values, rows))
+                table.scatter_update(tf.IndexedSlices(tf.cast(values, table.dtype), rows))
 
     def _normal(self, shape: Any, dtype: Any = None, **_: Any) -> tf.Tensor:
         """The same values at once, as an initializer: without eager mode nothing can be written before a session is."""
-        return tf.concat([values for _, values in self._normal_blocks()], axis=0)
+        return tf.cast(tf.concat([values for _, values in self._normal_blocks()], axis=0), self.table_dtype)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         if ids.dtype not in (tf.int32, tf.int64):  # DeepCTR's columns may have any dtype
@@ -117,7 +133,8 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
             rows = tf.nn.embedding_lookup(table, ids)
         if self.l2_reg:
             different, _ = tf.unique(tf.reshape(ids, [-1]))
-            self.add_loss(self.l2_reg * tf.reduce_sum(tf.square(tf.nn.embedding_lookup(table, different))))
+            rows_of_ids = tf.cast(tf.nn.embedding_lookup(table, different), tf.float32)
+            self.add_loss(self.l2_reg * tf.reduce_sum(tf.square(rows_of_ids)))
         return tf.cast(rows, compute_dtype(self))
 
     def _checks(self, ids: tf.Tensor) -> list[Any]:
@@ -147,6 +164,7 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
             "seed": self.seed,
             "check_ids": self.check_ids,
             "stddev": self.stddev,
+            "table_dtype": self.table_dtype,
         }
 
 

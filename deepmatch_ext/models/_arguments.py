@@ -22,6 +22,7 @@ class Shared(TypedDict, total=False):
     history_dropout: float
     exclude_features: Sequence[str]
     check_ids: bool
+    table_dtype: str
 
 
 DEFAULTS: Shared = {
@@ -34,6 +35,7 @@ DEFAULTS: Shared = {
     "history_dropout": 0.0,
     "exclude_features": (),
     "check_ids": True,
+    "table_dtype": "float32",
 }
 
 # Arguments that a builder declares itself, if it has them: they stand where DeepMatch has them. What an assembly takes
@@ -103,6 +105,8 @@ check_ids: Whether every look-up checks that its ids are in their table. ``fit``
     `user_vectors` check what they are given in any case; without this, a loop of your own, or an encoder that is called
     by itself, reads zeros for an id out of range on a GPU. The checks take about 2 % of a step's time on a CPU (a
     million items, batches of 256).
+table_dtype: How the embedding tables are held: ``float32``, or ``bfloat16`` in half the memory, to be trained by an
+    optimizer of `deepmatch_ext.optimizers`. Arithmetic is in float32 either way.
 """
 
 _RETURNS = """Returns:

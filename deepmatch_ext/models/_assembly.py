@@ -195,7 +195,13 @@ class Assembly:
         # defaults rest on" in benchmarks/README.md.
         stddev = stddev or (0.05 if len(self.user_units) > 1 else 0.01)
         self._tables = functools.partial(
-            Tables, l2_reg=l2_reg, seed=self._seed, check_ids=check_ids, stddev=stddev, layers=self._layers
+            Tables,
+            l2_reg=l2_reg,
+            seed=self._seed,
+            check_ids=check_ids,
+            stddev=stddev,
+            table_dtype=given["table_dtype"],
+            layers=self._layers,
         )
         tables = self._tables(columns)
         tables.keep_padding(self.item.embedding_name)

@@ -42,7 +42,14 @@ from deepmatch_ext._keras import (
     without_a_number,
 )
 from deepmatch_ext.features import Column, SparseColumn
-from deepmatch_ext.layers import CandidateLoss, CandidateSampler, HashIds, PairProbability, own_objects
+from deepmatch_ext.layers import (
+    CandidateLoss,
+    CandidateSampler,
+    EmbeddingTable,
+    HashIds,
+    PairProbability,
+    own_objects,
+)
 from deepmatch_ext.losses import sampledsoftmaxloss
 from deepmatch_ext.models._arguments import OPTIONAL
 from deepmatch_ext.models._examples import (
@@ -66,6 +73,7 @@ from deepmatch_ext.models._persistence import (
 )
 from deepmatch_ext.models._record import BUILDERS, from_plain, to_plain
 from deepmatch_ext.models._resuming import TrainingPlace
+from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
 from deepmatch_ext.samplers import InBatchSampler
 
 
@@ -188,8 +196,14 @@ class RetrievalModel(keras.Model):
 
         Raises:
             ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
-                Or, with labels, the loss is `sampledsoftmaxloss`.
+                Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are held in bfloat16, and the optimizer is
+                none of `deepmatch_ext.optimizers`.
         """
+        if not isinstance(optimizer, LazyAdam | RowwiseAdagrad):
+            for layer in self.layers:
+                if isinstance(layer, EmbeddingTable) and layer.table_dtype != "float32":
+                    rule = f"round at random what it writes into tables of {layer.table_dtype}, or small steps are lost"
+                    raise problem("`optimizer`", rule, shown(optimizer), "Take LazyAdam or RowwiseAdagrad.")
         if self._has_labels:
             if loss is sampledsoftmaxloss:
                 rule, got = "be of probabilities and labels, with the builder's loss 'logistic'", "`sampledsoftmaxloss`"

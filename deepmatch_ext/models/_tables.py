@@ -64,6 +64,7 @@ class Tables:
         seed: int,
         check_ids: bool,
         stddev: float,
+        table_dtype: str,
         layers: NamedLayers,
     ) -> None:
         columns, self._layers = list(columns), layers
@@ -84,6 +85,7 @@ class Tables:
                 trainable=sharing[0].trainable,
                 check_ids=check_ids,
                 stddev=stddev,
+                table_dtype=table_dtype,
             )
 
     def keep_padding(self, embedding_name: str) -> None:

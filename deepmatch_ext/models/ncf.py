@@ -56,6 +56,7 @@ def NCF(
     history_dropout: float = 0.0,
     exclude_features: Sequence[str] = (),
     check_ids: bool = True,
+    table_dtype: str = "float32",
 ) -> RetrievalModel:
     """NeuMF: the probability that a user takes an item, from a factorization (GMF) and a multi-layer perceptron (MLP).
 
