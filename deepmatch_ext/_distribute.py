@@ -58,10 +58,11 @@ def shards_of(variable: Any) -> Sequence[Any]:
     return variable.variables if hasattr(variable, "variables") else (variable,)
 
 
-def check_on_replica(what: str, copies: Sequence[Any]) -> None:
+def check_step(what: str, variable: Any) -> None:
     """Refuses to train outside of a strategy's step, where one alone of a variable's copies would be written."""
-    if len(copies) > 1 and replica_context() is None:
-        remedy = "Or train with `fit`. Under mixed precision take mixed_bfloat16, whose losses are not scaled."
+    is_copied = isinstance(variable, tf.distribute.DistributedValues)
+    if is_copied and variable.distribute_strategy.num_replicas_in_sync > 1 and replica_context() is None:
+        remedy = "Or train with `fit`."
         raise problem(what, "run in `strategy.run`, on each replica", "a call outside of it", remedy)
 
 

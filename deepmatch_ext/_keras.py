@@ -61,6 +61,7 @@ if _imported.layers.Layer is not keras.layers.Layer:
 
 from deepmatch_ext._checks import problem  # noqa: E402
 from deepmatch_ext._distribute import (  # noqa: E402  # they need TensorFlow
+    check_step,
     copies_of,
     has_parameter_servers,
     number_of_replicas,
@@ -302,6 +303,11 @@ def _variable(weight: Any) -> Any:
     return weight.value if KERAS_3 and not isinstance(weight, tf.Variable) else weight
 
 
+def check_on_replica(what: str, weight: Any) -> None:
+    """Refuses to train outside of a strategy's step, where one replica's copy of the weight alone would be written."""
+    check_step(what, _variable(weight))
+
+
 def compute_dtype(layer: Any) -> tf.DType:
     """The dtype that the layer's precision policy computes in."""
     return tf.as_dtype(layer.compute_dtype or "float32")
@@ -404,6 +410,21 @@ def check_strategy() -> None:
         strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy
     ):
         raise problem("The model", "be built under another strategy", f"the scope of a {name}", remedy)
+
+
+def check_compilation(model: Any) -> None:
+    """Refuses what was given to ``compile`` and does not work on several replicas, or works wrongly without a word."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas == 1:
+        return
+    if isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer):
+        remedy = "It scales losses, which then overflow: take mixed_bfloat16, or float32."
+        raise problem("The precision policy", "not be mixed_float16 on several replicas", "that", remedy)
+    steps = model.steps_per_execution if KERAS_3 else own_copy(model._steps_per_execution)
+    steps = 1 if steps is None else int(steps)
+    if steps > 1:
+        remedy = "What replicas exchange in several steps at once would be mixed up."
+        raise problem("`steps_per_execution`", f"be 1 on {replicas} replicas", steps, remedy)
 
 
 def check_one_batch(model: Any, name: str) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import finite_number, positive_number, problem, shown
-from deepmatch_ext._distribute import check_on_replica, summed_gradients
+from deepmatch_ext._distribute import summed_gradients
 from deepmatch_ext._keras import (
     KERAS_3,
     SummedBefore,
     add_float32_state,
     add_row_state,
     apply_dense,
+    check_on_replica,
     current_learning_rate,
     is_table,
     keras,
@@ -28,7 +29,6 @@ from deepmatch_ext._keras import (
     require_eager,
     slot_index,
     uses_weight_decay,
-    variables_behind,
 )
 
 _REFUSED = {
@@ -58,11 +58,11 @@ class _LazyRows(SummedBefore):
         return self.iterations  # type: ignore[attr-defined]
 
     def _step(self, grads_and_vars: list[tuple[Any, Any]]) -> None:
+        for _, variable in grads_and_vars[:1]:
+            check_on_replica(f"A step of {type(self).__name__}", variable)
         with tf.init_scope():
             self.build([variable for _, variable in grads_and_vars])  # type: ignore[attr-defined]  # at most once
         pairs = [(gradient, variable) for gradient, variable in grads_and_vars if gradient is not None]
-        for _, variable in pairs[:1]:
-            check_on_replica(f"A step of {type(self).__name__}", variables_behind(variable))
         gradients = _clipped(summed_gradients([gradient for gradient, _ in pairs]), self._clipping)
         dense: list[tuple[Any, Any]] = []
         rate = current_learning_rate(self)

@@ -11,10 +11,12 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import sys
 import warnings
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
@@ -251,6 +253,64 @@ def arrays():
     settings = {"batch_size": BATCH, "validation_split": 0.2}
     one, history = trained(model, lazy, ALONE, ARRAYS, **settings)
     yield differences(one, history, *trained(model, lazy, strategy(), ARRAYS, **settings))
+
+
+@case
+def refused():
+    """What would train wrongly, or not at all, is refused by name before anything runs."""
+    made = compiled(model, lazy, strategy())
+    some = {name: tf.constant(values[:8].reshape(8, -1)) for name, values in ARRAYS.items()}
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(made(some, training=False))
+        variables = made.trainable_variables
+        made.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    def compiled_with(**settings):
+        with strategy().scope():
+            other = model()
+            other.compile(lazy(), **settings)
+        return other
+
+    def in_float16():
+        tf.keras.mixed_precision.set_global_policy("mixed_float16")
+        try:
+            return compiled_with()
+        finally:
+            tf.keras.mixed_precision.set_global_policy("float32")
+
+    distributed = strategy().experimental_distribute_dataset(batches())
+    unknown = batches().filter(lambda _: True)
+    cases = {
+        "Training of the layer 'candidates' must run in `strategy.run`": lambda: made(some, training=True),
+        "A step of LazyAdam must run in `strategy.run`": step,
+        "`steps_per_execution` must be 1 on 2 replicas; got 5": lambda: compiled_with(steps_per_execution=5).fit(
+            ARRAYS
+        ),
+        "The precision policy must not be mixed_float16 on several replicas": lambda: in_float16().fit(ARRAYS),
+        "`x` must be the dataset, or a function": lambda: made.fit(distributed),
+        "The function `x` must return a tf.data.Dataset; got 3": lambda: made.fit(lambda _: 3),
+        "batches of the function `x` must be known": lambda: made.fit(lambda _: unknown),
+        "The number of batches of the function `validation_data` must be known": lambda: made.fit(
+            ARRAYS, validation_data=lambda _: unknown
+        ),
+        "`y` and `sample_weight` must come with the batches": lambda: made.fit(lambda _: batches(), np.ones(3)),
+    }
+    if hasattr(tf.keras, "Operation"):
+        cases["`train_on_batch` must be called on one replica"] = lambda: made.train_on_batch(ARRAYS)
+        cases["`test_on_batch` must be called on one replica"] = lambda: made.test_on_batch(ARRAYS)
+    if "workers" not in SETTINGS:
+        cases["must be a multiple of 2, this worker's replicas; got 9"] = lambda: made.fit(lambda _: batches().take(9))
+    else:
+        one_more = batches().take(3 + CHIEF)
+        cases["The number of batches of the function `x` must be the same on all workers; got [4, 3]"] = lambda: (
+            made.fit(lambda _: one_more)
+        )
+    for words, call in cases.items():
+        with pytest.raises(ValueError, match=re.escape(words)):
+            call()
+    return ()
 
 
 @case

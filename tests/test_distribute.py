@@ -47,12 +47,12 @@ def run(kind, folder, *cases, **settings):
 
 @pytest.mark.slow
 def test_two_replicas_of_a_process_do_what_one_does(tmp_path):
-    assert len(run_cases("mirrored", tmp_path, "own")) == 1
+    assert len(run_cases("mirrored", tmp_path, "own", "refused")) == 1
 
 
 @pytest.mark.slow
 def test_two_workers_do_what_one_process_does(tmp_path):
-    assert len(run_cases("workers", tmp_path, "sharded")) == 1
+    assert len(run_cases("workers", tmp_path, "sharded", "refused")) == 1
 
 
 @ALL

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, number_between
-from deepmatch_ext._distribute import check_on_replica, replica_id
-from deepmatch_ext._keras import WholeWeights, add_state, in_training, keras, raw_variable, register, variables_behind
+from deepmatch_ext._distribute import replica_id
+from deepmatch_ext._keras import WholeWeights, add_state, check_on_replica, in_training, keras, raw_variable, register
 
 
 class DroppingLayer(WholeWeights, keras.layers.Layer):
@@ -43,7 +43,7 @@ class DroppingLayer(WholeWeights, keras.layers.Layer):
 def counted(layer: Any, training: tf.Tensor) -> tf.Tensor:
     """The number of the training step that a layer is in, which its weight ``step`` counts, int64."""
     if tf.get_static_value(training):
-        check_on_replica(f"Training of the layer {layer.name!r}", variables_behind(layer.step))
+        check_on_replica(f"Training of the layer {layer.name!r}", layer.step)
     return raw_variable(layer.step).assign_add(tf.cast(training, tf.int64))
 
 

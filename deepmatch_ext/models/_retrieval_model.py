@@ -20,6 +20,7 @@ from deepmatch_ext._keras import (
     KERAS_3,
     build_for_strategy,
     build_optimizer,
+    check_compilation,
     check_loss,
     check_metrics,
     check_one_batch,
@@ -258,6 +259,7 @@ class RetrievalModel(keras.Model):
         """
         leave_jit_off(self)
         check_optimizer(self)
+        check_compilation(self)
         check_class_weight(class_weight)
         check_callbacks(callbacks)
         agree_on_figures(callbacks)
@@ -323,6 +325,7 @@ class RetrievalModel(keras.Model):
     ) -> Any:
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
+        check_compilation(self)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
             return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
         given = self._reader.value.read(x, y, sample_weight, steps=kwargs.get("steps")).for_keras(batch_size)
