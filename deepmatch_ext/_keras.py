@@ -483,13 +483,23 @@ def add_float32_state(optimizer: Any, variable: Any, name: str) -> Any:
     """Optimizer state of a variable's shape, zeros, in float32 whatever the variable's type."""
     if KERAS_3:
         return optimizer.add_variable(tuple(variable.shape), "zeros", dtype="float32", name=f"{variable.name}_{name}")
-    return keras.optimizers.Optimizer.add_variable_from_reference(optimizer, _AsFloat32(variable), name)
+    return keras.optimizers.Optimizer.add_variable_from_reference(optimizer, _as_float32(variable), name)
+
+
+def _as_float32(variable: Any) -> Any:
+    """A variable for Keras 2's optimizers, which make state of its type, or of that which it says is its true one."""
+    if variable.dtype == tf.bfloat16:
+        variable.true_dtype = tf.float32
+        if _BEFORE_TRUE_DTYPE:
+            return _AsFloat32(variable)
+    return variable
+
+
+_BEFORE_TRUE_DTYPE = not KERAS_3 and tf.__version__.startswith("2.15.")
 
 
 class _AsFloat32:
-    """A variable for Keras 2's optimizers, which make state of its type."""
-
-    dtype = true_dtype = tf.float32
+    dtype = tf.float32
 
     def __init__(self, variable: Any) -> None:
         self._variable = variable
@@ -506,7 +516,7 @@ def add_row_state(optimizer: Any, variable: Any, value: float) -> Any:
         return optimizer.add_variable(shape, initializer, dtype="float32", name=f"{variable.name}_row_state")
     base = keras.optimizers.Optimizer
     return base.add_variable_from_reference(
-        optimizer, _AsFloat32(variable), "row_state", shape=shape, initial_value=tf.fill(shape, value)
+        optimizer, _as_float32(variable), "row_state", shape=shape, initial_value=tf.fill(shape, value)
     )
 
 
