@@ -1,18 +1,11 @@
-"""Events and users too many for one machine, on Spark: ids, splits and windows as in memory, and recommendations.
-
->>> from deepmatch_ext.data.spark import prepare, recommend, write_windows
-
-Needs PySpark and Java. Recommending needs this package, TensorFlow and the export's folder on every executor.
-"""
+"""Events too many for one machine: ids, splits and windows on Spark, as in memory."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +17,6 @@ from deepmatch_ext._checks import (
     instance_of,
     int_at_least,
     listing,
-    missing_extra,
     no_duplicates,
     one_of,
     positive_int,
@@ -32,8 +24,8 @@ from deepmatch_ext._checks import (
     shown,
     warn_caller,
 )
-from deepmatch_ext._frames import Lists, array_of
 from deepmatch_ext.data.ids import IdMap
+from deepmatch_ext.data.spark._sql import column_named, spark_sql
 from deepmatch_ext.data.splits import moment
 from deepmatch_ext.data.windows import ORDERS
 
@@ -41,7 +33,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 _COUNTED = ("position", "remaining")  # columns of `PreparedEvents.events` beside those of the caller
-_FORMAT = 1  # of an export's manifest
 
 
 def prepare(
@@ -80,7 +71,7 @@ def prepare(
         ValueError: There are no events or a column is not there, a column has two roles, missing values or a type that
             does not fit its role, or a given map does not know a user or an item.
     """
-    sql = _sql("prepare()")
+    sql = spark_sql("prepare()")
     types = sql.types
     instance_of("`events`", events, sql.DataFrame, "Interactions.from_frame() takes other frames.")
     user, item = as_text("`user`", user), as_text("`item`", item)
@@ -109,8 +100,8 @@ def prepare(
         raw_user.alias("raw_user"),
         raw_item.alias("raw_item"),
         *([] if time is None else [_time(sql, time, fields[time]).alias("time")]),
-        *[_named(sql, name).alias(f"side_{place}") for place, name in enumerate(side)],
-        *[_named(sql, name).alias(f"tie_{place}") for place, name in enumerate(tie_order)],
+        *[column_named(sql, name).alias(f"side_{place}") for place, name in enumerate(side)],
+        *[column_named(sql, name).alias(f"tie_{place}") for place, name in enumerate(tie_order)],
     )
     table = _with_ids(sql, table, "user", user, user_ids)
     table = _with_ids(sql, table, "item", item, item_ids)
@@ -139,14 +130,18 @@ class PreparedEvents:
     _user_ids: IdMap | None = field(repr=False)
     _item_ids: IdMap | None = field(repr=False)
 
-    @property
+    @cached_property
     def events(self) -> DataFrame:
         """One row an event: user id, item id, time and side columns under the names that they came with, and
         ``position`` and ``remaining``, the numbers of earlier and of later events of the same user.
 
         Users are in the order of their ids, from one partition to the next; a user's events in that of time.
         """
-        return self._named()
+        functions = spark_sql("PreparedEvents").functions
+        named = {"user": self.user_name, "item": self.item_name}
+        named |= {} if self.time_name is None else {"time": self.time_name}
+        named |= {self._side_column(name): name for name in self.side}
+        return self._table.select(*[functions.col(old).alias(new) for old, new in named.items()], *_COUNTED)
 
     @cached_property
     def user_ids(self) -> IdMap:
@@ -165,7 +160,7 @@ class PreparedEvents:
             ValueError: ``min_interactions`` is below 3, or no user has that many events.
         """
         int_at_least("`min_interactions`", min_interactions, 3)
-        functions = _sql("PreparedEvents").functions
+        functions = spark_sql("PreparedEvents").functions
         position, remaining = (functions.col(name) for name in _COUNTED)
         most = int(self._table.agg(functions.max("position")).head()[0]) + 1
         if most < min_interactions:
@@ -189,7 +184,7 @@ class PreparedEvents:
         """
         if self.time_name is None:
             raise problem("`events`", "have times", "time=None", "leave_last_out() needs the order of events alone.")
-        sql = _sql("PreparedEvents")
+        sql = spark_sql("PreparedEvents")
         functions, time_type = sql.functions, self._table.schema["time"].dataType
         is_number = isinstance(time_type, sql.types.NumericType)
         like = np.empty(0, np.float64 if is_number else "datetime64[us]")
@@ -205,7 +200,7 @@ class PreparedEvents:
             raise problem("`validation_from`", "leave rows to train on, so be later", repr(validation_from))
         if not tested:
             raise problem("`test_from`", "leave rows to test on, so be earlier", repr(test_from))
-        time = _named(sql, self.time_name)
+        time = column_named(sql, self.time_name)
         return SparkSplit(train=time < first, validation=(time >= first) & (time < last), test=time >= last)
 
     def windows(
@@ -227,26 +222,27 @@ class PreparedEvents:
         Raises:
             ValueError: An unknown order or side column, two columns of one name, or ``rows`` that are no condition.
         """
-        sql = _sql("PreparedEvents")
+        sql = spark_sql("PreparedEvents")
         functions = sql.functions
         max_len, side, names = self._history_arguments(max_len, order, side)
-        before = sql.Window.partitionBy("user").orderBy("position").rowsBetween(-max_len, -1)
+        before = sql.Window.partitionBy(column_named(sql, self.user_name)).orderBy("position").rowsBetween(-max_len, -1)
 
-        def history(column: str) -> Column:
-            past = functions.collect_list(column).over(before)
+        def history(name: str) -> Column:
+            past = functions.collect_list(column_named(sql, name)).over(before)
             past = functions.reverse(past) if order == "recent_first" else past
-            zero = functions.lit(0).cast(self._table.schema[column].dataType)
+            zero = functions.lit(0).cast(self.events.schema[name].dataType)
             return functions.concat(past, functions.array_repeat(zero, functions.lit(max_len) - functions.size(past)))
 
-        columns = ["item", *(self._side_column(name) for name in side)]
-        made = {f"hist_{place}": history(column) for place, column in enumerate(columns)}
-        made["hist_len"] = functions.least("position", functions.lit(max_len))
+        histories = [history(name) for name in (self.item_name, *side)]
+        made = [histories[0], functions.least("position", functions.lit(max_len)), *histories[1:]]
         # Under names that no column of the caller has, until the rows are chosen.
-        made = {f"\0{name}": column for name, column in made.items()}
-        chosen = self._rows(rows, made)
-        order_of = [self.user_name, self.item_name, "\0hist_0", "\0hist_len"]
-        order_of += [f"\0hist_{place}" for place in range(1, len(columns))]
-        return chosen.select(*[_named(sql, old).alias(new) for old, new in zip(order_of, names, strict=True)])
+        hidden = [f"\0{place}" for place in range(len(made))]
+        table = self.events.select("*", *[column.alias(name) for name, column in zip(hidden, made, strict=True)])
+        if rows is not None:
+            self._check_rows(rows)
+            table = table.where(rows)
+        old = [self.user_name, self.item_name, *hidden]
+        return table.select(*[column_named(sql, a).alias(b) for a, b in zip(old, names, strict=True)])
 
     def users(self, max_len: int, *, order: str = "recent_first", side: Sequence[str] = ()) -> DataFrame:
         """All users as `recommend` takes them: one row a user with all that the user did as history, in raw ids.
@@ -267,7 +263,7 @@ class PreparedEvents:
         Raises:
             ValueError: As for `windows`.
         """
-        sql = _sql("PreparedEvents")
+        sql = spark_sql("PreparedEvents")
         functions = sql.functions
         max_len, side, names = self._history_arguments(max_len, order, side)
         user, _, hist, hist_len, *hist_side = names
@@ -298,7 +294,10 @@ class PreparedEvents:
         Returns:
             int64, (V,), by item id; id 0 has count 0.
         """
-        found = self._rows(rows).groupBy(_named(_sql("PreparedEvents"), self.item_name)).count().toArrow()
+        if rows is not None:
+            self._check_rows(rows)
+        table = self.events if rows is None else self.events.where(rows)
+        found = table.groupBy(column_named(spark_sql("PreparedEvents"), self.item_name)).count().toArrow()
         counts = np.zeros(self.item_ids.vocabulary_size, np.int64)
         counts[found.column(0).to_numpy()] = found.column(1).to_numpy()
         return counts
@@ -307,23 +306,10 @@ class PreparedEvents:
         """Frees the memory and disk that the events take. What is asked for later is computed from their source."""
         self._table.unpersist()
 
-    def _named(self, more: dict[str, Column] | None = None) -> DataFrame:
-        """The events under their public names, and more columns of the table's."""
-        functions = _sql("PreparedEvents").functions
-        named = {"user": self.user_name, "item": self.item_name}
-        named |= {} if self.time_name is None else {"time": self.time_name}
-        named |= {self._side_column(name): name for name in self.side}
-        public = [functions.col(old).alias(new) for old, new in named.items()]
-        return self._table.select(*public, *_COUNTED, *[made.alias(name) for name, made in (more or {}).items()])
-
-    def _rows(self, rows: Column | None, more: dict[str, Column] | None = None) -> DataFrame:
-        named = self._named(more)
-        if rows is None:
-            return named
-        rule = "be a condition on the columns of `events`, such as a split's `test`, or None"
-        if not isinstance(rows, _sql("PreparedEvents").Column):
+    def _check_rows(self, rows: Any) -> None:
+        if not isinstance(rows, spark_sql("PreparedEvents").Column):
+            rule = "be a condition on the columns of `events`, such as a split's `test`, or None"
             raise problem("`rows`", rule, shown(rows))
-        return named.where(rows)
 
     def _history_arguments(self, max_len: int, order: str, side: Sequence[str]) -> tuple[int, list[str], list[str]]:
         """The checked T and side columns, and the names of a window's columns."""
@@ -340,7 +326,7 @@ class PreparedEvents:
         return f"side_{self.side.index(name)}"
 
     def _id_map(self, which: str) -> IdMap:
-        functions = _sql("PreparedEvents").functions
+        functions = spark_sql("PreparedEvents").functions
         pairs = self._table.groupBy(which).agg(functions.first(f"raw_{which}")).orderBy(which).toArrow()
         return IdMap(pairs.column(1).to_numpy())
 
@@ -362,7 +348,7 @@ class SparkSplit:
     def train_targets(self, min_history: int = 1) -> Column:
         """The train rows with at least ``min_history`` earlier events of their user."""
         int_at_least("`min_history`", min_history, 0)
-        return self.train & (_sql("SparkSplit").functions.col("position") >= min_history)
+        return self.train & (spark_sql("SparkSplit").functions.col("position") >= min_history)
 
 
 def write_windows(windows: DataFrame, folder: str | os.PathLike[str], *, row_group_rows: int = 10_000) -> None:
@@ -379,221 +365,9 @@ def write_windows(windows: DataFrame, folder: str | os.PathLike[str], *, row_gro
         ValueError: An argument can't be used.
         pyspark.errors.AnalysisException: The folder exists.
     """
-    instance_of("`windows`", windows, _sql("write_windows()").DataFrame)
+    instance_of("`windows`", windows, spark_sql("write_windows()").DataFrame)
     folder, rows = as_path("`folder`", folder), positive_int("`row_group_rows`", row_group_rows)
     windows.write.option("parquet.block.row.count.limit", rows).parquet(os.fspath(folder))
-
-
-def recommend(
-    users: DataFrame,
-    export: str | os.PathLike[str],
-    n: int,
-    *,
-    user: str = "user_id",
-    seen: str | None = "seen",
-    batch_size: int = 1024,
-) -> DataFrame:
-    """Recommendations for all users by an export of `export_recommender`, on Spark's executors.
-
-    Each Python worker loads the export once. It needs this package and TensorFlow, and the export under the same path.
-
-    Args:
-        users: One row a user: a column for each input of the export, under the model's names. A history is a list of up
-            to T values; the first T of a longer one count. A column of lengths may be missing: lists are then counted.
-        export: A version's folder, as `export_recommender` returned it.
-        n: Items a user, from 1 to the number of items.
-        user: The column that says whose the recommendations are. It is passed through.
-        seen: The column of lists of items, in ids as the export gives them, that the user does not get. None: nothing
-            is left out.
-        batch_size: Users that are computed at once.
-
-    Returns:
-        The column ``user``, ``item_ids`` (n ids) and ``scores`` (n), best first. A place that no item is left for has
-        the export's ``no_item`` and the score -inf.
-
-    Raises:
-        ImportError: PySpark is not installed.
-        ValueError: There is no export in the folder, or a column is not there or does not fit the export's input. While
-            it runs, Spark's error names a column with a missing value, or an id that the model has no room for.
-    """
-    sql = _sql("recommend()")
-    instance_of("`users`", users, sql.DataFrame)
-    manifest = _manifest(export)
-    n, batch_size = positive_int("`n`", n), positive_int("`batch_size`", batch_size)
-    if n > manifest["items"]:
-        raise problem("`n`", f"be at most {manifest['items']}, the items of the export", n)
-    fields = {each.name: each.dataType for each in users.schema.fields}
-    taken = [as_text("`user`", user), *_input_columns(sql, manifest, fields)]
-    if seen is not None:
-        remedy = "seen=None leaves nothing out." if seen not in fields else ""
-        _check_input(sql, as_text("`seen`", seen), fields, manifest["item_ids"], True, remedy)
-        taken.append(seen)
-    no_duplicates("the columns of the recommendations", [user, "item_ids", "scores"])
-    if user not in fields:
-        raise problem(f"column {user!r}", "be in `users`", f"the columns {listing(list(fields), 20)}")
-    types = sql.types
-    id_type = types.StringType() if manifest["item_ids"] == "string" else types.LongType()
-    schema = types.StructType(
-        [
-            types.StructField(user, fields[user]),
-            types.StructField("item_ids", types.ArrayType(id_type)),
-            types.StructField("scores", types.ArrayType(types.FloatType())),
-        ]
-    )
-    # Of plain values alone: an executor imports the function, and gets nothing else of the driver's.
-    work = partial(_recommended, str(export), manifest, n, user, seen, batch_size)
-    return users.select(*[_named(sql, name) for name in dict.fromkeys(taken)]).mapInArrow(work, schema)
-
-
-def _recommended(
-    export: str, manifest: dict[str, Any], n: int, user: str, seen: str | None, batch_size: int, batches: Iterable[Any]
-) -> Iterator[Any]:
-    """What an executor does: Arrow batches of users to Arrow batches of recommendations."""
-    import pyarrow as pa
-    import tensorflow as tf
-
-    recommender = _loaded(export).signatures["recommend" if seen is None else "recommend_unseen"]
-    for batch in batches:
-        for start in range(0, batch.num_rows, batch_size):
-            part = batch.slice(start, batch_size)
-            inputs = _inputs(manifest, {name: part.column(name) for name in part.schema.names})
-            if seen is not None:
-                inputs["seen"] = _padded(seen, part.column(seen), None, manifest["no_item"])
-            dtypes = {name: about["dtype"] for name, about in manifest["inputs"].items()}
-            dtypes |= {"seen": manifest["item_ids"]}
-            tensors = {name: tf.constant(values, dtypes[name]) for name, values in inputs.items()}
-            found = recommender(**tensors, n=tf.constant(n))
-            ids, scores = (found[name].numpy().ravel() for name in ("item_ids", "scores"))
-            if manifest["item_ids"] == "string":
-                ids = pa.array(ids.tolist(), pa.binary()).cast(pa.string())
-            ends = pa.array(np.arange(0, (part.num_rows + 1) * n, n, dtype=np.int32))
-            lists = [pa.ListArray.from_arrays(ends, pa.array(values)) for values in (ids, scores)]
-            yield pa.RecordBatch.from_arrays([part.column(user), *lists], [user, "item_ids", "scores"])
-
-
-@lru_cache(maxsize=1)
-def _loaded(export: str) -> Any:
-    """The SavedModel, loaded once in a process."""
-    import tensorflow as tf
-
-    # Spark runs a worker for each core that it was given, and tells it so by this variable.
-    with suppress(RuntimeError):  # TensorFlow has begun to compute in this process
-        tf.config.threading.set_intra_op_parallelism_threads(int(os.environ.get("OMP_NUM_THREADS", "0")))
-    return tf.saved_model.load(export)
-
-
-def _inputs(manifest: dict[str, Any], columns: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a signature, without `n` and `seen`, from Arrow columns under the model's names."""
-    about_inputs = manifest["inputs"]
-    inputs: dict[str, np.ndarray] = {}
-    lengths: dict[str, tuple[np.ndarray, int]] = {}
-    for argument, about in about_inputs.items():
-        name, kind = about["name"], about["kind"]
-        if kind == "length":
-            continue
-        width = int(about["shape"][0])
-        if kind in ("history", "weights"):
-            values = _padded(name, columns[name], width, about.get("padding", 0))
-            if kind == "history" and about["length"] is not None:
-                counted = columns[name].value_lengths().to_numpy()
-                lengths.setdefault(about["length"], (counted, width))
-        elif width > 1:
-            values = _padded(name, columns[name], None, 0)
-            if values.shape[1:] != (width,) or (columns[name].value_lengths().to_numpy() != width).any():
-                raise problem(f"column {name!r}", f"have {width} values in each row", "fewer or more")
-        else:
-            values = _values(name, columns[name])
-        if kind in ("id", "history") and "vocabulary_size" in about:
-            _check_range(name, values, about["vocabulary_size"])
-        inputs[argument] = values.reshape(-1, *about["shape"])
-    for argument, (counted, width) in lengths.items():
-        name = about_inputs[argument]["name"]
-        length = _values(name, columns[name]) if name in columns else counted
-        inputs[argument] = np.minimum(length, width).reshape(-1, 1)
-    return inputs
-
-
-def _values(name: str, column: Any) -> np.ndarray:
-    """A column of single values, (B,)."""
-    if column.null_count:
-        raise problem(f"column {name!r}", "have no missing value", f"{column.null_count} missing")
-    values = array_of(f"column {name!r}", column)
-    assert isinstance(values, np.ndarray)
-    return values
-
-
-def _padded(name: str, column: Any, width: int | None, padding: Any) -> np.ndarray:
-    """A column of lists, (B, width); None: as wide as the longest."""
-    missing = column.null_count + column.flatten().null_count
-    if missing:
-        raise problem(f"column {name!r}", "have no missing list and no missing value in one", f"{missing} missing")
-    lists = array_of(f"column {name!r}", column)
-    assert isinstance(lists, Lists)
-    return lists.padded(int(lists.lengths.max(initial=0)) if width is None else width, padding)
-
-
-def _check_range(name: str, values: np.ndarray, vocabulary_size: int) -> None:
-    wrong = (values < 0) | (values >= vocabulary_size)
-    if wrong.any():
-        remedy = "Raw ids are taken where the export was written with id_maps={...}."
-        raise problem(f"column {name!r}", f"lie in 0..{vocabulary_size - 1}", listing(np.unique(values[wrong])), remedy)
-
-
-def _manifest(export: str | os.PathLike[str]) -> dict[str, Any]:
-    path = as_path("`export`", export) / "manifest.json"
-    if not path.is_file():
-        remedy = "export_recommender() returns it."
-        raise problem(
-            "`export`", "be the folder of an export's version", f"{str(export)!r}, without {path.name}", remedy
-        )
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if manifest.get("format") != _FORMAT:
-        raise problem("`export`", f"be of format {_FORMAT}", f"format {manifest.get('format')!r} in {str(path)!r}")
-    return manifest
-
-
-def _input_columns(sql: Any, manifest: dict[str, Any], fields: dict[str, Any]) -> list[str]:
-    """The columns of ``users`` that the export reads."""
-    columns = []
-    for about in manifest["inputs"].values():
-        name, kind = about["name"], about["kind"]
-        if kind == "length" and name not in fields:
-            continue
-        is_list = kind in ("history", "weights") or (kind == "numbers" and about["shape"] != [1])
-        _check_input(sql, name, fields, about["dtype"], is_list)
-        columns.append(name)
-    return columns
-
-
-def _check_input(sql: Any, name: str, fields: dict[str, Any], dtype: str, is_list: bool, remedy: str = "") -> None:
-    """Whether a column can be what the export reads as ``dtype``."""
-    if name not in fields:
-        raise problem(f"column {name!r}", "be in `users`", f"the columns {listing(list(fields), 20)}", remedy)
-    types = sql.types
-    families = {"string": ("text", types.StringType), "int32": ("integers", types.IntegralType)}
-    families["int64"] = families["int32"]
-    family, kind = families.get(dtype, ("numbers", (types.IntegralType, types.FloatType, types.DoubleType)))
-    got = fields[name]
-    fits = isinstance(got, types.ArrayType) and isinstance(got.elementType, kind) if is_list else isinstance(got, kind)
-    if not fits:
-        rule = f"hold {'lists of ' if is_list else ''}{family}, as the export reads it"
-        raise problem(f"column {name!r}", rule, got.simpleString(), remedy)
-
-
-def _sql(what: str) -> Any:
-    """``pyspark.sql``, with ``functions`` and ``types``."""
-    try:
-        import pyspark.sql.functions
-        import pyspark.sql.types
-    except ImportError as error:
-        raise missing_extra(what, "pyspark", "spark") from error
-    return pyspark.sql
-
-
-def _named(sql: Any, name: str) -> Any:
-    """A column by its name, whatever characters that has."""
-    quoted = name.replace("`", "``")
-    return sql.functions.col(f"`{quoted}`")
 
 
 def _raw_id(sql: Any, name: str, kind: Any) -> Any:
@@ -602,7 +376,7 @@ def _raw_id(sql: Any, name: str, kind: Any) -> Any:
     numbers = (types.IntegralType, types.FloatType, types.DoubleType)
     rule = "be all integers or all strings"
     _of_type(f"column {name!r}", rule, kind, (types.StringType, types.CharType, types.VarcharType, *numbers))
-    return _named(sql, name).cast(types.LongType() if isinstance(kind, numbers) else types.StringType())
+    return column_named(sql, name).cast(types.LongType() if isinstance(kind, numbers) else types.StringType())
 
 
 def _of_type(what: str, rule: str, kind: Any, allowed: tuple[Any, ...]) -> None:
@@ -611,7 +385,7 @@ def _of_type(what: str, rule: str, kind: Any, allowed: tuple[Any, ...]) -> None:
 
 
 def _time(sql: Any, name: str, kind: Any) -> Any:
-    column = _named(sql, name)
+    column = column_named(sql, name)
     return column.cast("timestamp_ntz") if isinstance(kind, sql.types.DateType) else column
 
 
@@ -622,11 +396,11 @@ def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence
     checks, whole = [], [name for name in ids if isinstance(fields[name], floats)]
     names = list(dict.fromkeys(names))
     for name in names:
-        column = _named(sql, name)
+        column = column_named(sql, name)
         is_missing = column.isNull()
         checks.append(is_missing | functions.isnan(column) if isinstance(fields[name], floats) else is_missing)
     for name in whole:
-        column = _named(sql, name)
+        column = column_named(sql, name)
         checks.append((column != functions.floor(column)) | (functions.abs(column) > 2**53))
     number, *counts = events.agg(functions.count(functions.lit(1)), *map(functions.count_if, checks)).head()
     if not number:
