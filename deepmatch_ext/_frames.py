@@ -51,11 +51,15 @@ class Lists:
         ends = np.cumsum(self.lengths)
         return Lists(self.values[keep], before[ends] - before[ends - self.lengths], self.missing)
 
-    def padded(self, width: int) -> np.ndarray:
-        """The first ``width`` values of each list, then 0 (of text, "0"): (rows, width), in the type of the values."""
+    def padded(self, width: int, padding: Any = None) -> np.ndarray:
+        """The first ``width`` values of each list, then ``padding``: (rows, width), in the type of the values.
+
+        Padding of None is 0, of text "0".
+        """
         if (self.lengths == width).all():
             return self.values.reshape(-1, width)
-        out = np.full((len(self), width), padding_of(self.values), self.values.dtype)
+        padding = padding_of(self.values) if padding is None else padding
+        out = np.full((len(self), width), padding, self.values.dtype)
         values = self.values
         if (self.lengths > width).any():
             starts = np.cumsum(self.lengths) - self.lengths

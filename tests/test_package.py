@@ -72,7 +72,10 @@ MAY_IMPORT = {
 }
 KERAS_FREE = {"data", "retrieval", "evaluation", "_arrays", "_checks", "_files", "_frames", "_interests"}
 # Of those, the modules that use TensorFlow.
-USE_TENSORFLOW = {"data.window_dataset", "data.parquet", "data.tfrecords", "retrieval.exact_index", "retrieval.top_n"}
+USE_TENSORFLOW = {
+    *("data.window_dataset", "data.parquet", "data.tfrecords", "data.spark.recommendations"),
+    *("retrieval.exact_index", "retrieval.top_n"),
+}
 
 
 def imports_of(path):

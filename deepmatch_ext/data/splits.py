@@ -119,7 +119,7 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     times = instance_of("`interactions`", interactions, Interactions).times
     if times is None:
         raise problem("`interactions`", "have times", "times=None", "leave_last_out() needs the order of events alone.")
-    start, end = _moment("`validation_from`", validation_from, times), _moment("`test_from`", test_from, times)
+    start, end = moment("`validation_from`", validation_from, times), moment("`test_from`", test_from, times)
     if not start < end:
         raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
     is_target = np.ones(len(times), bool)
@@ -140,7 +140,7 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     )
 
 
-def _moment(what: str, value: Any, times: np.ndarray) -> Any:
+def moment(what: str, value: Any, times: np.ndarray) -> Any:
     """``value`` in the unit of ``times``."""
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.timedelta64)
     if times.dtype.kind != "M":

@@ -12,7 +12,7 @@ from deepmatch_ext._arrays import check_ids, joined_slices
 from deepmatch_ext._checks import as_texts, instance_of, no_duplicates, one_of, positive_int, problem
 from deepmatch_ext.data.interactions import Interactions
 
-_ORDERS = ("recent_first", "oldest_first")
+ORDERS = ("recent_first", "oldest_first")
 _BLOCK_VALUES = 2**20  # values gathered at a time: temporaries stay at a few MB whatever the number of rows
 
 
@@ -185,7 +185,7 @@ class Cutter:
         operations: Operations,
     ) -> None:
         self._max_len = positive_int("`max_len`", max_len)
-        self._recent_first = one_of("`order`", order, _ORDERS) == "recent_first"
+        self._recent_first = one_of("`order`", order, ORDERS) == "recent_first"
         side = as_texts("`side`", side)
         for name in side:
             if name not in interactions.side:

@@ -1,0 +1,9 @@
+"""Events and users too many for one machine, on Spark: ids, splits and windows as in memory, and recommendations.
+
+Needs PySpark and Java. Recommending needs this package, TensorFlow and the export's folder on every executor.
+"""
+
+from deepmatch_ext.data.spark.prepared import PreparedEvents, SparkSplit, prepare, write_windows
+from deepmatch_ext.data.spark.recommendations import recommend
+
+__all__ = ["PreparedEvents", "SparkSplit", "prepare", "recommend", "write_windows"]

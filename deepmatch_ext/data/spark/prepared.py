@@ -1,0 +1,496 @@
+"""Events too many for one machine: ids, splits and windows on Spark, as in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepmatch_ext._checks import (
+    as_path,
+    as_text,
+    as_texts,
+    instance_of,
+    int_at_least,
+    listing,
+    no_duplicates,
+    one_of,
+    positive_int,
+    problem,
+    shown,
+    warn_caller,
+)
+from deepmatch_ext.data.ids import IdMap
+from deepmatch_ext.data.spark._sql import column_named, spark_sql
+from deepmatch_ext.data.splits import moment
+from deepmatch_ext.data.windows import ORDERS
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+_COUNTED = ("position", "remaining")  # columns of `PreparedEvents.events` beside those of the caller
+
+
+def prepare(
+    events: DataFrame,
+    user: str = "user_id",
+    item: str = "item_id",
+    time: str | None = "timestamp",
+    side: Sequence[str] = (),
+    user_ids: IdMap | None = None,
+    item_ids: IdMap | None = None,
+    *,
+    tie_order: Sequence[str] = (),
+) -> PreparedEvents:
+    """`Interactions.from_frame` for a Spark DataFrame: the same ids, the same order of events, the same refusals.
+
+    Users and items are numbered from 1 in the order of their raw ids. A DataFrame has no order of rows that Spark would
+    keep, so ``tie_order`` decides between events of one user at one time. Where it does not, the smaller item id comes
+    first, then the smaller values of the side columns: the result is the same whatever the order of the rows, but may
+    differ from that of `Interactions.from_frame`, which keeps the order of the frame. A warning counts such events.
+
+    The events are read several times, and then kept sorted by user and time, in memory and on disk
+    (``DataFrame.persist``), until ``prepared.unpersist()``. Persist ``events`` that a second reading may find changed.
+
+    Args:
+        events: One row an event, in any order.
+        user: The column of raw user ids, integers or strings.
+        item: The column of raw item ids, integers or strings.
+        time: The column of times: numbers, timestamps or dates. None: ``tie_order`` is the order of time.
+        side: Numeric columns to carry along, such as a rating.
+        user_ids: A map made earlier; without it, the users of the events are numbered.
+        item_ids: A map made earlier; without it, the items of the events are numbered.
+        tie_order: Columns in whose order the events of one user at one time happened, such as an offset in a log.
+
+    Raises:
+        ImportError: PySpark is not installed.
+        ValueError: There are no events or a column is not there, a column has two roles, missing values or a type that
+            does not fit its role, or a given map does not know a user or an item.
+    """
+    sql = spark_sql("prepare()")
+    types = sql.types
+    instance_of("`events`", events, sql.DataFrame, "Interactions.from_frame() takes other frames.")
+    user, item = as_text("`user`", user), as_text("`item`", item)
+    time = None if time is None else as_text("`time`", time)
+    side, tie_order = as_texts("`side`", side), as_texts("`tie_order`", tie_order)
+    if time is None and not tie_order:
+        raise problem("`time`", "name a column where `tie_order` names none, since a DataFrame has no order", None)
+    roles = [user, item, *([] if time is None else [time]), *side]
+    no_duplicates("the columns user, item, time and side, and those made here", [*roles, *_COUNTED])
+    no_duplicates("`tie_order`", tie_order)
+    fields = {each.name: each.dataType for each in events.schema.fields}
+    for name in (*roles, *tie_order):
+        if name not in fields:
+            remedy = "Name it: time='...'." if name == time else ""
+            raise problem(f"column {name!r}", "be in `events`", f"the columns {listing(list(fields), 20)}", remedy)
+    raw_user, raw_item = (_raw_id(sql, name, fields[name]) for name in (user, item))
+    numbers = (types.IntegralType, types.FloatType, types.DoubleType)
+    moments = (types.TimestampType, types.TimestampNTZType, types.DateType)
+    for name in side:
+        _of_type(f"column {name!r}", "be numeric", fields[name], (*numbers, types.BooleanType))
+    if time is not None:
+        _of_type(f"column {time!r}", "be numbers or timestamps", fields[time], (*numbers, *moments))
+    _check_values(sql, events, fields, [*roles, *tie_order], [user, item])
+
+    table = events.select(
+        raw_user.alias("raw_user"),
+        raw_item.alias("raw_item"),
+        *([] if time is None else [_time(sql, time, fields[time]).alias("time")]),
+        *[column_named(sql, name).alias(f"side_{place}") for place, name in enumerate(side)],
+        *[column_named(sql, name).alias(f"tie_{place}") for place, name in enumerate(tie_order)],
+    )
+    table = _with_ids(sql, table, "user", user, user_ids)
+    table = _with_ids(sql, table, "item", item, item_ids)
+    table = _in_order(sql, table, len(side), [f"tie_{place}" for place in range(len(tie_order))], time is not None)
+    prepared = PreparedEvents(table.persist(), user, item, time, tuple(side), user_ids, item_ids)
+    try:
+        _check_ids_and_ties(sql, prepared, user_ids, item_ids)
+    except BaseException:
+        prepared.unpersist()
+        raise
+    return prepared
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedEvents:
+    """What `prepare` returns: events by id, sorted by user and time, on Spark.
+
+    Choose rows by conditions on the columns of ``events``: those of a split, or your own.
+    """
+
+    _table: DataFrame = field(repr=False)
+    user_name: str
+    item_name: str
+    time_name: str | None
+    side: tuple[str, ...]
+    _user_ids: IdMap | None = field(repr=False)
+    _item_ids: IdMap | None = field(repr=False)
+
+    @cached_property
+    def events(self) -> DataFrame:
+        """One row an event: user id, item id, time and side columns under the names that they came with, and
+        ``position`` and ``remaining``, the numbers of earlier and of later events of the same user.
+
+        Users are in the order of their ids, from one partition to the next; a user's events in that of time.
+        """
+        functions = spark_sql("PreparedEvents").functions
+        named = {"user": self.user_name, "item": self.item_name}
+        named |= {} if self.time_name is None else {"time": self.time_name}
+        named |= {self._side_column(name): name for name in self.side}
+        return self._table.select(*[functions.col(old).alias(new) for old, new in named.items()], *_COUNTED)
+
+    @cached_property
+    def user_ids(self) -> IdMap:
+        """The map from raw user ids, brought to the driver."""
+        return self._id_map("user") if self._user_ids is None else self._user_ids
+
+    @cached_property
+    def item_ids(self) -> IdMap:
+        """The map from raw item ids, brought to the driver."""
+        return self._id_map("item") if self._item_ids is None else self._item_ids
+
+    def leave_last_out(self, min_interactions: int = 3) -> SparkSplit:
+        """`deepmatch_ext.data.leave_last_out`: tests on each user's last event, validates on the one before it.
+
+        Raises:
+            ValueError: ``min_interactions`` is below 3, or no user has that many events.
+        """
+        int_at_least("`min_interactions`", min_interactions, 3)
+        functions = spark_sql("PreparedEvents").functions
+        position, remaining = (functions.col(name) for name in _COUNTED)
+        most = int(self._table.agg(functions.max("position")).head()[0]) + 1
+        if most < min_interactions:
+            rule = f"have a user with at least {min_interactions} events"
+            raise problem("`events`", rule, f"{most} events of one user at most")
+        judged = position + remaining + 1 >= min_interactions
+        return SparkSplit(
+            train=~judged | (remaining >= 2), validation=judged & (remaining == 1), test=judged & (remaining == 0)
+        )
+
+    def split_by_time(self, validation_from: Any, test_from: Any) -> SparkSplit:
+        """`deepmatch_ext.data.split_by_time`: trains on what came before a moment, tests on what came after it.
+
+        Args:
+            validation_from: The first moment of validation: a number, or for timestamps and dates anything that
+                pd.Timestamp takes. A moment without a zone is in UTC, whatever the time zone of the Spark session is.
+            test_from: The first moment of test, later than ``validation_from``.
+
+        Raises:
+            ValueError: No times, moments that do not fit them or are not in order, or nothing left to train or test on.
+        """
+        if self.time_name is None:
+            raise problem("`events`", "have times", "time=None", "leave_last_out() needs the order of events alone.")
+        sql = spark_sql("PreparedEvents")
+        functions, time_type = sql.functions, self._table.schema["time"].dataType
+        is_number = isinstance(time_type, sql.types.NumericType)
+        like = np.empty(0, np.float64 if is_number else "datetime64[us]")
+        start, end = moment("`validation_from`", validation_from, like), moment("`test_from`", test_from, like)
+        if not start < end:
+            raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
+        first, last = (_literal(sql, each, time_type) for each in (start, end))
+        time = functions.col("time")
+        trained, tested = (
+            int(each or 0) for each in self._table.agg(*map(functions.count_if, (time < first, time >= last))).head()
+        )
+        if not trained:
+            raise problem("`validation_from`", "leave rows to train on, so be later", repr(validation_from))
+        if not tested:
+            raise problem("`test_from`", "leave rows to test on, so be earlier", repr(test_from))
+        time = column_named(sql, self.time_name)
+        return SparkSplit(train=time < first, validation=(time >= first) & (time < last), test=time >= last)
+
+    def windows(
+        self, rows: Column | None, max_len: int, *, order: str = "recent_first", side: Sequence[str] = ()
+    ) -> DataFrame:
+        """`deepmatch_ext.data.windows`: the input of a model for each target row, in the order of ``events``.
+
+        Args:
+            rows: Which rows are targets, a condition on the columns of ``events``, such as ``split.train_targets()`` or
+                ``split.test``. None: all.
+            max_len: The history length T.
+            order: "recent_first" or "oldest_first".
+            side: Side columns whose history is wanted too.
+
+        Returns:
+            Columns by name, with u, i for the names of user and item: ``u``, ``i``, ``hist_i`` (T integers, padded with
+            0), ``hist_len``, and for each side column s ``hist_s`` in its own type.
+
+        Raises:
+            ValueError: An unknown order or side column, two columns of one name, or ``rows`` that are no condition.
+        """
+        sql = spark_sql("PreparedEvents")
+        functions = sql.functions
+        max_len, side, names = self._history_arguments(max_len, order, side)
+        before = sql.Window.partitionBy(column_named(sql, self.user_name)).orderBy("position").rowsBetween(-max_len, -1)
+
+        def history(name: str) -> Column:
+            past = functions.collect_list(column_named(sql, name)).over(before)
+            past = functions.reverse(past) if order == "recent_first" else past
+            zero = functions.lit(0).cast(self.events.schema[name].dataType)
+            return functions.concat(past, functions.array_repeat(zero, functions.lit(max_len) - functions.size(past)))
+
+        histories = [history(name) for name in (self.item_name, *side)]
+        made = [histories[0], functions.least("position", functions.lit(max_len)), *histories[1:]]
+        # Under names that no column of the caller has, until the rows are chosen.
+        hidden = [f"\0{place}" for place in range(len(made))]
+        table = self.events.select("*", *[column.alias(name) for name, column in zip(hidden, made, strict=True)])
+        if rows is not None:
+            self._check_rows(rows)
+            table = table.where(rows)
+        old = [self.user_name, self.item_name, *hidden]
+        return table.select(*[column_named(sql, a).alias(b) for a, b in zip(old, names, strict=True)])
+
+    def users(self, max_len: int, *, order: str = "recent_first", side: Sequence[str] = ()) -> DataFrame:
+        """All users as `recommend` takes them: one row a user with all that the user did as history, in raw ids.
+
+        The export has to take raw ids: ``item_ids=prepared.item_ids`` and ``id_maps={"hist_item_id":
+        prepared.item_ids}`` in `export_recommender`, and the user's map likewise if the user's id is an input.
+
+        Args:
+            max_len: The history length T.
+            order: "recent_first" or "oldest_first".
+            side: Side columns whose history is wanted too.
+
+        Returns:
+            Columns by name, with u, i for the names of user and item: ``u`` the raw id, ``hist_i`` up to T raw ids,
+            without padding, ``hist_len``, for each side column s ``hist_s``, and ``seen``: the raw ids of all items
+            that the user had, in no order.
+
+        Raises:
+            ValueError: As for `windows`.
+        """
+        sql = spark_sql("PreparedEvents")
+        functions = sql.functions
+        max_len, side, names = self._history_arguments(max_len, order, side)
+        user, _, hist, hist_len, *hist_side = names
+        no_duplicates("the columns of users", [user, hist, hist_len, *hist_side, "seen"])
+        columns = ["raw_item", *(self._side_column(name) for name in side)]
+        recent = functions.when(functions.col("remaining") < max_len, functions.struct("remaining", *columns))
+        grouped = self._table.groupBy("user").agg(
+            functions.first("raw_user").alias("raw_user"),
+            functions.sort_array(functions.collect_list(recent), asc=order == "recent_first").alias("hist"),
+            functions.collect_set("raw_item").alias("seen"),
+        )
+        histories = [functions.col(f"hist.{column}") for column in columns]
+        return grouped.select(
+            functions.col("raw_user").alias(user),
+            histories[0].alias(hist),
+            functions.size("hist").alias(hist_len),
+            *[column.alias(name) for column, name in zip(histories[1:], hist_side, strict=True)],
+            "seen",
+        )
+
+    def item_counts(self, rows: Column | None = None) -> np.ndarray:
+        """`Interactions.item_counts`: how often each item occurs, for samplers.
+
+        Args:
+            rows: The rows to count, as for `windows`. Give a split's ``train``, so that no held-out item leaks into the
+                counts.
+
+        Returns:
+            int64, (V,), by item id; id 0 has count 0.
+        """
+        if rows is not None:
+            self._check_rows(rows)
+        table = self.events if rows is None else self.events.where(rows)
+        found = table.groupBy(column_named(spark_sql("PreparedEvents"), self.item_name)).count().toArrow()
+        counts = np.zeros(self.item_ids.vocabulary_size, np.int64)
+        counts[found.column(0).to_numpy()] = found.column(1).to_numpy()
+        return counts
+
+    def unpersist(self) -> None:
+        """Frees the memory and disk that the events take. What is asked for later is computed from their source."""
+        self._table.unpersist()
+
+    def _check_rows(self, rows: Any) -> None:
+        if not isinstance(rows, spark_sql("PreparedEvents").Column):
+            rule = "be a condition on the columns of `events`, such as a split's `test`, or None"
+            raise problem("`rows`", rule, shown(rows))
+
+    def _history_arguments(self, max_len: int, order: str, side: Sequence[str]) -> tuple[int, list[str], list[str]]:
+        """The checked T and side columns, and the names of a window's columns."""
+        max_len, side = positive_int("`max_len`", max_len), as_texts("`side`", side)
+        one_of("`order`", order, ORDERS)
+        for name in side:
+            if name not in self.side:
+                raise problem(f"side column {name!r}", "be a side column of the events", repr([*self.side]))
+        names = [self.user_name, self.item_name, f"hist_{self.item_name}", "hist_len", *(f"hist_{s}" for s in side)]
+        no_duplicates("the columns of the input", names)
+        return max_len, side, names
+
+    def _side_column(self, name: str) -> str:
+        return f"side_{self.side.index(name)}"
+
+    def _id_map(self, which: str) -> IdMap:
+        functions = spark_sql("PreparedEvents").functions
+        pairs = self._table.groupBy(which).agg(functions.first(f"raw_{which}")).orderBy(which).toArrow()
+        return IdMap(pairs.column(1).to_numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class SparkSplit:
+    """`Split` on Spark: conditions on the columns of ``prepared.events`` that no row meets two of.
+
+    Args:
+        train: The rows to learn from.
+        validation: The rows that choose settings.
+        test: The rows that judge.
+    """
+
+    train: Column
+    validation: Column
+    test: Column
+
+    def train_targets(self, min_history: int = 1) -> Column:
+        """The train rows with at least ``min_history`` earlier events of their user."""
+        int_at_least("`min_history`", min_history, 0)
+        return self.train & (spark_sql("SparkSplit").functions.col("position") >= min_history)
+
+
+def write_windows(windows: DataFrame, folder: str | os.PathLike[str], *, row_group_rows: int = 10_000) -> None:
+    """Writes windows as Parquet files that `parquet_dataset` reads and mixes well: ``folder/part-*.parquet``.
+
+    In the order of their names the files have the rows in the order of the DataFrame. Spark writes ``_SUCCESS`` last.
+
+    Args:
+        windows: What `PreparedEvents.windows` returned.
+        folder: A new folder, or a URL that Spark can write to.
+        row_group_rows: Rows in a row group, at most. `parquet_dataset` shuffles row groups, then the rows of many.
+
+    Raises:
+        ValueError: An argument can't be used.
+        pyspark.errors.AnalysisException: The folder exists.
+    """
+    instance_of("`windows`", windows, spark_sql("write_windows()").DataFrame)
+    folder, rows = as_path("`folder`", folder), positive_int("`row_group_rows`", row_group_rows)
+    windows.write.option("parquet.block.row.count.limit", rows).parquet(os.fspath(folder))
+
+
+def _raw_id(sql: Any, name: str, kind: Any) -> Any:
+    """A column of raw ids as bigint, or as strings that are compared character by character."""
+    types = sql.types
+    numbers = (types.IntegralType, types.FloatType, types.DoubleType)
+    rule = "be all integers or all strings"
+    _of_type(f"column {name!r}", rule, kind, (types.StringType, types.CharType, types.VarcharType, *numbers))
+    return column_named(sql, name).cast(types.LongType() if isinstance(kind, numbers) else types.StringType())
+
+
+def _of_type(what: str, rule: str, kind: Any, allowed: tuple[Any, ...]) -> None:
+    if not isinstance(kind, allowed):
+        raise problem(what, rule, f"the type {kind.simpleString()}", "Cast it first.")
+
+
+def _time(sql: Any, name: str, kind: Any) -> Any:
+    column = column_named(sql, name)
+    return column.cast("timestamp_ntz") if isinstance(kind, sql.types.DateType) else column
+
+
+def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence[str], ids: Sequence[str]) -> None:
+    """One reading of the events: that there are any, none has a missing value, and ids are whole numbers."""
+    functions = sql.functions
+    floats = (sql.types.FloatType, sql.types.DoubleType)
+    checks, whole = [], [name for name in ids if isinstance(fields[name], floats)]
+    names = list(dict.fromkeys(names))
+    for name in names:
+        column = column_named(sql, name)
+        is_missing = column.isNull()
+        checks.append(is_missing | functions.isnan(column) if isinstance(fields[name], floats) else is_missing)
+    for name in whole:
+        column = column_named(sql, name)
+        checks.append((column != functions.floor(column)) | (functions.abs(column) > 2**53))
+    number, *counts = events.agg(functions.count(functions.lit(1)), *map(functions.count_if, checks)).head()
+    if not number:
+        raise problem("`events`", "have at least one row", "none")
+    for name, count in zip(names, counts, strict=False):
+        if count:
+            got = f"{count} missing of {number}"
+            raise problem(f"column {name!r}", "have no missing value", got, "Drop or fill those rows.")
+    for name, count in zip(whole, counts[len(names) :], strict=True):
+        if count:
+            rule = "be whole numbers up to 2**53, or strings"
+            raise problem(f"column {name!r}", rule, f"{count} others of {number}")
+
+
+def _with_ids(sql: Any, table: Any, which: str, name: str, ids: IdMap | None) -> Any:
+    """The table with the ids of ``raw_user`` or ``raw_item``, 0 for what a given map does not know."""
+    functions, raw = sql.functions, f"raw_{which}"
+    if ids is None:
+        number = functions.row_number().over(sql.Window.orderBy(raw))
+        known = table.select(raw).distinct().select(raw, number.alias(which))
+    else:
+        ids = instance_of("`user_ids` and `item_ids`", ids, IdMap)
+        got, own = table.schema[raw].dataType, "integers" if ids.values.dtype.kind == "i" else "strings"
+        if isinstance(got, sql.types.StringType) != (own == "strings"):
+            raise problem(f"column {name!r}", f"hold {own}, as the given id map does", got.simpleString())
+        import pyarrow as pa
+
+        pairs = {raw: pa.array(ids.values), which: pa.array(np.arange(1, len(ids) + 1, dtype=np.int32))}
+        known = table.sparkSession.createDataFrame(pa.table(pairs))
+    joined = table.join(known, raw, "left")
+    return joined.withColumn(which, functions.coalesce(functions.col(which), functions.lit(0)))
+
+
+def _in_order(sql: Any, table: Any, sides: int, ties: Sequence[str], has_time: bool) -> Any:
+    """The table sorted by user and time, with ``position`` and ``remaining``.
+
+    ``tie`` marks events that nothing but the item and side columns tells from the one before.
+    """
+    functions = sql.functions
+    decided = [*(["time"] if has_time else []), *ties]
+    others = ["item", *(f"side_{place}" for place in range(sides))]
+    in_time = sql.Window.partitionBy("user").orderBy(*decided, *others)
+    all_of_user = sql.Window.partitionBy("user").rowsBetween(
+        sql.Window.unboundedPreceding, sql.Window.unboundedFollowing
+    )
+    # The window functions keep these partitions, so users stay in order from one to the next.
+    table = table.repartitionByRange("user")
+    number = functions.count(functions.lit(1)).over(all_of_user).cast("int")
+    same = functions.lit(True)
+    for name in decided:
+        same &= functions.col(name) == functions.lag(name).over(in_time)
+    differs = functions.lit(False)
+    for name in others:
+        differs |= functions.col(name) != functions.lag(name).over(in_time)
+    table = table.withColumn("position", functions.row_number().over(in_time) - 1)
+    table = table.withColumn("tie", functions.coalesce(same & differs, functions.lit(False)))
+    table = table.withColumn("remaining", number - functions.col("position") - 1)
+    kept = [name for name in table.columns if not name.startswith("tie_")]
+    return table.select(*kept)
+
+
+def _check_ids_and_ties(sql: Any, prepared: PreparedEvents, user_ids: IdMap | None, item_ids: IdMap | None) -> None:
+    functions, table = sql.functions, prepared._table
+    checks = (functions.col("user") == 0, functions.col("item") == 0, functions.col("tie"))
+    unknown_users, unknown_items, ties = table.agg(*map(functions.count_if, checks)).head()
+    for which, name, unknown in [
+        ("user", prepared.user_name, unknown_users),
+        ("item", prepared.item_name, unknown_items),
+    ]:
+        if unknown:
+            some = table.where(functions.col(which) == 0).select(f"raw_{which}").distinct().limit(6).collect()
+            remedy = "Drop these rows or make a new map; its tables must then be trained again."
+            got = f"{unknown} rows with unknown {listing([row[0] for row in some])}"
+            raise problem(f"column {name!r}", "hold only values of the given id map", got, remedy)
+    if ties:
+        where = "one user at one time" if prepared.time_name else "one user"
+        warn_caller(
+            f"{ties} events follow another of {where} that `tie_order` does not tell from them; these are in the order "
+            "of their item ids here, and in that of the rows in Interactions.from_frame(). Name columns that say in "
+            "which order such events happened: tie_order=['...'].",
+            UserWarning,
+        )
+
+
+def _literal(sql: Any, value: Any, kind: Any) -> Any:
+    """A moment as a column that is compared with times of the type ``kind``, whatever the session's time zone is."""
+    if isinstance(kind, sql.types.NumericType):
+        return sql.functions.lit(value.item() if isinstance(value, np.number) else value)
+    micros = value.astype("datetime64[us]")
+    micros += np.timedelta64(int(micros < value), "us")  # times have no finer part: at or after the next one
+    if isinstance(kind, sql.types.TimestampNTZType):
+        return sql.functions.lit(str(micros)).cast("timestamp_ntz")
+    return sql.functions.lit(f"{micros}+00:00").cast("timestamp")
