@@ -144,6 +144,7 @@ def deepmatchs(name, split, settings, seed, dim):
     from deepctr.feature_column import SparseFeat, VarLenSparseFeat
     from deepmatch.utils import NegativeSampler, sampledsoftmaxloss
 
+    tf.keras.backend.clear_session()  # a second model in one graph has other names
     tf.keras.utils.set_random_seed(seed)
     settings = dict(settings)
     size, rate = split.events.item_vocabulary_size, settings.pop("learning_rate", 1e-3)

@@ -42,7 +42,7 @@ def measure(cluster, processes, size, args):
 
     spec = tf.train.ClusterSpec(cluster)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, rpc_layer="grpc")
-    partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(2**20, args.servers)
+    partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(2**20, args.shards)
     strategy = tf.distribute.ParameterServerStrategy(resolver, variable_partitioner=partitioner)
     optimizer = {"LazyAdam": LazyAdam, "RowwiseAdagrad": RowwiseAdagrad}[args.optimizer]
     history = SparseFeat("hist_item_id", size, args.dim, embedding_name="item_id")
@@ -76,6 +76,7 @@ def main():
     parser.add_argument("--vocabulary", type=float, nargs="+", default=[1e6])
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--servers", type=int, default=2)
+    parser.add_argument("--shards", type=int, default=8, help="of each table; a part is held twice while it is made")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=256, help="of each worker")
     parser.add_argument("--steps", type=int, default=200)
