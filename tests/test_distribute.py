@@ -52,14 +52,14 @@ def test_two_replicas_of_a_process_do_what_one_does(tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_do_what_one_process_does(tmp_path):
-    assert len(run_cases("workers", tmp_path, "sharded", "refused")) == 1
+    assert len(run_cases("workers", tmp_path, "sharded")) == 1
 
 
 @ALL
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mirrored", "workers"])
 def test_every_sampler_with_every_loss_and_optimizer(kind, tmp_path):
-    assert run_cases(kind, tmp_path, "own", "sharded", "arrays", "fitted", "models", "matrix", every=EVERY)
+    assert run_cases(kind, tmp_path, "own", "sharded", "refused", "arrays", "fitted", "models", "matrix", every=EVERY)
 
 
 @ALL
