@@ -52,14 +52,14 @@ def test_two_replicas_of_a_process_do_what_one_does(tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_do_what_one_process_does(tmp_path):
-    assert len(run_cases("workers", tmp_path, "sharded", "refused")) == 1
+    assert len(run_cases("workers", tmp_path, "sharded")) == 1
 
 
 @ALL
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mirrored", "workers"])
 def test_every_sampler_with_every_loss_and_optimizer(kind, tmp_path):
-    assert run_cases(kind, tmp_path, "own", "sharded", "arrays", "fitted", "models", "matrix", every=EVERY)
+    assert run_cases(kind, tmp_path, "own", "sharded", "refused", "arrays", "fitted", "models", "matrix", every=EVERY)
 
 
 @ALL
@@ -82,4 +82,4 @@ def test_a_run_of_which_a_worker_died_goes_on_to_the_weights_of_an_undisturbed_o
         np.testing.assert_array_equal(found["losses"], expected["losses"][2:])
         for name in set(expected) - {"losses", "epochs"}:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-    assert sorted(path.name for path in stopped.iterdir()) in (["result.npz"], ["backup", "result.npz"])
+    assert {path.name for path in stopped.iterdir()} <= {"result.npz", "backup", "done-0", "done-1"}
