@@ -88,7 +88,13 @@ def generate(folder, millions):
 def session(workers, heap):
     from pyspark.sql import SparkSession
 
-    settings = {"spark.driver.memory": heap, "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    settings = {
+        "spark.driver.memory": heap,
+        "spark.sql.shuffle.partitions": "32",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
     made = SparkSession.builder.master(f"local[{workers}]").config(map=settings).getOrCreate()
     made.sparkContext.setLogLevel("ERROR")
     return made

@@ -327,8 +327,9 @@ class PreparedEvents:
 
     def _id_map(self, which: str) -> IdMap:
         functions = spark_sql("PreparedEvents").functions
-        pairs = self._table.groupBy(which).agg(functions.first(f"raw_{which}")).orderBy(which).toArrow()
-        return IdMap(pairs.column(1).to_numpy())
+        pairs = self._table.groupBy(which).agg(functions.first(f"raw_{which}")).toArrow()
+        ids, values = (pairs.column(place).to_numpy() for place in (0, 1))
+        return IdMap(values[np.argsort(ids)])
 
 
 @dataclass(frozen=True, eq=False)
