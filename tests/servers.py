@@ -1,6 +1,7 @@
 """A program that trains with parameter servers, which ``tests/test_distribute.py`` starts beside it.
 
     python servers.py '{"cluster": {"chief": [...], "worker": [...], "ps": [...]}, "folder": "..."}'
+    python servers.py '{"cluster": ..., "folder": "...", "epochs": 3}'  # goes on from a checkpoint
 
 It prints a line of JSON of what was seen, and fails where something is not as it should be.
 """
@@ -83,13 +84,33 @@ def own_loop(strategy, made):
     return np.mean(losses[:10]), np.mean(losses[-10:])
 
 
-def coordinate(cluster, folder):
+def strategy_of(cluster):
     cluster = tf.train.ClusterSpec(cluster)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, rpc_layer="grpc")
     partitioner = tf.distribute.experimental.partitioners.FixedShardsPartitioner(2)
-    strategy = tf.distribute.ParameterServerStrategy(
+    return tf.distribute.ParameterServerStrategy(
         resolver, variable_partitioner=lambda shape, dtype, **_: partitioner(shape, dtype) if shape[0] == V else [1]
     )
+
+
+def train_on(cluster, folder, epochs):
+    """Goes on from the last checkpoint, if there is one, and writes one after each epoch."""
+    strategy, x = strategy_of(cluster), arrays()
+    with strategy.scope():
+        made = model(FrequencySampler(20, np.bincount(x["item_id"], minlength=V)))
+        made.compile(LazyAdam(1e-2))
+        made.optimizer.build(made.trainable_variables)
+        checkpoint = tf.train.Checkpoint(model=made, optimizer=made.optimizer)
+        manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+        checkpoint.restore(manager.latest_checkpoint)
+    for _ in range(epochs):
+        losses = made.fit(dataset, steps_per_epoch=STEPS, verbose=0).history["loss"]
+        manager.save()
+        print(json.dumps([int(made.optimizer.iterations), losses[0]]), flush=True)
+
+
+def coordinate(cluster, folder):
+    strategy = strategy_of(cluster)
     if KERAS_3:
         with strategy.scope():
             refused(lambda: model(UniformSampler(20)), "ParameterServerStrategy", "tf-keras", "TF_USE_LEGACY_KERAS")
@@ -123,4 +144,5 @@ def coordinate(cluster, folder):
 
 
 if __name__ == "__main__":
-    coordinate(**json.loads(sys.argv[1]))
+    settings = json.loads(sys.argv[1])
+    (train_on if "epochs" in settings else coordinate)(**settings)

@@ -3,8 +3,11 @@
 import contextlib
 import itertools
 import json
+import os
 import pathlib
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -29,7 +32,7 @@ def a_cluster(**numbers):
     places = [(job, index) for job, of in cluster.items() for index in range(len(of)) if job != "chief"]
     processes = [forked(servers.serve, cluster, *place) for place in places]
     try:
-        yield cluster
+        yield cluster, dict(zip(places, processes, strict=True))
     finally:
         for process in processes:
             process.kill()
@@ -37,9 +40,10 @@ def a_cluster(**numbers):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(tf.__version__.startswith("2.15."), reason="tried with TensorFlow 2.21")
 def test_tables_lie_on_parameter_servers(tmp_path):
     """`servers.py` looks at training; what it has saved is that of one process."""
-    with a_cluster(chief=1, worker=1, ps=2) as cluster:
+    with a_cluster(chief=1, worker=1, ps=2) as (cluster, _):
         done = run_python(PROGRAM, json.dumps({"cluster": cluster, "folder": str(tmp_path)}))
     assert done.returncode == 0, done.stderr[-3000:]
     if KERAS_3:  # refused
@@ -58,3 +62,39 @@ def test_tables_lie_on_parameter_servers(tmp_path):
     checkpoint.read(str(tmp_path / "checkpoint")).assert_existing_objects_matched()
     np.testing.assert_allclose(alone.item_vectors(), expected["items"], atol=1e-6)
     assert int(alone.optimizer.iterations) == 3 * servers.STEPS
+
+
+ASKED = os.environ.get("DEEPMATCH_EXT_REPLICAS")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(KERAS_3 or not ASKED, reason="DEEPMATCH_EXT_REPLICAS asks for it, with tf-keras")
+def test_a_lost_server_is_restored_from_a_checkpoint(tmp_path):
+    """A worker that dies is done without; a server that dies ends the run, and the next one goes on."""
+
+    def settings(cluster, epochs):
+        return json.dumps({"cluster": cluster, "folder": str(tmp_path / "checkpoints"), "epochs": epochs})
+
+    with a_cluster(chief=1, worker=2, ps=2) as (cluster, processes):
+        command = [sys.executable, str(PROGRAM), settings(cluster, 1000)]
+        environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[1])}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as run:
+            try:
+                epochs = (json.loads(line) for line in run.stdout if line.startswith("["))
+                first = next(epochs)
+                processes["worker", 1].kill()
+                last = [next(epochs) for _ in range(3)][-1]
+                processes["ps", 1].kill()
+                for each in epochs:  # what it had made when it failed
+                    last = each
+                assert run.wait(timeout=100) != 0
+            finally:
+                run.kill()
+    assert last[1] < first[1]
+    with a_cluster(chief=1, worker=1, ps=1) as (cluster, _):
+        done = run_python(PROGRAM, settings(cluster, 1))
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps, loss = json.loads(done.stdout)
+    assert steps == last[0] + servers.STEPS
+    assert loss < first[1]
