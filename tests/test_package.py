@@ -53,8 +53,8 @@ MAY_IMPORT = {
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
     "models": KERAS
     | FRAMES
-    | {"_files", "_names", "_passes", "_plain", "_version"}
-    | {"features", "samplers", "losses", "layers", "models"},
+    | {"_arrays", "_files", "_names", "_passes", "_plain", "_version"}
+    | {"features", "samplers", "losses", "layers", "optimizers", "models"},
     "data": FRAMES | {"_arrays", "_files", "_lazy", "_no_item", "data"},
     "data.window_dataset": CHECKS | {"_arrays", "_passes", "data"},
     "data.parquet": FRAMES | {"_passes", "data"},
@@ -305,7 +305,7 @@ def test_a_missing_package_is_named_as_its_extra_names_it():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "missing_extra"
     ]
-    assert {extra for _, extra in calls} == {"faiss", "parquet", "pgvector", "report"}
+    assert {extra for _, extra in calls} == {"faiss", "parquet", "pgvector", "report", "spark"}
     for packages, extra in calls:
         lines = config["options.extras_require"][extra].split()
         for package in packages.split():

@@ -81,7 +81,7 @@ def assembled(name, user_feature_columns, item_feature_columns, arguments, *, ta
     (item,) = read_columns("item_feature_columns", item_feature_columns)
     seed, dim = arguments.get("seed", 1), item.embedding_dim
     inputs = build_inputs([*columns, item])
-    tables = Tables([*columns, item], 0.0, seed, True, 0.01, NamedLayers())
+    tables = Tables([*columns, item], 0.0, seed, True, 0.01, "float32", NamedLayers())
     if table is not None:
         tables._tables["item"] = table(item.vocabulary_size, dim, seed=seed, stddev=0.01, name="table_item")
     features, layers = Features(tables, seed, NamedLayers()), NamedLayers()
