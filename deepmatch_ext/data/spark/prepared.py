@@ -367,7 +367,8 @@ def write_windows(windows: DataFrame, folder: str | os.PathLike[str], *, row_gro
         pyspark.errors.AnalysisException: The folder exists.
     """
     instance_of("`windows`", windows, spark_sql("write_windows()").DataFrame)
-    folder, rows = as_path("`folder`", folder), positive_int("`row_group_rows`", row_group_rows)
+    as_path("`folder`", folder)  # checked, but not taken: a path has one slash where a URL has two
+    rows = positive_int("`row_group_rows`", row_group_rows)
     windows.write.option("parquet.block.row.count.limit", rows).parquet(os.fspath(folder))
 
 
