@@ -401,15 +401,15 @@ def check_strategy() -> None:
         ValueError: The strategy in whose scope this is called does not work here; the message says which does.
     """
     strategy = tf.distribute.get_strategy()
-    name = type(strategy).__name__
     remedy = "Take tf.distribute.MirroredStrategy or MultiWorkerMirroredStrategy."
     if KERAS_3 and has_parameter_servers(strategy):
         remedy = f"Keras 3 does not train with parameter servers: install tf-keras, set TF_USE_LEGACY_KERAS=1. {remedy}"
-        raise problem("The model", "be built under another strategy", f"the scope of a {name}", remedy)
-    if number_of_replicas() > 1 and not isinstance(
+    elif number_of_replicas() == 1 or isinstance(
         strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy
     ):
-        raise problem("The model", "be built under another strategy", f"the scope of a {name}", remedy)
+        return
+    got = f"the scope of a {type(strategy).__name__}"
+    raise problem("The model", "be built under another strategy", got, remedy)
 
 
 def check_compilation(model: Any) -> None:

@@ -1,8 +1,10 @@
 """Fresh processes in no time: forked from one that has imported TensorFlow and DeepCTR, and done nothing else."""
 
+import contextlib
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,15 @@ def _server():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preloaded"])
     return context
+
+
+def free_addresses(number):
+    """Addresses of this machine that nobody listens at; all ports are taken before one is given back."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
 def forked(function, *arguments):

@@ -7,14 +7,13 @@ import concurrent.futures
 import json
 import os
 import pathlib
-import socket
 import time
 from importlib.metadata import version
 
 import numpy as np
 import pytest
 
-from tests.fresh import run_python
+from tests.fresh import free_addresses, run_python
 
 pytestmark = pytest.mark.skipif(version("tensorflow").startswith("2.15."), reason="tried with TensorFlow 2.21")
 
@@ -39,10 +38,7 @@ def run(kind, folder, *cases, **settings):
     settings = {"cases": cases, "folder": str(folder), **settings}
     each = [settings]
     if kind == "workers":
-        with socket.socket() as one, socket.socket() as other:
-            for each_socket in (one, other):
-                each_socket.bind(("127.0.0.1", 0))
-            workers = [f"127.0.0.1:{each_socket.getsockname()[1]}" for each_socket in (one, other)]
+        workers = free_addresses(2)
         each = [{**settings, "workers": workers, "index": index} for index in range(2)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         return list(pool.map(run_python, [PROGRAM] * len(each), map(json.dumps, each)))

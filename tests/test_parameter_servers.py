@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ import tensorflow as tf
 from deepmatch_ext._keras import KERAS_3, keras
 from deepmatch_ext.optimizers import LazyAdam
 from tests import servers
-from tests.fresh import forked, run_python
+from tests.fresh import forked, free_addresses, run_python
 
 PROGRAM = pathlib.Path(servers.__file__)
 
@@ -24,11 +23,8 @@ PROGRAM = pathlib.Path(servers.__file__)
 @contextlib.contextmanager
 def a_cluster(**numbers):
     """Addresses of a chief, and of servers that are there until the end of the block, by job."""
-    with contextlib.ExitStack() as stack:
-        sockets = {job: [stack.enter_context(socket.socket()) for _ in range(n)] for job, n in numbers.items()}
-        for each in itertools.chain(*sockets.values()):
-            each.bind(("127.0.0.1", 0))
-        cluster = {job: [f"127.0.0.1:{each.getsockname()[1]}" for each in of] for job, of in sockets.items()}
+    addresses = iter(free_addresses(sum(numbers.values())))
+    cluster = {job: list(itertools.islice(addresses, number)) for job, number in numbers.items()}
     places = [(job, index) for job, of in cluster.items() for index in range(len(of)) if job != "chief"]
     processes = [forked(servers.serve, cluster, *place) for place in places]
     try:
