@@ -478,8 +478,8 @@ class RetrievalModel(keras.Model):
         """A model with larger tables that goes on where this one stands: tomorrow's, with new items and users.
 
         Rows, dense layers, the optimizer's state, the counts of samplers that learn, the steps made and the features of
-        the catalogue are kept, and the old items have the vectors that they had. A new item's row begins as that of id 0,
-        which stands for items that are known by their features alone, if the model has features; as the mean of the
+        the catalogue are kept, and the old items have the vectors that they had. A new item's row begins as that of id
+        0, which stands for items that are known by their features alone, if the model has features; as the mean of the
         items in ``alike``, where there are some; else as in a new model. A new row of another table begins as the mean
         of its rows.
 
