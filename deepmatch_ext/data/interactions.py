@@ -200,44 +200,7 @@ class Interactions:
             >>> grown.users.tolist(), grown.item_ids.decode(grown.items).tolist(), grown.item_ids.values.tolist()
             ([1, 1, 1, 2], [5, 7, 9, 7], [5, 7, 9])
         """
-        for what, column, has in (("time", time, self.times), ("session", session, self.sessions)):
-            if (column is None) != (has is None):
-                rule = f"name the column of {what}s" if column is None else f"be None, as these events have no {what}s"
-                raise problem(f"`{what}`", rule, shown(column))
-        if not is_frame(frame):
-            raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
-        names = [self.user_name, self.item_name]
-        columns = columns_of("`frame`", frame, names)
-        require_columns(columns, names, "the frame", {})
-        user_ids, item_ids = (
-            ids.extended(
-                _of_kind(name, raw_values(f"column {name!r}", one_a_row(f"column {name!r}", columns[name])), ids)
-            )
-            for name, ids in zip(names, (self.user_ids, self.item_ids), strict=True)
-        )
-        new = Interactions.from_frame(
-            frame, self.user_name, self.item_name, time, [*self.side], user_ids, item_ids, session=session
-        )
-        users = np.concatenate([self.users, new.users])
-        times = None if self.times is None else _joined_times(time, self.times, new.times)
-        sessions = None
-        if self.sessions is not None:
-            sessions = np.concatenate([self.sessions, new.sessions + self.sessions[-1]])
-            rows, sessions = _by_session(users, sessions, np.arange(len(users)) if times is None else times)
-        else:
-            rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
-        return replace(
-            self,
-            users=read_only(users[rows]),
-            items=read_only(np.concatenate([self.items, new.items])[rows]),
-            times=None if times is None else read_only(times[rows]),
-            side={
-                name: read_only(np.concatenate([column, new.side[name]])[rows]) for name, column in self.side.items()
-            },
-            user_ids=user_ids,
-            item_ids=item_ids,
-            sessions=sessions,
-        )
+        return extended_with_rows(self, frame, time, session)[0]
 
     @classmethod
     def from_sequences(
@@ -353,6 +316,49 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.users)
+
+
+def extended_with_rows(
+    events: Interactions, frame: Any, time: str | None, session: str | None = None
+) -> tuple[Interactions, np.ndarray, np.ndarray]:
+    """What `Interactions.extended` returns, the rows of the events before in it, in their order, and the new rows."""
+    for what, column, has in (("time", time, events.times), ("session", session, events.sessions)):
+        if (column is None) != (has is None):
+            rule = f"name the column of {what}s" if column is None else f"be None, as these events have no {what}s"
+            raise problem(f"`{what}`", rule, shown(column))
+    if not is_frame(frame):
+        raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
+    names = [events.user_name, events.item_name]
+    columns = columns_of("`frame`", frame, names)
+    require_columns(columns, names, "the frame", {})
+    user_ids, item_ids = (
+        ids.extended(_of_kind(name, raw_values(f"column {name!r}", one_a_row(f"column {name!r}", columns[name])), ids))
+        for name, ids in zip(names, (events.user_ids, events.item_ids), strict=True)
+    )
+    new = Interactions.from_frame(
+        frame, events.user_name, events.item_name, time, [*events.side], user_ids, item_ids, session=session
+    )
+    users = np.concatenate([events.users, new.users])
+    times = None if events.times is None else _joined_times(time, events.times, new.times)
+    sessions = None
+    if events.sessions is not None:
+        sessions = np.concatenate([events.sessions, new.sessions + events.sessions[-1]])
+        rows, sessions = _by_session(users, sessions, np.arange(len(users)) if times is None else times)
+    else:
+        rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+    both = replace(
+        events,
+        users=read_only(users[rows]),
+        items=read_only(np.concatenate([events.items, new.items])[rows]),
+        times=None if times is None else read_only(times[rows]),
+        side={name: read_only(np.concatenate([column, new.side[name]])[rows]) for name, column in events.side.items()},
+        user_ids=user_ids,
+        item_ids=item_ids,
+        sessions=sessions,
+    )
+    place = np.empty(len(rows), np.int64)
+    place[rows] = np.arange(len(rows))
+    return both, place[: len(events)], np.sort(place[len(events) :])
 
 
 def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
