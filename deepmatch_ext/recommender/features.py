@@ -17,7 +17,7 @@ from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseCo
 FEATURE_DIM = 8
 _MOST_CATEGORIES = 1000  # of integers; with more they are numbers
 _LONGEST = 20  # of lists of values
-_CATEGORY, _NUMBER, _LIST, _HASHED = "category", "number", "list", "hashed text"
+_CATEGORY, _NUMBER, _LIST = "category", "number", "list"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Feature:
 
     Args:
         name: The column's.
-        kind: A ``category``, a ``number``, a ``list`` of categories, or ``hashed text``.
+        kind: A ``category``, a ``number`` or a ``list`` of categories.
         ids: Of categories: their numbers, from 1; 0 is what is missing or new.
         mean, deviation: Of numbers, which are standardised by them; what is missing counts as the mean.
         length: Of lists: how many values are kept.
@@ -50,9 +50,6 @@ class Feature:
         if self.kind == _NUMBER:
             numbers = pd.to_numeric(pd.Series(one_a_row(what, array)), errors="coerce").to_numpy(np.float64)
             return np.where(np.isfinite(numbers), (numbers - self.mean) / self.deviation, 0.0).astype(np.float32)
-        if self.kind == _HASHED:
-            texts = pd.Series(one_a_row(what, array), dtype=object)
-            return texts.where(texts.notna(), "").astype(str).to_numpy(object)
         assert self.ids is not None
         if isinstance(array, Lists):
             numbers = self.ids.encode(_categories(what, array.values))
@@ -193,8 +190,10 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None) -> tuple[
         return replace(
             feature, column=given or DenseColumn(name)
         ), f'DenseFeat("{name}"), a number, standardised{missing}'
-    if isinstance(given, SparseColumn) and given.use_hash:
-        return Feature(name, _HASHED, column=given), f'SparseFeat("{name}"), hashed, as it was given'
+    sparse = given.sparsefeat if isinstance(given, SequenceColumn) else given
+    if isinstance(sparse, SparseColumn) and sparse.use_hash:
+        remedy = "Categories are numbered here, and new ones get new numbers."
+        raise problem(f"The column {name!r}", "be given without hashing", "use_hash=True", remedy)
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         return None, "left out: moments. Make a number or a category of them."
     flat = values.values if isinstance(values, Lists) else one_a_row(what, values)
@@ -255,4 +254,4 @@ def _present(values: np.ndarray) -> np.ndarray:
 
 
 def _empty(values: np.ndarray) -> np.ndarray:
-    return np.full((1, *values.shape[1:]), "" if values.dtype == object else 0, values.dtype)
+    return np.zeros((1, *values.shape[1:]), values.dtype)

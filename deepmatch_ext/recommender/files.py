@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from deepmatch_ext._folders import Folder, Write
 from deepmatch_ext._keras import keras
 from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap, Interactions, Split
+from deepmatch_ext.data.kinds import Kinds
 from deepmatch_ext.models._record import BUILDERS
 from deepmatch_ext.recommender.features import Feature, FeatureTable
 
@@ -25,7 +27,7 @@ FOLDER = Folder(
     version=1,
     entries={"builder": str, "settings": dict, "history": dict, "features": dict},
 )
-_SETTINGS = ("user", "item", "time", "session", "max_len", "batch_size", "seed", "_dim")
+_SETTINGS = ("user", "item", "time", "kind", "targets", "weight", "session", "max_len", "batch_size", "seed", "_dim")
 _ROWS = ("train", "validation", "test")
 
 
@@ -43,6 +45,9 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
     arrays = {"users": events.users, "items": events.items}
     arrays |= {name: getattr(events, name) for name in ("times", "sessions") if getattr(events, name) is not None}
     arrays |= {f"side_{name}": values for name, values in events.side.items()}
+    if events.kinds is not None:
+        arrays["kinds"] = events.kinds.values
+        manifest["kinds"] = events.kinds.ids.values.tolist()
     arrays |= {name: getattr(recommender._split, name) for name in _ROWS}
     files: dict[str, Write] = {
         "model.keras": _model_writer(model),
@@ -53,9 +58,7 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
     for side, table in tables.items():
         if table.owners is not None:
             files[f"{side}.owners.json"] = _ids_writer(table.owners)
-            files[f"{side}.features.npz"] = _arrays_writer(
-                {name: _as_text(values) for name, values in table.values.items()}
-            )
+            files[f"{side}.features.npz"] = _arrays_writer(table.values)
     FOLDER.write(folder, json.loads(json.dumps(manifest, default=float)), files)
 
 
@@ -75,6 +78,9 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         arrays = dict(stored)
     side = {name.removeprefix("side_"): values for name, values in arrays.items() if name.startswith("side_")}
     settings = manifest["settings"]
+    kinds = None
+    if "kinds" in arrays:
+        kinds = Kinds(arrays["kinds"], IdMap(manifest["kinds"]), settings["targets"], settings["kind"])
     interactions = Interactions(
         arrays["users"],
         arrays["items"],
@@ -85,6 +91,7 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         settings["user"],
         settings["item"],
         arrays.get("sessions"),
+        kinds,
     )
     columns = {column.name: column for column in [*model.user_columns, *model.item_columns]}
     tables = {}
@@ -93,9 +100,10 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         if f"{which}.owners.json" in files:
             owners = _read_ids(files[f"{which}.owners.json"])
             with np.load(files[f"{which}.features.npz"], allow_pickle=False) as stored:
-                values = {name: _from_text(array) for name, array in stored.items()}
+                values = dict(stored)
         read = [Feature.from_plain(each, columns[each["name"]]) for each in features]
         tables[which] = FeatureTable(owners, read, values)
+    interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
     return {
         **settings,
         "interactions": interactions,
@@ -138,12 +146,3 @@ def _write_json(path: Path, values: Any) -> None:
 
 def _read_ids(path: Path) -> IdMap:
     return IdMap(json.loads(path.read_text(encoding="ascii")))
-
-
-def _as_text(values: np.ndarray) -> np.ndarray:
-    """Without Python's objects, which a file would have to pickle."""
-    return values.astype(str) if values.dtype == object else values
-
-
-def _from_text(values: np.ndarray) -> np.ndarray:
-    return values.astype(object) if values.dtype.kind == "U" else values

@@ -28,6 +28,7 @@ from deepmatch_ext.data import (
 )
 from deepmatch_ext.data.interactions import extended_with_rows
 from deepmatch_ext.data.splits import moment
+from deepmatch_ext.data.window_dataset import window_dataset
 from deepmatch_ext.evaluation import (
     Markov,
     Popularity,
@@ -73,7 +74,10 @@ class Recommender:
         optimizer: A Keras optimizer. None: ``LazyAdam(1e-3)``.
         batch_size: Events in a training step.
         seed: Of all that is random.
-        session: The column of sessions, if events come in sessions: see `Interactions.from_frame`.
+        kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are recommended
+            for; each kind has a history of its own: see `Interactions.from_frame`.
+        weight: The column of numbers that says how much each event counts in the loss.
+        session: The column of sessions, if events come in sessions.
         arguments: The builder's others, such as ``sampler_config`` or ``temperature``.
 
     Attributes:
@@ -110,6 +114,9 @@ class Recommender:
         optimizer: Any = None,
         batch_size: int = 1024,
         seed: int = 1024,
+        kind: str | None = None,
+        targets: Any = None,
+        weight: str | None = None,
         session: str | None = None,
         **arguments: Any,
     ) -> None:
@@ -118,6 +125,8 @@ class Recommender:
         self.user, self.item = as_text("`user`", user), as_text("`item`", item)
         self.time = None if time is None else as_text("`time`", time)
         self.session = None if session is None else as_text("`session`", session)
+        self.weight = None if weight is None else as_text("`weight`", weight)
+        self.kind, self.targets = kind, targets
         self.max_len, self.batch_size = positive_int("`max_len`", max_len), positive_int("`batch_size`", batch_size)
         self.seed = int_at_least("`seed`", seed, 0)
         self._builder, self._arguments, self._optimizer = model, arguments, optimizer
@@ -128,16 +137,9 @@ class Recommender:
         for side, frame, name in (("user", user_features, self.user), ("item", item_features, self.item)):
             what = f"`{side}_features`"
             self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
-        own = {self.user, self.item, self._hist}
-        names = own.union(feature.name for table in self._tables.values() for feature in table.features)
-        if unknown := sorted(set(self._given) - names):
-            raise problem("`columns`", f"be of {sorted(names)}", repr(unknown[0]), "No frame has it.")
         self._model: RetrievalModel | None = None
+        self._vectors: np.ndarray | None = None
         self.history: dict[str, list[float]] = {}
-
-    @property
-    def _hist(self) -> str:
-        return f"hist_{self.item}"
 
     @property
     def model(self) -> RetrievalModel:
@@ -186,18 +188,16 @@ class Recommender:
         epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
         self.interactions = self._read(events)
         self._split = _split(self.interactions, validation, test)
-        self._features: dict[str, dict[str, np.ndarray]] = {}
-        self._encode_features()
         targets = self._split.train_targets()
         if not len(targets):
             raise problem("`events`", "have a user with two events to train on", "none")
         user_columns, item_columns = self._columns()
         if verbose:
-            self._tell(user_columns, item_columns)
+            self._tell(user_columns)
         described = {}
         if len(item_columns) > 1:
             size = cast(SparseColumn, item_columns[0]).vocabulary_size
-            described = {"item_features": _padded(self._features["item"], size)}
+            described = {"item_features": _padded(self._tables["item"].by_id(self.interactions.item_ids), size)}
         deep = {}
         if self._builder is YoutubeDNN and len(user_columns) > 1:
             deep = {"user_dnn_hidden_units": (2 * self._dim, self._dim)}
@@ -252,8 +252,9 @@ class Recommender:
         for side, table in tables.items():
             if table.owners is not None:
                 everyone[side] = everyone[side].extended(table.owners.values)
-        known = replace(before, user_ids=everyone["user"], item_ids=everyone["item"])
+        known = replace(before, user_ids=everyone["user"], item_ids=everyone["item"], user_features={})
         interactions, rows, is_new = extended_with_rows(known, events, self.time, self.session)
+        interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
         if tables["item"].features:
             unknown = ~tables["item"].known(interactions.item_ids)[before.item_vocabulary_size :]
             if unknown.any():
@@ -273,10 +274,10 @@ class Recommender:
         # From here on nothing is refused.
         self._model, self._tables = larger, tables
         parts = {name: np.sort(rows[getattr(self._split, name)]) for name in ("train", "validation", "test")}
+        is_new = is_new[interactions.is_target[is_new]]
         self._split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], is_new))})
-        self.interactions = interactions
-        self._encode_features()
-        targets = is_new[interactions.position[is_new] > 0]
+        self.interactions, self._vectors = interactions, None
+        targets = is_new[interactions.history_lengths[is_new] > 0]
         old = np.setdiff1d(self._split.train_targets(), is_new, assume_unique=True)
         drawn = min(len(old), round(replay * len(targets)))
         chosen = np.random.default_rng([self.seed, len(interactions)]).choice(old, drawn, replace=False)
@@ -285,71 +286,70 @@ class Recommender:
         return self
 
     def _read(self, events: Any) -> Interactions:
-        owners = {side: table.owners for side, table in self._tables.items()}
         if not isinstance(events, Interactions):
-            events = Interactions.from_frame(events, self.user, self.item, self.time, session=self.session)
+            side = [] if self.weight is None else [self.weight]
+            kinds = {"kind": self.kind, "targets": self.targets}
+            events = Interactions.from_frame(
+                events, self.user, self.item, self.time, side, session=self.session, **kinds
+            )
         for name, own in (("user", self.user), ("item", self.item)):
             if getattr(events, f"{name}_name") != own:
                 raise problem(f"`{name}`", f"be {getattr(events, f'{name}_name')!r}, as in the events", repr(own))
         # Those of whom only features are known are behind those with events.
-        maps = {
-            f"{side}_ids": getattr(events, f"{side}_ids").extended(known.values)
-            for side, known in owners.items()
-            if known is not None
-        }
-        return replace(events, **maps)
-
-    def _encode_features(self) -> None:
-        ids = {"user": self.interactions.user_ids, "item": self.interactions.item_ids}
-        self._features = {side: table.by_id(ids[side]) for side, table in self._tables.items()}
-        self._vectors: np.ndarray | None = None
+        ids = {"user": events.user_ids, "item": events.item_ids}
+        for side_name, table in self._tables.items():
+            if table.owners is not None:
+                ids[side_name] = ids[side_name].extended(table.owners.values)
+        features = self._tables["user"].by_id(ids["user"])
+        return replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
 
     def _columns(self) -> tuple[list[Column], list[Column]]:
-        size, users = self.interactions.item_vocabulary_size, self.interactions.user_vocabulary_size
-        item = self._given.get(self.item, SparseColumn(self.item, size, self._dim, embedding_name=self.item))
-        hist = self._given.get(self._hist)
-        if not isinstance(item, SparseColumn) or not isinstance(hist, SequenceColumn | None):
-            raise problem(
-                "`columns`", f"have a SparseFeat {self.item!r} and a VarLenSparseFeat {self._hist!r}", "others"
-            )
-        if hist is None:
-            sparse = replace(item, name=self._hist)
-            hist = SequenceColumn(sparse, self.max_len, "recency+last", "hist_len")
-        self.max_len, self._dim = hist.maxlen, item.embedding_dim
-        columns = [replace(hist, length_name="hist_len")]
-        if self.user in self._given:
-            columns.append(_of_size(self._given[self.user], users))
-        sides = {side: table.columns() for side, table in self._tables.items()}
-        columns[0] = replace(columns[0], sparsefeat=_of_size(columns[0].sparsefeat, size))
-        return [*columns, *sides["user"]], [_of_size(item, size), *sides["item"]]
+        """The model's columns: those that were given, and for the rest what their types say."""
+        events, given = self.interactions, dict(self._given)
+        size = events.item_vocabulary_size
+        item = given.pop(self.item, SparseColumn(self.item, size, self._dim, embedding_name=self.item))
+        if not isinstance(item, SparseColumn) or item.use_hash:
+            raise problem("`columns`", f"have a SparseFeat without hashing as {self.item!r}", shown(item))
+        self._dim = item.embedding_dim
+        columns: list[Column] = []
+        for suffix in (history.suffix for history in events.histories):
+            name, length = f"hist_{self.item}{suffix}", f"hist_len{suffix}"
+            hist = given.pop(name, SequenceColumn(replace(item, name=name), self.max_len, "recency+last", length))
+            if not isinstance(hist, SequenceColumn) or hist.maxlen != self.max_len:
+                rule = f"have as {name!r} a VarLenSparseFeat with the maxlen of `max_len`, {self.max_len}"
+                raise problem("`columns`", rule, shown(hist))
+            columns.append(replace(hist, sparsefeat=_of_size(hist.sparsefeat, size), length_name=length))
+        if self.user in given:
+            columns.append(_of_size(given.pop(self.user), events.user_vocabulary_size))
+        of_items = [_of_size(item, size), *self._tables["item"].columns()]
+        columns += self._tables["user"].columns()
+        if unknown := sorted(given.keys() - {column.name for column in [*columns, *of_items]}):
+            raise problem("`columns`", "be of what the frames have", repr(unknown[0]))
+        return columns, of_items
 
-    def _tell(self, user_columns: Sequence[Column], item_columns: Sequence[Column]) -> None:
+    def _tell(self, columns: Sequence[Column]) -> None:
         events = self.interactions
         print(f"{len(events):,} events of {events.num_users:,} users with {events.num_items:,} items")
-        hist = user_columns[0]
-        assert isinstance(hist, SequenceColumn)
-        print(f'the user: the last {hist.maxlen} items, pooled by "{hist.combiner}"')
+        for hist, _ in zip(columns, events.histories, strict=False):
+            assert isinstance(hist, SequenceColumn)
+            print(f'{hist.name}: the last {hist.maxlen} items, pooled by "{hist.combiner}"')
         for side in ("user", "item"):
             for line in self._lines[side]:
                 print(f"{side} feature {line}")
-
-    def _input(self, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Histories with what is known of their users."""
-        return {**x, **{name: values[x[self.user]] for name, values in self._features["user"].items()}}
 
     def _train(self, targets: np.ndarray, epochs: int, validated: bool, verbose: int) -> None:
         watch = []
         if validated:
             rows = self._split.validation
-            held_out = self._input(windows(self.interactions, rows, self.max_len))
-            seen = seen_before(self.interactions, rows)
+            x, seen = windows(self.interactions, rows, self.max_len), seen_before(self.interactions, rows)
             watch = [
-                RetrievalMetrics(
-                    held_out, held_out[self.item], seen=seen, ns=[10], patience=_PATIENCE, restore_best_weights=True
-                )
+                RetrievalMetrics(x, x[self.item], seen=seen, ns=[10], patience=_PATIENCE, restore_best_weights=True)
             ]
-        x = self._input(windows(self.interactions, targets, self.max_len))
-        done = self.model.fit(x, batch_size=self.batch_size, epochs=epochs, callbacks=watch, verbose=verbose)
+        steps = int(self.model.candidates.step)  # so that later passes have other orders
+        x = window_dataset(
+            self.interactions, targets, self.max_len, self.batch_size, weight=self.weight, seed=self.seed + steps
+        )
+        done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose=verbose)
         before = len(self.history.get("loss", []))
         for name in {**self.history, **done.history}:
             figures = self.history.get(name, [np.nan] * before)
@@ -366,9 +366,10 @@ class Recommender:
         return self._vectors
 
     def _known_items(self) -> np.ndarray:
-        """The ids of items that were trained or have features, which alone are recommended, ascending."""
-        train = self._split.train
-        known = self.interactions.item_counts(train) > 0
+        """The ids of items that training has met or that have features, which alone are recommended, ascending."""
+        met = np.ones(len(self.interactions), bool)
+        met[self._split.validation] = met[self._split.test] = False
+        known = self.interactions.item_counts(np.flatnonzero(met)) > 0
         if len(self.model.item_columns) > 1:
             known |= self._tables["item"].known(self.interactions.item_ids)
         return np.flatnonzero(known)
@@ -420,7 +421,7 @@ class Recommender:
         rest = np.flatnonzero(~popular)
         for start in range(0, len(rest), _BLOCK):
             block = rest[start : start + _BLOCK]
-            x = self._input(user_histories(events, users[block], self.max_len))
+            x = user_histories(events, users[block], self.max_len)
             seen = seen_by_users(events, users[block]) if exclude_seen else None
             ids[block], scores[block] = self._best(model.user_vectors(x), n, allowed, seen)
         places = np.flatnonzero(ids.ravel() > 0)
@@ -476,7 +477,7 @@ class Recommender:
         return top_n(vectors, self._item_vectors, n, exclude=seen)
 
     def _most_popular(self, allowed: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        counts = self.interactions.item_counts()
+        counts = self.interactions.item_counts(np.flatnonzero(self.interactions.is_target))
         best = allowed[np.argsort(-counts[allowed], kind="stable")][:n]
         return best, counts[best] / counts.sum()
 
@@ -553,14 +554,20 @@ class Recommender:
             if not len(rows):
                 remedy = 'Give later ones, or fit with validation="last" or test="last".'
                 raise problem("`events`", "be given where `fit` held none out", None, remedy)
+        if events is not None:
+            rows = rows[interactions.is_target[rows]]
+            known = np.sort(known[interactions.is_target[known]])
+            interactions = replace(interactions, user_features=self._tables["user"].by_id(interactions.user_ids))
         x = windows(interactions, rows, self.max_len)
-        last = x[self._hist][:, 0]
-        x[self._hist] = np.where(x[self._hist] < len(self._item_vectors), x[self._hist], 0)  # new items are not known
-        users = x[self.user]
-        features = self._tables["user"].by_id(interactions.user_ids)
-        x[self.user] = np.where(users <= self.interactions.num_users, users, 0)
-        x |= {name: values[users] for name, values in features.items()}
-        return _Judged(interactions, rows, np.sort(known), last, self.model.user_vectors(x), note)
+        last = np.where(rows > 0, interactions.items[rows - 1], 0) * (interactions.position[rows] > 0)
+        # The model does not know new items and users.
+        for column in self.user_columns:
+            table = column.sparsefeat if isinstance(column, SequenceColumn) else column
+            if isinstance(table, SparseColumn) and table.name == self.user:
+                x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
+            elif isinstance(column, SequenceColumn) and column.name in x and column.name.startswith("hist_"):
+                x[column.name] = np.where(x[column.name] < len(self._item_vectors), x[column.name], 0)
+        return _Judged(interactions, rows, known, last, self.model.user_vectors(x), note)
 
     def _ranks(self, judged: _Judged, exclude_seen: bool) -> dict[str, np.ndarray]:
         """name of a recommender -> the rank of each event's item."""
@@ -609,8 +616,7 @@ class Recommender:
             ValueError: The folder is none, or it is damaged.
         """
         recommender = object.__new__(cls)
-        recommender.__dict__.update(read_recommender(folder))
-        recommender._encode_features()
+        recommender.__dict__.update(read_recommender(folder), _vectors=None)
         return recommender
 
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
@@ -622,7 +628,8 @@ class Recommender:
             The new version's folder.
         """
         known, events = self._known_items(), self.interactions
-        maps = {self._hist: events.item_ids, self.user: events.user_ids}
+        hists = [f"hist_{self.item}{history.suffix}" for history in events.histories]
+        maps = {**dict.fromkeys(hists, events.item_ids), self.user: events.user_ids}
         maps |= {each.name: each.ids for each in self._tables["user"].features if each.ids is not None}
         read = {column.name for column in self.model.user_columns}
         return export_recommender(
@@ -662,7 +669,7 @@ def _split(interactions: Interactions, validation: Any, test: Any) -> Split:
     if any(by_last) and not all(by_last):
         raise problem("`validation` and `test`", f'both be "{LAST}" or moments', f"{shown(validation)}, {shown(test)}")
     none = np.empty(0, np.int64)
-    every = np.arange(len(interactions))
+    every = np.flatnonzero(interactions.is_target)
     if not given:
         return Split(interactions, every, none, none)
     if all(by_last):
@@ -680,8 +687,8 @@ def _split(interactions: Interactions, validation: Any, test: Any) -> Split:
     is_later = interactions.times >= moment(f"`{what}`", given[0], interactions.times)
     if is_later.all() or not is_later.any():
         raise problem(f"`{what}`", "have events on both sides", f"{given[0]!r}")
-    rows = np.flatnonzero(is_later)
-    return Split(interactions, np.flatnonzero(~is_later), **{"validation": none, "test": none, what: rows})
+    held_out = {"validation": none, "test": none, what: every[is_later[every]]}
+    return Split(interactions, every[~is_later[every]], **held_out)
 
 
 def _of_size(column: Any, size: int) -> Any:
