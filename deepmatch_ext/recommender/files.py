@@ -57,8 +57,8 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
     }
     for side, table in tables.items():
         if table.owners is not None:
-            files[f"{side}.owners.json"] = _ids_writer(table.owners)
-            files[f"{side}.features.npz"] = _arrays_writer(table.values)
+            files[f"{side}owners.json"] = _ids_writer(table.owners)
+            files[f"{side}features.npz"] = _arrays_writer(table.values)
     FOLDER.write(folder, json.loads(json.dumps(manifest, default=float)), files)
 
 
@@ -97,9 +97,9 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
     tables = {}
     for which, features in manifest["features"].items():
         owners, values = None, {}
-        if f"{which}.owners.json" in files:
-            owners = _read_ids(files[f"{which}.owners.json"])
-            with np.load(files[f"{which}.features.npz"], allow_pickle=False) as stored:
+        if f"{which}owners.json" in files:
+            owners = _read_ids(files[f"{which}owners.json"])
+            with np.load(files[f"{which}features.npz"], allow_pickle=False) as stored:
                 values = dict(stored)
         read = [Feature.from_plain(each, columns[each["name"]]) for each in features]
         tables[which] = FeatureTable(owners, read, values)
