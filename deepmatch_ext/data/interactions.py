@@ -435,10 +435,12 @@ def extended_with_rows(
         ids.extended(_of_kind(name, one_a_row(f"column {name!r}", columns[name]), ids))
         for name, ids in zip(names, (events.user_ids, events.item_ids), strict=True)
     )
-    kinds, of_kind = events.kinds, {}
+    kinds, of_kind = events.kinds, dict[str, Any]()
     if kinds is not None:
         of_kind = {"kind": kinds.name, "targets": kinds.targets, "kind_ids": kinds.ids}
-    new = Interactions.from_frame(frame, *names, time, [*events.side], user_ids, item_ids, session=session, **of_kind)
+    new = Interactions.from_frame(
+        frame, names[0], names[1], time, [*events.side], user_ids, item_ids, session=session, **of_kind
+    )
     users = np.concatenate([events.users, new.users])
     times = None if events.times is None else _joined_times(time, events.times, new.times)
     sessions = None
@@ -447,7 +449,7 @@ def extended_with_rows(
         rows, sessions = _by_session(users, sessions, np.arange(len(users)) if times is None else times)
     else:
         rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
-    if kinds is not None:
+    if kinds is not None and new.kinds is not None:
         kinds = replace(kinds, values=read_only(np.concatenate([kinds.values, new.kinds.values])[rows]))
     new_users = new.user_vocabulary_size - events.user_vocabulary_size
     both = replace(

@@ -345,10 +345,8 @@ class Recommender:
             watch = [
                 RetrievalMetrics(x, x[self.item], seen=seen, ns=[10], patience=_PATIENCE, restore_best_weights=True)
             ]
-        steps = int(self.model.candidates.step)  # so that later passes have other orders
-        x = window_dataset(
-            self.interactions, targets, self.max_len, self.batch_size, weight=self.weight, seed=self.seed + steps
-        )
+        events, seed = self.interactions, self.seed + len(self.history.get("loss", []))  # later passes: other orders
+        x = window_dataset(events, targets, self.max_len, self.batch_size, weight=self.weight, seed=seed)
         done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose=verbose)
         before = len(self.history.get("loss", []))
         for name in {**self.history, **done.history}:
