@@ -1,5 +1,7 @@
 """Maps and interactions that grow from day to day, and what stands near new items."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,5 +113,5 @@ def test_neighbours_are_the_old_items_near_a_new_one(sequences, reach):
                 near = sequence[max(place - reach, 0) : place] + sequence[place + 1 : place + 1 + reach]
                 expected[item] += [other for other in near if other < first_new]
     indptr, items = neighbours(x, first_new, reach=reach)
-    found = [sorted(items[start:stop].tolist()) for start, stop in zip(indptr[:-1], indptr[1:], strict=True)]
+    found = [sorted(items[start:stop].tolist()) for start, stop in itertools.pairwise(indptr)]
     assert found == [sorted(each) for each in expected.values()]
