@@ -232,7 +232,8 @@ class Recommender:
             events: A table with the columns that `fit` had. With times, they may come late.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
                 like the first ones. New items need theirs if items have features.
-            epochs: Passes over the new events.
+            epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
+                model knows stays as it is, which takes seconds.
             replay: How many old events, drawn at random, are trained on for each new one.
             verbose: As Keras's.
 
@@ -243,7 +244,7 @@ class Recommender:
             ValueError: The table can't be used, or a new item has no features.
         """
         model, before = self.model, self.interactions
-        epochs, replay = positive_int("`epochs`", epochs), number_between("`replay`", replay, 0, float("inf"))
+        epochs, replay = int_at_least("`epochs`", epochs, 0), number_between("`replay`", replay, 0, float("inf"))
         tables = {
             "user": self._tables["user"].extended("`user_features`", user_features, self.user),
             "item": self._tables["item"].extended("`item_features`", item_features, self.item),
@@ -281,7 +282,7 @@ class Recommender:
         old = np.setdiff1d(self._split.train_targets(), is_new, assume_unique=True)
         drawn = min(len(old), round(replay * len(targets)))
         chosen = np.random.default_rng([self.seed, len(interactions)]).choice(old, drawn, replace=False)
-        if len(targets):
+        if len(targets) and epochs:
             self._train(np.sort(np.concatenate([targets, chosen])), epochs, False, verbose)
         return self
 
