@@ -468,12 +468,7 @@ class Recommender:
     def _best(
         self, vectors: np.ndarray, n: int, allowed: np.ndarray, seen: Seen | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        # TEMP
-        every = np.setdiff1d(np.arange(1, len(self._item_vectors)), allowed)
-        base = (np.zeros(len(vectors) + 1, np.int64), np.empty(0, np.int64)) if seen is None else seen
-        lists = [np.concatenate([base[1][base[0][k] : base[0][k + 1]], every]) for k in range(len(vectors))]
-        seen = np.cumsum([0, *map(len, lists)]), np.concatenate(lists).astype(np.int64)
-        return top_n(vectors, self._item_vectors, n, exclude=seen)
+        return top_n(vectors, self._item_vectors, n, among=allowed, exclude=seen)
 
     def _most_popular(self, allowed: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         counts = self.interactions.item_counts(np.flatnonzero(self.interactions.is_target))
