@@ -8,6 +8,7 @@ from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.kinds import Kinds
 from deepmatch_ext.data.leaks import Leak, LeakReport, find_leaks
+from deepmatch_ext.data.neighbours import neighbours
 from deepmatch_ext.data.readers import read_dataset
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
 from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions, synthetic_sessions
@@ -37,6 +38,7 @@ __all__ = [
     "SyntheticData",
     "find_leaks",
     "leave_last_out",
+    "neighbours",
     "parquet_dataset",
     "read_dataset",
     "seen_before",

@@ -230,6 +230,33 @@ class Interactions:
             kinds=kinds,
         )
 
+    def extended(self, frame: Any, *, time: str | None = "timestamp", session: str | None = None) -> Interactions:
+        """These events and those of ``frame``, such as the next day's; users and items that are new get new ids.
+
+        What had an id keeps it, so that a model that is made larger (`RetrievalModel.extended`) reads both.
+
+        Args:
+            frame: Events in any order, with the columns that these were read from: `user_name`, `item_name`, `side`,
+                and that of the kinds.
+            time: The column of times; None where these events have none: then those of the frame are later.
+            session: The column of sessions, where these events have sessions. A session of the frame is a new one.
+
+        Returns:
+            New interactions. Of one user and time, events of the frame come later. Of new users nothing is known until
+            `with_user_features` says it of all again.
+
+        Raises:
+            ValueError: As in `from_frame`; or these events have times or sessions and the frame none, or the reverse.
+
+        Example:
+            >>> frame = pd.DataFrame({"user_id": ["b", "a"], "item_id": [7, 5], "timestamp": [30, 20]})
+            >>> tomorrow = pd.DataFrame({"user_id": ["a", "a"], "item_id": [9, 7], "timestamp": [50, 40]})
+            >>> grown = Interactions.from_frame(frame).extended(tomorrow)
+            >>> grown.users.tolist(), grown.item_ids.decode(grown.items).tolist(), grown.item_ids.values.tolist()
+            ([1, 1, 1, 2], [5, 7, 9, 7], [5, 7, 9])
+        """
+        return extended_with_rows(self, frame, time, session)[0]
+
     @classmethod
     def from_sequences(
         cls,
@@ -391,6 +418,60 @@ class Interactions:
         return len(self.users)
 
 
+def extended_with_rows(
+    events: Interactions, frame: Any, time: str | None, session: str | None = None
+) -> tuple[Interactions, np.ndarray, np.ndarray]:
+    """What `Interactions.extended` returns, the rows of the events before in it, in their order, and the new rows."""
+    for what, column, has in (("time", time, events.times), ("session", session, events.sessions)):
+        if (column is None) != (has is None):
+            rule = f"name the column of {what}s" if column is None else f"be None, as these events have no {what}s"
+            raise problem(f"`{what}`", rule, shown(column))
+    if not is_frame(frame):
+        raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
+    names = [events.user_name, events.item_name]
+    columns = columns_of("`frame`", frame, names)
+    require_columns(columns, names, "the frame", {})
+    user_ids, item_ids = (
+        ids.extended(_of_kind(name, one_a_row(f"column {name!r}", columns[name]), ids))
+        for name, ids in zip(names, (events.user_ids, events.item_ids), strict=True)
+    )
+    kinds, of_kind = events.kinds, dict[str, Any]()
+    if kinds is not None:
+        of_kind = {"kind": kinds.name, "targets": kinds.targets, "kind_ids": kinds.ids}
+    new = Interactions.from_frame(
+        frame, names[0], names[1], time, [*events.side], user_ids, item_ids, session=session, **of_kind
+    )
+    users = np.concatenate([events.users, new.users])
+    times = None if events.times is None else _joined_times(time, events.times, new.times)
+    sessions = None
+    if events.sessions is not None:
+        sessions = np.concatenate([events.sessions, new.sessions + events.sessions[-1]])
+        rows, sessions = _by_session(users, sessions, np.arange(len(users)) if times is None else times)
+    else:
+        rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+    if kinds is not None and new.kinds is not None:
+        kinds = replace(kinds, values=read_only(np.concatenate([kinds.values, new.kinds.values])[rows]))
+    new_users = new.user_vocabulary_size - events.user_vocabulary_size
+    both = replace(
+        events,
+        users=read_only(users[rows]),
+        items=read_only(np.concatenate([events.items, new.items])[rows]),
+        times=None if times is None else read_only(times[rows]),
+        side={name: read_only(np.concatenate([column, new.side[name]])[rows]) for name, column in events.side.items()},
+        user_ids=user_ids,
+        item_ids=item_ids,
+        sessions=sessions,
+        kinds=kinds,
+        user_features={
+            name: np.concatenate([values, np.zeros((new_users, *values.shape[1:]), values.dtype)])
+            for name, values in events.user_features.items()
+        },
+    )
+    place = np.empty(len(rows), np.int64)
+    place[rows] = np.arange(len(rows))
+    return both, place[: len(events)], np.sort(place[len(events) :])
+
+
 def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows in order of user, session and time, a user's sessions in the order of their ends; session numbers.
 
@@ -411,18 +492,32 @@ def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tupl
 
 
 def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
-    values = raw_values(f"column {name!r}", column)
-    ids = IdMap.from_values(values) if ids is None else instance_of("`user_ids` and its like", ids, IdMap)
-    if values.dtype != ids.values.dtype:
-        kinds = {"i": "integers", "O": "strings"}
-        rule = f"hold {kinds[ids.values.dtype.kind]}, as the given id map does"
-        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}")
+    if ids is None:
+        ids = IdMap.from_values(raw_values(f"column {name!r}", column))
+    values = _of_kind(name, column, instance_of("`user_ids` and its like", ids, IdMap))
     encoded = ids.encode(values)
     if not encoded.all():
         unknown = f"unknown {listing(pd.unique(values[encoded == 0]))}"
         remedy = "Drop these rows or make a new map; its tables must then be trained again."
         raise problem(f"column {name!r}", "hold only values of the given id map", unknown, remedy)
     return encoded, ids
+
+
+def _of_kind(name: str, column: Any, ids: IdMap) -> np.ndarray:
+    """The raw values of a column, which have to be of the map's kind."""
+    values = raw_values(f"column {name!r}", column)
+    if values.dtype != ids.values.dtype:
+        kinds = {"i": "integers", "O": "strings"}
+        rule = f"hold {kinds[ids.values.dtype.kind]}, as the given id map does"
+        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}")
+    return values
+
+
+def _joined_times(name: str | None, before: np.ndarray, new: Any) -> np.ndarray:
+    if (before.dtype.kind == "M") != (new.dtype.kind == "M"):
+        kinds = ("datetimes", "numbers") if before.dtype.kind == "M" else ("numbers", "datetimes")
+        raise problem(f"column {name!r}", f"hold {kinds[0]}, as those of the events before", kinds[1])
+    return np.concatenate([before, new])
 
 
 def _ids(what: str, values: Any, largest: int) -> np.ndarray:
