@@ -32,6 +32,7 @@ import pandas as pd
 from deepmatch_ext import Recommender
 from deepmatch_ext.data import read_dataset
 from deepmatch_ext.evaluation import ranking_metrics
+from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
 
 POLICIES = ("never", "histories", "update", "anew")
 
@@ -123,8 +124,8 @@ def run(policy, recommender, events, bounds, epochs, args):
 
 def foretold(recommender, today):
     """The times of events, and the ranks of their items."""
-    judged = recommender._judged(today)
-    ranks = recommender._ranks(judged, True)[recommender._name]
+    judged = judged_events(recommender, today)
+    ranks = ranks_of_all(recommender, judged, True)[recommender._name]
     return judged.interactions.times[judged.rows], ranks
 
 

@@ -27,7 +27,20 @@ FOLDER = Folder(
     version=1,
     entries={"builder": str, "settings": dict, "history": dict, "features": dict},
 )
-_SETTINGS = ("user", "item", "time", "kind", "targets", "weight", "session", "max_len", "batch_size", "seed", "_dim")
+_SETTINGS = (
+    "user",
+    "item",
+    "time",
+    "kind",
+    "targets",
+    "weight",
+    "session",
+    "max_len",
+    "batch_size",
+    "seed",
+    "epochs",
+    "_dim",
+)
 _ROWS = ("train", "validation", "test")
 
 

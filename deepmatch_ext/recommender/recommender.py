@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,22 +29,18 @@ from deepmatch_ext.data.interactions import extended_with_rows
 from deepmatch_ext.data.splits import moment
 from deepmatch_ext.data.window_dataset import window_dataset
 from deepmatch_ext.evaluation import (
-    Markov,
-    Popularity,
     format_table,
-    inner_products,
     ranking_metrics,
-    target_ranks,
     write_report,
 )
-from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
+from deepmatch_ext.evaluation.baselines import has_implicit
 from deepmatch_ext.evaluation.callback import RetrievalMetrics
-from deepmatch_ext.evaluation.ranks import Score
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, read_columns
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.files import read_recommender, write_recommender
+from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
 from deepmatch_ext.retrieval.top_n import top_n
 from deepmatch_ext.serving import export_recommender
 
@@ -85,6 +80,7 @@ class Recommender:
         interactions: All events so far. Their ``user_ids`` and ``item_ids`` are the maps to raw ids.
         user_columns, item_columns: The columns that the model was built with.
         history: What Keras's ``fit`` has recorded, of all epochs so far: name -> values.
+        epochs: The passes that the model has made; those after the best are not counted.
 
     Raises:
         ValueError: An argument can't be used; the message names it.
@@ -138,6 +134,7 @@ class Recommender:
             what = f"`{side}_features`"
             self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
         self._model: RetrievalModel | None = None
+        self.epochs = 0
         self._vectors: np.ndarray | None = None
         self.history: dict[str, list[float]] = {}
 
@@ -186,18 +183,18 @@ class Recommender:
             ValueError: The table or an argument can't be used; the message says what to do.
         """
         epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
-        self.interactions = self._read(events)
-        self._split = _split(self.interactions, validation, test)
-        targets = self._split.train_targets()
+        interactions = self._read(events)
+        split = _split(interactions, validation, test)
+        targets = split.train_targets()
         if not len(targets):
             raise problem("`events`", "have a user with two events to train on", "none")
-        user_columns, item_columns = self._columns()
+        user_columns, item_columns = self._columns(interactions)
         if verbose:
-            self._tell(user_columns)
+            self._tell(interactions, user_columns)
         described = {}
         if len(item_columns) > 1:
             size = cast(SparseColumn, item_columns[0]).vocabulary_size
-            described = {"item_features": _padded(self._tables["item"].by_id(self.interactions.item_ids), size)}
+            described = {"item_features": _padded(self._tables["item"].by_id(interactions.item_ids), size)}
         deep = {}
         if self._builder is YoutubeDNN and len(user_columns) > 1:
             deep = {"user_dnn_hidden_units": (2 * self._dim, self._dim)}
@@ -209,7 +206,8 @@ class Recommender:
         if hasattr(optimizer, "get_config"):  # Keras's serve one model each
             optimizer = type(optimizer).from_config(optimizer.get_config())
         built.compile(optimizer)
-        self._model, self.history = built, {}
+        self._model, self.history, self.epochs = built, {}, 0
+        self.interactions, self._split = interactions, split
         self._train(targets, epochs, validation is not None, verbose)
         return self
 
@@ -219,19 +217,21 @@ class Recommender:
         *,
         user_features: Any = None,
         item_features: Any = None,
+        sampler_config: Any = None,
         epochs: int = 1,
         replay: float = 1.0,
         verbose: int = 0,
     ) -> Recommender:
         """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
 
-        New items begin from their features or, without any, as the mean of the items that stand near them in the
-        histories (`deepmatch_ext.data.neighbours`). What was held out by `fit` stays held out.
+        New items begin from their features or, without any, near the items that stand around them in the histories
+        (`deepmatch_ext.data.neighbours`). What was held out by `fit` stays held out.
 
         Args:
             events: A table with the columns that `fit` had. With times, they may come late.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
                 like the first ones. New items need theirs if items have features.
+            sampler_config: A sampler with counts of the new items, too, where the model's has counts.
             epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
                 model knows stays as it is, which takes seconds.
             replay: How many old events, drawn at random, are trained on for each new one.
@@ -268,10 +268,12 @@ class Recommender:
         now |= {each.name: each.sparsefeat.vocabulary_size for each in columns if isinstance(each, SequenceColumn)}
         sizes = {name: max(size, now[name]) for name, size in sizes.items() if name in now}
         if len(model.item_columns) > 1:
-            described = _padded(tables["item"].by_id(interactions.item_ids), sizes[self.item])
-            larger = model.extended(sizes, item_features=described)
+            start: dict[str, Any] = {
+                "item_features": _padded(tables["item"].by_id(interactions.item_ids), sizes[self.item])
+            }
         else:
-            larger = model.extended(sizes, alike=neighbours(interactions, now[self.item]))
+            start = {"alike": neighbours(interactions, now[self.item])}
+        larger = model.extended(sizes, **start, sampler_config=sampler_config)
         # From here on nothing is refused.
         self._model, self._tables = larger, tables
         parts = {name: np.sort(rows[getattr(self._split, name)]) for name in ("train", "validation", "test")}
@@ -304,9 +306,9 @@ class Recommender:
         features = self._tables["user"].by_id(ids["user"])
         return replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
 
-    def _columns(self) -> tuple[list[Column], list[Column]]:
+    def _columns(self, events: Interactions) -> tuple[list[Column], list[Column]]:
         """The model's columns: those that were given, and for the rest what their types say."""
-        events, given = self.interactions, dict(self._given)
+        given = dict(self._given)
         size = events.item_vocabulary_size
         item = given.pop(self.item, SparseColumn(self.item, size, self._dim, embedding_name=self.item))
         if not isinstance(item, SparseColumn) or item.use_hash:
@@ -328,8 +330,7 @@ class Recommender:
             raise problem("`columns`", "be of what the frames have", repr(unknown[0]))
         return columns, of_items
 
-    def _tell(self, columns: Sequence[Column]) -> None:
-        events = self.interactions
+    def _tell(self, events: Interactions, columns: Sequence[Column]) -> None:
         print(f"{len(events):,} events of {events.num_users:,} users with {events.num_items:,} items")
         for hist, _ in zip(columns, events.histories, strict=False):
             assert isinstance(hist, SequenceColumn)
@@ -353,7 +354,11 @@ class Recommender:
         for name in {**self.history, **done.history}:
             figures = self.history.get(name, [np.nan] * before)
             self.history[name] = [*figures, *done.history.get(name, [np.nan] * len(done.epoch))]
+        best = watch[0].best_epoch if watch else None
+        self.epochs += len(done.epoch) if best is None else best + 1
         self._vectors = None
+        if watch and verbose:
+            print(f"best after {self.epochs} epochs: fit(events, epochs={self.epochs}) learns from all events")
 
     # Recommending.
 
@@ -500,8 +505,8 @@ class Recommender:
         Raises:
             ValueError: There is nothing to judge by.
         """
-        judged = self._judged(events)
-        ranks = self._ranks(judged, exclude_seen)
+        judged = judged_events(self, events)
+        ranks = ranks_of_all(self, judged, exclude_seen)
         figures = {name: ranking_metrics(of_events, ns) for name, of_events in ranks.items()}
         if verbose:
             shown_first = [f"{metric}@{n}" for n in ns for metric in ("HR", "NDCG")]
@@ -513,8 +518,8 @@ class Recommender:
 
     def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool = True) -> None:
         """Writes figures and pictures of what `evaluate` judges into one HTML file: see `write_report`."""
-        judged = self._judged(events)
-        ranks = self._ranks(judged, exclude_seen)
+        judged = judged_events(self, events)
+        ranks = ranks_of_all(self, judged, exclude_seen)
         size, items = judged.interactions.item_vocabulary_size, self._item_vectors
         ranks.pop(self._name)
         write_report(
@@ -534,61 +539,6 @@ class Recommender:
     @property
     def _name(self) -> str:
         return str(getattr(self._builder, "__name__", "model"))
-
-    def _judged(self, events: Any) -> _Judged:
-        if events is not None:
-            interactions, known, rows = extended_with_rows(self.interactions, events, self.time, self.session)
-            note = "events later than those of fit"
-        else:
-            interactions, split, note = self.interactions, self._split, "the test events of fit"
-            rows, known = split.test, np.sort(np.append(split.train, split.validation))
-            if not len(rows):
-                rows, known = split.validation, split.train
-                note = "the validation events of fit, which said when to stop: a little high"
-            if not len(rows):
-                remedy = 'Give later ones, or fit with validation="last" or test="last".'
-                raise problem("`events`", "be given where `fit` held none out", None, remedy)
-        if events is not None:
-            rows = rows[interactions.is_target[rows]]
-            known = np.sort(known[interactions.is_target[known]])
-            interactions = replace(interactions, user_features=self._tables["user"].by_id(interactions.user_ids))
-        x = windows(interactions, rows, self.max_len)
-        last = np.where(rows > 0, interactions.items[rows - 1], 0) * (interactions.position[rows] > 0)
-        # The model does not know new items and users.
-        for column in self.user_columns:
-            table = column.sparsefeat if isinstance(column, SequenceColumn) else column
-            if isinstance(table, SparseColumn) and table.name == self.user:
-                x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
-            elif isinstance(column, SequenceColumn) and column.name in x and column.name.startswith("hist_"):
-                x[column.name] = np.where(x[column.name] < len(self._item_vectors), x[column.name], 0)
-        return _Judged(interactions, rows, known, last, self.model.user_vectors(x), note)
-
-    def _ranks(self, judged: _Judged, exclude_seen: bool) -> dict[str, np.ndarray]:
-        """name of a recommender -> the rank of each event's item."""
-        events, known, rows = judged.interactions, judged.known, judged.rows
-        popularity, markov = Popularity.from_interactions(events, known), Markov.from_interactions(events, known)
-        scores: dict[str, Score] = {
-            "popularity": lambda start, stop: popularity.score(judged.last[start:stop]),
-            "Markov": lambda start, stop: markov.score(judged.last[start:stop]),
-        }
-        if has_implicit():
-            users = events.users[rows]
-            for name, peer in (("item-kNN", ItemKNN), ("ALS", ALS)):
-                scorer = peer.from_interactions(events, known)
-                scores[name] = partial(_score_users, scorer, users)
-        inner = inner_products(judged.user_vectors, self._item_vectors)
-        unknown = np.ones(events.item_vocabulary_size, bool)
-        unknown[self._known_items()] = False
-
-        def own(start: int, stop: int) -> np.ndarray:
-            block = np.full((stop - start, len(unknown)), -np.inf, np.float32)
-            block[:, : len(self._item_vectors)] = inner(start, stop)
-            block[:, unknown] = -np.inf
-            return block
-
-        scores[self._name] = own
-        seen = seen_before(events, rows) if exclude_seen else None
-        return {name: target_ranks(score, judged.targets, seen=seen) for name, score in scores.items()}
 
     # Files.
 
@@ -634,26 +584,6 @@ class Recommender:
             id_maps={name: ids for name, ids in maps.items() if name in read},
             **options,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Events that are foretold, by what is known before them."""
-
-    interactions: Interactions
-    rows: np.ndarray
-    known: np.ndarray  # the rows that peers learn from
-    last: np.ndarray  # the last item before each
-    user_vectors: np.ndarray
-    note: str
-
-    @property
-    def targets(self) -> np.ndarray:
-        return self.interactions.items[self.rows]
-
-
-def _score_users(scorer: Any, users: np.ndarray, start: int, stop: int) -> np.ndarray:
-    return scorer.score(users[start:stop])
 
 
 def _split(interactions: Interactions, validation: Any, test: Any) -> Split:
