@@ -13,6 +13,8 @@ from hypothesis import given
 
 from deepmatch_ext.evaluation import Markov, Popularity, evaluate
 
+pytestmark = pytest.mark.plain
+
 
 @dataclass
 class FewInteractions:

@@ -15,6 +15,8 @@ from hypothesis import given
 from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, best_rows, recall
 from tests.helpers import true_scores
 
+pytestmark = pytest.mark.plain
+
 INF = float("inf")
 
 
