@@ -41,7 +41,7 @@ def in_passes(
     """
     dataset = one_pass(None) if draws is None else draws.flat_map(one_pass)
     if read is not None:
-        dataset = dataset.map(read)
+        dataset = mapped(dataset, read)
     if batches is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
     return without_autotuning(dataset.prefetch(2), is_part)
@@ -68,6 +68,14 @@ def keyed_passes(
         iter(keys)  # a pass that has been made
     draws = tf.data.Dataset.range(epochs).flat_map(lambda _: keys)
     return in_passes(draws, one_pass, None if batches is None else batches * epochs, read, is_part)
+
+
+def mapped(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    """``dataset.map(function)`` of a function without control flow on tensors.
+
+    AutoGraph would translate it and all that it calls, at a process's first `fit` of a dataset: a second or more.
+    """
+    return dataset.map(tf.autograph.experimental.do_not_convert(function))
 
 
 def without_autotuning(dataset: tf.data.Dataset, is_part: bool = False) -> tf.data.Dataset:

@@ -142,6 +142,15 @@ def test_every_public_name_exists_and_is_documented():
             assert getattr(thing, "__doc__", "documented"), f"{name}.{public}"
 
 
+# Whatever of this package has loaded TensorFlow, Keras reads the files of its models.
+REGISTERED = """
+import tensorflow as tf
+saving = getattr(tf.keras, "saving", None) or __import__("keras").saving
+for name in ("RetrievalModel", "CandidateLoss", "LazyAdam"):
+    assert saving.get_registered_object(f"deepmatch_ext>{name}") is not None, name
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.smoke
 def test_plain_parts_need_no_tensorflow(tmp_path):
@@ -190,6 +199,7 @@ def test_plain_parts_need_no_tensorflow(tmp_path):
         assert "tensorflow" not in sys.modules
         assert data.window_dataset.__name__ == "window_dataset"
         assert "tensorflow" in sys.modules
+        exec(sys.argv[1])
         import deepmatch_ext.retrieval.top_n
         for package in (deepmatch_ext, data, evaluation, deepmatch_ext.retrieval):
             for name in package.__all__:
@@ -197,9 +207,8 @@ def test_plain_parts_need_no_tensorflow(tmp_path):
         assert callable(deepmatch_ext.retrieval.top_n)
         print("plain")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    command = [sys.executable, "-c", textwrap.dedent(script), REGISTERED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stdout.strip().endswith("plain"), done.stderr[-2000:]
 
 
@@ -208,24 +217,16 @@ def test_plain_parts_need_no_tensorflow(tmp_path):
 @pytest.mark.parametrize(
     "imports",
     [
-        "from deepmatch_ext.data import Interactions; from deepmatch_ext.evaluation import RetrievalMetrics",
         "from deepmatch_ext.data import Interactions; from deepmatch_ext.layers import custom_objects",
         "import tensorflow; from deepmatch_ext.data import Interactions",
     ],
 )
 def test_what_loads_tensorflow_makes_all_classes_known_to_keras(imports):
-    script = f"""
-        {imports}
-        import tensorflow as tf
-        saving = getattr(tf.keras, "saving", None) or __import__("keras").saving
-        for name in ("RetrievalModel", "CandidateLoss", "LazyAdam"):
-            assert saving.get_registered_object(f"deepmatch_ext>{{name}}") is not None, name
-        print("registered")
-    """
+    script = f"{imports}\n{REGISTERED}print('registered')"
     if imports.startswith("import tensorflow"):  # as it is in a process of `run_python`
-        done = run_python("-c", textwrap.dedent(script))
+        done = run_python("-c", script)
     else:
-        command = [sys.executable, "-c", textwrap.dedent(script)]
+        command = [sys.executable, "-c", script]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("registered"), done.stderr[-2000:]
 

@@ -15,7 +15,7 @@ from deepmatch_ext._checks import positive_int, problem, shown, warn_caller
 from deepmatch_ext._distribute import check_workers_agree, has_parameter_servers, has_several_workers
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
-from deepmatch_ext._passes import is_not_divided, without_autotuning
+from deepmatch_ext._passes import is_not_divided, mapped, without_autotuning
 from deepmatch_ext.features import Column, SparseColumn, input_names
 from deepmatch_ext.models._feeding import batches
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
@@ -334,7 +334,7 @@ class Reader:
                 labels = tf.reshape(check_batch_labels(labels), [tf.shape(batch[target.name])[0], 1])
             return (batch, labels, *map(check_batch_weights, weights))
 
-        return dataset.map(complete)
+        return mapped(dataset, complete)
 
 
 def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
@@ -352,7 +352,7 @@ def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size
         batch = dense_batch(columns, element[0])
         return {name: batch[name] for name in input_names(columns)}
 
-    return without_autotuning(dataset.map(dense).rebatch(batch_size).prefetch(1))
+    return without_autotuning(mapped(dataset, dense).rebatch(batch_size).prefetch(1))
 
 
 def number_of_batches(x: Any) -> int | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import IdMap, Interactions, Split
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.plain, pytest.mark.smoke]
 
 
 def frame_of(*rows, columns=("user_id", "item_id", "timestamp")):

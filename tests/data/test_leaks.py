@@ -23,6 +23,8 @@ from deepmatch_ext.data import (
 )
 from deepmatch_ext.data.leaks import histories as histories_module
 
+pytestmark = pytest.mark.plain
+
 # Three users, five items, all times different. Rows 0-4, 5-8 and 9-11.
 FRAME = pd.DataFrame(
     [(1, 1, 10), (1, 2, 20), (1, 3, 30), (1, 4, 40), (1, 5, 50)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import Interactions, Split, find_leaks, leave_last_out, split_by_time, windows
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.plain, pytest.mark.smoke]
 
 lengths = st.lists(st.integers(0, 8), min_size=1, max_size=12).filter(lambda sizes: max(sizes) >= 3)
 

@@ -15,6 +15,8 @@ from deepmatch_ext.data import Interactions
 from deepmatch_ext.evaluation import Markov, Popularity, evaluate
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 
+pytestmark = pytest.mark.plain
+
 
 @dataclass
 class FewInteractions:

@@ -36,6 +36,8 @@ from deepmatch_ext.retrieval import (
 )
 from tests.fresh import run_python
 
+pytestmark = pytest.mark.plain
+
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "indexes.md"
 KINDS = ["exact", "Flat", "HNSW8", "IVF2,Flat", "IVF2,SQ8", "HNSW8_SQ8,RFlat"]
 

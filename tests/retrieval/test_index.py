@@ -16,6 +16,8 @@ from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, best_ro
 from deepmatch_ext.retrieval import faiss_index as faiss_index_module
 from tests.helpers import true_scores
 
+pytestmark = pytest.mark.plain
+
 INF = float("inf")
 
 

@@ -11,6 +11,8 @@ from hypothesis import given
 from deepmatch_ext.retrieval import top_n
 from tests.helpers import csr, true_scores
 
+pytestmark = pytest.mark.plain
+
 
 def slow_top_n(users, items, n, excluded):
     """A full sort of every row in plain Python: higher score first, then lower id."""
