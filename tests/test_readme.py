@@ -1,4 +1,4 @@
-"""The README's Python runs, one block after another, on fewer users."""
+"""The README's Python runs, on fewer users."""
 
 import pathlib
 import re
@@ -10,20 +10,19 @@ README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding
 
 @pytest.mark.slow
 @pytest.mark.smoke
-def test_the_code_runs(tmp_path, monkeypatch, capsys):
+def test_the_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
-    assert blocks[0].count("num_users=2000") == 1
-    blocks[0] = blocks[0].replace("num_users=2000", "num_users=300")
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert block.count("num_users=2000") == block.count("epochs=5") == 1
     names = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+    block = block.replace("num_users=2000", "num_users=300").replace("epochs=5", "epochs=1")
+    exec(compile(block, "README.md", "exec"), names)
     assert names["ids"].shape == (300, 10)
     assert names["model"].item_vectors().shape == (names["items"], 64)
-    assert names["users"] == pytest.approx(names["user_vectors"], abs=1e-6)
-    assert names["nearest"].shape == (300, 10)
-    assert "'HR@10'" in capsys.readouterr().out
+
+
+def test_it_is_short():
+    assert README.count("\n") <= 130
 
 
 def test_what_it_names_exists():
