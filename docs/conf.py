@@ -24,7 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "mermaid",
     "mathml",
-    "short_names",
+    "reference",
 ]
 exclude_patterns = ["_build"]
 
