@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_users
+from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users
 from deepmatch_ext._checks import listing, missing_extra, one_of, positive_int, problem
+from deepmatch_ext._folders import read_record
 from deepmatch_ext._interests import search_each
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.index import spare, unit_vectors
-from deepmatch_ext.retrieval.rows import raw_seen, require_kind
-from deepmatch_ext.retrieval.vector_files import METRICS, check_items, read_record
+from deepmatch_ext.retrieval.rows import raw_among, raw_seen, require_kind
+from deepmatch_ext.retrieval.vector_files import METRICS, check_items
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
 # Of each metric: pgvector's operator, its operator class, and a score as a line of its distance.
@@ -76,12 +77,18 @@ def write_pgvector(
 
 
 def search_pgvector(
-    connection: Any, table: str, vectors: Any, n: int, *, exclude: Seen | None = None
+    connection: Any,
+    table: str,
+    vectors: Any,
+    n: int,
+    *,
+    exclude: Seen | None = None,
+    among: Any | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each user's ``n`` items of a table that `write_pgvector` wrote, best first, by the table's metric.
 
-    Without an index in the database it is exact. PostgreSQL leaves excluded items out after it has asked an index, so
-    HNSW is asked for ``n`` and as many more as the user has excluded, up to 1000, or for more where the connection's
+    Without an index in the database it is exact. PostgreSQL leaves items out after it has asked an index, so HNSW is
+    asked for ``n`` and as many more as the user has excluded, up to 1000, or for more where the connection's
     ``hnsw.ef_search`` says so. Where ``n`` don't come of it, all rows of the table are looked at for that user. The
     connection's settings and an open transaction are as before afterwards.
 
@@ -92,6 +99,8 @@ def search_pgvector(
             gives it, and it comes once. The database is asked for each, and of equal scores the lowest id comes first.
         n: How many items to return, at least 1.
         exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``.
+        among: The items that may be found: ids (m,) for all users, or a pair ``(indptr (N + 1,), ids)`` with a set for
+            each, as in `VectorIndex.search`. They are sent with every user's query. None: all items.
 
     Returns:
         ``(ids, scores)``: (N, n) int64 or objects that are all ``str``, and (N, n) float32. Where fewer than ``n``
@@ -100,7 +109,8 @@ def search_pgvector(
 
     Raises:
         ImportError: psycopg or pgvector is not installed.
-        ValueError: The table is not one that `write_pgvector` wrote, or the arguments don't fit it.
+        ValueError: The table is not one that `write_pgvector` wrote, the arguments don't fit it, or it has none of the
+            items of an ``among`` for all users.
     """
     sql = _sql()
     n = positive_int("`n`", n)
@@ -115,16 +125,18 @@ def search_pgvector(
         if exclude is None:
             exclude = np.zeros(len(vectors) + 1, np.int64), np.empty(0, np.int64)
         indptr, seen = raw_seen("`exclude`", exclude, len(vectors))
-        require_kind("the ids of `exclude`", seen, kind == "text", "the table's")
-        _keys("the ids of `exclude`", seen)  # refuses those that the database can't hold
+        _keys("the ids of `exclude`", seen, kind)  # refuses those that the database can't hold
+        allowed = None if among is None else _allowed(cursor, table, kind, among, vectors)
         operator, _, best = _OPERATORS[about["metric"]]
         query = (
             "SELECT id, {best} - (vector {operator} {user}::text::vector) FROM {table} "
-            "WHERE id <> ALL({seen}::{kind}[]) ORDER BY (vector {operator} {user}::text::vector) {change} LIMIT {n}"
+            "WHERE id <> ALL({seen}::{kind}[]) {only} "
+            "ORDER BY (vector {operator} {user}::text::vector) {change} LIMIT {n}"
         )
         parts = {
             "best": sql.Literal(best), "operator": sql.SQL(operator), "table": _identifier(table), "n": sql.Literal(n),
             "kind": sql.SQL(kind), "user": sql.Placeholder("user"), "seen": sql.Placeholder("seen"),
+            "only": sql.SQL("" if allowed is None else f"AND id = ANY(%(allowed)s::{kind}[])"),
         }  # fmt: skip
         # No index has the order of a sum, so the second reads the whole table.
         by_index, by_all = (sql.SQL(query).format(**parts, change=sql.SQL(change)) for change in ("", "+ 0"))
@@ -132,7 +144,7 @@ def search_pgvector(
 
         def search(vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
             assert seen is not None
-            found = _found(cursor, by_index, by_all, vectors, n, seen)
+            found = _found(cursor, by_index, by_all, vectors, n, seen, allowed)
             known[:] = sorted({item for items in found for item, _ in items})
             row_of = {item: row for row, item in enumerate(known)}
             rows, scores = np.full((len(vectors), n), -1), np.full((len(vectors), n), -np.inf, np.float32)
@@ -147,7 +159,30 @@ def search_pgvector(
     return np.array(known, object if kind == "text" else np.int64)[rows], scores
 
 
-def _found(cursor: Any, by_index: Any, by_all: Any, vectors: np.ndarray, n: int, seen: Seen) -> list[list[Any]]:
+def _allowed(cursor: Any, table: str, kind: str, among: Any, vectors: np.ndarray) -> list[list[Any]]:
+    """The ids that each vector's user may get, one list for each of the vectors (N, D) or (N, K, D)."""
+    what, count = "the ids of `among`", len(vectors)
+    interests = 1 if vectors.ndim == 2 else vectors.shape[1]
+    ids = raw_among("`among`", among, count)
+    if isinstance(ids, tuple):
+        keys, indptr = _keys(what, ids[1], kind), ids[0]
+        return [keys[indptr[k] : indptr[k + 1]] for k in range(count) for _ in range(interests)]
+    keys = _keys(what, ids, kind)
+    query = _sql().SQL(f"SELECT EXISTS (SELECT FROM {{}} WHERE id = ANY(%s::{kind}[]))").format(_identifier(table))
+    if not cursor.execute(query, [keys]).fetchone()[0]:
+        raise problem("`among`", "hold an item of the table", f"{listing(ids)}, which it does not have", ALL_ITEMS)
+    return [keys] * (count * interests)
+
+
+def _found(
+    cursor: Any,
+    by_index: Any,
+    by_all: Any,
+    vectors: np.ndarray,
+    n: int,
+    seen: Seen,
+    allowed: list[list[Any]] | None,
+) -> list[list[Any]]:
     """Of each vector (N, D) the ids and scores that the first query finds, or if they are too few, the second."""
     from pgvector import Vector
 
@@ -159,8 +194,12 @@ def _found(cursor: Any, by_index: Any, by_all: Any, vectors: np.ndarray, n: int,
             _widen(cursor, asking)
         left_out = seen[1][seen[0][user] : seen[0][user + 1]].tolist()
         values = {"user": Vector(vectors[user]).to_text(), "seen": left_out}
+        wanted = n
+        if allowed is not None:
+            values["allowed"] = allowed[user]
+            wanted = min(n, len(allowed[user]))
         found[user] = cursor.execute(by_index, values).fetchall()
-        if len(found[user]) < n:
+        if len(found[user]) < wanted:
             found[user] = cursor.execute(by_all, values).fetchall()
     return found
 
@@ -187,8 +226,10 @@ def _no_item(cursor: Any, table: str, kind: str) -> int | str:
         most *= 100
 
 
-def _keys(what: str, ids: np.ndarray) -> list[Any]:
-    """Ids as what PostgreSQL's bigint or text can hold."""
+def _keys(what: str, ids: np.ndarray, kind: str | None = None) -> list[Any]:
+    """Ids as what PostgreSQL's bigint or text can hold, of that ``kind`` if it is given."""
+    if kind is not None:
+        require_kind(what, ids, kind == "text", "the table's")
     keys = ids.tolist()
     if ids.dtype == object:
         wrong = [key for key in keys if "\0" in key]
