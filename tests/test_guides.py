@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-GUIDES = ["data.md", "features.md", "negatives-and-losses.md", "evaluation.md"]  # those that go on from start.md
+GUIDES = ["events.md", "features.md", "negatives-and-losses.md", "evaluation.md"]  # those that go on from start.md
 PAGES = sorted(
     {*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *DOCS.rglob("*.md")} - {*DOCS.glob("_build/**/*")}
 )
