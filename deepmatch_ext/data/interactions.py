@@ -340,6 +340,29 @@ class Interactions:
         has_rows = np.diff(self.indptr) > 0
         return replace(self, user_features=read_user_features(frame, self.user_name, self.user_ids, has_rows))
 
+    def to_frame(self, time: str = "timestamp", session: str = "session_id") -> pd.DataFrame:
+        """The events as a DataFrame with raw ids, one a row, sorted as they are here; `from_frame` takes it back.
+
+        Args:
+            time: What the column of times is called, if there are times.
+            session: What the column of sessions is called, if there are sessions; its values are their numbers.
+
+        Example:
+            >>> Interactions.from_sequences([0, 2, 3], [4, 1, 4]).to_frame()
+               user_id  item_id
+            0        1        4
+            1        1        1
+            2        2        4
+        """
+        columns = {
+            self.user_name: self.user_ids.decode(self.users),
+            self.item_name: self.item_ids.decode(self.items),
+        }
+        columns |= {} if self.times is None else {time: self.times}
+        columns |= {} if self.sessions is None else {session: self.sessions}
+        columns |= {} if self.kinds is None else {self.kinds.name: self.kinds.ids.decode(self.kinds.values)}
+        return pd.DataFrame({**columns, **self.side})
+
     @cached_property
     def indptr(self) -> np.ndarray:
         """User u's rows are ``indptr[u]:indptr[u + 1]``; user 0 has none. int64, (num_users + 2,)."""

@@ -205,23 +205,23 @@ def _given(cls: type[Split], events: dict[str, pd.Series], codes: np.ndarray, co
 
 def _warn_of_order(split: Split) -> None:
     """Warns of held-out targets that are in histories of an earlier part."""
-    x = split.interactions
+    x, found = split.interactions, []
     for earlier, held in combinations(PARTS, 2):
         rows, targets = getattr(split, held), getattr(split, earlier)
         last = np.full(len(x.starts), -1, np.int64)  # of each sequence, its last target of the earlier part
         np.maximum.at(last, x.sequences[targets], targets)
-        early = rows < last[x.sequences[rows]]
-        if early.any():
-            row, which = rows[early][0], "user" if x.sessions is None else "session"
-            user = listing(x.user_ids.decode(x.users[row : row + 1]))
-            item = listing(x.item_ids.decode(x.items[row : row + 1]))
-            warn_caller(
-                f"{np.count_nonzero(early)} of {len(rows)} events of {held} come before one of {earlier} of the same "
-                f"{which}, such as row {row}: {x.user_name} {user}, {x.item_name} {item}. Histories of {earlier} "
-                "hold them. Hold out the last events, as leave_last_out() and split_by_time() do; find_leaks() says "
-                "more.",
-                UserWarning,
-            )
+        early = rows[rows < last[x.sequences[rows]]]
+        if len(early):
+            user, item = x.user_ids.decode(x.users[early[:1]]), x.item_ids.decode(x.items[early[:1]])
+            example = f"row {early[0]}, {x.user_name} {listing(user)}, {x.item_name} {listing(item)}"
+            found.append(f"{len(early)} of {len(rows)} of {held} before one of {earlier}, such as {example}")
+    if found:
+        which = "user" if x.sessions is None else "session"
+        warn_caller(
+            f"Held-out events come before others of the same {which}, whose histories hold them: {'; '.join(found)}. "
+            "leave_last_out() and split_by_time() hold out what is last; find_leaks() says more of this split.",
+            UserWarning,
+        )
 
 
 def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Split:

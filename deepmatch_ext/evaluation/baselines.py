@@ -33,6 +33,9 @@ class InteractionsLike(Protocol):
     @property
     def item_vocabulary_size(self) -> int: ...
 
+    @property
+    def is_target(self) -> np.ndarray: ...
+
     def item_counts(self, rows: np.ndarray) -> np.ndarray: ...
 
 
@@ -128,11 +131,13 @@ class Markov:
         """The chain over the training ``rows``, (n,), sorted, of ``interactions``.
 
         A pair is two adjacent rows of the same user, or session if there are sessions, both of them among ``rows``.
+        With kinds of events, rows of kinds that are not to be predicted are passed over.
         """
         rows = _check_rows(interactions, rows)
         before, after = rows[:-1], rows[1:]
         sequences, items = np.asarray(interactions.sequences), np.asarray(interactions.items)
-        pair = (after == before + 1) & (sequences[after] == sequences[before])
+        place = np.cumsum(interactions.is_target)
+        pair = (place[after] == place[before] + 1) & (sequences[after] == sequences[before])
         return cls.fit(
             items[before[pair]],
             items[after[pair]],

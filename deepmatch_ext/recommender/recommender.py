@@ -224,8 +224,8 @@ class Recommender:
     ) -> Recommender:
         """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
 
-        New items begin from their features or, without any, as the mean of the items that stand near them in the
-        histories (`deepmatch_ext.data.neighbours`). What was held out by `fit` stays held out.
+        New items begin from their features or, without any, near the items that stand around them in the histories
+        (`deepmatch_ext.data.neighbours`). What was held out by `fit` stays held out.
 
         Args:
             events: A table with the columns that `fit` had. With times, they may come late.

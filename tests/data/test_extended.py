@@ -67,6 +67,18 @@ def test_events_of_two_days_are_those_of_one_frame(first, second, with_times, wi
     assert grown.item_ids.values[: before.num_items].tolist() == before.item_ids.values.tolist()
 
 
+@given(events, st.booleans(), st.booleans())
+def test_a_frame_of_interactions_is_read_back_as_they_are(rows, with_times, with_sessions):
+    time, session = "timestamp" if with_times else None, "kind" if with_sessions else None
+    x = Interactions.from_frame(frame_of(rows), time=time, side=["rating"], session=session)
+    frame = x.to_frame(session="kind")
+    back = Interactions.from_frame(frame, time=time, side=["rating"], session=session)
+    for name in ("users", "items", "times", "sessions"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(x, name), err_msg=name)
+    assert back.item_ids == x.item_ids
+    np.testing.assert_array_equal(back.side["rating"], x.side["rating"])
+
+
 def test_sessions_of_tomorrow_are_new_ones():
     frame = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5], "timestamp": [1, 2, 1], "s": ["a", "a", "b"]})
     tomorrow = pd.DataFrame({"user_id": [1, 3], "item_id": [7, 5], "timestamp": [9, 9], "s": ["a", "a"]})

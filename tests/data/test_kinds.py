@@ -22,6 +22,7 @@ from deepmatch_ext.data import (
     window_dataset,
     windows,
 )
+from deepmatch_ext.evaluation import Markov
 
 COLUMNS = ["user_id", "item_id", "timestamp", "event", "session"]
 
@@ -197,6 +198,11 @@ def test_splits_are_of_what_is_to_be_predicted():
     ):
         Split(X, train=[2], validation=[4], test=[6])
     assert X.item_counts(split.train).tolist() == [0, 0, 1, 0]
+
+
+def test_markov_counts_what_was_bought_after_what():
+    scores = Markov.from_interactions(X, [2, 4, 5]).score([1, 2, 3]).round(3)
+    assert scores[:, 1:].tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]  # 2, 1, 3 were bought, with clicks between them
 
 
 def test_what_was_bought_is_seen_and_what_was_clicked_is_not():

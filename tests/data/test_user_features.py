@@ -5,9 +5,12 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepmatch_ext import YoutubeDNN
 from deepmatch_ext.data import (
     IdMap,
     Interactions,
@@ -200,3 +203,56 @@ def test_pipelines_give_what_windows_give(tmp_path):
     with pytest.raises(ValueError, match="`columns` must name a column beside the weight; got none"):
         parquet_dataset(tmp_path / "rows.parquet", 2, columns=["sample_weight"], weight="sample_weight")
     assert IdMap.from_values(EVENTS["user_id"]) == X.user_ids
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One that reads a history of each kind, a user feature and a context."""
+    item = [SparseFeat("item_id", 5, 4)]
+    histories = [
+        VarLenSparseFeat(
+            SparseFeat(f"hist_item_id_{kind}", 5, 4, embedding_name="item_id"), 3, "mean", f"hist_len_{kind}"
+        )
+        for kind in ("buy", "see")
+    ]
+    model = YoutubeDNN([*histories, SparseFeat("hour", 24, 4), DenseFeat("age", 1)], item, num_sampled=3)
+    model.compile("sgd")
+    return model
+
+
+def shop():
+    """Interactions with all of it: user 1 buys 4 things, and sees them before."""
+    columns = {"user_id": 1, "item_id": [1, 1, 2, 2, 3, 3, 4, 4], "timestamp": range(8), "hour": range(8, 16)}
+    frame = pd.DataFrame({**columns, "event": ["see", "buy"] * 4, "none": 0.0, "all": 1.0})
+    x = Interactions.from_frame(frame, kind="event", targets="buy", side=["hour", "none", "all"])
+    return x.with_user_features(pd.DataFrame({"age": [0.3]}, index=[1]))
+
+
+@pytest.mark.slow
+def test_a_model_trains_with_all_of_it(model):
+    x = shop()
+    rows = np.flatnonzero(x.is_target)
+
+    def fitted(weight):
+        return model.fit(window_dataset(x, rows, 3, 4, context=["hour"], weight=weight), verbose=0).history["loss"][0]
+
+    before = model.get_weights()
+    assert fitted("none") == 0  # nothing counts, so nothing changes
+    for one, other in zip(before, model.get_weights(), strict=True):
+        if one.dtype == np.float32 and one.ndim:
+            np.testing.assert_array_equal(one, other)
+    assert fitted("all") > 0.1
+    assert model.user_vectors({**user_histories(x, [1, 0], 3), "hour": np.array([9, 9])}).shape == (2, 4)
+
+
+def test_weights_that_nothing_reads_are_told_of(model):
+    arrays = windows(shop(), [1], 3, context=["hour"], weight="all")
+    reader = model._reader.value
+    with pytest.warns(UserWarning, match="'sample_weight', which is not read there") as told:
+        reader.read(pd.DataFrame({name: list(values) for name, values in arrays.items()}))
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="'sample_weight', which is not read there"):
+        reader.read(tf.data.Dataset.from_tensors(arrays))
+    model.user_vectors(arrays)  # which asks for none
+    del arrays["sample_weight"]
+    reader.read(arrays)

@@ -22,6 +22,10 @@ class FewInteractions:
     items: np.ndarray
     item_vocabulary_size: int
 
+    @property
+    def is_target(self):
+        return np.ones(len(self.items), bool)
+
     def item_counts(self, rows):
         return np.bincount(self.items[rows], minlength=self.item_vocabulary_size)
 

@@ -124,13 +124,21 @@ def test_a_model_that_does_not_grow_trains_on_as_the_one_before(optimizer):
         np.testing.assert_array_equal(before, after)
 
 
-def test_new_items_begin_as_the_mean_of_those_that_are_alike():
+def test_new_items_begin_the_nearer_to_those_that_are_alike_the_more_there_are():
     model = small_model()
-    larger = model.extended({"hist_item": VOCABULARY + 2}, alike=([0, 3, 3], [7, 9, 7]))
+    near = [7] * 20 + [9] * 10 + [7]
+    larger = model.extended({"hist_item": VOCABULARY + 3}, alike=([0, 30, 31, 31], near))
+    as_new = model.extended({"hist_item": VOCABULARY + 3}).get_layer("table_item").get_weights()[0][VOCABULARY:]
     table = model.get_layer("table_item").get_weights()[0]
     rows = larger.get_layer("table_item").get_weights()[0][VOCABULARY:]
-    np.testing.assert_allclose(rows[0], (2 * table[7] + table[9]) / 3, rtol=1e-5)
-    assert 0 < np.abs(rows[1]).max() < 1  # as in a new model
+    for row, chance, mean, share in [
+        (rows[0], as_new[0], (2 * table[7] + table[9]) / 3, 30 / 40),
+        (rows[1], as_new[1], table[7], 1 / 11),
+    ]:
+        chance = chance / np.linalg.norm(chance) * np.linalg.norm(mean)
+        np.testing.assert_allclose(row, share * mean + (1 - share) * chance, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(rows[2], as_new[2])
+    assert 0 < np.abs(rows[2]).max() < 1
     assert model.item_vectors().shape == (VOCABULARY, DIM)
     assert not hasattr(larger, "optimizer") or larger.optimizer is None
 
