@@ -46,7 +46,7 @@ def main():
         "--epochs", type=int, help="of `fit`; by default, the best for the last tenth of the first events"
     )
     parser.add_argument("--replay", type=float, default=1.0)
-    parser.add_argument("--passes", type=int, default=1, help="of `update` over the day's events")
+    parser.add_argument("--passes", type=int, default=2, help="of `update` over the day's events")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", default=",".join(POLICIES))
     args = parser.parse_args()

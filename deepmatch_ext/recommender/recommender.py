@@ -218,7 +218,7 @@ class Recommender:
         user_features: Any = None,
         item_features: Any = None,
         sampler_config: Any = None,
-        epochs: int = 1,
+        epochs: int = 2,
         replay: float = 1.0,
         verbose: int = 0,
     ) -> Recommender:
