@@ -1,15 +1,18 @@
-"""Two scorers without training, for every table of figures: popularity and a first-order Markov chain.
+"""Scorers to compare with, for every table of figures.
 
-Both have ``score(last_items) -> (b, V)``, so that the same ``evaluate`` runs on them::
+Popularity and a first-order Markov chain need no training. Both have ``score(last_items) -> (b, V)``, so that the same
+``evaluate`` runs on them::
 
     evaluate(lambda start, stop: baseline.score(last_items[start:stop]), targets, seen=seen)
 
-A model that does not beat the Markov chain has learnt no more than which item follows which.
+Item-kNN and ALS, which score users by their ids, are those of the package ``implicit``. A model that does not beat the
+Markov chain has learnt no more than which item follows which.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from typing import Any, Protocol
 
 import numpy as np
@@ -208,7 +211,9 @@ class ItemKNN(_Implicit):
         from implicit.nearest_neighbours import CosineRecommender
 
         model = CosineRecommender(K=k)
-        model.fit(matrix, show_progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells of the form of a matrix of its own
+            model.fit(matrix, show_progress=False)
         return cls(matrix, model)
 
     def score(self, users: np.ndarray) -> np.ndarray:

@@ -45,6 +45,9 @@ class ExactIndex(VectorIndex):
         >>> index.replace(["milk"], [[5, 5]])
         >>> index.search([[1, 0]], 1)[0].item()
         'milk'
+        >>> index.remove(["milk"])
+        >>> index.search([[1, 0]], 1)[0].item()
+        'salt'
     """
 
     kind = "exact"
@@ -76,6 +79,9 @@ class ExactIndex(VectorIndex):
 
     def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         self._vectors = tf.tensor_scatter_nd_update(self._vectors, rows[:, None], vectors)
+
+    def _keep(self, kept: np.ndarray) -> None:
+        self._vectors = tf.gather(self._vectors, np.flatnonzero(kept))
 
     def _search(
         self, vectors: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen | None

@@ -169,6 +169,15 @@ class FaissIndex(VectorIndex):
         old = np.isin(self._row_of, rows)
         self._set_rows(np.concatenate([np.where(old, -1, self._row_of), rows]))
 
+    def _keep(self, kept: np.ndarray) -> None:
+        if self._family == "Flat":
+            self._index.remove_ids(_faiss().IDSelectorBitmap(np.packbits(~kept, bitorder="little")))
+            self._set_rows(np.arange(self._index.ntotal))
+            return
+        # A graph can't forget a vector, as above, and what stays in lists keeps its number.
+        is_kept = (self._row_of >= 0) & kept[self._row_of]
+        self._set_rows(np.where(is_kept, (np.cumsum(kept) - 1)[self._row_of], -1))
+
     def _search(
         self, vectors: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen | None
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users
 from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
 from deepmatch_ext._folders import Write
 from deepmatch_ext._version import __version__
-from deepmatch_ext.retrieval.rows import Ids, raw_among, raw_seen
+from deepmatch_ext.retrieval.rows import Ids, raw_among, raw_ids, raw_seen, require_unique
 from deepmatch_ext.retrieval.vector_files import (
     INDEX_FOLDER,
     METRICS,
@@ -34,8 +34,8 @@ class VectorIndex(ABC):
     `ExactIndex` and `FaissIndex` are such. An index is built from ids and vectors, and what it was built with goes
     with it, into its folder and back: the metric, the type of the ids.
 
-    Several threads may search at once. `add` and `replace` are for one thread, while no other searches: where a server
-    has to go on, change or load a second index and put it in the place of the first.
+    Several threads may search at once. `add`, `replace` and `remove` are for one thread, while no other searches: where
+    a server has to go on, change or load a second index and put it in the place of the first.
 
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
@@ -70,7 +70,7 @@ class VectorIndex(ABC):
         """What `search` gives in the place of an id where no item is left: never the id of an item.
 
         It is ``""``, or for integers the first of 0, -1, -2, ... that is no item's id; in an unsigned type -1 is the
-        largest value. If `add` brings an item of that id, it becomes the next one.
+        largest value. It follows the items that `add` brings and `remove` takes.
         """
         return self._ids.no_item
 
@@ -144,9 +144,36 @@ class VectorIndex(ABC):
         ids, vectors = self._items(ids, vectors)
         rows = self._ids.rows("`ids`", ids)
         if (rows < 0).any():
-            got = f"{listing(ids[rows < 0])}, which it has not"
+            got = f"{listing(ids[rows < 0])}, which it does not have"
             raise problem("`ids`", "be in the index", got, "add() takes new items.")
         self._overwrite(rows, self._measured("`vectors`", vectors))
+
+    def remove(self, ids: Any) -> None:
+        """Takes items out of the index: no search finds them, unless `add` brings them back.
+
+        The others keep their order. A graph or lists of FAISS's keep the vectors, which aren't returned any more.
+
+        Args:
+            ids: (k,) in the type of the index's ids. None of them is no change.
+
+        Raises:
+            ValueError: The index doesn't have one of them, one comes twice, or no item would be left. Nothing is
+                removed then.
+        """
+        ids = raw_ids("`ids`", ids)
+        require_unique("`ids`", ids, "Name each item once.")
+        rows = self._ids.rows("`ids`", ids)
+        if (rows < 0).any():
+            raise problem("`ids`", "be in the index", f"{listing(ids[rows < 0])}, which it does not have")
+        if not len(rows):
+            return
+        if len(rows) == len(self):
+            raise problem("`ids`", "leave an item in the index", f"all {len(self)}", "Build another index.")
+        kept = np.ones(len(self), bool)
+        kept[rows] = False
+        ids_left = Ids(self.ids[kept])
+        self._keep(kept)
+        self._ids = ids_left
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the index into a folder of its own, with a manifest of what it is and the checksums of its files.
@@ -252,6 +279,10 @@ class VectorIndex(ABC):
     @abstractmethod
     def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Replaces some."""
+
+    @abstractmethod
+    def _keep(self, kept: np.ndarray) -> None:
+        """Takes out all but ``kept`` (V,) bool, whose rows then follow each other."""
 
     @abstractmethod
     def _search(

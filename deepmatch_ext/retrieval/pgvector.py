@@ -14,7 +14,7 @@ from deepmatch_ext._folders import read_record
 from deepmatch_ext._interests import search_each
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.index import spare, unit_vectors
-from deepmatch_ext.retrieval.rows import raw_among, raw_seen, require_kind
+from deepmatch_ext.retrieval.rows import raw_among, raw_ids, raw_seen, require_kind, require_unique
 from deepmatch_ext.retrieval.vector_files import METRICS, check_items
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
@@ -47,8 +47,6 @@ def write_pgvector(
         psycopg.Error: What the database refuses. The former table is as it was.
     """
     sql = _sql()
-    from pgvector import Vector
-
     operator_class = _OPERATORS[one_of("`metric`", metric, METRICS)][1]
     ids, vectors = check_items(ids, vectors)
     if metric == "cosine":
@@ -62,11 +60,7 @@ def write_pgvector(
             _about(cursor, table)
         kind, size = sql.SQL("text" if ids.dtype == object else "bigint"), sql.Literal(vectors.shape[1])
         cursor.execute(sql.SQL("CREATE TABLE {} (id {}, vector vector({}) NOT NULL)").format(new, kind, size))
-        with cursor.copy(sql.SQL("COPY {} (id, vector) FROM STDIN WITH (FORMAT BINARY)").format(new)) as copy:
-            # As bytes: to know the type `vector`, psycopg would have to be told of it on the caller's connection.
-            copy.set_types(["text" if ids.dtype == object else "int8", "bytea"])
-            for key, vector in zip(keys, vectors, strict=True):
-                copy.write_row((key, Vector(vector).to_binary()))
+        _copy(cursor, new, keys, vectors)
         cursor.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (id)").format(new))
         if hnsw:
             kind = sql.SQL(operator_class)
@@ -74,6 +68,64 @@ def write_pgvector(
         cursor.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(new, sql.Literal(_MARK + json.dumps(about))))
         cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
         cursor.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(table.split(".")[-1])))
+
+
+def upsert_pgvector(connection: Any, table: str, ids: Any, vectors: Any) -> None:
+    """Adds items to a table that `write_pgvector` wrote, or where it has them, gives them new vectors.
+
+    Args:
+        connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
+        table: The table's name, or "schema.table".
+        ids: (k,) unique, integers or strings as the table's.
+        vectors: (k, D), by the table's metric.
+
+    Raises:
+        ImportError: psycopg or pgvector is not installed.
+        ValueError: The table is not one that `write_pgvector` wrote, or the arguments don't fit it. Nothing is written.
+    """
+    sql = _sql()
+    ids, vectors = check_items(ids, vectors)
+    with connection.transaction(), connection.cursor() as cursor:
+        about, kind = _about(cursor, table), _kind(cursor, table)
+        keys = _keys("`ids`", ids, kind)
+        _check_dimension(vectors, about)
+        if about["metric"] == "cosine":
+            unit_vectors("`vectors`", vectors)  # refuses those of length zero
+        name, new = _identifier(table), sql.Identifier(f"new_{secrets.token_hex(6)}")
+        cursor.execute(sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {})").format(new, name))
+        _copy(cursor, new, keys, vectors)
+        rows = "INSERT INTO {} (id, vector) SELECT id, vector FROM {} "
+        query = sql.SQL(rows + "ON CONFLICT (id) DO UPDATE SET vector = excluded.vector").format(name, new)
+        cursor.execute(query)
+        cursor.execute(sql.SQL("DROP TABLE {}").format(new))
+
+
+def remove_pgvector(connection: Any, table: str, ids: Any) -> None:
+    """Takes items out of a table that `write_pgvector` wrote.
+
+    Args:
+        connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
+        table: The table's name, or "schema.table".
+        ids: (k,) unique, integers or strings as the table's. None of them is no change.
+
+    Raises:
+        ImportError: psycopg or pgvector is not installed.
+        ValueError: The table is not one that `write_pgvector` wrote or doesn't have one of the items, one comes twice,
+            or no item would be left. Nothing is removed then.
+    """
+    sql = _sql()
+    ids = raw_ids("`ids`", ids)
+    require_unique("`ids`", ids, "Name each item once.")
+    with connection.transaction(), connection.cursor() as cursor:
+        _about(cursor, table)
+        kind, name = _kind(cursor, table), _identifier(table)
+        query = sql.SQL(f"DELETE FROM {{}} WHERE id = ANY(%s::{kind}[]) RETURNING id").format(name)
+        removed = {item for (item,) in cursor.execute(query, [_keys("`ids`", ids, kind)]).fetchall()}
+        unknown = [item for item in ids.tolist() if item not in removed]
+        if unknown:
+            raise problem("`ids`", "be in the table", f"{listing(unknown)}, which it does not have")
+        if removed and not cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name)).fetchone()[0]:
+            raise problem("`ids`", "leave an item in the table", f"all {len(removed)}", "Drop the table.")
 
 
 def search_pgvector(
@@ -118,8 +170,7 @@ def search_pgvector(
     # It only reads: a rollback undoes its settings, which a transaction of the caller's would keep.
     with connection.transaction(force_rollback=True), connection.cursor(binary=True) as cursor:
         about, kind = _about(cursor, table), _kind(cursor, table)
-        if vectors.shape[-1] != about["dimension"]:
-            raise problem("`vectors`", f"have the table's dimension, {about['dimension']}", f"shape {vectors.shape}")
+        _check_dimension(vectors, about)
         if about["metric"] == "cosine":
             vectors = unit_vectors("`vectors`", vectors)
         if exclude is None:
@@ -157,6 +208,22 @@ def search_pgvector(
         if (rows < 0).any():
             known.append(_no_item(cursor, table, kind))  # the last, for -1
     return np.array(known, object if kind == "text" else np.int64)[rows], scores
+
+
+def _copy(cursor: Any, table: Any, keys: list[Any], vectors: np.ndarray) -> None:
+    """Rows into a table, in bulk."""
+    from pgvector import Vector
+
+    with cursor.copy(_sql().SQL("COPY {} (id, vector) FROM STDIN WITH (FORMAT BINARY)").format(table)) as copy:
+        # As bytes: to know the type `vector`, psycopg would have to be told of it on the caller's connection.
+        copy.set_types(["text" if isinstance(keys[0], str) else "int8", "bytea"])
+        for key, vector in zip(keys, vectors, strict=True):
+            copy.write_row((key, Vector(vector).to_binary()))
+
+
+def _check_dimension(vectors: np.ndarray, about: dict[str, Any]) -> None:
+    if vectors.shape[-1] != about["dimension"]:
+        raise problem("`vectors`", f"have the table's dimension, {about['dimension']}", f"shape {vectors.shape}")
 
 
 def _allowed(cursor: Any, table: str, kind: str, among: Any, vectors: np.ndarray) -> list[list[Any]]:

@@ -12,9 +12,10 @@ import tensorflow as tf
 from deepmatch_ext._checks import positive_int, problem
 
 State = Mapping[str, Any]
+"""A sampler's arrays by name, as variables, in a model that has it."""
 
-# Stands in a config for counts that come with the saved weights.
 SAVED = "saved with the weights"
+"""Stands in a config for counts that come with the saved weights."""
 
 # name -> class, of all samplers that there are.
 _SAMPLERS: dict[str, type[Sampler]] = {}

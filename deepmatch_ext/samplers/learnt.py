@@ -12,8 +12,8 @@ import tensorflow as tf
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext.samplers.base import SAVED, Sampler, State, check_counts_fit, checked_counts, log_shares, stream
 
-# Enough that a share of a thousandth is known to a tenth, and half a megabyte.
 DEFAULT_MEMORY = 2**17
+"""How many positives are remembered: enough that a share of a thousandth is known to a tenth, and half a megabyte."""
 
 
 class InBatchSampler(Sampler):
@@ -196,6 +196,7 @@ class CountedShares:
 
 
 SMALLEST_SHARE = 1e-9
+"""The least ``uniform_share``: less, spread over many items, is 0 in float32."""
 
 
 class RecentShares:
@@ -210,7 +211,7 @@ class RecentShares:
     def __init__(self, memory: int, uniform_share: float) -> None:
         self.memory = positive_int("`memory`", memory)
         self.uniform_share = number_between("`uniform_share`", uniform_share, 0, 1 + 1e-9)
-        if self.uniform_share < SMALLEST_SHARE:  # less, spread over many items, is 0 in float32
+        if self.uniform_share < SMALLEST_SHARE:
             rule = f"be at least {SMALLEST_SHARE:g}"
             raise problem("`uniform_share`", rule, uniform_share, "Else items might never be drawn.")
 

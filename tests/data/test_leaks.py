@@ -806,6 +806,16 @@ def test_leaks_across_kinds_are_found(mode):
     assert report("test", "hist_item_id_see", 0, [1, 3, 2, 1]) == {("future_in_history", "test", "test"): (1, 1)}
 
 
+def test_held_out_targets_of_each_kind_are_found_in_a_split():
+    # All rows are targets. The purchase in row 1 and the view in row 2 are test, before row 3 of train.
+    x = Interactions.from_frame(KINDS, kind="kind", targets=["see", "buy"])
+    assert XK.kinds.ids.decode(x.kinds.values[:4]).tolist() == ["see", "buy", "see", "buy"]
+    for test in ([1], [2], [1, 2]):
+        report = find_leaks(Split(x, train=[0, 3], validation=[], test=test))
+        assert found(report, "leak") == {("held_out_in_history", "test", "train"): (len(test), len(test))}
+    assert find_leaks(Split(x, train=[0, 1], validation=[], test=[2, 3])).serious == ()
+
+
 def test_held_out_purchases_in_counts_may_be_clicks():
     split = leave_last_out(XK)
     counts = XK.item_counts(np.flatnonzero(XK.is_target))

@@ -28,7 +28,9 @@ from deepmatch_ext.retrieval import (
     FaissIndex,
     VectorIndex,
     read_vectors,
+    remove_pgvector,
     search_pgvector,
+    upsert_pgvector,
     write_pgvector,
     write_vectors,
 )
@@ -717,6 +719,53 @@ def test_postgresql_puts_the_lowest_of_equally_good_ids_first(connection):
     assert (ids.tolist(), scores.tolist()) == ([[4, 30, 200]], [[1.0, 1.0, 1.0]])
 
 
+@pytest.mark.parametrize("strings", [True, False])
+def test_postgresql_s_items_come_and_go(connection, strings):
+    ids = [f"it's {k}" for k in range(30)] if strings else np.arange(30)
+    vectors, users = vectors_of(30, 4), vectors_of(3, 4, seed=1)
+    write_pgvector(connection, "shelf", ids[:20], vectors[:20], metric="cosine")
+    index = ExactIndex(ids[:20], vectors[:20], metric="cosine")
+    upsert_pgvector(connection, "shelf", ids[15:], -vectors[15:])
+    index.replace(ids[15:20], -vectors[15:20])
+    index.add(ids[20:], -vectors[20:])
+    for each in (ids[:10], ids[25:], []):
+        remove_pgvector(connection, "shelf", each)
+        index.remove(each)
+        found, scores = search_pgvector(connection, "shelf", users, 30)
+        expected = index.search(users, len(index))
+        assert found[:, : len(index)].tolist() == expected[0].tolist()
+        assert scores[:, : len(index)] == pytest.approx(expected[1], abs=1e-5)
+        assert np.isneginf(scores[:, len(index) :]).all()
+    with connection.transaction():  # of the caller's, twice
+        upsert_pgvector(connection, "shelf", ids[:1], vectors[:1])
+        upsert_pgvector(connection, "shelf", ids[:1], vectors[1:2])
+    index.add(ids[:1], vectors[1:2])
+    assert search_pgvector(connection, "shelf", users, 1)[0].tolist() == index.search(users, 1)[0].tolist()
+    other = [7] if strings else ["7"]
+    for call, message in [
+        (
+            lambda: remove_pgvector(connection, "shelf", [ids[12], ids[5]]),
+            r"`ids` must be in the table; got .*5.?, which",
+        ),
+        (lambda: remove_pgvector(connection, "shelf", [ids[12], ids[12]]), r"`ids` must be unique"),
+        (lambda: remove_pgvector(connection, "shelf", other), r"`ids` must be (strings|integers), as the table's ids"),
+        (
+            lambda: remove_pgvector(connection, "shelf", [*ids[10:25], ids[0]]),
+            r"`ids` must leave an item .*; got all 16",
+        ),
+        (lambda: remove_pgvector(connection, "none", ids), r"table 'none' must be one that write_pgvector\(\) wrote"),
+        (lambda: upsert_pgvector(connection, "shelf", other, vectors[:1]), r"`ids` must be (strings|integers), as the"),
+        (lambda: upsert_pgvector(connection, "shelf", ids[:1], vectors[:1, :2]), r"must have the table's dimension, 4"),
+        (lambda: upsert_pgvector(connection, "shelf", ids[:1], np.zeros((1, 4))), r"length zero"),
+        (lambda: upsert_pgvector(connection, "none", ids, vectors), r"table 'none' must be one that write_pgvector"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert connection.execute("SELECT count(*) FROM shelf").fetchone() == (16,)
+    assert connection.execute("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'new%'").fetchone() == (0,)
+    connection.commit()
+
+
 def test_postgresql_connections_stay_as_they_are(connection):
     """What a caller reads of a vector is text, unless it has registered pgvector's types itself."""
     write_pgvector(connection, "few", [1], [[1.0, 0.5]])
@@ -900,6 +949,8 @@ def test_the_code_of_the_docs_runs(tmp_path, monkeypatch, request):
     assert names["items"].metric == "cosine"
     assert not {"sku-1", "sku-2"} & set(names["ids"][0].tolist())
     assert names["ids"].shape == (2, 10)
+    assert set(names["available"].ravel().tolist()) <= set(names["in_stock"].tolist())
+    assert sorted(names["own"][0].tolist()) == ["sku-1", "sku-2", "sku-3"]
 
 
 @pytest.mark.slow

@@ -194,6 +194,78 @@ def test_items_are_added_and_replaced(build):
     assert_best(index.search(users, 25, exclude=csr(excluded)), ids, scores, 25, excluded)
 
 
+@st.composite
+def histories(draw):
+    """An index's items as they come and go: steps (what, ids, vectors), with the vectors left after each."""
+    vectors = st.lists(st.integers(-2, 2), min_size=2, max_size=2)
+    held = {k: draw(vectors) for k in range(draw(st.integers(1, 6)))}
+    steps = [("build", list(held), list(held.values()), dict(held))]
+    for _ in range(draw(st.integers(1, 5))):
+        what = draw(st.sampled_from(["add", "replace", "remove"]))
+        pool = [k for k in range(12) if k not in held] if what == "add" else list(held)
+        most = len(held) - 1 if what == "remove" else 3
+        if not pool or not most:
+            continue
+        ids = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=most, unique=True))
+        given = [draw(vectors) for _ in ids]
+        if what == "remove":
+            held = {k: vector for k, vector in held.items() if k not in ids}
+        else:
+            held = {**held, **dict(zip(ids, given, strict=True))}
+        steps.append((what, ids, given, held))
+    return steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(steps=histories())
+def test_items_come_and_go(kind, steps):
+    _, ids, vectors, _ = steps[0]
+    index = KINDS[kind](ids, vectors)
+    users = np.array([[1, 0], [-2, 1]])
+    for what, ids, vectors, held in steps:
+        if what == "remove":
+            index.remove(ids)
+        elif what != "build":
+            getattr(index, what)(ids, vectors)
+        items = list(held)
+        assert index.ids.tolist() == items
+        scores = metric_scores(users, list(held.values()))
+        assert_best(index.search(users, len(items)), items, scores, len(items), [[]] * 2, in_order=kind == "exact")
+        left_out = without(items, [[items[0]], []], [items[::2]] * 2)
+        found = index.search(users, len(items), exclude=([0, 1, 1], items[:1]), among=[*items[::2], 99])
+        assert_best(found, items, scores, len(items), left_out, in_order=kind == "exact")
+
+
+def test_removed_items_stay_away_until_they_are_added(build, tmp_path):
+    rng = np.random.default_rng(4)
+    items, users, ids = rng.normal(size=(60, 4)), rng.normal(size=(8, 4)), [f"item {k}" for k in range(60)]
+    index = build(ids, items)
+    index.replace(ids[::7], -items[::7])
+    index.remove({*ids[:50]})  # a set, and more than are left
+    index.remove([])
+    index.save(tmp_path / "index")
+    for each in (index, VectorIndex.load(tmp_path / "index")):
+        assert each.ids.tolist() == ids[50:]
+        with pytest.raises(ValueError, match=r"`n` must be at most 10"):
+            each.search(users, 11)
+        with pytest.raises(ValueError, match=r"`ids` must be in the index; got 'item 3', which it does not have. add"):
+            each.replace(ids[3:4], items[3:4])
+        held = np.where(np.arange(60)[:, None] % 7, items, -items)
+        assert_best(each.search(users, 10), ids[50:], metric_scores(users, held[50:]), 10, [[]] * 8)
+        each.add(ids[3:5], items[3:5])
+        assert each.ids.tolist() == [*ids[50:], *ids[3:5]]
+        scores = metric_scores(users, [*held[50:], *items[3:5]])
+        assert_best(each.search(users, 12), [*ids[50:], *ids[3:5]], scores, 12, [[]] * 8)
+
+
+def test_what_stands_where_no_item_is_left_follows_the_items(build):
+    index = build([0, 5], np.eye(2))
+    assert index.no_item == -1
+    index.remove([0])
+    assert index.no_item == 0
+    assert index.search([[1.0, 2.0]], 1, exclude=([0, 1], [5]))[0].tolist() == [[0]]
+
+
 def test_a_user_who_has_seen_everything_gets_nothing(build):
     index = build([0, 7, 9], np.eye(3))
     ids, scores = index.search(np.ones((2, 3)), 2, exclude=([0, 4, 5], [9, 7, 0, 9, 9]))
@@ -408,13 +480,24 @@ def test_refuses_changes_and_is_as_it_was(build):
         (index.add, ["a"], np.eye(1, 3), r"`ids` must be integers, as the index's ids are; got strings, 'a'"),
         (index.add, [4], np.eye(1, 2), r"`vectors` must have the index's dimension, 3; got shape \(1, 2\)"),
         (index.add, [4], [[1, np.nan, 1]], r"`vectors` must be finite"),
-        (index.replace, [2, 5], np.eye(2, 3), r"`ids` must be in the index; got 5, which it has not. add\(\) takes"),
+        (
+            index.replace,
+            [2, 5],
+            np.eye(2, 3),
+            r"`ids` must be in the index; got 5, which it does not have. add\(\) takes",
+        ),
         (index.replace, [400], np.eye(1, 3), r"`ids` must be in the index; got 400"),
         (index.replace, ["a"], np.eye(1, 3), r"`ids` must be integers"),
         (index.replace, [1], [[1, np.inf, 1]], r"`vectors` must be finite"),
+        (index.remove, [2, 5], None, r"`ids` must be in the index; got 5, which it does not have"),
+        (index.remove, [2, 2], None, r"`ids` must be unique; got 2 repeated. Name each item once"),
+        (index.remove, ["2"], None, r"`ids` must be integers, as the index's ids are; got strings, '2'"),
+        (index.remove, [True, False, False], None, r"`ids` must be all integers or all strings; got boolean"),
+        (index.remove, 2, None, r"`ids` must be one-dimensional; got shape \(\)"),
+        (index.remove, [3, 1, 2], None, r"`ids` must leave an item in the index; got all 3. Build another index"),
     ]:
         with pytest.raises(ValueError, match=message):
-            change(ids, vectors)
+            change(ids) if vectors is None else change(ids, vectors)
     assert_best(index.search(np.eye(3), 3), [1, 2, 3], np.eye(3), 3, [[]] * 3)
 
 
@@ -582,6 +665,8 @@ def test_as_many_are_found_as_there_are_with_however_little_effort(factory, layo
     for replaced in (range(0), range(0, 600, 2)):
         if replaced:
             index.replace(replaced, items[::2])
+            index.add(range(600, 900), items[:300])
+            index.remove(range(600, 900))
         for n in (1, 50, 599, 600):
             # Nothing had, a few, the best 300, the best 300 twice, all but one, and all.
             best = np.argsort(-metric_scores(users, items), axis=1)
