@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from deepmatch_ext._arrays import Seen
 from deepmatch_ext._checks import problem
+from deepmatch_ext._folders import Write
 from deepmatch_ext.retrieval.index import VectorIndex
 from deepmatch_ext.retrieval.top_n import USERS_AT_ONCE, best_among, compiled_best_rows, padded_seen
-from deepmatch_ext.retrieval.vector_files import Write, write_array
+from deepmatch_ext.retrieval.vector_files import write_array
 
 # Vectors that are copied or read at once.
 _ROWS_AT_ONCE = 65536

@@ -11,10 +11,10 @@ import numpy as np
 
 from deepmatch_ext._arrays import Seen, seen_pairs, seen_rows
 from deepmatch_ext._checks import missing_extra, positive_int, problem
+from deepmatch_ext._folders import Write, check_record
 from deepmatch_ext._interests import best_first, search_each
 from deepmatch_ext.retrieval.index import VectorIndex, spare
 from deepmatch_ext.retrieval.top_n import best_among, compiled_best_rows
-from deepmatch_ext.retrieval.vector_files import Write, check_record
 
 # Candidates held at once: rows and scores of 12 bytes each, and their sorting.
 _BLOCK = 2**22

@@ -12,15 +12,14 @@ import numpy as np
 
 from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users
 from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
+from deepmatch_ext._folders import Write
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.rows import Ids, raw_among, raw_ids, raw_seen, require_unique
 from deepmatch_ext.retrieval.vector_files import (
+    INDEX_FOLDER,
     METRICS,
-    Write,
     check_items,
-    read_folder,
     read_ids,
-    write_folder,
     write_ids,
 )
 
@@ -197,7 +196,7 @@ class VectorIndex(ABC):
             "settings": settings,
             "versions": {"deepmatch_ext": __version__, "numpy": np.__version__, **self._versions()},
         }
-        write_folder(folder, manifest, {"ids.json": lambda path: write_ids(path, self.ids), **files})
+        INDEX_FOLDER.write(folder, manifest, {"ids.json": lambda path: write_ids(path, self.ids), **files})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Any:
@@ -207,7 +206,7 @@ class VectorIndex(ABC):
             ValueError: The folder is no saved index, is damaged (all checksums are compared), or is of another kind:
                 what is wrong.
         """
-        manifest, files = read_folder(folder)
+        manifest, files = INDEX_FOLDER.read(folder)
         for module in _KINDS:  # a class is known once its module is loaded, which takes TensorFlow
             import_module(f"deepmatch_ext.retrieval.{module}")
         kinds = {each.kind: each for each in VectorIndex.__subclasses__() if issubclass(each, cls)}

@@ -10,11 +10,12 @@ import numpy as np
 
 from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users
 from deepmatch_ext._checks import listing, missing_extra, one_of, positive_int, problem
+from deepmatch_ext._folders import read_record
 from deepmatch_ext._interests import search_each
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.index import spare, unit_vectors
 from deepmatch_ext.retrieval.rows import raw_among, raw_ids, raw_seen, require_kind, require_unique
-from deepmatch_ext.retrieval.vector_files import METRICS, check_items, read_record
+from deepmatch_ext.retrieval.vector_files import METRICS, check_items
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
 # Of each metric: pgvector's operator, its operator class, and a score as a line of its distance.

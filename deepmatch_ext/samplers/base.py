@@ -79,6 +79,18 @@ class Sampler:
         """Learns from a training step's positives (n,) int64, after its draw; returns the operations that do it."""
         return []
 
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        """The ``state`` of a smaller vocabulary for one of V items, the first of which are the same.
+
+        Raises:
+            ValueError: The state depends on V, and the sampler does not say how it grows.
+        """
+        fresh = self.state(vocabulary_size)
+        if any(array.shape != state[name].shape for name, array in fresh.items()):
+            remedy = "Give one, with counts if it takes them, whose own state the larger model begins with."
+            raise problem("`sampler_config`", "be given for a larger vocabulary", f"{type(self).__name__}", remedy)
+        return dict(state)
+
     def get_config(self) -> dict[str, Any]:
         """The settings as plain data; `make_sampler` takes them back, without the counts, which are state.
 

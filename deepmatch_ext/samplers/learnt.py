@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,9 @@ class InBatchSampler(Sampler):
 
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         return self.shares.update(state, positives)
+
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        return super().grown(self.shares.grown(state, vocabulary_size), vocabulary_size)
 
     def get_config(self) -> dict[str, Any]:
         return {"sampler": self.name, **self.shares.get_config()}
@@ -108,6 +112,9 @@ class AdaptiveSampler(Sampler):
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         return self.shares.update(state, positives)
 
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        return super().grown(self.shares.grown(state, vocabulary_size), vocabulary_size)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.shares.get_config(), "uniform_share": self.uniform_share}
 
@@ -152,6 +159,9 @@ class QueueSampler(Sampler):
         written = state["queue"].scatter_update(tf.IndexedSlices(tf.cast(queued, tf.int32), places))
         return [*self.shares.update(state, positives), written, moved]
 
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        return super().grown(self.shares.grown(state, vocabulary_size), vocabulary_size)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.shares.get_config()}
 
@@ -177,6 +187,9 @@ class CountedShares:
 
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         return []
+
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> Mapping[str, np.ndarray]:
+        return state  # counts of new items have to be given
 
     def get_config(self) -> dict[str, Any]:
         return {"item_count": SAVED}
@@ -225,6 +238,10 @@ class RecentShares:
                 state["recent"].scatter_update(tf.IndexedSlices(new, places)),
                 moved,
             ]
+
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> Mapping[str, np.ndarray]:
+        new = np.zeros(vocabulary_size - len(state["count"]), state["count"].dtype)
+        return {**state, "count": np.concatenate([state["count"], new])}
 
     def get_config(self) -> dict[str, Any]:
         return {"memory": self.memory}

@@ -235,7 +235,7 @@ def assert_sorted_by(times):
         (
             FRAME,
             {"side": ["item_id"]},
-            "columns user, session, item, time and side must not repeat a name; got 'item_id' twice",
+            "columns user, session, item, time, kind and side must not repeat a name; got 'item_id' twice",
         ),
         (FRAME, {"time": "user_id"}, "'user_id' twice"),
         (

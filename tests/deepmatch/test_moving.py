@@ -226,7 +226,7 @@ INTERESTS = (
     + """
 for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {})]:
     model = Builder(user_feature_columns, item_feature_columns, k_max=2, user_dnn_hidden_units=(16, embedding_dim),
-                    sampler_config=sampler_config, **arguments)
+                    sampler_config=sampler_config, seed=1, **arguments)  # of 1 to 4, all reach .8 and most .95
     model.compile(optimizer="adam", loss=sampledsoftmaxloss)
     history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]

@@ -173,8 +173,8 @@ def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
                 os._exit(0)
             _, status = os.wait()
             print("killed" if os.WIFSIGNALED(status) else "done")
-            import deepmatch_ext.retrieval.vector_files as files
-            manifest, paths = files.read_folder(folder)  # all checksums are right
+            from deepmatch_ext.retrieval.vector_files import INDEX_FOLDER
+            manifest, paths = INDEX_FOLDER.read(folder)  # all checksums are right
             print(manifest["ids"])
             if not os.WIFSIGNALED(status):
                 break
