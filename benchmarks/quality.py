@@ -3,7 +3,7 @@
     python benchmarks/quality.py --data FOLDER           # FOLDER holds ml-100k/, amazon-beauty/, ml-1m/
     python benchmarks/quality.py --data FOLDER --quick   # a try
 
-README.md beside this file says what is measured, quality_settings.py has what is compared. Writes quality_results/:
+docs/results.md says what is measured, quality_settings.py has what is compared. Writes quality_results/:
 results.json after every run, table.md, plot.png, samplers.png. A command that was interrupted goes on where it was.
 Needs an installed deepmatch_ext, NumPy and matplotlib; the rest goes into virtual environments that this makes. The
 worker scripts take their job, the stopping rule and the form of their answer from here.

@@ -4,7 +4,7 @@
     python benchmarks/speed.py --quick    # a try
     python benchmarks/speed.py --models 'MIND;ComiRec {"interest_extractor": "dr"}'    # other models than YoutubeDNN
 
-README.md beside this file says what is measured. Needs NumPy and matplotlib; the rest goes into virtual environments
+docs/performance.md says what is measured. Needs NumPy and matplotlib; the rest goes into virtual environments
 that this makes. The worker scripts take the input, the sizes and the form of their answer from here.
 """
 
@@ -113,7 +113,7 @@ def measured_rates():
 
 @cache
 def step_work(vocabulary, batch, steps=8):
-    """Rows of the items' table that a step looks up, bytes that it moves, flops: the formula is in README.md."""
+    """Rows of the items' table that a step looks up, bytes moved, flops; docs/performance.md has the formula."""
     x = synthetic_input(vocabulary, batch, steps)
     items = np.concatenate([x["hist_item"], x["item"][:, None]], axis=1).reshape(steps, -1)
     rows = np.mean([np.count_nonzero(np.unique(of_batch)) for of_batch in items]) + NUM_SAMPLED

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         losses,
         models,
         optimizers,
+        recommender,
         retrieval,
         samplers,
         serving,
         utils,
     )
     from deepmatch_ext.models import DSSM, FM, MIND, NCF, SDM, SRGNN, ComiRec, YoutubeDNN
+    from deepmatch_ext.recommender import Recommender
 
 __all__ = [
     "DSSM",
@@ -35,6 +37,7 @@ __all__ = [
     "SDM",
     "SRGNN",
     "ComiRec",
+    "Recommender",
     "YoutubeDNN",
     "__version__",
     "custom_objects",
@@ -45,22 +48,24 @@ __all__ = [
     "losses",
     "models",
     "optimizers",
+    "recommender",
     "retrieval",
     "samplers",
     "serving",
     "utils",
 ]
 
-_BUILDERS = [name for name in __all__ if name[0].isupper()]
+_BUILDERS = [name for name in __all__ if name[0].isupper() and name != "Recommender"]
 _PLAIN = ("data", "evaluation", "retrieval")
 
 
 def load() -> None:
     """Imports all parts, as ``import deepmatch_ext`` does."""
     import_module("deepmatch_ext._keras")  # first, since it says what is missing where the rest would stumble
-    for name in set(__all__).difference(_BUILDERS, ["__version__", "custom_objects"]):
+    for name in set(__all__).difference(_BUILDERS, ["Recommender", "__version__", "custom_objects"]):
         import_module(f"deepmatch_ext.{name}")
     globals().update({name: getattr(sys.modules["deepmatch_ext.models"], name) for name in _BUILDERS})
+    globals()["Recommender"] = sys.modules["deepmatch_ext.recommender"].Recommender
 
 
 if not TYPE_CHECKING:  # else no name would be unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,36 @@ def check_pair(what: str, seen: Any) -> tuple[Any, Any]:
     if not isinstance(seen, tuple | list) or len(seen) != 2:
         raise problem(what, "be a pair (indptr, item ids)", f"{type(seen).__name__}")
     return seen[0], seen[1]
+
+
+def check_among(what: str, among: Any, rows: int, vocabulary_size: int) -> np.ndarray | Seen:
+    """The items that may be recommended: ids (m,) for all rows, ascending, or if ``among`` is a pair, `Seen` of each's.
+
+    Padding is left out, and so are repeats of ids for all.
+    """
+    if is_pair(among):
+        return check_seen(what, among, rows, vocabulary_size)
+    ids = np.unique(
+        check_ids(f"the ids of {what}", list(among) if isinstance(among, Set) else among, 0, vocabulary_size - 1)
+    )
+    ids = ids[ids > 0]
+    if not len(ids):
+        raise problem(what, "hold at least one item id", "none", ALL_ITEMS)
+    return ids
+
+
+ALL_ITEMS = "Leave it out to search all items."
+
+
+def is_pair(among: Any) -> bool:
+    """Whether ``among`` is a pair (indptr, ids), a set of items for each row, and not the ids of one set for all."""
+    return isinstance(among, tuple | list) and len(among) == 2 and all(_is_column(part) for part in among)
+
+
+def _is_column(part: Any) -> bool:
+    if hasattr(part, "ndim"):
+        return part.ndim == 1
+    return hasattr(part, "__len__") and not isinstance(part, str | bytes)
 
 
 def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.ndarray]:

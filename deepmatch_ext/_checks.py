@@ -178,7 +178,8 @@ def existing_files(what: str, paths: Any) -> list[str]:
     """The paths of one file or of several, each of which exists."""
     if not isinstance(paths, str | os.PathLike | Iterable) or isinstance(paths, bytes):
         raise problem(what, "be a path or a list of paths", shown(paths))
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    is_one = isinstance(paths, str | os.PathLike)
+    given = [paths] if is_one else as_list(what, "be a path or a list of paths", paths)
     files = [str(as_path(f"Each of {what}", path)) for path in given]
     if not files:
         raise problem(what, "name at least one file", "none")

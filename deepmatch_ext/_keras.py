@@ -132,6 +132,12 @@ def build_optimizer(model: Any) -> None:
             optimizer.build(model.trainable_variables)
 
 
+def optimizer_variables(model: Any) -> list[Any]:
+    """The variables of a model's optimizer; those that it wraps, too."""
+    variables = model.optimizer.variables
+    return list(variables() if callable(variables) else variables)
+
+
 # Packages whose losses and metrics compare predictions with labels.
 _COMPARING = ("keras", "keras_rs", "tf_keras", "tensorflow_addons", "tensorflow_ranking")
 

@@ -8,13 +8,13 @@ tf.data's autotuning is off: its thread sleeps for 10, 20, 40, ... ms and the en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, positive_int, problem, shown
+from deepmatch_ext._checks import int_at_least, one_of, positive_int, problem, shown
 
 # At tf.random.experimental.index_shuffle's fixed 4 rounds, neighbours stay neighbours: of 1,000,000 rows, the new
 # places of row k and row k + 1 correlate by 0.4. At 16 no test that we made tells it from a permutation by NumPy.
@@ -41,7 +41,7 @@ def in_passes(
     """
     dataset = one_pass(None) if draws is None else draws.flat_map(one_pass)
     if read is not None:
-        dataset = dataset.map(read)
+        dataset = mapped(dataset, read)
     if batches is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
     return without_autotuning(dataset.prefetch(2), is_part)
@@ -70,6 +70,14 @@ def keyed_passes(
     return in_passes(draws, one_pass, None if batches is None else batches * epochs, read, is_part)
 
 
+def mapped(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    """``dataset.map(function)`` of a function without control flow on tensors.
+
+    AutoGraph would translate it and all that it calls, at a process's first `fit` of a dataset: a second or more.
+    """
+    return dataset.map(tf.autograph.experimental.do_not_convert(function))
+
+
 def without_autotuning(dataset: tf.data.Dataset, is_part: bool = False) -> tf.data.Dataset:
     """The dataset without the thread that the end of every epoch would wait for.
 
@@ -87,6 +95,28 @@ def is_not_divided(dataset: tf.data.Dataset) -> bool:
     """Whether workers don't divide a dataset, since it is one worker's part."""
     policy = dataset.options().experimental_distribute.auto_shard_policy
     return bool(policy == tf.data.experimental.AutoShardPolicy.OFF)
+
+
+def weighted(batch: Mapping[str, tf.Tensor], weight: str) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """A batch as ``fit`` takes it with weights: the other columns, labels of 1, (B, 1), and the column of weights (B,).
+
+    Each row is an event that happened, so its label is 1.
+    """
+    columns = dict(batch)
+    weights = tf.cast(columns.pop(weight), tf.float32)
+    return columns, tf.ones_like(weights)[:, tf.newaxis], weights
+
+
+def check_weight(weight: Any, specs: Mapping[str, tf.TensorSpec]) -> None:
+    """Refuses the argument ``weight``, if it is none of the columns, or one that is not a number in each row."""
+    if weight is None:
+        return
+    one_of("`weight`", weight, specs)
+    spec = specs[weight]
+    if spec.shape.rank or not (spec.dtype.is_floating or spec.dtype.is_integer or spec.dtype.is_bool):
+        raise problem(f"column {weight!r}, the weight,", "be a number in each row", f"{spec.dtype.name}, {spec.shape}")
+    if len(specs) == 1:
+        raise problem("`columns`", "name a column beside the weight", "none")
 
 
 def check_shard(shard: Any) -> tuple[int, int]:

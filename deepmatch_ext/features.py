@@ -174,6 +174,15 @@ def column_config(column: Column) -> dict[str, Any]:
     return {"kind": type(column).__name__, **plain}
 
 
+def with_table_sizes(config: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What `column_config` wrote, with the vocabulary sizes of some tables, by ``embedding_name``."""
+    if "sparsefeat" in config:
+        return {**config, "sparsefeat": with_table_sizes(config["sparsefeat"], sizes)}
+    if config.get("embedding_name") in sizes:
+        return {**config, "vocabulary_size": sizes[config["embedding_name"]]}
+    return dict(config)
+
+
 def _column_from_config(config: Mapping[str, Any]) -> Column:
     plain = {key: value for key, value in config.items() if key != "kind"}
     if config["kind"] == "SequenceColumn":

@@ -169,6 +169,7 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
     "bpr": bpr,
     "gbce": gbce_of_samples,
 }
+"""The losses by name, for a model's ``loss=``. Enter your own here."""
 
 OTHER_ARGUMENTS = {
     "drawn": "() float32, how many candidates were drawn, S",
@@ -176,6 +177,7 @@ OTHER_ARGUMENTS = {
     "calibration": "float, a model's `gbce_t`",
     "bias": "() float32, a weight that is learnt, 0 at first, divided by the temperature as the logits are",
 }
+"""What a loss may name among its arguments beside the logits, and what it is then given."""
 
 
 def other_arguments(loss: str) -> set[str]:

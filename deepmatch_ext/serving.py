@@ -168,6 +168,7 @@ class _Recommender:
             self._ids = tf.Variable([self.no_item, *ids.values], dtype=self.id_dtype, trainable=False)
         self._user_input = list(model.user_input)
         self._encoder = keras.Model(model.user_input, model.user_emb)
+        self._vectors_of = tf.function(self._encoded, autograph=False)  # one trace of the model for all signatures
 
         user = {spec.name: spec for spec in (_spec(tensor, id_maps, arguments) for tensor in self._user_input)}
         n = {"n": tf.TensorSpec([], tf.int32, "n")}
@@ -205,7 +206,7 @@ class _Recommender:
         places = tf.cast(rows, tf.int64) + 1  # 0 for no item
         return {"item_ids": places if self._ids is None else tf.gather(self._ids, places), "scores": scores}
 
-    def _vectors_of(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _encoded(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         encoded = []
         for tensor in self._user_input:
             values = inputs[self._arguments[tensor.name]]

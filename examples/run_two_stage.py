@@ -26,21 +26,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepctr.models import DIN, DeepFM
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_youtubednn import add_data_arguments, check_at_least_one, read, refused, user_attributes
+from run_youtubednn import add_data_arguments, check_at_least_one, read, refused
 
 from deepmatch_ext import YoutubeDNN, data, evaluation
 from deepmatch_ext.compat import enable_deepctr_on_keras3
@@ -52,6 +54,7 @@ MAX_LEN = 50  # how much of a history both stages see
 RANKER_DIM = 16  # the ranker's embedding size at most
 SIDE_DIM = 4  # embedding size of user attributes and genres
 TEMPERATURE = 0.1  # of the first stage
+MAX_VALUES = 50  # an attribute with more values than this, such as a zip code, is left out
 FOLLOWED = 5  # so many of the last items have a say in what follows
 
 Attributes = dict[str, np.ndarray]  # of users: name -> the id of each user's value, by user id
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         seeds = check_arguments(args)
         args.seed = seeds[0]  # of the generated data
-        dataset = read(args)
+        dataset = with_genres(read(args))
         split = data.leave_last_out(dataset.interactions)
         early, lessons = early_and_lessons(split, args.ranker_events)
         attributes = user_attributes(dataset)
@@ -112,6 +115,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         stds = {name: {n: float(np.std([f[n] for f in of], ddof=1)) for n in of[0]} for name, of in results.items()}
         print(evaluation.format_table(stds, columns))
     return 0
+
+
+def with_genres(dataset: data.Dataset) -> data.Dataset:
+    """The data set with the first genre of each event's item as a side column, where genres are known."""
+    genres = genre_names(dataset)
+    if genres is None:
+        return dataset
+    events, genre_ids = dataset.interactions, ids_of(genres)
+    return replace(dataset, interactions=replace(events, side={"genre": genre_ids[events.items]}))
+
+
+def genre_names(dataset: data.Dataset) -> pd.Series | None:
+    """The first genre of each item, in the order of item ids from 1; None where none is known."""
+    if dataset.items is None or "genres" not in dataset.items:
+        return None
+    genres = dataset.items["genres"].reindex(dataset.interactions.item_ids.values).str.split("|").str[0]
+    return None if genres.isna().all() else genres
+
+
+def user_attributes(dataset: data.Dataset) -> dict[str, np.ndarray]:
+    """name -> the id of each user's value, (number of users + 1,), of the attributes that can tell users apart."""
+    attributes: dict[str, np.ndarray] = {}
+    if dataset.users is None:
+        return attributes
+    table = dataset.users.reindex(dataset.interactions.user_ids.values)
+    for name, values in table.items():
+        if str(name).lower() == "age":
+            values = pd.to_numeric(values, errors="coerce") // 5  # bands of five years
+        if 2 <= values.nunique() <= min(MAX_VALUES, len(table) / 5):
+            attributes["user_" + re.sub(r"\W", "_", str(name))] = ids_of(values)
+    return attributes
+
+
+def ids_of(values: pd.Series) -> np.ndarray:
+    """Numbers from 1 for the values, 0 where one is missing; in front a 0 for the user or item that has id 0."""
+    return np.concatenate([[0], data.IdMap.from_values(values.dropna()).encode(values)]).astype(np.int32)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

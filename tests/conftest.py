@@ -9,38 +9,39 @@ import warnings
 from unittest import mock
 
 import hypothesis
-import numpy as np
 import pytest
 
-with warnings.catch_warnings():  # of protobuf's, on Python 3.12 with the TensorFlow of its time
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import tensorflow as tf
-
-# DeepCTR asks a package index for its newest version, in a thread, when it is imported.
-with mock.patch("threading.Thread.start"):
-    import deepctr  # noqa: F401
-
-from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.fresh import optimize_graphs
-from tests.helpers import small_input, small_model
 
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimize_graphs()})
-tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
+hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
+hypothesis.settings.load_profile("default")
 
 
 def without_autotuning(dataset):
+    import tensorflow as tf
+
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
 
 
-# All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute: Python's
-# collector would stand still for each that a failed `fit` left behind.
-tf.data.Dataset._apply_debug_options = without_autotuning
-
-EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
-hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
-hypothesis.settings.load_profile("default")
+def pytest_configure(config):
+    """Imports TensorFlow before any test does, and only where tests run: xdist's controller can do without it."""
+    is_controller = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if is_controller and not config.option.collectonly:
+        return
+    with warnings.catch_warnings():  # of protobuf's, on Python 3.12 with the TensorFlow of its time
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import tensorflow as tf
+    # DeepCTR asks a package index for its newest version, in a thread, when it is imported.
+    with mock.patch("threading.Thread.start"):
+        import deepctr  # noqa: F401
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimize_graphs()})
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
+    # All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute:
+    # Python's collector would stand still for each that a failed `fit` left behind.
+    tf.data.Dataset._apply_debug_options = without_autotuning
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -76,14 +77,14 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.line(f"{report.nodeid} took {seconds:.1f} s of processor time: mark it slow")
 
 
-@pytest.fixture(autouse=True)
-def _doctest_names(doctest_namespace):
-    doctest_namespace.update(np=np, tf=tf)
-
-
 @pytest.fixture(scope="session")
 def trained():
     """A small model after a short `fit`, with its input. Tests leave it as it is."""
+    import tensorflow as tf
+
+    from deepmatch_ext.utils import sampledsoftmaxloss
+    from tests.helpers import small_input, small_model
+
     model = small_model()
     model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
     x = small_input(512)

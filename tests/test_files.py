@@ -6,6 +6,8 @@ import pytest
 
 from deepmatch_ext._files import unfinished_folder, whole_file, whole_folder, write_text
 
+pytestmark = pytest.mark.plain
+
 
 @pytest.mark.parametrize("suffix", ["", ".weights.h5"])
 def test_a_file_is_replaced_when_all_is_written(tmp_path, suffix):

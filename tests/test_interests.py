@@ -3,10 +3,13 @@
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given
 
 from deepmatch_ext._interests import best_pair_scores, best_scores, nearest_interests
 from tests.helpers import true_scores
+
+pytestmark = pytest.mark.plain
 
 NUMBERS = st.integers(-3, 3).filter(bool)  # no zeros: those are passed over before
 

@@ -5,6 +5,8 @@ import pytest
 
 from deepmatch_ext._passes import permutation
 
+pytestmark = pytest.mark.plain
+
 
 def test_a_draw_decides_the_order_of_all_rows():
     np.testing.assert_array_equal(

@@ -6,7 +6,9 @@ from deepmatch_ext._lazy import lazy_names
 from deepmatch_ext.data.dataset import Dataset
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.kinds import Kinds
 from deepmatch_ext.data.leaks import Leak, LeakReport, find_leaks
+from deepmatch_ext.data.neighbours import neighbours
 from deepmatch_ext.data.readers import read_dataset
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
 from deepmatch_ext.data.synthetic import SyntheticData, synthetic_interactions, synthetic_sessions
@@ -29,12 +31,14 @@ __all__ = [
     "Dataset",
     "IdMap",
     "Interactions",
+    "Kinds",
     "Leak",
     "LeakReport",
     "Split",
     "SyntheticData",
     "find_leaks",
     "leave_last_out",
+    "neighbours",
     "parquet_dataset",
     "read_dataset",
     "seen_before",

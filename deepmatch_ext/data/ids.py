@@ -58,6 +58,27 @@ class IdMap:
         """
         return cls(np.sort(_index(raw_values("values", values).ravel()).unique().to_numpy()))
 
+    def extended(self, values: Any) -> IdMap:
+        """The map with further raw values: those it knows keep their ids, and new ones are numbered behind them.
+
+        Args:
+            values: Raw values in any order, of the map's own kind. Repeats, and values that the map knows, are welcome.
+
+        Returns:
+            A map of its own; new values are in sorted order. `RetrievalModel.extended` makes a model as large.
+
+        Raises:
+            ValueError: Strings for a map of integers or the reverse, or a missing value.
+
+        Example:
+            >>> ids = IdMap(["tea", "milk"])
+            >>> ids.extended(["coffee", "milk", "bread"]).values.tolist()
+            ['tea', 'milk', 'bread', 'coffee']
+        """
+        raw = raw_values("values", values).ravel()
+        new = np.sort(_index(raw[self.encode(raw) == 0]).unique().to_numpy())
+        return IdMap(np.concatenate([self._values, new])) if len(new) else self
+
     @property
     def values(self) -> np.ndarray:
         """The raw values, read-only, (len(self),): int64, or objects that are all ``str``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,8 @@ from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_flag, as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
 from deepmatch_ext._frames import FRAMES, columns_of, is_frame, one_a_row, require_columns
 from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
+from deepmatch_ext.data.kinds import History, Kinds, histories_of
+from deepmatch_ext.data.user_features import read_user_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,10 @@ class Interactions:
         sessions: Session numbers from 1, (n,), never falling; a session has one user, and times that never fall. Then
             a sequence is a session in place of all that a user did: histories end where it began, and its items are
             recommended again. None: there are no sessions.
+        kinds: The kind of each event, and which kinds are to be predicted. Each kind then has a history of its own.
+            None: all events are of one kind.
+        user_features: What is known of each user, name -> values by user id, (num_users + 1, ...), 0 for id 0.
+            :meth:`with_user_features` makes them of a frame.
 
     Raises:
         ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order.
@@ -58,6 +64,8 @@ class Interactions:
     user_name: str = "user_id"
     item_name: str = "item_id"
     sessions: np.ndarray | None = field(default=None, repr=False)
+    kinds: Kinds | None = None
+    user_features: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for which in ("user", "item"):
@@ -67,8 +75,10 @@ class Interactions:
             raise problem("`side`", "map names to columns", shown(self.side))
         users = _ids("`users`", self.users, len(self.user_ids))
         items = _ids("`items`", self.items, len(self.item_ids))
-        no_duplicates("the names of interactions", [self.user_name, self.item_name, *self.side])
+        of_kinds = [] if self.kinds is None else [instance_of("`kinds`", self.kinds, Kinds).name]
+        no_duplicates("the names of interactions", [self.user_name, self.item_name, *of_kinds, *self.side])
         given = [("items", items), ("times", self.times), ("sessions", self.sessions), *self.side.items()]
+        given += [] if self.kinds is None else [(self.kinds.name, self.kinds.values)]
         for name, column in given:
             if column is not None and np.shape(column) != users.shape:
                 rule = f"have one value a row, shape {users.shape}"
@@ -94,10 +104,28 @@ class Interactions:
         object.__setattr__(self, "users", own(users))
         object.__setattr__(self, "items", own(items))
         object.__setattr__(self, "side", MappingProxyType(side))
+        object.__setattr__(self, "user_features", MappingProxyType(self._checked_features()))
+
+    def _checked_features(self) -> dict[str, np.ndarray]:
+        if not isinstance(self.user_features, Mapping):
+            raise problem("`user_features`", "map names to values by user id", shown(self.user_features))
+        no_duplicates(
+            "the names of user, item and user features", [self.user_name, self.item_name, *self.user_features]
+        )
+        features = {}
+        for name, values in self.user_features.items():
+            features[as_text("a name in `user_features`", name)] = values = np.asarray(values)
+            if values.shape[:1] != (self.user_vocabulary_size,) or values.dtype.kind not in "iufb":
+                rule = f"be numbers by user id, {self.user_vocabulary_size} rows with that of id 0"
+                raise problem(f"user feature {name!r}", rule, shown(values))
+            if not np.isfinite(values).all():
+                raise problem(f"user feature {name!r}", "be finite", "NaN or infinity among them")
+        return {name: own(values) for name, values in features.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        columns = (self.users, self.items, self.times, dict(self.side))
-        return type(self), (*columns, self.user_ids, self.item_ids, self.user_name, self.item_name, self.sessions)
+        columns = (self.users, self.items, self.times, dict(self.side), self.user_ids, self.item_ids)
+        names = (self.user_name, self.item_name)
+        return type(self), (*columns, *names, self.sessions, self.kinds, dict(self.user_features))
 
     @classmethod
     def from_frame(
@@ -111,6 +139,9 @@ class Interactions:
         item_ids: IdMap | None = None,
         *,
         session: str | None = None,
+        kind: str | None = None,
+        targets: Any = None,
+        kind_ids: IdMap | None = None,
     ) -> Interactions:
         """Interactions of a frame with one row an event. The frame is left as it is.
 
@@ -119,18 +150,30 @@ class Interactions:
             user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are; each is a
                 user of its own.
             item: The column of raw item ids, integers or strings.
-            time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
-                order is the order of time.
-            side: Numeric columns to carry along, such as a rating.
+            time: The column of times: numbers, datetimes, or text in the form 2026-11-26 09:30; those with a time zone
+                are kept in UTC. None: the frame's order is the order of time.
+            side: Numeric columns to carry along: what :func:`windows` gives the history of (``side``), of the target
+                (``context``), or as its weight.
             user_ids: A map made earlier; without it, the users of the frame are numbered.
             item_ids: A map made earlier; without it, the items of the frame are numbered.
             session: The column that says which session of its user an event is of, integers or strings. A user's
                 sessions stand in the order in which they end. None: there are no sessions.
+            kind: The column that says of what kind an event is, such as "click" and "purchase"; strings or integers.
+                Windows then have a history for each kind. None: all events are of one kind.
+            targets: The kinds that are to be predicted, one or a list; only events of these are rows of a split.
+            kind_ids: A map of kinds made earlier; without it, the kinds of the frame are numbered.
 
         Raises:
             ImportError: The frame is not pandas's, and pyarrow is not installed.
             ValueError: The frame is empty or lacks a column, a column has two roles, missing values or a type that
-                does not fit its role, or a given map does not know a user or an item.
+                does not fit its role, or a given map does not know a user, an item or a kind; or one of ``kind`` and
+                ``targets`` is given without the other, or ``targets`` are no kinds.
+
+        Example:
+            >>> columns = {"user_id": 1, "item_id": [7, 8, 7], "timestamp": [1, 2, 3], "event": ["see", "see", "buy"]}
+            >>> interactions = Interactions.from_frame(pd.DataFrame(columns), kind="event", targets="buy")
+            >>> interactions.is_target.tolist()
+            [False, False, True]
         """
         if not is_frame(frame):
             raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
@@ -143,8 +186,13 @@ class Interactions:
         user = session if user is None else as_text("`user`", user)
         assert user is not None
         of_session = [] if session is None or anonymous else [session]
-        names = [user, *of_session, item, *([] if time is None else [time]), *side]
-        no_duplicates("the columns user, session, item, time and side", names)
+        kind = None if kind is None else as_text("`kind`", kind)
+        if (kind is None) != (targets is None) or (kind is None and kind_ids is not None):
+            rule = "be given together, and `kind_ids` only with them"
+            raise problem("`kind` and `targets`", rule, f"{shown(kind)} and {shown(targets)}")
+        of_kind = [] if kind is None else [kind]
+        names = [user, *of_session, item, *([] if time is None else [time]), *of_kind, *side]
+        no_duplicates("the columns user, session, item, time, kind and side", names)
         columns = columns_of("`frame`", frame, names)
         told = "Name it, time='...', or say that the rows are in the order of time: time=None."
         require_columns(columns, names, "the frame", {} if time is None else {time: told})
@@ -165,6 +213,10 @@ class Interactions:
         else:
             which = pd.factorize(raw_values(f"column {session!r}", given[session]))[0]
             rows, sessions = _by_session(users, which, np.arange(len(users)) if times is None else times)
+        kinds = None
+        if kind is not None:
+            numbers, kind_ids = _encoded(given[kind], kind, kind_ids)
+            kinds = Kinds(read_only(numbers[rows]), kind_ids, targets, kind)
         return cls(
             users=read_only(users[rows]),
             items=read_only(items[rows]),
@@ -175,7 +227,35 @@ class Interactions:
             user_name=user,
             item_name=item,
             sessions=sessions,
+            kinds=kinds,
         )
+
+    def extended(self, frame: Any, *, time: str | None = "timestamp", session: str | None = None) -> Interactions:
+        """These events and those of ``frame``, such as the next day's; users and items that are new get new ids.
+
+        What had an id keeps it, so that a model that is made larger (`RetrievalModel.extended`) reads both.
+
+        Args:
+            frame: Events in any order, with the columns that these were read from: `user_name`, `item_name`, `side`,
+                and that of the kinds.
+            time: The column of times; None where these events have none: then those of the frame are later.
+            session: The column of sessions, where these events have sessions. A session of the frame is a new one.
+
+        Returns:
+            New interactions. Of one user and time, events of the frame come later. Of new users nothing is known until
+            `with_user_features` says it of all again.
+
+        Raises:
+            ValueError: As in `from_frame`; or these events have times or sessions and the frame none, or the reverse.
+
+        Example:
+            >>> frame = pd.DataFrame({"user_id": ["b", "a"], "item_id": [7, 5], "timestamp": [30, 20]})
+            >>> tomorrow = pd.DataFrame({"user_id": ["a", "a"], "item_id": [9, 7], "timestamp": [50, 40]})
+            >>> grown = Interactions.from_frame(frame).extended(tomorrow)
+            >>> grown.users.tolist(), grown.item_ids.decode(grown.items).tolist(), grown.item_ids.values.tolist()
+            ([1, 1, 1, 2], [5, 7, 9, 7], [5, 7, 9])
+        """
+        return extended_with_rows(self, frame, time, session)[0]
 
     @classmethod
     def from_sequences(
@@ -233,6 +313,56 @@ class Interactions:
             sessions=users if as_flag("`sessions`", sessions) else None,
         )
 
+    def with_user_features(self, frame: Any) -> Interactions:
+        """The same interactions, with what is known of each user: windows and histories then have these columns.
+
+        Args:
+            frame: One row for each user: a pandas or polars DataFrame, or an Arrow table. The raw user ids are its
+                column of the interactions' user name, or, of a pandas DataFrame without one, its index. All other
+                columns are features: a number in each row, or a list of numbers, such as ids, padded with 0 to the
+                longest. Users that have no events are left out. Text has to be numbered first, by an :class:`IdMap`.
+
+        Returns:
+            Interactions with these ``user_features`` in place of any that were there. User id 0, an unknown user, has
+            0 in each, as item id 0 has in a model's ``item_features``.
+
+        Raises:
+            ImportError: The frame is not pandas's, and pyarrow is not installed.
+            ValueError: A user comes twice, a user with events is missing, a value is missing or no number, or there is
+                no feature.
+
+        Example:
+            >>> interactions = Interactions.from_sequences([0, 1, 3], [7, 8, 7])
+            >>> known = pd.DataFrame({"user_id": [2, 1], "age": [30, 40]})
+            >>> interactions.with_user_features(known).user_features["age"].tolist()
+            [0, 40, 30]
+        """
+        has_rows = np.diff(self.indptr) > 0
+        return replace(self, user_features=read_user_features(frame, self.user_name, self.user_ids, has_rows))
+
+    def to_frame(self, time: str = "timestamp", session: str = "session_id") -> pd.DataFrame:
+        """The events as a DataFrame with raw ids, one a row, sorted as they are here; `from_frame` takes it back.
+
+        Args:
+            time: What the column of times is called, if there are times.
+            session: What the column of sessions is called, if there are sessions; its values are their numbers.
+
+        Example:
+            >>> Interactions.from_sequences([0, 2, 3], [4, 1, 4]).to_frame()
+               user_id  item_id
+            0        1        4
+            1        1        1
+            2        2        4
+        """
+        columns = {
+            self.user_name: self.user_ids.decode(self.users),
+            self.item_name: self.item_ids.decode(self.items),
+        }
+        columns |= {} if self.times is None else {time: self.times}
+        columns |= {} if self.sessions is None else {session: self.sessions}
+        columns |= {} if self.kinds is None else {self.kinds.name: self.kinds.ids.decode(self.kinds.values)}
+        return pd.DataFrame({**columns, **self.side})
+
     @cached_property
     def indptr(self) -> np.ndarray:
         """User u's rows are ``indptr[u]:indptr[u + 1]``; user 0 has none. int64, (num_users + 2,)."""
@@ -256,6 +386,24 @@ class Interactions:
         position = np.arange(len(self), dtype=np.int64)
         position -= self.starts[self.sequences]
         return read_only(position)
+
+    @cached_property
+    def histories(self) -> tuple[History, ...]:
+        """What the histories of the rows are made of: one for each kind of events, or one for all."""
+        return histories_of(self.kinds, self.sequences, self.starts, self.times)
+
+    @cached_property
+    def history_lengths(self) -> np.ndarray:
+        """The number of events in each row's histories, uncut, int64, (n,); without kinds, the ``position``."""
+        if self.kinds is None:
+            return self.position
+        of_kinds = [history.ends - history.starts[self.sequences] for history in self.histories]
+        return read_only(np.asarray(np.sum(of_kinds, axis=0, dtype=np.int64)))
+
+    @property
+    def is_target(self) -> np.ndarray:
+        """Which rows are to be predicted, (n,) bool: those of the kinds that are, or all if there are no kinds."""
+        return np.ones(len(self), bool) if self.kinds is None else self.kinds.is_target
 
     @property
     def num_users(self) -> int:
@@ -293,6 +441,60 @@ class Interactions:
         return len(self.users)
 
 
+def extended_with_rows(
+    events: Interactions, frame: Any, time: str | None, session: str | None = None
+) -> tuple[Interactions, np.ndarray, np.ndarray]:
+    """What `Interactions.extended` returns, the rows of the events before in it, in their order, and the new rows."""
+    for what, column, has in (("time", time, events.times), ("session", session, events.sessions)):
+        if (column is None) != (has is None):
+            rule = f"name the column of {what}s" if column is None else f"be None, as these events have no {what}s"
+            raise problem(f"`{what}`", rule, shown(column))
+    if not is_frame(frame):
+        raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
+    names = [events.user_name, events.item_name]
+    columns = columns_of("`frame`", frame, names)
+    require_columns(columns, names, "the frame", {})
+    user_ids, item_ids = (
+        ids.extended(_of_kind(name, one_a_row(f"column {name!r}", columns[name]), ids))
+        for name, ids in zip(names, (events.user_ids, events.item_ids), strict=True)
+    )
+    kinds, of_kind = events.kinds, dict[str, Any]()
+    if kinds is not None:
+        of_kind = {"kind": kinds.name, "targets": kinds.targets, "kind_ids": kinds.ids}
+    new = Interactions.from_frame(
+        frame, names[0], names[1], time, [*events.side], user_ids, item_ids, session=session, **of_kind
+    )
+    users = np.concatenate([events.users, new.users])
+    times = None if events.times is None else _joined_times(time, events.times, new.times)
+    sessions = None
+    if events.sessions is not None:
+        sessions = np.concatenate([events.sessions, new.sessions + events.sessions[-1]])
+        rows, sessions = _by_session(users, sessions, np.arange(len(users)) if times is None else times)
+    else:
+        rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+    if kinds is not None and new.kinds is not None:
+        kinds = replace(kinds, values=read_only(np.concatenate([kinds.values, new.kinds.values])[rows]))
+    new_users = new.user_vocabulary_size - events.user_vocabulary_size
+    both = replace(
+        events,
+        users=read_only(users[rows]),
+        items=read_only(np.concatenate([events.items, new.items])[rows]),
+        times=None if times is None else read_only(times[rows]),
+        side={name: read_only(np.concatenate([column, new.side[name]])[rows]) for name, column in events.side.items()},
+        user_ids=user_ids,
+        item_ids=item_ids,
+        sessions=sessions,
+        kinds=kinds,
+        user_features={
+            name: np.concatenate([values, np.zeros((new_users, *values.shape[1:]), values.dtype)])
+            for name, values in events.user_features.items()
+        },
+    )
+    place = np.empty(len(rows), np.int64)
+    place[rows] = np.arange(len(rows))
+    return both, place[: len(events)], np.sort(place[len(events) :])
+
+
 def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows in order of user, session and time, a user's sessions in the order of their ends; session numbers.
 
@@ -313,18 +515,32 @@ def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tupl
 
 
 def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
-    values = raw_values(f"column {name!r}", column)
-    ids = IdMap.from_values(values) if ids is None else instance_of("`user_ids` and `item_ids`", ids, IdMap)
-    if values.dtype != ids.values.dtype:
-        kinds = {"i": "integers", "O": "strings"}
-        rule = f"hold {kinds[ids.values.dtype.kind]}, as the given id map does"
-        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}")
+    if ids is None:
+        ids = IdMap.from_values(raw_values(f"column {name!r}", column))
+    values = _of_kind(name, column, instance_of("`user_ids` and its like", ids, IdMap))
     encoded = ids.encode(values)
     if not encoded.all():
         unknown = f"unknown {listing(pd.unique(values[encoded == 0]))}"
         remedy = "Drop these rows or make a new map; its tables must then be trained again."
         raise problem(f"column {name!r}", "hold only values of the given id map", unknown, remedy)
     return encoded, ids
+
+
+def _of_kind(name: str, column: Any, ids: IdMap) -> np.ndarray:
+    """The raw values of a column, which have to be of the map's kind."""
+    values = raw_values(f"column {name!r}", column)
+    if values.dtype != ids.values.dtype:
+        kinds = {"i": "integers", "O": "strings"}
+        rule = f"hold {kinds[ids.values.dtype.kind]}, as the given id map does"
+        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}")
+    return values
+
+
+def _joined_times(name: str | None, before: np.ndarray, new: Any) -> np.ndarray:
+    if (before.dtype.kind == "M") != (new.dtype.kind == "M"):
+        kinds = ("datetimes", "numbers") if before.dtype.kind == "M" else ("numbers", "datetimes")
+        raise problem(f"column {name!r}", f"hold {kinds[0]}, as those of the events before", kinds[1])
+    return np.concatenate([before, new])
 
 
 def _ids(what: str, values: Any, largest: int) -> np.ndarray:
@@ -336,7 +552,7 @@ def _ids(what: str, values: Any, largest: int) -> np.ndarray:
 
 def time_values(what: str, values: Any) -> np.ndarray:
     """``values`` as an array of numbers or of datetime64 (in UTC), (n,), none missing."""
-    series = _series(what, values)
+    series = _dates_of_text(what, _series(what, values))
     if _is_moments(series.dtype) and series.dt.tz is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     if isinstance(series.dtype, pd.ArrowDtype) and _is_moments(series.dtype):
@@ -357,6 +573,22 @@ def _series(what: str, values: Any) -> pd.Series:
         return pd.Series(values, copy=False)
     except (TypeError, ValueError):  # a set, say, or an array of several dimensions
         raise problem(what, "be a list of values", shown(values)) from None
+
+
+def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
+    """Moments of text that is written as ISO 8601 has it, 2026-11-26 or 2026-11-26T09:30Z; others as they are."""
+    if not pd.api.types.is_string_dtype(series.dtype) or not len(series) or series.isna().any():
+        return series
+    text = series.astype(str)
+    if not text.str.match(r"\d{4}-\d\d-\d\d($|[ T]\d)").all():
+        return series
+    has_zone = text.str.contains(r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$")
+    if has_zone.any() and not has_zone.all():
+        raise problem(what, "have a time zone in every row or in none", f"{int(has_zone.sum())} of {len(text)}")
+    try:
+        return pd.Series(pd.to_datetime(text, format="ISO8601", utc=bool(has_zone.all())))
+    except ValueError as error:
+        raise problem(what, "hold dates that there are", str(error).splitlines()[0]) from None
 
 
 def _is_moments(dtype: Any) -> bool:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, as_texts, existing_files, int_at_least, no_duplicates, positive_int, problem
 from deepmatch_ext._frames import array_of
-from deepmatch_ext._passes import check_batch_size, check_shard, keyed_passes
+from deepmatch_ext._passes import check_batch_size, check_shard, check_weight, keyed_passes, weighted
 from deepmatch_ext.data.tables import parquet_batches, parquet_file, pyarrow_parquet
 
 _RECORD_BATCH = 65_536
@@ -22,6 +22,7 @@ def parquet_dataset(
     batch_size: int,
     *,
     columns: Sequence[str] | None = None,
+    weight: str | None = None,
     max_len: int | None = None,
     shuffle_rows: int = 131_072,
     seed: int = 0,
@@ -43,6 +44,7 @@ def parquet_dataset(
         paths: One file, or several with the same columns.
         batch_size: Rows in a batch, B; the last batch may be smaller.
         columns: Numeric, boolean or string columns, or lists of such values, without missing ones. None: all.
+        weight: The column that is the weight of each row in the loss, one of ``columns``: numbers, one in each row.
         max_len: T of columns whose lists differ in length: longer ones keep their first T values, shorter ones are
             padded with 0 (of text, "0"). Lists of a fixed size in the schema keep that size.
         shuffle_rows: Rows in a block; 0 gives all rows in the order of the files.
@@ -55,7 +57,9 @@ def parquet_dataset(
             n - 1 rows of a pass are left out. (Which rows meet in a batch is therefore not as without ``shard``.)
 
     Returns:
-        A dataset of dictionaries: a column (B,), a column of lists (B, T), in the types of the files' schema.
+        A dataset of dictionaries: a column (B,), a column of lists (B, T), in the types of the files' schema. With a
+        weight, tuples of such a dictionary without it, of labels, which are all 1 (B, 1), and of weights (B,), as
+        ``fit`` takes them.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -70,6 +74,7 @@ def parquet_dataset(
     if max_len is not None:
         positive_int("`max_len`", max_len)
     table = _ParquetTable(files, columns, max_len)
+    check_weight(weight, table.specs)
     number = int(table.group_rows.sum())
     if not number:
         raise problem("`paths`", "hold at least one row", "none")
@@ -116,7 +121,8 @@ def parquet_dataset(
         return blocks.prefetch(1).rebatch(batch_size, drop_remainder=drop_remainder)
 
     batches = number // batch_size if drop_remainder else -(-number // batch_size)
-    return keyed_passes(one_pass, seed, epochs, first_epoch, batches, is_part=parts > 1)
+    read_batch = None if weight is None else lambda batch: weighted(batch, weight)
+    return keyed_passes(one_pass, seed, epochs, first_epoch, batches, read_batch, parts > 1)
 
 
 class _ParquetTable:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._arrays import check_ids
-from deepmatch_ext._checks import instance_of, int_at_least, problem
-from deepmatch_ext.data.ids import own, read_only
+from deepmatch_ext._checks import (
+    as_text,
+    as_texts,
+    instance_of,
+    int_at_least,
+    listing,
+    no_duplicates,
+    problem,
+    shown,
+    warn_caller,
+)
+from deepmatch_ext._frames import FRAMES, columns_of, is_frame, one_a_row, require_columns
+from deepmatch_ext.data.ids import own, raw_values, read_only
 from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.kinds import check_targets
+
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +34,10 @@ class Split:
     """Target rows for training, validation and test, no row in two of them.
 
     A row is in a part as a target. Its history is whatever the user did before it, in any part; with sessions, in the
-    same session.
+    same session. With kinds of events, rows are of those that are to be predicted; all others are history alone.
+
+    :func:`leave_last_out` and :func:`split_by_time` make splits. For data that come split, there are
+    :meth:`from_frame`, for a column that says which part each event is of, and :meth:`from_frames`.
 
     Args:
         interactions: The table that the row numbers point into.
@@ -28,7 +46,7 @@ class Split:
         test: Row numbers, likewise.
 
     Raises:
-        ValueError: A row number out of range, or the same row twice.
+        ValueError: A row number out of range or of a kind that is not to be predicted, or the same row twice.
     """
 
     interactions: Interactions
@@ -39,8 +57,8 @@ class Split:
     def __post_init__(self) -> None:
         instance_of("`interactions`", self.interactions, Interactions)
         used = np.zeros(len(self.interactions), bool)
-        for name in ("train", "validation", "test"):
-            given = check_ids(f"`{name}`", getattr(self, name), 0, len(self.interactions) - 1)
+        for name in PARTS:
+            given = check_targets(f"`{name}`", getattr(self, name), self.interactions.kinds, len(self.interactions))
             is_sorted = (given[1:] > given[:-1]).all()  # then nothing of that size has to be made
             rows = given if is_sorted else np.unique(given)
             if len(rows) < len(given) or used[rows].any():
@@ -51,19 +69,165 @@ class Split:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.interactions, self.train, self.validation, self.test)
 
+    @classmethod
+    def from_frame(cls, frame: Any, part: str, **columns: Any) -> Split:
+        """The split that a column of a frame says, and the interactions of all of its events.
+
+        Warns of events of validation or test that stand before one of an earlier part of the same user (or session):
+        they are in histories that training reads, as in a random split. :func:`find_leaks` says more of them.
+
+        Args:
+            frame: Events in any order, as for :meth:`Interactions.from_frame`.
+            part: The column that says which part an event is of: "train", "validation" or "test".
+            columns: The arguments of :meth:`Interactions.from_frame`: ``user``, ``item``, ``time`` and so on.
+
+        Returns:
+            The split; its ``interactions`` are those of all events. With kinds, events of those that are not to be
+            predicted are in histories alone. With sessions, the first event of one is no target of validation and test,
+            as in :func:`split_by_time`.
+
+        Raises:
+            ImportError: The frame is not pandas's, and pyarrow is not installed.
+            ValueError: What :meth:`Interactions.from_frame` refuses, a part of another name, or no target to train on,
+                or to validate or test on.
+
+        Example:
+            >>> frame = pd.DataFrame({"user_id": 1, "item_id": [7, 8, 9], "timestamp": [1, 2, 3]})
+            >>> split = Split.from_frame(frame.assign(fold=["train", "train", "test"]), part="fold")
+            >>> split.train.tolist(), split.test.tolist()
+            ([0, 1], [2])
+        """
+        if not is_frame(frame):
+            raise problem("`frame`", f"be {FRAMES}", type(frame).__name__)
+        part, names = as_text("`part`", part), _names_of_columns(columns)
+        no_duplicates("the columns of the events and the part", [*names, part])
+        given = columns_of("`frame`", frame, [*names, part])
+        require_columns(given, [*names, part], "the frame", {})
+        values = raw_values(f"column {part!r}", _series(part, given[part]))
+        codes = np.full(len(values), -1, np.int8)
+        for code, name in enumerate(PARTS):
+            codes[values == name] = code
+        if (codes < 0).any():
+            got = listing(pd.unique(values[codes < 0]))
+            remedy = f"frame[{part!r}].replace({{...}}) gives them these names."
+            raise problem(f"column {part!r}", f"hold {listing(list(PARTS))}", got, remedy)
+        return _given(cls, {name: _series(name, given[name]) for name in names}, codes, columns)
+
+    @classmethod
+    def from_frames(cls, frames: Mapping[str, Any], **columns: Any) -> Split:
+        """The split whose parts are frames of their own, and the interactions of all of their events.
+
+        Args:
+            frames: {"train": frame, "validation": frame, "test": frame}, train and at least one other, each as for
+                :meth:`Interactions.from_frame`. Events of one user at one time are in the order of the parts.
+            columns: The arguments of :meth:`Interactions.from_frame`: ``user``, ``item``, ``time`` and so on.
+
+        Returns:
+            As for :meth:`from_frame`, with its warning.
+
+        Raises:
+            ImportError: A frame is not pandas's, and pyarrow is not installed.
+            ValueError: As for :meth:`from_frame`.
+
+        Example:
+            >>> train = pd.DataFrame({"user_id": 1, "item_id": [7, 8], "timestamp": [1, 2]})
+            >>> test = pd.DataFrame({"user_id": 1, "item_id": [9], "timestamp": [3]})
+            >>> split = Split.from_frames({"train": train, "test": test})
+            >>> split.train.tolist(), split.test.tolist()
+            ([0, 1], [2])
+        """
+        names = _names_of_columns(columns)
+        parts = list(frames) if isinstance(frames, Mapping) else []
+        if "train" not in parts or len(parts) < 2 or not set(parts) <= set(PARTS):
+            got = listing(parts) if parts else shown(frames)
+            raise problem("`frames`", "be frames by the names 'train' and 'validation' or 'test' or both", got)
+        of_parts = []
+        for name in [name for name in PARTS if name in parts]:
+            what = f"`frames`[{name!r}]"
+            if not is_frame(frames[name]):
+                raise problem(what, f"be {FRAMES}", type(frames[name]).__name__)
+            given = columns_of(what, frames[name], names)
+            require_columns(given, names, what, {})
+            of_parts.append({column: _series(column, given[column]) for column in names})
+        joined = {column: pd.concat([of[column] for of in of_parts], ignore_index=True) for column in names}
+        sizes = [len(of[names[0]]) for of in of_parts]
+        codes = np.repeat(np.array([PARTS.index(name) for name in PARTS if name in parts], np.int8), sizes)
+        return _given(cls, joined, codes, columns)
+
     def train_targets(self, min_history: int = 1) -> np.ndarray:
-        """The train rows with at least ``min_history`` earlier rows of their session or user, int64, sorted.
+        """The train rows with at least ``min_history`` events in their histories, int64, sorted.
 
         Args:
             min_history: 1 leaves out the first event of each session or user, for which a sequence model has nothing to
                 go by.
         """
         int_at_least("`min_history`", min_history, 0)
-        return self.train[self.interactions.position[self.train] >= min_history]
+        return self.train[self.interactions.history_lengths[self.train] >= min_history]
+
+
+_ROLES = {"user": "user_id", "item": "item_id", "time": "timestamp", "session": None, "kind": None}
+
+
+def _names_of_columns(columns: Mapping[str, Any]) -> list[str]:
+    """The columns that arguments of :meth:`Interactions.from_frame` name."""
+    roles = {role: columns.get(role, usual) for role, usual in _ROLES.items()}
+    named = [as_text(f"`{role}`", name) for role, name in roles.items() if name is not None]
+    return [*dict.fromkeys([*named, *as_texts("`side`", columns.get("side", ()))])]
+
+
+def _series(name: str, column: Any) -> pd.Series:
+    """A column of any frame as pandas's, which knows what is missing, with the index 0, 1, ..."""
+    if isinstance(column, pd.Series):
+        return column.reset_index(drop=True)
+    return pd.Series(one_a_row(f"column {name!r}", column))
+
+
+def _given(cls: type[Split], events: dict[str, pd.Series], codes: np.ndarray, columns: Mapping[str, Any]) -> Split:
+    """The split of events of which each is of the part number ``codes``, (n,)."""
+    code = "part of the split"
+    while code in events:
+        code += "_"
+    side = [*as_texts("`side`", columns.get("side", ())), code]
+    x = Interactions.from_frame(pd.DataFrame({**events, code: codes}), **{**columns, "side": side})
+    of_rows = x.side[code]
+    x = replace(x, side={name: values for name, values in x.side.items() if name != code})
+    is_target = [x.is_target, x.is_target, x.is_target]
+    if x.sessions is not None:
+        is_target[1:] = [x.is_target & (x.history_lengths > 0)] * 2
+    rows = [np.flatnonzero((of_rows == number) & of) for number, of in enumerate(is_target)]
+    if not len(rows[0]) or not len(rows[1]) + len(rows[2]):
+        got = ", ".join(f"{len(of)} of {name}" for name, of in zip(PARTS, rows, strict=True))
+        raise problem("the parts", "hold targets to train on, and others to validate or test on", got)
+    split = cls(x, *map(read_only, rows))
+    _warn_of_order(split)
+    return split
+
+
+def _warn_of_order(split: Split) -> None:
+    """Warns of held-out targets that are in histories of an earlier part."""
+    x, found = split.interactions, []
+    for earlier, held in combinations(PARTS, 2):
+        rows, targets = getattr(split, held), getattr(split, earlier)
+        last = np.full(len(x.starts), -1, np.int64)  # of each sequence, its last target of the earlier part
+        np.maximum.at(last, x.sequences[targets], targets)
+        early = rows[rows < last[x.sequences[rows]]]
+        if len(early):
+            user, item = x.user_ids.decode(x.users[early[:1]]), x.item_ids.decode(x.items[early[:1]])
+            example = f"row {early[0]}, {x.user_name} {listing(user)}, {x.item_name} {listing(item)}"
+            found.append(f"{len(early)} of {len(rows)} of {held} before one of {earlier}, such as {example}")
+    if found:
+        which = "user" if x.sessions is None else "session"
+        warn_caller(
+            f"Held-out events come before others of the same {which}, whose histories hold them: {'; '.join(found)}. "
+            "leave_last_out() and split_by_time() hold out what is last; find_leaks() says more of this split.",
+            UserWarning,
+        )
 
 
 def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Split:
     """Tests on each user's last event, validates on the one before it, and trains on all earlier ones.
+
+    With kinds of events, those that are to be predicted are counted and split alone. All others are history.
 
     Args:
         interactions: The events.
@@ -83,20 +247,26 @@ def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Spl
     if interactions.sessions is not None:
         remedy = "split_by_time() tests on later sessions, as a whole."
         raise problem("`interactions`", "have no sessions", "sessions", remedy)
-    counts = np.diff(interactions.indptr)
-    last = interactions.indptr[1:][counts >= min_interactions] - 1
+    targets, ends = np.arange(len(interactions)), interactions.indptr
+    if interactions.kinds is not None:
+        targets = np.flatnonzero(interactions.is_target)
+        ends = np.searchsorted(targets, interactions.indptr)
+    counts = np.diff(ends)
+    last = ends[1:][counts >= min_interactions] - 1
     if not len(last):
+        which = "" if interactions.kinds is None else " that are to be predicted"
         got = f"{int(counts.max())} events of one user at most"
-        raise problem("`interactions`", f"have a user with at least {min_interactions} events", got)
-    train = np.ones(len(interactions), bool)
+        raise problem("`interactions`", f"have a user with at least {min_interactions} events{which}", got)
+    train = np.ones(len(targets), bool)
     train[last] = train[last - 1] = False
-    return Split(interactions, train=read_only(np.flatnonzero(train)), validation=last - 1, test=last)
+    return Split(interactions, train=read_only(targets[train]), validation=targets[last - 1], test=targets[last])
 
 
 def split_by_time(interactions: Interactions, validation_from: Any, test_from: Any) -> Split:
     """Trains on what came before a moment, validates and tests on what came after it, as a live system would.
 
-    Users and items that first appear after the moment are kept: their train count is 0.
+    Users and items that first appear after the moment are kept: their train count is 0. With kinds of events, only
+    those that are to be predicted are targets.
 
     Sessions stay whole: each is in the part that its last event's time says, so training knows no event from after
     the moment. The first event of a session has nothing before it and is no target of validation and test.
@@ -122,11 +292,15 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     start, end = moment("`validation_from`", validation_from, times), moment("`test_from`", test_from, times)
     if not start < end:
         raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
-    is_target = np.ones(len(times), bool)
+    targets = np.flatnonzero(interactions.is_target)
+    if not len(targets):
+        raise problem("`interactions`", "have events that are to be predicted", "none")
+    has_history = np.ones(len(targets), bool)
     if interactions.sessions is not None:
         begins = np.flatnonzero(interactions.position == 0)
         number = np.diff(np.append(begins, len(times)))
-        times, is_target = np.repeat(times[begins + number - 1], number), interactions.position > 0
+        times, has_history = np.repeat(times[begins + number - 1], number), interactions.history_lengths[targets] > 0
+    times = times[targets]
     first, last = times.min(), times.max()
     if first >= start:
         raise problem("`validation_from`", f"leave rows to train on, so be later than {first}", repr(validation_from))
@@ -134,9 +308,9 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
         raise problem("`test_from`", f"leave rows to test on, so be at most {last}", repr(test_from))
     return Split(
         interactions,
-        train=read_only(np.flatnonzero(times < start)),
-        validation=read_only(np.flatnonzero((times >= start) & (times < end) & is_target)),
-        test=read_only(np.flatnonzero((times >= end) & is_target)),
+        train=read_only(targets[times < start]),
+        validation=read_only(targets[(times >= start) & (times < end) & has_history]),
+        test=read_only(targets[(times >= end) & has_history]),
     )
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import as_flag, as_path, existing_files, int_at_least, positive_int, problem
 from deepmatch_ext._files import whole_file
 from deepmatch_ext._frames import Lists, arrays_of, is_frame
-from deepmatch_ext._passes import check_shard, keyed_passes, shuffled
+from deepmatch_ext._passes import check_shard, check_weight, keyed_passes, shuffled, weighted
 
 _MOST_SHARDS = 10_000
 
@@ -58,7 +58,8 @@ def write_tfrecords(data: Any, prefix: str | os.PathLike[str], shards: int = 1) 
     batches: Iterator[Any]
     if isinstance(data, tf.data.Dataset):
         if not isinstance(data.element_spec, Mapping):
-            raise problem("`data`", "give dictionaries", repr(data.element_spec))
+            remedy = "Of weights make a column: data.map(lambda x, y, w: {**x, 'sample_weight': w})."
+            raise problem("`data`", "give dictionaries", repr(data.element_spec), remedy)
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise problem("`data`", "come to an end", "a dataset that repeats for ever")
         batches = data.as_numpy_iterator()
@@ -91,6 +92,7 @@ def tfrecord_dataset(
     columns: Mapping[str, tf.TensorSpec],
     batch_size: int,
     *,
+    weight: str | None = None,
     shuffle_rows: int = 131_072,
     seed: int = 0,
     epochs: int = 1,
@@ -109,6 +111,7 @@ def tfrecord_dataset(
         columns: name -> ``tf.TensorSpec(shape, dtype)`` of one row: shape [] or [T]. Records know only int64, float32
             and bytes; values are cast to the dtype asked for.
         batch_size: Rows in a batch, B; the last batch may be smaller.
+        weight: The column that is the weight of each row in the loss, one of ``columns``: numbers, one in each row.
         shuffle_rows: Rows in a block; 0 gives all rows in the order of the files.
         seed: Decides the order of the first pass, of the second, and so on.
         epochs: Passes in one iteration, as for :func:`window_dataset`.
@@ -121,7 +124,8 @@ def tfrecord_dataset(
             since a worker that ends early leaves the others waiting.
 
     Returns:
-        A dataset of dictionaries: a column (B,) or (B, T).
+        A dataset of dictionaries: a column (B,) or (B, T). With a weight, tuples of such a dictionary without it, of
+        labels, which are all 1 (B, 1), and of weights (B,), as ``fit`` takes them.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -135,6 +139,7 @@ def tfrecord_dataset(
     if not isinstance(columns, Mapping) or not columns:
         raise problem("`columns`", "map at least one name to a tf.TensorSpec", repr(columns))
     features = {name: _feature(name, spec) for name, spec in columns.items()}
+    check_weight(weight, columns)
     _check_first_record(files[0], columns, features)
     batches = None if batches is None else positive_int("`batches`", batches)
     part, parts = check_shard(shard)
@@ -172,7 +177,8 @@ def tfrecord_dataset(
         blocks = records.batch(shuffle_rows).map(lambda block: _shuffled_block(block, key)).prefetch(1)
         return blocks.rebatch(batch_size, drop_remainder=drop_remainder).map(parse)
 
-    return keyed_passes(one_pass, seed, epochs, first_epoch, batches, is_part=parts > 1)
+    read = None if weight is None else lambda batch: weighted(batch, weight)
+    return keyed_passes(one_pass, seed, epochs, first_epoch, batches, read, parts > 1)
 
 
 def _shuffled_block(records: tf.Tensor, key: tf.Tensor) -> tf.Tensor:

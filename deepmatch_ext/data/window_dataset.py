@@ -11,27 +11,29 @@ epochs is made with ``epochs=``; tf.data's own ``repeat`` loses count when it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_flag, instance_of, problem
-from deepmatch_ext._passes import check_batch_size, check_shard, keyed_passes, shuffled
+from deepmatch_ext._passes import check_batch_size, check_shard, keyed_passes, shuffled, weighted
 from deepmatch_ext.data.interactions import Interactions
-from deepmatch_ext.data.windows import Cutter, Operations
+from deepmatch_ext.data.kinds import check_targets
+from deepmatch_ext.data.windows import WEIGHT, Cutter, Operations
 
 
 def window_dataset(
     interactions: Interactions,
     rows: Any,
-    max_len: int,
+    max_len: int | Mapping[Any, int],
     batch_size: int,
     *,
     order: str = "recent_first",
     side: Sequence[str] = (),
+    context: Sequence[str] = (),
+    weight: str | None = None,
     shuffle: bool = True,
     seed: int = 0,
     epochs: int = 1,
@@ -47,10 +49,12 @@ def window_dataset(
     Args:
         interactions: The events.
         rows: Target rows, such as a split's ``train_targets()``.
-        max_len: The history length T.
+        max_len: The history length T, or that of each kind of events, as for :func:`windows`.
         batch_size: Rows in a batch, B; the last batch may be smaller.
         order: "recent_first" or "oldest_first".
         side: Side columns of ``interactions`` whose history is wanted too.
+        context: Side columns whose value of the target event is wanted, as for :func:`windows`.
+        weight: The side column of weights, as for :func:`windows`.
         shuffle: False gives the rows in their own order.
         seed: Decides the order of the first pass, of the second, and so on.
         epochs: Passes in one iteration. Leave it at 1 for Keras's ``fit``, whose every epoch is an iteration.
@@ -62,12 +66,13 @@ def window_dataset(
 
     Returns:
         A dataset of dictionaries, equal in names, values and types to ``windows(interactions, rows of the batch,
-        max_len)``: columns (B,) and histories (B, T), for ``model.fit(dataset, epochs=3)`` or a loop of one's own.
+        max_len)``: columns (B,) and histories (B, T), for ``model.fit(dataset, epochs=3)`` or a loop of one's own. With
+        a weight, tuples of such a dictionary, of labels, which are all 1 (B, 1), and of weights (B,), as ``fit`` takes
+        them.
 
     Raises:
-        ValueError: No rows, a row out of range, an unknown order or side column, two columns of one name, a size
-            below 1, a batch larger than all rows where the remainder is dropped, k not less than n in `shard`, or a
-            last batch with fewer rows than parts.
+        ValueError: What :func:`windows` refuses, no rows, a size below 1, a batch larger than all rows where the
+            remainder is dropped, k not less than n in `shard`, or a last batch with fewer rows than parts.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -78,7 +83,7 @@ def window_dataset(
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     shuffle, drop_remainder = as_flag("`shuffle`", shuffle), as_flag("`drop_remainder`", drop_remainder)
-    targets = check_ids("`rows`", rows, 0, len(interactions) - 1)
+    targets = check_targets("`rows`", rows, interactions.kinds, len(interactions))
     if not len(targets):
         raise problem("`rows`", "hold at least one row", "none")
     part, parts = check_shard(shard)
@@ -87,7 +92,7 @@ def window_dataset(
     if not drop_remainder and 0 < len(targets) % whole < parts:
         rule, remedy = f"leave a row for each of {parts} parts in the last batch", "Or set drop_remainder=True."
         raise problem("`rows`", rule, f"{len(targets) % whole}", remedy)
-    cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW)
+    cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW, context, weight)
     number = len(targets)
     row_tensor = tf.convert_to_tensor(targets.astype(cutter.row_type))
 
@@ -108,7 +113,10 @@ def window_dataset(
 
         return starts.map(rows_of)
 
-    return keyed_passes(one_pass, seed, epochs, first_epoch, -(-stop // whole), cutter.windows, parts > 1)
+    def read(rows: tf.Tensor) -> Any:
+        return cutter.windows(rows) if weight is None else weighted(cutter.windows(rows), WEIGHT)
+
+    return keyed_passes(one_pass, seed, epochs, first_epoch, -(-stop // whole), read, parts > 1)
 
 
 def _slices(columns: list[tf.Tensor], starts: tf.Tensor, lengths: tf.Tensor, width: int) -> list[tf.Tensor]:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deepmatch_ext._arrays import check_ids, joined_slices
-from deepmatch_ext._checks import as_texts, instance_of, no_duplicates, one_of, positive_int, problem
+from deepmatch_ext._checks import (
+    as_text,
+    as_texts,
+    instance_of,
+    listing,
+    no_duplicates,
+    one_of,
+    positive_int,
+    problem,
+    shown,
+)
 from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.kinds import History, check_targets
 
 ORDERS = ("recent_first", "oldest_first")
+WEIGHT = "sample_weight"  # the column of weights
 _BLOCK_VALUES = 2**20  # values gathered at a time: temporaries stay at a few MB whatever the number of rows
 
 
 def windows(
     interactions: Interactions,
     rows: Any,
-    max_len: int,
+    max_len: int | Mapping[Any, int],
     *,
     order: str = "recent_first",
     side: Sequence[str] = (),
+    context: Sequence[str] = (),
+    weight: str | None = None,
 ) -> dict[str, np.ndarray]:
     """The input of a model for each target row: the user, the target item, and the history strictly before the row.
 
@@ -32,20 +46,36 @@ def windows(
     Items 1..12 give [12, 11, ..., 3]: the most recent survive. "oldest_first" turns what survives around and pads at
     the end as well: [1, 2, 3, 4, 5, 0, 0, 0, 0, 0] and [3, 4, ..., 12].
 
+    If the interactions have kinds of events, each kind k has a history of its own, whose columns' names end with
+    ``_k``. Of the target's kind it holds the events that stand before the target, in the order of the source where
+    times are equal, as without kinds; of other kinds those with an earlier time than the target's. So a click that is
+    recorded at the very time of a purchase tells nothing of it.
+
     Args:
         interactions: The events.
-        rows: Target rows, such as a split's ``train_targets()`` or ``test``, in any order: B of them.
-        max_len: The history length T.
+        rows: Target rows, such as a split's ``train_targets()`` or ``test``, in any order: B of them. With kinds, rows
+            of those that are to be predicted.
+        max_len: The history length T. With kinds also a length for each kind whose history is wanted, such as
+            ``{"click": 50, "purchase": 10}``.
         order: "recent_first" or "oldest_first".
         side: Side columns of ``interactions`` whose history is wanted too.
+        context: Side columns, or the column of kinds (as their numbers), whose value of the target event is wanted:
+            what is known when recommendations are asked for, such as the hour or the device. A later request has to
+            give the same columns.
+        weight: The side column that is the weight of each target event in the loss: finite numbers that are not
+            negative.
 
     Returns:
         Columns by name, with u, i for the names of user and item: ``u`` int32 (B,), ``i`` int32 (B,) the target item,
         ``hist_i`` int32 (B, T), ``hist_len`` int32 (B,) the number of real values in each history, and for each side
-        column s ``hist_s`` (B, T) in its own type, 0 where there is padding.
+        column s ``hist_s`` (B, T) in its own type, 0 where there is padding. With kinds, ``hist_i_k``, ``hist_len_k``
+        and ``hist_s_k`` for each kind k. Then the interactions' user features and the context under their own names,
+        (B,) or (B, L) in their own types; and with a weight, ``sample_weight`` float32 (B,): give it to ``fit`` by its
+        argument of that name.
 
     Raises:
-        ValueError: A row out of range, an unknown order or side column, or two columns of one name.
+        ValueError: A row out of range or of a kind that is not to be predicted, an unknown order, side column or kind,
+            weights that are no weights, or two columns of one name.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -57,15 +87,15 @@ def windows(
         hist_len [2, 0]
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
-    rows = check_ids("`rows`", rows, 0, len(interactions) - 1)
-    cutter = Cutter(interactions, max_len, order, side, _NUMPY)
+    rows = check_targets("`rows`", rows, interactions.kinds, len(interactions))
+    cutter = Cutter(interactions, max_len, order, side, _NUMPY, context, weight)
     return cutter.windows(rows.astype(cutter.row_type))
 
 
 def user_histories(
     interactions: Interactions,
     user_ids: Any,
-    max_len: int,
+    max_len: int | Mapping[Any, int],
     *,
     order: str = "recent_first",
     side: Sequence[str] = (),
@@ -78,12 +108,13 @@ def user_histories(
         interactions: The events.
         user_ids: User ids (``interactions.user_ids.encode(raw)``), (B,). Id 0, an unknown user, and a user without
             rows have an empty history.
-        max_len: The history length T.
+        max_len: The history length T, or that of each kind of events, as for :func:`windows`.
         order: "recent_first" or "oldest_first".
         side: Side columns of ``interactions`` whose history is wanted too.
 
     Returns:
-        The columns of :func:`windows`, the item apart.
+        The columns of :func:`windows`, without the item, the context and the weight. A model that reads a context needs
+        its columns beside these: what holds at the moment of the request.
 
     Raises:
         ValueError: As for :func:`windows`, and for a user id that the map does not have.
@@ -103,7 +134,8 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
 
     The row's own item is among them if the user had it before: such a target is never served, so it counts as a miss,
     with a warning. Where the product recommends items again, evaluate without ``seen``. Sessions repeat items: if the
-    interactions have sessions, nothing counts as seen.
+    interactions have sessions, nothing counts as seen. If they have kinds of events, items count as had in events of
+    the kinds that are to be predicted: what was clicked may still be bought.
 
     Args:
         interactions: The events.
@@ -114,7 +146,7 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
         first, repeats included. Histories add up: for very many rows, call this a batch at a time.
 
     Raises:
-        ValueError: A row out of range.
+        ValueError: A row out of range, or of a kind that is not to be predicted.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -123,15 +155,14 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
         ([0, 2, 3], [7, 8, 8])
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
-    rows = check_ids("`rows`", rows, 0, len(interactions) - 1)
-    number = interactions.position[rows] if interactions.sessions is None else np.zeros(len(rows), np.int64)
-    return joined_slices(interactions.items, rows - number, number)
+    rows = check_targets("`rows`", rows, interactions.kinds, len(interactions))
+    return _seen(interactions, rows - interactions.position[rows], rows)
 
 
 def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray, np.ndarray]:
     """All items that each user had, in the form of :func:`seen_before`: what serving leaves out.
 
-    If the interactions have sessions, nothing counts as seen.
+    If the interactions have sessions, nothing counts as seen; if they have kinds, events of those to be predicted do.
 
     Args:
         interactions: The events.
@@ -145,9 +176,16 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)
-    starts = interactions.indptr[users]
-    number = interactions.indptr[users + 1] - starts if interactions.sessions is None else np.zeros_like(starts)
-    return joined_slices(interactions.items, starts, number)
+    return _seen(interactions, interactions.indptr[users], interactions.indptr[users + 1])
+
+
+def _seen(interactions: Interactions, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The items of the events to be predicted in the rows ``starts[k]:ends[k]`` for each k; none with sessions."""
+    items = interactions.items
+    if interactions.kinds is not None:
+        targets = np.flatnonzero(interactions.is_target)
+        items, starts, ends = items[targets], np.searchsorted(targets, starts), np.searchsorted(targets, ends)
+    return joined_slices(items, starts, ends - starts if interactions.sessions is None else np.zeros_like(starts))
 
 
 class Operations(NamedTuple):
@@ -166,7 +204,7 @@ class Cutter:
 
     Args:
         interactions: The events.
-        max_len, order, side: As for :func:`windows`.
+        max_len, order, side, context, weight: As for :func:`windows`.
         operations: NumPy's, or TensorFlow's of the same meaning.
 
     Raises:
@@ -179,63 +217,160 @@ class Cutter:
     def __init__(
         self,
         interactions: Interactions,
-        max_len: int,
+        max_len: int | Mapping[Any, int],
         order: str,
         side: Sequence[str],
         operations: Operations,
+        context: Sequence[str] = (),
+        weight: str | None = None,
     ) -> None:
-        self._max_len = positive_int("`max_len`", max_len)
-        self._recent_first = one_of("`order`", order, ORDERS) == "recent_first"
+        recent_first = one_of("`order`", order, ORDERS) == "recent_first"
+        lengths = _lengths(interactions, max_len)
+        self._do, take_up = operations, operations.array
+        self.row_type = operations.row_type(len(interactions) + max(lengths.values()))
+        self._histories = [
+            _HistoryCutter(interactions, history, lengths[history.kind], recent_first, side, operations, self.row_type)
+            for history in interactions.histories
+            if history.kind in lengths
+        ]
+        context = as_texts("`context`", context)
+        of_targets = {name: _context_column(interactions, name) for name in context}
+        if weight is not None:
+            of_targets[WEIGHT] = _weights(interactions, weight)
+        self._user_name, self._item_name = interactions.user_name, interactions.item_name
+        names = [name for history in self._histories for name in history.names]
+        names += [*interactions.user_features, *context, *([] if weight is None else [WEIGHT])]
+        no_duplicates("the columns of the input", [self._user_name, self._item_name, *names])
+        self._users = take_up(interactions.users)
+        self._sequences = self._users if interactions.sessions is None else take_up(interactions.sessions)
+        # The items of histories of all events are those of the targets.
+        self._items = None if interactions.kinds is None else take_up(interactions.items)
+        self._features = {name: take_up(values) for name, values in interactions.user_features.items()}
+        self._of_targets = {name: take_up(values) for name, values in of_targets.items()}
+
+    def windows(self, rows: Any) -> dict[str, Any]:
+        """What :func:`windows` returns, for ``rows`` (B,) of the row type."""
+        take = self._do.take
+        users, sequences = take(self._users, rows), take(self._sequences, rows)
+        items = self._histories[0].items(rows) if self._items is None else take(self._items, rows)
+        columns = {self._user_name: users, self._item_name: items}
+        for history in self._histories:
+            columns |= history.of_rows(rows, sequences)
+        columns |= {name: take(values, users) for name, values in self._features.items()}
+        return columns | {name: take(values, rows) for name, values in self._of_targets.items()}
+
+    def users(self, users: Any) -> dict[str, Any]:
+        """What :func:`user_histories` returns, for user ids (B,)."""
+        columns = {self._user_name: self._do.int32(users)}
+        for history in self._histories:
+            columns |= history.of_users(users)
+        return columns | {name: self._do.take(values, users) for name, values in self._features.items()}
+
+
+class _HistoryCutter:
+    """Cuts the history of one kind of events, or of all.
+
+    Args:
+        interactions, order, side: As for :func:`windows`.
+        history: Which events it is made of.
+        max_len: Its length.
+        recent_first: Whether the most recent comes first.
+        do: NumPy's or TensorFlow's operations.
+        row_type: Of the numbers of rows.
+
+    Attributes:
+        names: The names of its columns: of items, lengths, and side columns.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        history: History,
+        max_len: int,
+        recent_first: bool,
+        side: Sequence[str],
+        do: Operations,
+        row_type: Any,
+    ) -> None:
         side = as_texts("`side`", side)
         for name in side:
-            if name not in interactions.side:
-                rule = "be a side column of the interactions"
-                raise problem(f"side column {name!r}", rule, repr([*interactions.side]))
-        self._user_name, self._item_name = interactions.user_name, interactions.item_name
-        self._side_names = [f"hist_{name}" for name in side]
-        self._hist_name = f"hist_{self._item_name}"
-        names = [self._user_name, self._item_name, self._hist_name, *self._side_names, "hist_len"]
-        no_duplicates("the columns of the input", names)
-        self._do, self._number = operations, len(interactions)
-        self.row_type = operations.row_type(self._number + self._max_len)
-        self._users = operations.array(interactions.users)
-        self._sequences = self._users if interactions.sessions is None else operations.array(interactions.sessions)
-        self._starts = operations.array(interactions.starts.astype(self.row_type))
+            _side_column(interactions, "side column", name)
+        self._max_len, self._recent_first, self._do = max_len, recent_first, do
+        columns = [history.of(column) for column in (interactions.items, *(interactions.side[name] for name in side))]
+        self._number = len(columns[0])
+        item, length, *sides = (f"hist_{name}{history.suffix}" for name in (interactions.item_name, "len", *side))
+        self.names = [item, length, *sides]
+        self._columns = [self._readable(column) for column in columns]
+        self._starts = do.array(history.starts.astype(row_type))
+        self._ends = None if history.ends is None else do.array(history.ends.astype(row_type))
         ends = interactions.indptr[1:]
         # Where the last sequence of each user begins.
         last = interactions.starts[interactions.sequences[ends - 1]]
         last = np.where(ends > interactions.indptr[:-1], last, ends)
-        self._of_users = [operations.array(each.astype(self.row_type)) for each in (last, ends)]
-        self._columns = [self._readable(column) for column in (interactions.items, *map(interactions.side.get, side))]
+        self._of_users = [do.array(history.place(each).astype(row_type)) for each in (last, ends)]
 
     def _readable(self, column: Any) -> Any:
         """A column in the order in which histories are read, and zeros behind it for one that begins at its end."""
         ordered = column[::-1] if self._recent_first else column
         return self._do.array(np.concatenate([ordered, np.zeros(self._max_len, column.dtype)]))
 
-    def windows(self, rows: Any) -> dict[str, Any]:
-        """What :func:`windows` returns, for ``rows`` (B,) of the row type."""
-        users = self._do.take(self._users, rows)
-        places = self._number - 1 - rows if self._recent_first else rows
-        items = self._do.take(self._columns[0], places)
-        starts = self._do.take(self._starts, self._do.take(self._sequences, rows))
-        histories = self._histories(rows, rows - starts)
-        return {self._user_name: users, self._item_name: items, **histories}
+    def items(self, rows: Any) -> Any:
+        """The items of rows, if all rows are its events."""
+        return self._do.take(self._columns[0], self._number - 1 - rows if self._recent_first else rows)
 
-    def users(self, users: Any) -> dict[str, Any]:
-        """What :func:`user_histories` returns, for user ids (B,)."""
-        starts, ends = (self._do.take(values, users) for values in self._of_users)
-        histories = self._histories(ends, ends - starts)
-        return {self._user_name: self._do.int32(users), **histories}
+    def of_rows(self, rows: Any, sequences: Any) -> dict[str, Any]:
+        """The history of each row, whose sequence is given beside it."""
+        ends = rows if self._ends is None else self._do.take(self._ends, rows)
+        return self._cut(self._do.take(self._starts, sequences), ends)
 
-    def _histories(self, ends: Any, available: Any) -> dict[str, Any]:
-        """The histories of the ``available`` rows before each of ``ends``."""
-        lengths = self._do.minimum(available, self._max_len)
+    def of_users(self, users: Any) -> dict[str, Any]:
+        """The history of each user now."""
+        return self._cut(*(self._do.take(values, users) for values in self._of_users))
+
+    def _cut(self, starts: Any, ends: Any) -> dict[str, Any]:
+        """The last events of ``starts[k]:ends[k]``, for each k."""
+        lengths = self._do.minimum(ends - starts, self._max_len)
         # Read backwards, row r lies at n - 1 - r and its history starts one further on.
         starts = self._number - ends if self._recent_first else ends - lengths
-        histories = self._do.slices(self._columns, starts, lengths, self._max_len)
-        of_sides = zip(self._side_names, histories[1:], strict=True)
-        return {self._hist_name: histories[0], "hist_len": self._do.int32(lengths), **dict(of_sides)}
+        items, *sides = self._do.slices(self._columns, starts, lengths, self._max_len)
+        return dict(zip(self.names, [items, self._do.int32(lengths), *sides], strict=True))
+
+
+def _lengths(interactions: Interactions, max_len: Any) -> dict[int, int]:
+    """The length of each history that is wanted, by the number of its kind."""
+    if not isinstance(max_len, Mapping):
+        length = positive_int("`max_len`", max_len)
+        return {history.kind: length for history in interactions.histories}
+    if interactions.kinds is None:
+        raise problem("`max_len`", "be one number where the interactions have no kinds", shown(max_len))
+    known = interactions.kinds.ids.values.tolist()
+    for kind in max_len:
+        if kind not in known:
+            raise problem("`max_len`", f"name kinds among {listing(known, 10)}", shown(kind))
+    if not max_len:
+        raise problem("`max_len`", "name at least one kind", "none")
+    return {known.index(kind) + 1: positive_int(f"`max_len`[{kind!r}]", each) for kind, each in max_len.items()}
+
+
+def _side_column(interactions: Interactions, what: str, name: str) -> np.ndarray:
+    if name not in interactions.side:
+        raise problem(f"{what} {name!r}", "be a side column of the interactions", repr([*interactions.side]))
+    return interactions.side[name]
+
+
+def _context_column(interactions: Interactions, name: str) -> np.ndarray:
+    if interactions.kinds is not None and name == interactions.kinds.name:
+        return interactions.kinds.values
+    return _side_column(interactions, "context column", name)
+
+
+def _weights(interactions: Interactions, weight: Any) -> np.ndarray:
+    values = _side_column(interactions, "weight column", as_text("`weight`", weight))
+    wrong = ~((values >= 0) & (values <= np.finfo(np.float32).max))
+    if wrong.any():
+        got = f"{np.count_nonzero(wrong)} others, such as {values[wrong][0]}"
+        raise problem(f"weight column {weight!r}", "hold finite numbers that are not negative", got)
+    return values.astype(np.float32)
 
 
 def _slices(columns: list[np.ndarray], starts: np.ndarray, lengths: np.ndarray, width: int) -> list[np.ndarray]:

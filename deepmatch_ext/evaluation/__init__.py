@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from deepmatch_ext._arrays import Seen
 from deepmatch_ext._lazy import lazy_names
-from deepmatch_ext.evaluation.baselines import Markov, Popularity
+from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, Markov, Popularity
+from deepmatch_ext.evaluation.beyond_accuracy import beyond_accuracy
 from deepmatch_ext.evaluation.collapse import likeness, popular_share
 from deepmatch_ext.evaluation.metrics import evaluate, evaluate_vectors, format_table, ranking_metrics
 from deepmatch_ext.evaluation.projector import write_projector
@@ -20,14 +21,17 @@ else:  # they need Keras
     __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 __all__ = [
+    "ALS",
     "MISSED",
     "CollapseWarning",
+    "ItemKNN",
     "Markov",
     "Popularity",
     "RetrievalMetrics",
     "Seen",
     "SeenTargetsWarning",
     "TrainingWatch",
+    "beyond_accuracy",
     "evaluate",
     "evaluate_vectors",
     "format_table",

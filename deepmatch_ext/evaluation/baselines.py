@@ -1,20 +1,24 @@
-"""Two scorers without training, for every table of figures: popularity and a first-order Markov chain.
+"""Scorers to compare with, for every table of figures.
 
-Both have ``score(last_items) -> (b, V)``, so that the same ``evaluate`` runs on them::
+Popularity and a first-order Markov chain need no training. Both have ``score(last_items) -> (b, V)``, so that the same
+``evaluate`` runs on them::
 
     evaluate(lambda start, stop: baseline.score(last_items[start:stop]), targets, seen=seen)
 
-A model that does not beat the Markov chain has learnt no more than which item follows which.
+Item-kNN and ALS, which score users by their ids, are those of the package ``implicit``. A model that does not beat the
+Markov chain has learnt no more than which item follows which.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
 from typing import Any, Protocol
 
 import numpy as np
 
 from deepmatch_ext._arrays import check_ids, check_item_counts
-from deepmatch_ext._checks import int_at_least, problem, shown
+from deepmatch_ext._checks import int_at_least, missing_extra, problem, shown
 
 
 class InteractionsLike(Protocol):
@@ -24,10 +28,16 @@ class InteractionsLike(Protocol):
     def sequences(self) -> np.ndarray: ...
 
     @property
+    def users(self) -> np.ndarray: ...
+
+    @property
     def items(self) -> np.ndarray: ...
 
     @property
     def item_vocabulary_size(self) -> int: ...
+
+    @property
+    def is_target(self) -> np.ndarray: ...
 
     def item_counts(self, rows: np.ndarray) -> np.ndarray: ...
 
@@ -124,11 +134,13 @@ class Markov:
         """The chain over the training ``rows``, (n,), sorted, of ``interactions``.
 
         A pair is two adjacent rows of the same user, or session if there are sessions, both of them among ``rows``.
+        With kinds of events, rows of kinds that are not to be predicted are passed over.
         """
         rows = _check_rows(interactions, rows)
         before, after = rows[:-1], rows[1:]
         sequences, items = np.asarray(interactions.sequences), np.asarray(interactions.items)
-        pair = (after == before + 1) & (sequences[after] == sequences[before])
+        place = np.cumsum(interactions.is_target)
+        pair = (place[after] == place[before] + 1) & (sequences[after] == sequences[before])
         return cls.fit(
             items[before[pair]],
             items[after[pair]],
@@ -158,6 +170,78 @@ class Markov:
         pairs = np.arange(len(rows)) + np.repeat(starts - (ends - lengths), lengths)
         scores[rows, self._next_items[pairs]] += self._counts[pairs]  # no (row, item) comes twice
         return scores
+
+
+def has_implicit() -> bool:
+    """Whether `ItemKNN` and `ALS` can be made here."""
+    return importlib.util.find_spec("implicit") is not None
+
+
+class _Implicit:
+    """A model of the package ``implicit``, from which users had which items."""
+
+    def __init__(self, user_items: Any, model: Any) -> None:
+        self._user_items, self._model = user_items, model
+
+    @classmethod
+    def _matrix(cls, interactions: InteractionsLike, rows: np.ndarray) -> Any:
+        """1 where a user has had an item, (users + 1, V), CSR."""
+        if not has_implicit():
+            raise missing_extra(cls.__name__, "implicit", "baselines")
+        import scipy.sparse  # comes with it
+
+        rows = _check_rows(interactions, rows)
+        users, items = np.asarray(interactions.users)[rows], np.asarray(interactions.items)[rows]
+        shape = int(np.max(interactions.users)) + 1, interactions.item_vocabulary_size
+        matrix = scipy.sparse.csr_matrix((np.ones(len(rows), np.float32), (users, items)), shape)
+        matrix.data[:] = 1
+        return matrix
+
+
+class ItemKNN(_Implicit):
+    """Scores items by how alike they are to those that a user has had: the cosine of who had them, of the k nearest.
+
+    Needs the package ``implicit``, whose ``CosineRecommender`` it is. Build it with ``from_interactions``.
+    """
+
+    @classmethod
+    def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray, *, k: int = 100) -> ItemKNN:
+        """Over the training ``rows``, (n,), sorted, of ``interactions``."""
+        matrix = cls._matrix(interactions, rows)
+        from implicit.nearest_neighbours import CosineRecommender
+
+        model = CosineRecommender(K=k)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells of the form of a matrix of its own
+            model.fit(matrix, show_progress=False)
+        return cls(matrix, model)
+
+    def score(self, users: np.ndarray) -> np.ndarray:
+        """The scores of every item for users by their ids, (b, V)."""
+        return (self._user_items[users] @ self._model.similarity).toarray()
+
+
+class ALS(_Implicit):
+    """Alternating least squares on who had which item (Hu, Koren and Volinsky, ICDM 2008).
+
+    Needs the package ``implicit``. Build it with ``from_interactions``.
+    """
+
+    @classmethod
+    def from_interactions(
+        cls, interactions: InteractionsLike, rows: np.ndarray, *, factors: int = 64, seed: int = 1024
+    ) -> ALS:
+        """Over the training ``rows``, (n,), sorted, of ``interactions``."""
+        matrix = cls._matrix(interactions, rows)
+        from implicit.als import AlternatingLeastSquares
+
+        model = AlternatingLeastSquares(factors=factors, random_state=seed)
+        model.fit(matrix, show_progress=False)
+        return cls(matrix, model)
+
+    def score(self, users: np.ndarray) -> np.ndarray:
+        """The scores of every item for users by their ids, (b, V)."""
+        return self._model.user_factors[users] @ self._model.item_factors.T
 
 
 def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:

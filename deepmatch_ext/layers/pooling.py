@@ -299,9 +299,12 @@ class SequenceWeighting(keras.layers.Layer):
         return {**super().get_config(), "weight_norm": self.weight_norm}
 
 
-# What a column's ``combiner`` may name beside the modes: a layer's class, which pools ``[rows (B, T, D),
-# valid (B, T)]`` into (B, d). It is made without arguments, but for a name, and a ``seed`` if it takes one.
 POOLINGS: dict[str, Any] = {}
+"""What a column's ``combiner`` may name beside the modes: name -> a layer's class.
+
+The layer pools ``[rows (B, T, D), valid (B, T)]`` into (B, d). It is made without arguments, but for a name, and a
+``seed`` if it takes one.
+"""
 
 
 def combiner_poolings(column_name: str, combiner: str) -> list[tuple[Any, dict[str, Any]]]:

@@ -192,7 +192,7 @@ class Assembly:
         self._inputs = build_inputs(columns)
         # Rows are L2-normalised, so one step of Adam rotates a small row more than a large one: with a large initial
         # scale, rare items hardly move from their random start. With hidden layers small tables do worse. See "What the
-        # defaults rest on" in benchmarks/README.md.
+        # defaults rest on" in docs/results.md.
         stddev = stddev or (0.05 if len(self.user_units) > 1 else 0.01)
         self._tables = functools.partial(
             Tables,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._frames import array_of, columns_of, is_frame, padding_of
-from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
 from deepmatch_ext.models._input_arrays import input_arrays
 from deepmatch_ext.models._input_rules import check_model_input
 
@@ -68,6 +68,17 @@ def read_catalogue(
         arrays[name] = arrays[name].reshape(vocabulary_size, *shape)
     _located(check_model_input, columns, arrays)
     return {name: arrays[name] for name in shapes}
+
+
+def given_items(item: SparseColumn, item_features: Any, vocabulary_size: int) -> np.ndarray:
+    """The ids of the items that ``item_features`` describe, (n,); padding is among those of arrays by item id.
+
+    Raises:
+        ValueError: A frame has no item ids, one twice, or one out of range.
+    """
+    if not is_frame(item_features):
+        return np.arange(vocabulary_size)
+    return _item_ids(item.name, item_features, columns_of(WHAT, item_features, [item.name]), vocabulary_size)
 
 
 def _located(function: Any, *args: Any) -> Any:

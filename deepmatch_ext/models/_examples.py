@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from deepmatch_ext._checks import positive_int, problem, shown, warn_caller
 from deepmatch_ext._distribute import check_workers_agree, has_parameter_servers, has_several_workers
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
-from deepmatch_ext._passes import is_not_divided, without_autotuning
+from deepmatch_ext._passes import is_not_divided, mapped, without_autotuning
 from deepmatch_ext.features import Column, SparseColumn, input_names
 from deepmatch_ext.models._feeding import batches
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
@@ -137,6 +137,9 @@ class ArrayReader:
         """Examples of arrays by name or of a frame, or of a list of as many arrays as there are inputs."""
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = dict(zip(self.inputs, x, strict=True))
+        if asks_labels and weights is None:
+            names = x if isinstance(x, Mapping) else getattr(x, "column_names", None) or getattr(x, "columns", ())
+            _tell_of_weights(self.inputs, names)
         arrays, rows = self.arrays(x)
         if not rows:
             raise problem("The model's input", "have at least one row", "none")
@@ -306,6 +309,8 @@ class Reader:
         features = spec[0] if isinstance(spec, tuple) else spec
         if not isinstance(features, Mapping):
             return dataset
+        if asks_labels and (not isinstance(spec, tuple) or len(spec) < 3):
+            _tell_of_weights(self._arrays.inputs, features)
         asks_labels = asks_labels and self._arrays.has_labels
         if asks_labels and not (isinstance(spec, tuple) and len(spec) > 1):
             check_labels(None)
@@ -329,7 +334,7 @@ class Reader:
                 labels = tf.reshape(check_batch_labels(labels), [tf.shape(batch[target.name])[0], 1])
             return (batch, labels, *map(check_batch_weights, weights))
 
-        return dataset.map(complete)
+        return mapped(dataset, complete)
 
 
 def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
@@ -347,7 +352,7 @@ def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size
         batch = dense_batch(columns, element[0])
         return {name: batch[name] for name in input_names(columns)}
 
-    return without_autotuning(dataset.map(dense).rebatch(batch_size).prefetch(1))
+    return without_autotuning(mapped(dataset, dense).rebatch(batch_size).prefetch(1))
 
 
 def number_of_batches(x: Any) -> int | None:
@@ -389,6 +394,16 @@ class _CheckedSequence(keras.utils.Sequence):
 
     def on_epoch_end(self) -> None:
         getattr(self._sequence, "on_epoch_end", lambda: None)()
+
+
+def _tell_of_weights(inputs: Collection[str], names: Any) -> None:
+    """Warns of a column of weights that nothing reads."""
+    if "sample_weight" in names and "sample_weight" not in inputs:
+        warn_caller(
+            "The input has a column 'sample_weight', which is not read there: give it as the argument `sample_weight`; "
+            "a dataset gives it beside its columns, as those of deepmatch_ext.data do with their argument `weight`.",
+            UserWarning,
+        )
 
 
 def _three(element: Any) -> list[Any]:

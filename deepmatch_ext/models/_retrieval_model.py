@@ -7,12 +7,13 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._arrays import check_ids
+from deepmatch_ext._arrays import Seen, check_ids
 from deepmatch_ext._checks import int_at_least, number_between, positive_int, problem, shown
 from deepmatch_ext._distribute import writes_files
 from deepmatch_ext._frames import is_frame
@@ -42,7 +43,7 @@ from deepmatch_ext._keras import (
     set_global_policy,
     without_a_number,
 )
-from deepmatch_ext.features import Column, SparseColumn
+from deepmatch_ext.features import Column, SparseColumn, with_table_sizes
 from deepmatch_ext.layers import (
     CandidateLoss,
     CandidateSampler,
@@ -61,6 +62,7 @@ from deepmatch_ext.models._examples import (
     number_of_batches,
     user_batches,
 )
+from deepmatch_ext.models._extending import extended
 from deepmatch_ext.models._feeding import Encoder
 from deepmatch_ext.models._input_rules import check_class_weight
 from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks
@@ -465,6 +467,60 @@ class RetrievalModel(keras.Model):
             )
         return column
 
+    def extended(
+        self,
+        vocabulary_sizes: Mapping[str, int],
+        *,
+        item_features: Any = None,
+        alike: Seen | None = None,
+        sampler_config: Any = None,
+    ) -> RetrievalModel:
+        """A model with larger tables that goes on where this one stands: tomorrow's, with new items and users.
+
+        Rows, dense layers, the optimizer's state, the counts of samplers that learn, the steps made and the features of
+        the catalogue are kept, and the old items have the vectors that they had. A new item's row begins as that of id
+        0, which stands for items that are known by their features alone, if the model has features; else as in a new
+        model. Where there are n items in ``alike``, it is moved towards their mean by n / (n + 10): what is known of
+        few of them is little. A new row of another table begins as the mean of its rows.
+
+        This model stays as it is, so both are in memory until it is dropped.
+
+        Args:
+            vocabulary_sizes: name -> the new vocabulary size, of columns whose tables grow; a history may stand for
+                its item. `IdMap.extended` says how large.
+            item_features: With features in the catalogue: those of the new items, and of others that have changed, by
+                item id, in the forms that the builder takes.
+            alike: For each new item ids of old ones that it is like, ``(indptr (k + 1,), ids)``, k of them in the order
+                of their ids; none, where nothing is known. `deepmatch_ext.data.neighbours` makes them of events.
+            sampler_config: A sampler in place of the present one. It has to be given with new items where the present
+                one has counts that were given.
+
+        Returns:
+            A model of the same builder, compiled as this one is.
+
+        Raises:
+            ValueError: A name is no column's, its table is hashed or began as an array, or a size is smaller than
+                before; or what describes the new items is missing. The message names it.
+
+        Example:
+            >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+            >>> from deepmatch_ext import YoutubeDNN
+            >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 3, "mean", "len")
+            >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
+            >>> larger = model.extended({"item": 52}, alike=([0, 2, 2], [7, 9]))
+            >>> larger.item_vectors().shape, np.allclose(larger.item_vectors()[:50], model.item_vectors())
+            ((52, 8), True)
+        """
+        config = self.get_config()
+
+        def rebuilt(sizes: Mapping[str, int], changed: Mapping[str, Any]) -> Any:
+            arguments = dict(config["arguments"])
+            for side in ("user_feature_columns", "item_feature_columns"):
+                arguments[side] = [with_table_sizes(column, sizes) for column in arguments[side]]
+            return self._rebuilt({**config, "arguments": arguments}, changed)
+
+        return extended(self, vocabulary_sizes, item_features, alike, sampler_config, rebuilt)
+
     def _training_place(
         self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1
     ) -> TrainingPlace:
@@ -532,11 +588,16 @@ class RetrievalModel(keras.Model):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Any:
         check_config(config, BUILDERS)
+        return cls._rebuilt(config)
+
+    @staticmethod
+    def _rebuilt(config: Mapping[str, Any], changed: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """A model of the same config, but for some arguments."""
         policy = global_policy_name()
         set_global_policy(config["dtype_policy"])
         try:
             arguments = {key: from_plain(value) for key, value in config["arguments"].items()}
-            model = BUILDERS[config["builder"]](**arguments)
+            model = BUILDERS[config["builder"]](**{**arguments, **changed})
         finally:
             set_global_policy(policy)
         rename(model, config["name"])

@@ -6,7 +6,7 @@ from deepmatch_ext._arrays import Seen
 from deepmatch_ext._lazy import lazy_names
 from deepmatch_ext.retrieval.diversify import diversify
 from deepmatch_ext.retrieval.index import VectorIndex, recall
-from deepmatch_ext.retrieval.pgvector import search_pgvector, write_pgvector
+from deepmatch_ext.retrieval.pgvector import remove_pgvector, search_pgvector, upsert_pgvector, write_pgvector
 from deepmatch_ext.retrieval.vector_files import Vectors, read_vectors, write_vectors
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ __all__ = [
     "diversify",
     "read_vectors",
     "recall",
+    "remove_pgvector",
     "search_pgvector",
     "top_n",
+    "upsert_pgvector",
     "write_pgvector",
     "write_vectors",
 ]

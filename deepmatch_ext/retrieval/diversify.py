@@ -51,7 +51,7 @@ def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float)
         >>> diversify(ids, scores, genres, 3, penalty=0.5)[0]
         array([[4, 3, 2]])
     """
-    codes = _codes(categories)
+    codes = category_codes(categories)
     ids, scores = _candidates(ids, scores, len(codes))
     width = ids.shape[1]
     if positive_int("`n`", n) > width:
@@ -73,7 +73,7 @@ def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float)
     return ids, scores.astype(np.float32)
 
 
-def _codes(categories: Any) -> np.ndarray:
+def category_codes(categories: Any) -> np.ndarray:
     """A number for each item's category, (V,) int64, of its own where an item has none."""
     values = as_array(categories)
     if values.ndim != 1 or not len(values):

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._arrays import Seen, seen_pairs
+from deepmatch_ext._arrays import Seen
 from deepmatch_ext._checks import problem
+from deepmatch_ext._folders import Write
 from deepmatch_ext.retrieval.index import VectorIndex
-from deepmatch_ext.retrieval.top_n import compiled_best_rows
-from deepmatch_ext.retrieval.vector_files import Write, write_array
+from deepmatch_ext.retrieval.top_n import USERS_AT_ONCE, best_among, compiled_best_rows, padded_seen
+from deepmatch_ext.retrieval.vector_files import write_array
 
 # Vectors that are copied or read at once.
 _ROWS_AT_ONCE = 65536
@@ -44,12 +45,12 @@ class ExactIndex(VectorIndex):
         >>> index.replace(["milk"], [[5, 5]])
         >>> index.search([[1, 0]], 1)[0].item()
         'milk'
+        >>> index.remove(["milk"])
+        >>> index.search([[1, 0]], 1)[0].item()
+        'salt'
     """
 
     kind = "exact"
-
-    # Vectors of users scored at once. Few: the blocks of items are long then, and fewer of their best are merged.
-    _BATCH = 64
 
     @property
     def is_exact(self) -> bool:
@@ -79,13 +80,24 @@ class ExactIndex(VectorIndex):
     def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         self._vectors = tf.tensor_scatter_nd_update(self._vectors, rows[:, None], vectors)
 
-    def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+    def _keep(self, kept: np.ndarray) -> None:
+        self._vectors = tf.gather(self._vectors, np.flatnonzero(kept))
+
+    def _search(
+        self, vectors: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        allowed = None
+        if isinstance(among, np.ndarray) and 2 * len(among) > len(self):  # a copy of these would cost more
+            allowed = np.zeros(len(self), bool)
+            allowed[among] = True
+        elif among is not None:
+            return best_among(lambda rows: tf.gather(self._vectors, rows), vectors, n, seen, among)
         rows, scores = np.empty((len(vectors), n), np.int32), np.empty((len(vectors), n), np.float32)
-        users = max(self._BATCH // (1 if vectors.ndim == 2 else vectors.shape[1]), 1)
+        users = max(USERS_AT_ONCE // (1 if vectors.ndim == 2 else vectors.shape[1]), 1)
         for start in range(0, len(vectors), users):
             stop = min(start + users, len(vectors))
-            seen_here = None if seen is None else _padded_seen(seen, start, stop)
-            found = compiled_best_rows(vectors[start:stop], self._vectors, n, seen_here)
+            seen_here = None if seen is None else padded_seen(seen, start, stop)
+            found = compiled_best_rows(vectors[start:stop], self._vectors, n, seen_here, allowed)
             rows[start:stop], scores[start:stop] = found
         return rows, scores
 
@@ -101,12 +113,3 @@ class ExactIndex(VectorIndex):
         if held.shape[1] == self.dimension:
             self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
         return held.shape
-
-
-def _padded_seen(seen: Seen, start: int, stop: int) -> np.ndarray:
-    """The entries of users start..stop, (b, S) int32, S the most that one has; -1 is padding."""
-    users, rows = seen_pairs(seen, start, stop)
-    counts = np.bincount(users, minlength=stop - start)
-    padded = np.full((stop - start, counts.max(initial=0)), -1, np.int32)
-    padded[users, np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)] = rows
-    return padded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 
 from deepmatch_ext._arrays import Seen, seen_pairs, seen_rows
 from deepmatch_ext._checks import missing_extra, positive_int, problem
+from deepmatch_ext._folders import Write, check_record
 from deepmatch_ext._interests import best_first, search_each
 from deepmatch_ext.retrieval.index import VectorIndex, spare
-from deepmatch_ext.retrieval.top_n import compiled_best_rows
-from deepmatch_ext.retrieval.vector_files import Write, check_record
+from deepmatch_ext.retrieval.top_n import best_among, compiled_best_rows
 
 # Candidates held at once: rows and scores of 12 bytes each, and their sorting.
 _BLOCK = 2**22
@@ -21,6 +22,8 @@ _BLOCK = 2**22
 _ROWS_AT_ONCE = 65536
 # Where too few items are found in IVF's lists, these times as many are read.
 _WIDER = (1, 4, 16, 64)
+# A candidate in a graph costs about as much as so many items that are scored one after the other.
+_NEIGHBOURS = 32
 # From so many items on, a graph's vectors are laid out by neighbourhood: fewer lie in the processor's cache anyway.
 _MANY = 2**15
 
@@ -166,38 +169,89 @@ class FaissIndex(VectorIndex):
         old = np.isin(self._row_of, rows)
         self._set_rows(np.concatenate([np.where(old, -1, self._row_of), rows]))
 
-    def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
-        return search_each(self._search_one, vectors, n, seen)
+    def _keep(self, kept: np.ndarray) -> None:
+        if self._family == "Flat":
+            self._index.remove_ids(_faiss().IDSelectorBitmap(np.packbits(~kept, bitorder="little")))
+            self._set_rows(np.arange(self._index.ntotal))
+            return
+        # A graph can't forget a vector, as above, and what stays in lists keeps its number.
+        is_kept = (self._row_of >= 0) & kept[self._row_of]
+        self._set_rows(np.where(is_kept, (np.cumsum(kept) - 1)[self._row_of], -1))
 
-    def _search_one(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+    def _search(
+        self, vectors: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(among, tuple):
+            return self._search_own(vectors, n, seen, among)
+        if among is not None and self._is_few(len(among), n):
+            return best_among(self._vectors_of, vectors, n, seen, among)
+        choice = self._all
+        if among is not None:
+            allowed = np.zeros(len(self), bool)
+            allowed[among] = True
+            choice = self._choice(allowed)
+            seen = None if seen is None else _only(seen, allowed)
+        if seen is not None:
+            seen = _distinct(seen, len(self))
+        return search_each(lambda users, n, seen: self._search_one(users, n, seen, choice), vectors, n, seen)
+
+    def _search_own(self, vectors: np.ndarray, n: int, seen: Seen | None, among: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """As `_search`, for a set of each user's own. FAISS takes one in a call."""
+        rows, scores = np.full((len(vectors), n), -1, np.int64), np.full((len(vectors), n), -np.inf, np.float32)
+        among = _distinct(among, len(self))
+        few = np.array([self._is_few(count, n) for count in np.diff(among[0]).tolist()], bool)
+        users = np.flatnonzero(few)
+        seen_by_few = None if seen is None else seen_rows(seen, users)
+        found = best_among(self._vectors_of, vectors[users], n, seen_by_few, seen_rows(among, users))
+        rows[users], scores[users] = found
+        for user in np.flatnonzero(~few):
+            seen_by_user = None if seen is None else seen_rows(seen, np.array([user]))
+            own = among[1][among[0][user] : among[0][user + 1]]
+            rows[user], scores[user] = self._search(vectors[user : user + 1], n, seen_by_user, own)
+        return rows, scores
+
+    def _is_few(self, count: int, n: int) -> bool:
+        """Whether all allowed items are scored in less time than FAISS would take to find the best of them.
+
+        Of what FAISS looks at, ``count`` of V are allowed, so it has to look at V / ``count`` times as much.
+        """
+        if not count or self._family == "Flat":
+            return True
+        if self._family == "HNSW":
+            return max(self.effort or 0, n) * len(self._row_of) // count * _NEIGHBOURS >= count
+        # A vector that lies in a list is found by reading the lists; one that refines them, by its number.
+        return self._searched is not self._index and (self.effort or 1) * len(self) >= count * self._searched.nlist
+
+    def _search_one(
+        self, vectors: np.ndarray, n: int, seen: Seen | None, choice: _Choice
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `_search`, of users (N, D) of one vector each."""
-        seen = None if seen is None else _distinct(seen, len(self))
-        rows, scores = self._unseen(vectors, n, seen, 1)
-        wanted = np.minimum(n, len(self) - (0 if seen is None else np.diff(seen[0])))
+        rows, scores = self._unseen(vectors, n, seen, choice, 1)
+        wanted = np.minimum(n, choice.count - (0 if seen is None else np.diff(seen[0])))
         for wider in [*(_WIDER[1:] if self._family == "IVF" else []), None]:
             few = np.flatnonzero(np.count_nonzero(rows >= 0, axis=1) < wanted)
             if not few.size:
                 break
             of_few = None if seen is None else seen_rows(seen, few)
-            rows[few], scores[few] = self._unseen(vectors[few], n, of_few, wider)
+            rows[few], scores[few] = self._unseen(vectors[few], n, of_few, choice, wider)
         return rows, scores
 
     def _unseen(
-        self, vectors: np.ndarray, n: int, seen: Seen | None, wider: int | None
+        self, vectors: np.ndarray, n: int, seen: Seen | None, choice: _Choice, wider: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """What is found with ``wider`` times the effort, or where that is None among all items, less what was seen."""
         if seen is None:
-            return self._found(vectors, n, wider)
+            return self._found(vectors, n, choice, wider)
         rows = np.full((len(vectors), n), -1)
         scores = np.full((len(vectors), n), -np.inf, np.float32)
         # Of n + s items, n are left whatever s items have been seen.
         more = spare(np.diff(seen[0]))
         for extra in np.unique(more):
             group = np.flatnonzero(more == extra)
-            k = min(n + int(extra), len(self))
+            k = min(n + int(extra), max(choice.count, n))
             for start in range(0, len(group), max(_BLOCK // k, 1)):
                 users = group[start : start + max(_BLOCK // k, 1)]
-                found, found_scores = self._found(vectors[users], k, wider)
+                found, found_scores = self._found(vectors[users], k, choice, wider)
                 if extra:
                     owners, items = seen_pairs(seen_rows(seen, users), 0, len(users))
                     key = np.arange(len(users))[:, None] * len(self)
@@ -207,51 +261,71 @@ class FaissIndex(VectorIndex):
                 rows[users], scores[users] = found, found_scores
         return rows, scores
 
-    def _found(self, vectors: np.ndarray, k: int, wider: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def _found(self, vectors: np.ndarray, k: int, choice: _Choice, wider: int | None) -> tuple[np.ndarray, np.ndarray]:
         """What FAISS finds, best first. Where a user is alone, each call here counts: the graph takes half a ms."""
         if wider is None:
-            return self._among_all(vectors, k)
-        scores, found = self._index.search(np.ascontiguousarray(vectors), k, params=self._parameters(k, wider))
+            return self._by_all(vectors, k, choice)
+        parameters = self._parameters(k, choice, wider)
+        scores, found = self._index.search(np.ascontiguousarray(vectors), k, params=parameters)
         rows, missing = self._row_of[found], found < 0  # -1 is some row: there is at least one
         if missing.any():
             rows[missing], scores[missing] = -1, -np.inf
         return rows, scores
 
-    def _among_all(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _by_all(self, vectors: np.ndarray, k: int, choice: _Choice) -> tuple[np.ndarray, np.ndarray]:
         """The best of all vectors that are held: a graph has parts that nothing leads to, around equal vectors say."""
         rows, scores = np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
         for start in range(0, len(self._row_of), _ROWS_AT_ONCE):
-            row_of = self._row_of[start : start + _ROWS_AT_ONCE]
-            current = row_of >= 0
-            held = self._index.reconstruct_n(start, len(row_of))[current]
+            allowed = choice.allowed[start : start + _ROWS_AT_ONCE]
+            held = self._index.reconstruct_n(start, len(allowed))[allowed]
             best, best_scores = compiled_best_rows(vectors, held, min(k, len(held)))
-            rows = np.concatenate([rows, row_of[current][best]], axis=1)
+            found = self._row_of[start : start + _ROWS_AT_ONCE][allowed][best]
+            rows = np.concatenate([rows, found], axis=1)
             rows, scores = best_first(rows, np.concatenate([scores, best_scores], axis=1), k)
+        short = k - rows.shape[1]
+        if short > 0:
+            rows = np.pad(rows, ((0, 0), (0, short)), constant_values=-1)
+            scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
         return rows, scores
 
-    def _parameters(self, k: int, wider: int) -> Any:
+    def _vectors_of(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of some of our rows, as they are held, (m, D)."""
+        if not len(rows):
+            return np.empty((0, self.dimension), np.float32)
+        return self._index.reconstruct_batch(self._place_of[rows])
+
+    def _parameters(self, k: int, choice: _Choice, wider: int) -> Any:
         faiss = _faiss()
-        options = {} if self._selector is None else {"sel": self._selector}
+        options = {} if choice.selector is None else {"sel": choice.selector}
         refined = self._searched is not self._index
         # Of codes of four bits, most of the best k are among that many; those are scored again.
         candidates = 4 * k + 100 if refined else k
         parameters = None
         if self._family == "HNSW":
-            # Replaced vectors are candidates, too, and aren't returned.
-            width = max(self.effort or 0, candidates) * len(self._row_of) // len(self)
+            # Vectors that aren't returned are candidates, too.
+            width = max(self.effort or 0, candidates) * len(self._row_of) // choice.count
             parameters = faiss.SearchParametersHNSW(efSearch=min(width, len(self._row_of)), **options)
         elif self._family == "IVF":
-            width = min((self.effort or 1) * wider, self._searched.nlist)
+            width = min((self.effort or 1) * wider * len(self) // choice.count, self._searched.nlist)
             parameters = faiss.SearchParametersIVF(nprobe=width, **options)
         if refined:
             return faiss.IndexRefineSearchParameters(k_factor=candidates / k, base_index_params=parameters)
         return parameters
 
     def _set_rows(self, row_of: np.ndarray) -> None:
-        """Takes FAISS's rows, in the order in which it got them, to ours; -1 for a vector that has been replaced."""
-        self._row_of, self._selector = row_of, None
-        if (row_of < 0).any():
-            self._selector = _faiss().IDSelectorBitmap(np.packbits(row_of >= 0, bitorder="little"))
+        """Takes FAISS's rows, in the order in which it got them, to ours; -1 for a vector that is no item's now."""
+        current = np.flatnonzero(row_of >= 0)
+        self._row_of, self._place_of = row_of, np.empty(len(current), np.int64)
+        self._place_of[row_of[current]] = current
+        self._all = self._choice()
+
+    def _choice(self, allowed: np.ndarray | None = None) -> _Choice:
+        """The vectors of the items of ``allowed`` (V,), or of all items."""
+        current = self._row_of >= 0
+        if allowed is not None:
+            current &= allowed[self._row_of]
+        selector = None if current.all() else _faiss().IDSelectorBitmap(np.packbits(current, bitorder="little"))
+        return _Choice(current, int(np.count_nonzero(current)), selector)
 
     def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
         faiss, index, row_of = _faiss(), self._index, self._row_of
@@ -274,6 +348,28 @@ class FaissIndex(VectorIndex):
     @staticmethod
     def _versions() -> dict[str, str]:
         return {"faiss": _faiss().__version__}
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """The vectors that a search may return.
+
+    Args:
+        allowed: Which of FAISS's rows, (rows,) bool.
+        count: How many.
+        selector: What tells FAISS. None: all.
+    """
+
+    allowed: np.ndarray
+    count: int
+    selector: Any
+
+
+def _only(seen: Seen, allowed: np.ndarray) -> Seen:
+    """Without the rows that are not ``allowed`` (V,)."""
+    indptr, rows = seen
+    kept = allowed[rows]
+    return np.concatenate([[0], np.cumsum(kept)])[indptr], rows[kept]
 
 
 def _distinct(seen: Seen, count: int) -> Seen:

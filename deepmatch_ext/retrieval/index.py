@@ -10,17 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_users
+from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users
 from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
+from deepmatch_ext._folders import Write
 from deepmatch_ext._version import __version__
-from deepmatch_ext.retrieval.rows import Ids, raw_seen
+from deepmatch_ext.retrieval.rows import Ids, raw_among, raw_ids, raw_seen, require_unique
 from deepmatch_ext.retrieval.vector_files import (
+    INDEX_FOLDER,
     METRICS,
-    Write,
     check_items,
-    read_folder,
     read_ids,
-    write_folder,
     write_ids,
 )
 
@@ -35,8 +34,8 @@ class VectorIndex(ABC):
     `ExactIndex` and `FaissIndex` are such. An index is built from ids and vectors, and what it was built with goes
     with it, into its folder and back: the metric, the type of the ids.
 
-    Several threads may search at once. `add` and `replace` are for one thread, while no other searches: where a server
-    has to go on, change or load a second index and put it in the place of the first.
+    Several threads may search at once. `add`, `replace` and `remove` are for one thread, while no other searches: where
+    a server has to go on, change or load a second index and put it in the place of the first.
 
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
@@ -71,7 +70,7 @@ class VectorIndex(ABC):
         """What `search` gives in the place of an id where no item is left: never the id of an item.
 
         It is ``""``, or for integers the first of 0, -1, -2, ... that is no item's id; in an unsigned type -1 is the
-        largest value. If `add` brings an item of that id, it becomes the next one.
+        largest value. It follows the items that `add` brings and `remove` takes.
         """
         return self._ids.no_item
 
@@ -80,7 +79,9 @@ class VectorIndex(ABC):
     def is_exact(self) -> bool:
         """Whether `search` always finds the very best items."""
 
-    def search(self, vectors: Any, n: int, *, exclude: Seen | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, vectors: Any, n: int, *, exclude: Seen | None = None, among: Any | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Each user's ``n`` items with the largest scores, best first.
 
         Args:
@@ -88,15 +89,19 @@ class VectorIndex(ABC):
                 them gives it, and it comes once. A vector of zeros beside others of the same user is passed over.
             n: How many items to return, 1..V.
             exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``: user ``k`` doesn't
-                get ``ids[indptr[k]:indptr[k + 1]]``. Ids that the index has not are ignored.
+                get ``ids[indptr[k]:indptr[k + 1]]``. Ids that the index does not have are ignored.
+            among: The items that may be found, such as those in stock, by their ids: (m,) for all users; or, as in
+                ``exclude``, a pair ``(indptr (N + 1,), ids)`` with a set for each user, which may be empty. Ids that
+                the index does not have are ignored. None: all items.
 
         Returns:
             ``(ids, scores)``: (N, n) in the type of the index's ids, and (N, n) float32. Where fewer than ``n`` items
             are left for a user, the rest of the row is `no_item` with score -inf.
 
         Raises:
-            ValueError: The vectors are not finite or not of the index's dimension, ``n`` is out of 1..V, or ``exclude``
-                is not of the form described.
+            ValueError: The vectors are not finite or not of the index's dimension, ``n`` is out of 1..V, ``exclude`` or
+                ``among`` is not of the form described, or the index has none of the items of an ``among`` for all
+                users.
         """
         vectors, _ = check_users("`vectors`", vectors, "N")
         if vectors.shape[-1] != self.dimension:
@@ -104,8 +109,9 @@ class VectorIndex(ABC):
         n = positive_int("`n`", n)
         if n > len(self):
             raise problem("`n`", f"be at most {len(self)}, the number of items", n)
-        seen = None if exclude is None else self._seen_rows(exclude, len(vectors))
-        rows, scores = self._search(self._measured("`vectors`", vectors), n, seen)
+        seen = None if exclude is None else self._seen_rows("`exclude`", raw_seen("`exclude`", exclude, len(vectors)))
+        allowed = None if among is None else self._allowed_rows(among, len(vectors))
+        rows, scores = self._search(self._measured("`vectors`", vectors), n, seen, allowed)
         return self._ids.at(rows), scores
 
     def add(self, ids: Any, vectors: Any) -> None:
@@ -138,9 +144,36 @@ class VectorIndex(ABC):
         ids, vectors = self._items(ids, vectors)
         rows = self._ids.rows("`ids`", ids)
         if (rows < 0).any():
-            got = f"{listing(ids[rows < 0])}, which it has not"
+            got = f"{listing(ids[rows < 0])}, which it does not have"
             raise problem("`ids`", "be in the index", got, "add() takes new items.")
         self._overwrite(rows, self._measured("`vectors`", vectors))
+
+    def remove(self, ids: Any) -> None:
+        """Takes items out of the index: no search finds them, unless `add` brings them back.
+
+        The others keep their order. A graph or lists of FAISS's keep the vectors, which aren't returned any more.
+
+        Args:
+            ids: (k,) in the type of the index's ids. None of them is no change.
+
+        Raises:
+            ValueError: The index doesn't have one of them, one comes twice, or no item would be left. Nothing is
+                removed then.
+        """
+        ids = raw_ids("`ids`", ids)
+        require_unique("`ids`", ids, "Name each item once.")
+        rows = self._ids.rows("`ids`", ids)
+        if (rows < 0).any():
+            raise problem("`ids`", "be in the index", f"{listing(ids[rows < 0])}, which it does not have")
+        if not len(rows):
+            return
+        if len(rows) == len(self):
+            raise problem("`ids`", "leave an item in the index", f"all {len(self)}", "Build another index.")
+        kept = np.ones(len(self), bool)
+        kept[rows] = False
+        ids_left = Ids(self.ids[kept])
+        self._keep(kept)
+        self._ids = ids_left
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the index into a folder of its own, with a manifest of what it is and the checksums of its files.
@@ -163,7 +196,7 @@ class VectorIndex(ABC):
             "settings": settings,
             "versions": {"deepmatch_ext": __version__, "numpy": np.__version__, **self._versions()},
         }
-        write_folder(folder, manifest, {"ids.json": lambda path: write_ids(path, self.ids), **files})
+        INDEX_FOLDER.write(folder, manifest, {"ids.json": lambda path: write_ids(path, self.ids), **files})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Any:
@@ -173,7 +206,7 @@ class VectorIndex(ABC):
             ValueError: The folder is no saved index, is damaged (all checksums are compared), or is of another kind:
                 what is wrong.
         """
-        manifest, files = read_folder(folder)
+        manifest, files = INDEX_FOLDER.read(folder)
         for module in _KINDS:  # a class is known once its module is loaded, which takes TensorFlow
             import_module(f"deepmatch_ext.retrieval.{module}")
         kinds = {each.kind: each for each in VectorIndex.__subclasses__() if issubclass(each, cls)}
@@ -214,12 +247,24 @@ class VectorIndex(ABC):
             raise problem(what, f"have no entry beyond {_LARGEST:g}", f"{np.abs(vectors).max():g}", "Scale them down.")
         return vectors
 
-    def _seen_rows(self, exclude: Any, users: int) -> Seen:
-        """The rows to leave out for each user, in CSR form."""
-        indptr, ids = raw_seen("`exclude`", exclude, users)
-        rows = self._ids.rows("the ids of `exclude`", ids)
+    def _seen_rows(self, what: str, seen: tuple[np.ndarray, np.ndarray]) -> Seen:
+        """The rows of each user's ids, in CSR form, without ids that the index does not have."""
+        indptr, ids = seen
+        rows = self._ids.rows(f"the ids of {what}", ids)
         known = rows >= 0
         return np.concatenate([[0], np.cumsum(known)])[indptr], rows[known]
+
+    def _allowed_rows(self, among: Any, users: int) -> np.ndarray | Seen:
+        """The rows that may be found: (m,) for all users, ascending, or `Seen` of each."""
+        ids = raw_among("`among`", among, users)
+        if isinstance(ids, tuple):
+            return self._seen_rows("`among`", ids)
+        rows = self._ids.rows("the ids of `among`", ids)
+        allowed = np.zeros(len(self), bool)
+        allowed[rows[rows >= 0]] = True
+        if not allowed.any():
+            raise problem("`among`", "hold an item of the index", f"{listing(ids)}, which it does not have", ALL_ITEMS)
+        return np.flatnonzero(allowed)
 
     # What a kind of index has to do. Rows are numbers of ids, and vectors come measured but in `_build`.
 
@@ -236,7 +281,13 @@ class VectorIndex(ABC):
         """Replaces some."""
 
     @abstractmethod
-    def _search(self, vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
+    def _keep(self, kept: np.ndarray) -> None:
+        """Takes out all but ``kept`` (V,) bool, whose rows then follow each other."""
+
+    @abstractmethod
+    def _search(
+        self, vectors: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The rows and scores, (N, n), of the best for (N, D) or (N, K, D); -1 and -inf where there are no more."""
 
     @abstractmethod
@@ -253,7 +304,15 @@ class VectorIndex(ABC):
         return {}
 
 
-def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, exclude: Seen | None = None) -> float:
+def recall(
+    index: VectorIndex,
+    exact: VectorIndex,
+    vectors: Any,
+    n: int,
+    *,
+    exclude: Seen | None = None,
+    among: Any | None = None,
+) -> float:
     """The share of each user's exact best ``n`` items that another index finds, averaged over users.
 
     Args:
@@ -262,6 +321,7 @@ def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, excl
         vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand tell the recall to about 0.01.
         n: How many items to compare.
         exclude: As in `VectorIndex.search`.
+        among: As in `VectorIndex.search`.
 
     Returns:
         Within 0..1. A user with no item left doesn't count; without any other user it is 1.
@@ -288,8 +348,8 @@ def recall(index: VectorIndex, exact: VectorIndex, vectors: Any, n: int, *, excl
     missing = exact.ids[index._ids.rows("the ids of `exact`", exact.ids) < 0]
     if len(missing):
         raise problem("`exact`", "have the ids of the other", f"{listing(missing)}, which that one has not")
-    best, scores = exact.search(vectors, n, exclude=exclude)
-    found, found_scores = index.search(vectors, n, exclude=exclude)
+    best, scores = exact.search(vectors, n, exclude=exclude, among=among)
+    found, found_scores = index.search(vectors, n, exclude=exclude, among=among)
     if not len(best):
         raise problem("`vectors`", "hold at least one user", "none")
     # Pairs of user and row of `exact`, each at most once.

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, check_users
+from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users
 from deepmatch_ext._checks import listing, missing_extra, one_of, positive_int, problem
+from deepmatch_ext._folders import read_record
 from deepmatch_ext._interests import search_each
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext.retrieval.index import spare, unit_vectors
-from deepmatch_ext.retrieval.rows import raw_seen, require_kind
-from deepmatch_ext.retrieval.vector_files import METRICS, check_items, read_record
+from deepmatch_ext.retrieval.rows import raw_among, raw_ids, raw_seen, require_kind, require_unique
+from deepmatch_ext.retrieval.vector_files import METRICS, check_items
 
 _MARK = "deepmatch_ext vectors "  # begins the comment on a table that write_pgvector() made
 # Of each metric: pgvector's operator, its operator class, and a score as a line of its distance.
@@ -46,8 +47,6 @@ def write_pgvector(
         psycopg.Error: What the database refuses. The former table is as it was.
     """
     sql = _sql()
-    from pgvector import Vector
-
     operator_class = _OPERATORS[one_of("`metric`", metric, METRICS)][1]
     ids, vectors = check_items(ids, vectors)
     if metric == "cosine":
@@ -61,11 +60,7 @@ def write_pgvector(
             _about(cursor, table)
         kind, size = sql.SQL("text" if ids.dtype == object else "bigint"), sql.Literal(vectors.shape[1])
         cursor.execute(sql.SQL("CREATE TABLE {} (id {}, vector vector({}) NOT NULL)").format(new, kind, size))
-        with cursor.copy(sql.SQL("COPY {} (id, vector) FROM STDIN WITH (FORMAT BINARY)").format(new)) as copy:
-            # As bytes: to know the type `vector`, psycopg would have to be told of it on the caller's connection.
-            copy.set_types(["text" if ids.dtype == object else "int8", "bytea"])
-            for key, vector in zip(keys, vectors, strict=True):
-                copy.write_row((key, Vector(vector).to_binary()))
+        _copy(cursor, new, keys, vectors)
         cursor.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (id)").format(new))
         if hnsw:
             kind = sql.SQL(operator_class)
@@ -75,13 +70,77 @@ def write_pgvector(
         cursor.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(table.split(".")[-1])))
 
 
+def upsert_pgvector(connection: Any, table: str, ids: Any, vectors: Any) -> None:
+    """Adds items to a table that `write_pgvector` wrote, or where it has them, gives them new vectors.
+
+    Args:
+        connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
+        table: The table's name, or "schema.table".
+        ids: (k,) unique, integers or strings as the table's.
+        vectors: (k, D), by the table's metric.
+
+    Raises:
+        ImportError: psycopg or pgvector is not installed.
+        ValueError: The table is not one that `write_pgvector` wrote, or the arguments don't fit it. Nothing is written.
+    """
+    sql = _sql()
+    ids, vectors = check_items(ids, vectors)
+    with connection.transaction(), connection.cursor() as cursor:
+        about, kind = _about(cursor, table), _kind(cursor, table)
+        keys = _keys("`ids`", ids, kind)
+        _check_dimension(vectors, about)
+        if about["metric"] == "cosine":
+            unit_vectors("`vectors`", vectors)  # refuses those of length zero
+        name, new = _identifier(table), sql.Identifier(f"new_{secrets.token_hex(6)}")
+        cursor.execute(sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {})").format(new, name))
+        _copy(cursor, new, keys, vectors)
+        rows = "INSERT INTO {} (id, vector) SELECT id, vector FROM {} "
+        query = sql.SQL(rows + "ON CONFLICT (id) DO UPDATE SET vector = excluded.vector").format(name, new)
+        cursor.execute(query)
+        cursor.execute(sql.SQL("DROP TABLE {}").format(new))
+
+
+def remove_pgvector(connection: Any, table: str, ids: Any) -> None:
+    """Takes items out of a table that `write_pgvector` wrote.
+
+    Args:
+        connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
+        table: The table's name, or "schema.table".
+        ids: (k,) unique, integers or strings as the table's. None of them is no change.
+
+    Raises:
+        ImportError: psycopg or pgvector is not installed.
+        ValueError: The table is not one that `write_pgvector` wrote or doesn't have one of the items, one comes twice,
+            or no item would be left. Nothing is removed then.
+    """
+    sql = _sql()
+    ids = raw_ids("`ids`", ids)
+    require_unique("`ids`", ids, "Name each item once.")
+    with connection.transaction(), connection.cursor() as cursor:
+        _about(cursor, table)
+        kind, name = _kind(cursor, table), _identifier(table)
+        query = sql.SQL(f"DELETE FROM {{}} WHERE id = ANY(%s::{kind}[]) RETURNING id").format(name)
+        removed = {item for (item,) in cursor.execute(query, [_keys("`ids`", ids, kind)]).fetchall()}
+        unknown = [item for item in ids.tolist() if item not in removed]
+        if unknown:
+            raise problem("`ids`", "be in the table", f"{listing(unknown)}, which it does not have")
+        if removed and not cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name)).fetchone()[0]:
+            raise problem("`ids`", "leave an item in the table", f"all {len(removed)}", "Drop the table.")
+
+
 def search_pgvector(
-    connection: Any, table: str, vectors: Any, n: int, *, exclude: Seen | None = None
+    connection: Any,
+    table: str,
+    vectors: Any,
+    n: int,
+    *,
+    exclude: Seen | None = None,
+    among: Any | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each user's ``n`` items of a table that `write_pgvector` wrote, best first, by the table's metric.
 
-    Without an index in the database it is exact. PostgreSQL leaves excluded items out after it has asked an index, so
-    HNSW is asked for ``n`` and as many more as the user has excluded, up to 1000, or for more where the connection's
+    Without an index in the database it is exact. PostgreSQL leaves items out after it has asked an index, so HNSW is
+    asked for ``n`` and as many more as the user has excluded, up to 1000, or for more where the connection's
     ``hnsw.ef_search`` says so. Where ``n`` don't come of it, all rows of the table are looked at for that user. The
     connection's settings and an open transaction are as before afterwards.
 
@@ -92,6 +151,8 @@ def search_pgvector(
             gives it, and it comes once. The database is asked for each, and of equal scores the lowest id comes first.
         n: How many items to return, at least 1.
         exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``.
+        among: The items that may be found: ids (m,) for all users, or a pair ``(indptr (N + 1,), ids)`` with a set for
+            each, as in `VectorIndex.search`. They are sent with every user's query. None: all items.
 
     Returns:
         ``(ids, scores)``: (N, n) int64 or objects that are all ``str``, and (N, n) float32. Where fewer than ``n``
@@ -100,7 +161,8 @@ def search_pgvector(
 
     Raises:
         ImportError: psycopg or pgvector is not installed.
-        ValueError: The table is not one that `write_pgvector` wrote, or the arguments don't fit it.
+        ValueError: The table is not one that `write_pgvector` wrote, the arguments don't fit it, or it has none of the
+            items of an ``among`` for all users.
     """
     sql = _sql()
     n = positive_int("`n`", n)
@@ -108,23 +170,24 @@ def search_pgvector(
     # It only reads: a rollback undoes its settings, which a transaction of the caller's would keep.
     with connection.transaction(force_rollback=True), connection.cursor(binary=True) as cursor:
         about, kind = _about(cursor, table), _kind(cursor, table)
-        if vectors.shape[-1] != about["dimension"]:
-            raise problem("`vectors`", f"have the table's dimension, {about['dimension']}", f"shape {vectors.shape}")
+        _check_dimension(vectors, about)
         if about["metric"] == "cosine":
             vectors = unit_vectors("`vectors`", vectors)
         if exclude is None:
             exclude = np.zeros(len(vectors) + 1, np.int64), np.empty(0, np.int64)
         indptr, seen = raw_seen("`exclude`", exclude, len(vectors))
-        require_kind("the ids of `exclude`", seen, kind == "text", "the table's")
-        _keys("the ids of `exclude`", seen)  # refuses those that the database can't hold
+        _keys("the ids of `exclude`", seen, kind)  # refuses those that the database can't hold
+        allowed = None if among is None else _allowed(cursor, table, kind, among, vectors)
         operator, _, best = _OPERATORS[about["metric"]]
         query = (
             "SELECT id, {best} - (vector {operator} {user}::text::vector) FROM {table} "
-            "WHERE id <> ALL({seen}::{kind}[]) ORDER BY (vector {operator} {user}::text::vector) {change} LIMIT {n}"
+            "WHERE id <> ALL({seen}::{kind}[]) {only} "
+            "ORDER BY (vector {operator} {user}::text::vector) {change} LIMIT {n}"
         )
         parts = {
             "best": sql.Literal(best), "operator": sql.SQL(operator), "table": _identifier(table), "n": sql.Literal(n),
             "kind": sql.SQL(kind), "user": sql.Placeholder("user"), "seen": sql.Placeholder("seen"),
+            "only": sql.SQL("" if allowed is None else f"AND id = ANY(%(allowed)s::{kind}[])"),
         }  # fmt: skip
         # No index has the order of a sum, so the second reads the whole table.
         by_index, by_all = (sql.SQL(query).format(**parts, change=sql.SQL(change)) for change in ("", "+ 0"))
@@ -132,7 +195,7 @@ def search_pgvector(
 
         def search(vectors: np.ndarray, n: int, seen: Seen | None) -> tuple[np.ndarray, np.ndarray]:
             assert seen is not None
-            found = _found(cursor, by_index, by_all, vectors, n, seen)
+            found = _found(cursor, by_index, by_all, vectors, n, seen, allowed)
             known[:] = sorted({item for items in found for item, _ in items})
             row_of = {item: row for row, item in enumerate(known)}
             rows, scores = np.full((len(vectors), n), -1), np.full((len(vectors), n), -np.inf, np.float32)
@@ -147,7 +210,46 @@ def search_pgvector(
     return np.array(known, object if kind == "text" else np.int64)[rows], scores
 
 
-def _found(cursor: Any, by_index: Any, by_all: Any, vectors: np.ndarray, n: int, seen: Seen) -> list[list[Any]]:
+def _copy(cursor: Any, table: Any, keys: list[Any], vectors: np.ndarray) -> None:
+    """Rows into a table, in bulk."""
+    from pgvector import Vector
+
+    with cursor.copy(_sql().SQL("COPY {} (id, vector) FROM STDIN WITH (FORMAT BINARY)").format(table)) as copy:
+        # As bytes: to know the type `vector`, psycopg would have to be told of it on the caller's connection.
+        copy.set_types(["text" if isinstance(keys[0], str) else "int8", "bytea"])
+        for key, vector in zip(keys, vectors, strict=True):
+            copy.write_row((key, Vector(vector).to_binary()))
+
+
+def _check_dimension(vectors: np.ndarray, about: dict[str, Any]) -> None:
+    if vectors.shape[-1] != about["dimension"]:
+        raise problem("`vectors`", f"have the table's dimension, {about['dimension']}", f"shape {vectors.shape}")
+
+
+def _allowed(cursor: Any, table: str, kind: str, among: Any, vectors: np.ndarray) -> list[list[Any]]:
+    """The ids that each vector's user may get, one list for each of the vectors (N, D) or (N, K, D)."""
+    what, count = "the ids of `among`", len(vectors)
+    interests = 1 if vectors.ndim == 2 else vectors.shape[1]
+    ids = raw_among("`among`", among, count)
+    if isinstance(ids, tuple):
+        keys, indptr = _keys(what, ids[1], kind), ids[0]
+        return [keys[indptr[k] : indptr[k + 1]] for k in range(count) for _ in range(interests)]
+    keys = _keys(what, ids, kind)
+    query = _sql().SQL(f"SELECT EXISTS (SELECT FROM {{}} WHERE id = ANY(%s::{kind}[]))").format(_identifier(table))
+    if not cursor.execute(query, [keys]).fetchone()[0]:
+        raise problem("`among`", "hold an item of the table", f"{listing(ids)}, which it does not have", ALL_ITEMS)
+    return [keys] * (count * interests)
+
+
+def _found(
+    cursor: Any,
+    by_index: Any,
+    by_all: Any,
+    vectors: np.ndarray,
+    n: int,
+    seen: Seen,
+    allowed: list[list[Any]] | None,
+) -> list[list[Any]]:
     """Of each vector (N, D) the ids and scores that the first query finds, or if they are too few, the second."""
     from pgvector import Vector
 
@@ -159,8 +261,12 @@ def _found(cursor: Any, by_index: Any, by_all: Any, vectors: np.ndarray, n: int,
             _widen(cursor, asking)
         left_out = seen[1][seen[0][user] : seen[0][user + 1]].tolist()
         values = {"user": Vector(vectors[user]).to_text(), "seen": left_out}
+        wanted = n
+        if allowed is not None:
+            values["allowed"] = allowed[user]
+            wanted = min(n, len(allowed[user]))
         found[user] = cursor.execute(by_index, values).fetchall()
-        if len(found[user]) < n:
+        if len(found[user]) < wanted:
             found[user] = cursor.execute(by_all, values).fetchall()
     return found
 
@@ -187,8 +293,10 @@ def _no_item(cursor: Any, table: str, kind: str) -> int | str:
         most *= 100
 
 
-def _keys(what: str, ids: np.ndarray) -> list[Any]:
-    """Ids as what PostgreSQL's bigint or text can hold."""
+def _keys(what: str, ids: np.ndarray, kind: str | None = None) -> list[Any]:
+    """Ids as what PostgreSQL's bigint or text can hold, of that ``kind`` if it is given."""
+    if kind is not None:
+        require_kind(what, ids, kind == "text", "the table's")
     keys = ids.tolist()
     if ids.dtype == object:
         wrong = [key for key in keys if "\0" in key]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._arrays import check_pair, check_seen
-from deepmatch_ext._checks import listing, problem
+from deepmatch_ext._arrays import ALL_ITEMS, check_pair, check_seen, is_pair
+from deepmatch_ext._checks import listing, problem, shown
 from deepmatch_ext._frames import as_array
 from deepmatch_ext._no_item import no_item
 
@@ -39,6 +39,21 @@ def raw_seen(what: str, seen: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     indptr, items = check_pair(what, seen)
     ids = raw_ids(f"the ids of {what}", items)
     return check_seen(what, (indptr, np.zeros(len(ids), np.int64)), rows)[0], ids
+
+
+def raw_among(what: str, among: Any, rows: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """The items that may be recommended: ids (m,) by `raw_ids` for all users, or by `raw_seen` a set for each."""
+    if is_pair(among):
+        return raw_seen(what, among, rows)
+    values = as_array(among)
+    if values.size and isinstance(values.flat[0], bool | np.bool_):
+        raise problem(what, "hold ids", f"a mask of shape {values.shape}", "`index.ids[mask]` makes ids of it.")
+    if values.ndim != 1:
+        rule = "be ids (m,), a set for all users, or a pair (indptr, ids), a set for each"
+        raise problem(what, rule, shown(among))
+    if not len(values):
+        raise problem(what, "hold at least one id", "none", ALL_ITEMS)
+    return raw_ids(what, values)
 
 
 def require_kind(what: str, ids: np.ndarray, are_strings: bool, whose: str) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import re
-import reprlib
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,8 @@ import pandas as pd
 
 from deepmatch_ext._arrays import check_floats, check_users
 from deepmatch_ext._checks import as_path, listing, missing_extra, one_of, problem, shown
-from deepmatch_ext._files import sync, whole_file, whole_folder, write_text
+from deepmatch_ext._files import whole_file
+from deepmatch_ext._folders import OTHER_VERSION, Folder, check_record, read_record
 from deepmatch_ext._frames import columns_of
 from deepmatch_ext._no_item import no_item
 from deepmatch_ext._version import __version__
@@ -28,171 +25,20 @@ from deepmatch_ext.retrieval.rows import fits, raw_ids, require_unique
 METRICS = ("inner_product", "cosine")
 ID_TYPES = ("string", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
 
-_FORMAT = "deepmatch_ext index"
-_VERSION = 1
-_MANIFEST = "manifest.json"
-_OURS = re.compile(r"[a-z.]+-[0-9a-f]{12}(\.[a-z]+)?")  # a name that is used once
-_PARQUET_KEY = b"deepmatch_ext"
-# What a manifest has to say of an index, and of what type.
-_ENTRIES: dict[str, type | tuple[str, ...]] = {
-    "kind": str,
-    "metric": METRICS,
-    "dimension": int,
-    "count": int,
-    "ids": ID_TYPES,
-    "settings": dict,
-    "files": dict,
-}
-
-Write = Callable[[Path], None]
-"""Writes one file at the path that it is given."""
-
-
-# The folder of an index. Data files have names that are used once, and the manifest says which of them are in force: so
-# replacing the manifest, in one step, replaces the index, and at any moment the folder holds one that is whole.
-
-
-def write_folder(folder: str | os.PathLike[str], manifest: Mapping[str, Any], files: Mapping[str, Write]) -> None:
-    """Writes an index's files and its manifest: a new folder appears whole, an existing index is replaced whole.
-
-    Raises:
-        ValueError: ``folder`` is something else than an index.
-        OSError: It can't be written. What was there before is there still.
-    """
-    folder = as_path("`folder`", folder)
-    if folder.exists():
-        if not folder.is_dir():
-            raise problem(f"folder {str(folder)!r}", "be a folder or not exist yet", "a file")
-        if any(folder.iterdir()):
-            _read_manifest(folder, "Save to another place, or remove it first.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        written: list[Path] = []
-        try:
-            _write_files(folder, manifest, files, written)
-        except BaseException:
-            for path in written:
-                path.unlink(missing_ok=True)
-            raise
-        _remove_old_files(folder)
-        return
-    with whole_folder(folder) as unfinished:
-        _write_files(unfinished, manifest, files, [])
-
-
-def _write_files(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Write], written: list[Path]) -> None:
-    entries = {}
-    for name, write in files.items():
-        stem, dot, suffix = name.partition(".")
-        path = folder / f"{stem}-{secrets.token_hex(6)}{dot}{suffix}"
-        written.append(path)
-        write(path)
-        sync(path)
-        entries[name] = {"file": path.name, "bytes": path.stat().st_size, "sha256": _digest(path)}
-    content = {"format": _FORMAT, "format_version": _VERSION, **manifest, "files": entries}
-    write_text(folder / _MANIFEST, json.dumps({**content, "sha256": _content_digest(content)}, indent=2) + "\n")
-
-
-def _remove_old_files(folder: Path) -> None:
-    """Removes what former indexes, and saves that were cut off, have left."""
-    used = {entry["file"] for entry in _read_manifest(folder)["files"].values()}
-    for path in folder.iterdir():
-        if path.name not in used and _OURS.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
-def read_folder(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The manifest of an index's folder, and the paths of its files, of which all sums are right.
-
-    Raises:
-        ValueError: ``folder`` is no index, or it is damaged: what is wrong with it.
-    """
-    folder = as_path("`folder`", folder)
-    manifest = _read_manifest(folder)
-    while True:
-        try:
-            return manifest, {name: _checked(folder, entry) for name, entry in manifest["files"].items()}
-        except FileNotFoundError as error:
-            before, manifest = manifest, _read_manifest(folder)
-            if manifest == before:  # else it has just been replaced
-                name = Path(error.filename).name
-                raise problem(f"folder {str(folder)!r}", "have the file of its manifest", f"no {name!r}") from None
-
-
-def _read_manifest(folder: Path, remedy: str = "") -> dict[str, Any]:
-    what, rule = f"folder {str(folder)!r}", "be a saved index"
-    if not folder.is_dir():
-        raise problem(what, rule, "a file" if folder.exists() else "no such folder", remedy)
-    try:
-        content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        checksum = content.pop("sha256", None) if isinstance(content, dict) else None
-        is_whole = checksum == _content_digest(content)
-    except FileNotFoundError:
-        raise problem(what, rule, f"a folder without {_MANIFEST}", remedy) from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise problem(what, rule, f"a {_MANIFEST} that can't be read ({type(error).__name__})", remedy) from None
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise problem(what, rule, f"a {_MANIFEST} of something else", remedy)
-    if content.get("format_version") != _VERSION:
-        version = f"format version {content.get('format_version')!r}"
-        raise problem(what, f"be of format version {_VERSION}", version, "It needs another version of deepmatch_ext.")
-    if not is_whole:
-        raise problem(what, "have the manifest that was written", "one whose checksum is wrong: it is damaged")
-    # What follows, only a manifest that was written by hand has not.
-    manifest = f"the manifest of {what}"
-    check_record(manifest, content, _ENTRIES)
-    for name, entry in content["files"].items():
-        check_record(f"{manifest} on {name!r}", entry, {"file": str, "bytes": int, "sha256": str})
-        if not _OURS.fullmatch(entry["file"]):
-            raise problem(f"{manifest} on {name!r}", "name a file as save() does", repr(entry["file"]))
-    return content
-
-
-def read_record(what: str, text: str | bytes, expected: Mapping[str, type | tuple[str, ...]]) -> dict[str, Any]:
-    """JSON as `check_record` takes it."""
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise problem(what, "be JSON", f"what can't be read ({type(error).__name__})") from None
-    check_record(what, record, expected)
-    return record
-
-
-def check_record(what: str, record: Any, expected: Mapping[str, type | tuple[str, ...]]) -> None:
-    """Refuses what is no dictionary, or lacks one of the entries: each of a type, or one of some strings."""
-    if not isinstance(record, dict):
-        raise problem(what, "be a dictionary", type(record).__name__)
-    for name, kind in expected.items():
-        value = record.get(name)
-        if isinstance(kind, tuple) and value not in kind:
-            rule = "be one of " + ", ".join(map(repr, kind))
-        elif isinstance(kind, type) and type(value) is not kind:  # True is no int
-            rule = f"be of type {kind.__name__}"
-        else:
-            continue
-        raise problem(f"{name!r} in {what}", rule, reprlib.repr(value) if name in record else "none")
-
-
-def _checked(folder: Path, entry: Mapping[str, Any]) -> Path:
-    path = folder / Path(entry["file"]).name
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise problem(f"file {str(path)!r}", f"have {entry['bytes']} bytes", f"{size}: it is damaged")
-    if _digest(path) != entry["sha256"]:
-        raise problem(f"file {str(path)!r}", "have the checksum of its manifest", "another: it is damaged")
-    return path
-
-
-def _content_digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+_PARQUET_KEY, _PARQUET_VERSION = b"deepmatch_ext", 1
+INDEX_FOLDER = Folder(
+    what="a saved index",
+    format="deepmatch_ext index",
+    version=1,
+    entries={
+        "kind": str,
+        "metric": METRICS,
+        "dimension": int,
+        "count": int,
+        "ids": ID_TYPES,
+        "settings": dict,
+    },
+)
 
 
 def write_array(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterable[np.ndarray]) -> None:
@@ -291,7 +137,7 @@ def write_vectors(
             columns[str(name)] = _arrow_column(arrow, values)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError, OverflowError) as error:
             raise problem(f"`metadata` {name!r}", "be of one type that Parquet knows", _line(error)) from None
-    about = {"format_version": _VERSION, "metric": metric, "count": len(ids), "deepmatch_ext": __version__}
+    about = {"format_version": _PARQUET_VERSION, "metric": metric, "count": len(ids), "deepmatch_ext": __version__}
     others, start, writer = arrow.table(columns), 0, None
     with whole_file(path) as unfinished, contextlib.ExitStack() as stack:
         for block in _blocks(vectors, len(ids)):
@@ -356,9 +202,9 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         remedy = "Read others with pyarrow.parquet, and give their ids, vectors and metric to the index."
         raise problem(what, "be one that write_vectors() wrote", "another Parquet file", remedy)
     about = read_record(f"the metadata of {what}", text, {"format_version": int})
-    if about["format_version"] != _VERSION:
+    if about["format_version"] != _PARQUET_VERSION:
         version = f"format version {about['format_version']!r}"
-        raise problem(what, f"be of format version {_VERSION}", version, "It needs another version of deepmatch_ext.")
+        raise problem(what, f"be of format version {_PARQUET_VERSION}", version, OTHER_VERSION)
     check_record(f"the metadata of {what}", about, {"metric": METRICS, "dimension": int, "count": int})
     if len(table) != about["count"]:
         raise problem(what, f"have {about['count']} rows, as it says", f"{len(table)}")

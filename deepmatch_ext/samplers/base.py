@@ -12,9 +12,10 @@ import tensorflow as tf
 from deepmatch_ext._checks import positive_int, problem
 
 State = Mapping[str, Any]
+"""A sampler's arrays by name, as variables, in a model that has it."""
 
-# Stands in a config for counts that come with the saved weights.
 SAVED = "saved with the weights"
+"""Stands in a config for counts that come with the saved weights."""
 
 # name -> class, of all samplers that there are.
 _SAMPLERS: dict[str, type[Sampler]] = {}
@@ -78,6 +79,18 @@ class Sampler:
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         """Learns from a training step's positives (n,) int64, after its draw; returns the operations that do it."""
         return []
+
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        """The ``state`` of a smaller vocabulary for one of V items, the first of which are the same.
+
+        Raises:
+            ValueError: The state depends on V, and the sampler does not say how it grows.
+        """
+        fresh = self.state(vocabulary_size)
+        if any(array.shape != state[name].shape for name, array in fresh.items()):
+            remedy = "Give one, with counts if it takes them, whose own state the larger model begins with."
+            raise problem("`sampler_config`", "be given for a larger vocabulary", f"{type(self).__name__}", remedy)
+        return dict(state)
 
     def get_config(self) -> dict[str, Any]:
         """The settings as plain data; `make_sampler` takes them back, without the counts, which are state.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,13 @@ class MixedSampler(Sampler):
             for k, sampler in enumerate(self.samplers)
             for operation in sampler.update(_part(state, k), positives)
         ]
+
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        return {
+            f"{k}_{name}": array
+            for k, sampler in enumerate(self.samplers)
+            for name, array in sampler.grown(_part(state, k), vocabulary_size).items()
+        }
 
     def get_config(self) -> dict[str, Any]:
         return {"sampler": self.name, "samplers": [sampler.get_config() for sampler in self.samplers]}

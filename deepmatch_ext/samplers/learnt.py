@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import tensorflow as tf
 from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext.samplers.base import SAVED, Sampler, State, check_counts_fit, checked_counts, log_shares, stream
 
-# Enough that a share of a thousandth is known to a tenth, and half a megabyte.
 DEFAULT_MEMORY = 2**17
+"""How many positives are remembered: enough that a share of a thousandth is known to a tenth, and half a megabyte."""
 
 
 class InBatchSampler(Sampler):
@@ -54,6 +55,9 @@ class InBatchSampler(Sampler):
 
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         return self.shares.update(state, positives)
+
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        return super().grown(self.shares.grown(state, vocabulary_size), vocabulary_size)
 
     def get_config(self) -> dict[str, Any]:
         return {"sampler": self.name, **self.shares.get_config()}
@@ -108,6 +112,9 @@ class AdaptiveSampler(Sampler):
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         return self.shares.update(state, positives)
 
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        return super().grown(self.shares.grown(state, vocabulary_size), vocabulary_size)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.shares.get_config(), "uniform_share": self.uniform_share}
 
@@ -152,6 +159,9 @@ class QueueSampler(Sampler):
         written = state["queue"].scatter_update(tf.IndexedSlices(tf.cast(queued, tf.int32), places))
         return [*self.shares.update(state, positives), written, moved]
 
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
+        return super().grown(self.shares.grown(state, vocabulary_size), vocabulary_size)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.shares.get_config()}
 
@@ -178,11 +188,15 @@ class CountedShares:
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
         return []
 
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> Mapping[str, np.ndarray]:
+        return state  # counts of new items have to be given
+
     def get_config(self) -> dict[str, Any]:
         return {"item_count": SAVED}
 
 
 SMALLEST_SHARE = 1e-9
+"""The least ``uniform_share``: less, spread over many items, is 0 in float32."""
 
 
 class RecentShares:
@@ -197,7 +211,7 @@ class RecentShares:
     def __init__(self, memory: int, uniform_share: float) -> None:
         self.memory = positive_int("`memory`", memory)
         self.uniform_share = number_between("`uniform_share`", uniform_share, 0, 1 + 1e-9)
-        if self.uniform_share < SMALLEST_SHARE:  # less, spread over many items, is 0 in float32
+        if self.uniform_share < SMALLEST_SHARE:
             rule = f"be at least {SMALLEST_SHARE:g}"
             raise problem("`uniform_share`", rule, uniform_share, "Else items might never be drawn.")
 
@@ -225,6 +239,10 @@ class RecentShares:
                 state["recent"].scatter_update(tf.IndexedSlices(new, places)),
                 moved,
             ]
+
+    def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> Mapping[str, np.ndarray]:
+        new = np.zeros(vocabulary_size - len(state["count"]), state["count"].dtype)
+        return {**state, "count": np.concatenate([state["count"], new])}
 
     def get_config(self) -> dict[str, Any]:
         return {"memory": self.memory}

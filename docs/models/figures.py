@@ -21,6 +21,7 @@ from deepmatch_ext import models
 FOLDER = Path(__file__).parent
 MARK = "<!-- figure -->\n"
 LEFT_OUT = ("RepeatableDropout", "Dropout", "Activation", "Reshape", "Flatten")
+MERMAIDS_OWN = ("graph", "end", "style", "class", "click", "default")  # words that name no node
 
 
 def page_of(name: str) -> Path:
@@ -61,14 +62,17 @@ def figure(model: Any) -> str:
         flat = [one for each in found for one in ([each] if isinstance(each, str) else each)]
         return list(dict.fromkeys(flat))
 
+    def node(name: str) -> str:
+        return f"{name}_" if name in MERMAIDS_OWN else name
+
     lines = ["```mermaid", "flowchart TB"]
     for name, layer in layers.items():
         if kept(name):
             kind = type(layer).__name__
             text = f"{name}" if kind == "InputLayer" else f"{kind}<br><i>{name}</i>"
             box = f'(["{text}"])' if kind == "InputLayer" else f'["{text}"]'
-            lines.append(f"    {name}{box}")
-    lines += [f"    {source} --> {name}" for name in layers if kept(name) for source in sources(name)]
+            lines.append(f"    {node(name)}{box}")
+    lines += [f"    {node(source)} --> {node(name)}" for name in layers if kept(name) for source in sources(name)]
     return "\n".join([*lines, "```", ""])
 
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import Dataset, Interactions, read_dataset
 
+pytestmark = pytest.mark.plain
+
 CSV = "user_id,item_id,timestamp\n"
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.retrieval import top_n
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.plain, pytest.mark.smoke]
 
 # No NUL in the strings: pandas 2.1 takes "a" and "a\\0" for one value.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)

@@ -23,6 +23,8 @@ from deepmatch_ext.data import (
 )
 from deepmatch_ext.data.leaks import histories as histories_module
 
+pytestmark = pytest.mark.plain
+
 # Three users, five items, all times different. Rows 0-4, 5-8 and 9-11.
 FRAME = pd.DataFrame(
     [(1, 1, 10), (1, 2, 20), (1, 3, 30), (1, 4, 40), (1, 5, 50)]
@@ -738,3 +740,136 @@ def test_leave_last_out_of_real_data_has_no_serious_leak():
     parts = {"train": split.train_targets(), "validation": split.validation, "test": split.test}
     inputs = {name: windows(x, rows, 50) for name, rows in parts.items()}
     assert find_leaks(inputs, x, item_count=x.item_counts(split.train)).serious == ()
+
+
+# Kinds of events: user 1 sees 1, 2 and 3, and buys 1, 2 and 3 after that, 3 at the moment at which 3 is seen again.
+KINDS = pd.DataFrame(
+    [(1, 1, 10, "see"), (1, 1, 15, "buy"), (1, 2, 20, "see"), (1, 2, 25, "buy"), (1, 3, 30, "see")]
+    + [(1, 3, 40, "see"), (1, 3, 40, "buy"), (1, 1, 50, "see"), (2, 2, 5, "see"), (2, 2, 6, "buy")],
+    columns=["user_id", "item_id", "timestamp", "kind"],
+)
+XK = Interactions.from_frame(KINDS, kind="kind", targets="buy")
+
+
+def inputs_of_kinds(split, max_len=4):
+    x = split.interactions
+    rows = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {name: {**windows(x, of, max_len), "time": x.times[of]} for name, of in rows.items()}
+
+
+@pytest.mark.parametrize("mode", ["split", *MODES])
+def test_kinds_that_are_cut_rightly_have_none(mode):
+    split = leave_last_out(XK)
+    assert [split.train.tolist(), split.validation.tolist(), split.test.tolist()] == [[1, 9], [3], [6]]
+    counts = XK.item_counts(split.train)
+    if mode == "split":
+        report = find_leaks(split, item_count=counts)
+    else:
+        report = find_leaks(inputs_of_kinds(split), XK, item_count=counts, **MODES[mode])
+    assert found(report) == {("new_items", "test", "train"): (1, 1)}  # 3 is seen, but not in train's histories
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_leaks_across_kinds_are_found(mode):
+    split = leave_last_out(XK)
+
+    def report(part, name, row, values, **options):
+        inputs = inputs_of_kinds(split)
+        inputs[part][name][row] = values
+        del inputs[part]["hist_len_see"], inputs[part]["hist_len_buy"]
+        return found(find_leaks(inputs, XK, **MODES[mode], **options), "leak", "possible")
+
+    # Train's first target is 1, bought at 15. 1 is seen before and, at 50, after that.
+    assert report("train", "hist_item_id_see", 0, [1, 0, 0, 0]) == {}
+    assert report("train", "hist_item_id_see", 0, [1, 1, 0, 0]) == {("future_in_history", "train", "train"): (1, 2)}
+    assert report("train", "hist_item_id_see", 0, [2, 1, 0, 0]) == {("future_in_history", "train", "train"): (1, 2)}
+    # It is in what it buys itself, and so is what is bought later, of validation and of test.
+    assert report("train", "hist_item_id_buy", 0, [1, 0, 0, 0]) == {("target_in_history", "train", "train"): (1, 2)}
+    assert report("train", "hist_item_id_buy", 0, [3, 2, 0, 0]) == {
+        ("future_in_history", "train", "train"): (1, 2),
+        ("held_out_in_history", "validation", "train"): (1, 1),
+        ("held_out_in_history", "test", "train"): (1, 1),
+    }
+    # User 2 has seen and bought 2 alone. What was only seen was not bought.
+    assert report("train", "hist_item_id_see", 1, [2, 1, 0, 0]) == {
+        ("strange_item_in_history", "train", "train"): (1, 2)
+    }
+    assert report("validation", "hist_item_id_buy", 0, [3, 1, 0, 0]) == {
+        ("future_in_history", "validation", "validation"): (1, 1),
+        ("held_out_in_history", "test", "validation"): (1, 1),
+    }
+    # 3 is bought at 40, and seen at 30 and at that moment: the second time may be the purchase itself.
+    assert report("test", "hist_item_id_see", 0, [3, 2, 1, 0]) == {}
+    assert report("test", "hist_item_id_see", 0, [3, 3, 2, 1]) == {
+        ("same_moment_of_another_kind", "test", "test"): (1, 1)
+    }
+    assert report("test", "hist_item_id_see", 0, [1, 3, 2, 1]) == {("future_in_history", "test", "test"): (1, 1)}
+
+
+def test_held_out_targets_of_each_kind_are_found_in_a_split():
+    # All rows are targets. The purchase in row 1 and the view in row 2 are test, before row 3 of train.
+    x = Interactions.from_frame(KINDS, kind="kind", targets=["see", "buy"])
+    assert XK.kinds.ids.decode(x.kinds.values[:4]).tolist() == ["see", "buy", "see", "buy"]
+    for test in ([1], [2], [1, 2]):
+        report = find_leaks(Split(x, train=[0, 3], validation=[], test=test))
+        assert found(report, "leak") == {("held_out_in_history", "test", "train"): (len(test), len(test))}
+    assert find_leaks(Split(x, train=[0, 1], validation=[], test=[2, 3])).serious == ()
+
+
+def test_held_out_purchases_in_counts_may_be_clicks():
+    split = leave_last_out(XK)
+    counts = XK.item_counts(np.flatnonzero(XK.is_target))
+    assert counts.tolist() == [0, 1, 2, 1]
+    report = find_leaks(split, item_count=counts)
+    assert found(report, "leak", "possible") == {("held_out_in_counts", "validation and test", "train"): (2, 2)}
+    assert report.serious == ()
+    assert found(find_leaks(split, item_count=XK.item_counts()), "leak") == {
+        ("held_out_in_counts", "validation and test", "train"): (2, 2)
+    }
+
+
+def test_a_model_may_read_the_history_of_one_kind():
+    inputs = inputs_of_kinds(leave_last_out(XK))
+    for part in inputs.values():
+        del part["hist_item_id_see"], part["hist_len_see"]
+    assert find_leaks(inputs, XK).serious == ()
+    del inputs["train"]["hist_item_id_buy"]
+    with pytest.raises(ValueError, match="column 'hist_item_id_buy' must be in the input of train"):
+        find_leaks(inputs, XK)
+    inputs = inputs_of_kinds(leave_last_out(XK))
+    inputs["test"]["hist_len_see"][:] = 1
+    with pytest.raises(
+        ValueError, match="column 'hist_item_id_see' of test must have no more ids in a row than 'hist_len"
+    ):
+        find_leaks(inputs, XK)
+    inputs = inputs_of_kinds(leave_last_out(XK))
+    inputs["train"]["item_id"][0] = 3  # seen, and bought later
+    inputs["train"]["time"][0] = 30
+    with pytest.raises(
+        ValueError, match="must be events of the interactions of the kinds that are to be predicted; got 1"
+    ):
+        find_leaks(inputs, XK, time="time")
+
+
+event_of_kind = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(0, 6), st.sampled_from("abc"))
+
+
+@settings(max_examples=40)
+@given(st.lists(event_of_kind, min_size=4, max_size=20), st.booleans(), st.sampled_from([2, 30]))
+def test_own_windows_of_kinds_never_leak(rows, has_times, max_len):
+    frame = pd.DataFrame(rows, columns=KINDS.columns)
+    targets = sorted(set(frame["kind"]))[:2]
+    x = Interactions.from_frame(frame, time="timestamp" if has_times else None, kind="kind", targets=targets)
+    try:
+        split = leave_last_out(x)
+    except ValueError:
+        return
+    rows = {"train": split.train, "validation": split.validation, "test": split.test}
+    inputs = {name: windows(x, of, max_len) for name, of in rows.items()}
+    of_time = {}
+    if has_times:
+        inputs = {name: {**part, "time": x.times[rows[name]]} for name, part in inputs.items()}
+        of_time = {"time": "time"}
+    # An event twice in the source is told of, and so it should be.
+    for report in (find_leaks(split), find_leaks(inputs, x, **of_time)):
+        assert {leak.kind for leak in report.leaks if leak.severity != "note"} <= {"duplicate_target"}

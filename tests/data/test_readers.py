@@ -10,7 +10,7 @@ import pytest
 
 from deepmatch_ext.data import read_dataset
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.plain, pytest.mark.smoke]
 
 # The same five events in every form: user 7 takes 20, then 30 and 10 at one time; user 3 takes 10, then 20.
 EVENTS = [(7, 30, 4, 200), (3, 20, 5, 150), (7, 10, 3, 200), (3, 10, 1, 140), (7, 20, 2, 100)]

@@ -22,6 +22,8 @@ from deepmatch_ext.data import (
 )
 from deepmatch_ext.evaluation import Markov
 
+pytestmark = pytest.mark.plain
+
 
 @st.composite
 def session_events(draw):

@@ -1,6 +1,8 @@
 """Splits: parts that never overlap, and nothing of the future in train."""
 
 import datetime
+import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -8,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepmatch_ext.data import Interactions, Split, leave_last_out, split_by_time
+from deepmatch_ext.data import Interactions, Split, find_leaks, leave_last_out, split_by_time, windows
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.plain, pytest.mark.smoke]
 
 lengths = st.lists(st.integers(0, 8), min_size=1, max_size=12).filter(lambda sizes: max(sizes) >= 3)
 
@@ -128,3 +130,141 @@ def test_a_split_made_by_hand_is_checked():
         Split(x, train=[0, 0], validation=[1], test=[3])
     with pytest.raises(ValueError, match=r"`test` must be between 0 and 3; got 4"):
         Split(x, train=[0], validation=[1], test=[4])
+
+
+FOLDS = pd.DataFrame(
+    [(1, 7, 30, "test"), (1, 8, 10, "train"), (2, 7, 5, "train"), (1, 9, 20, "validation"), (2, 9, 9, "test")],
+    columns=["user_id", "item_id", "timestamp", "fold"],
+)
+
+
+def parts_of(split):
+    return [getattr(split, name).tolist() for name in ("train", "validation", "test")]
+
+
+def test_a_column_says_which_part_an_event_is_of():
+    before = FOLDS.copy()
+    split = Split.from_frame(FOLDS, part="fold")
+    pd.testing.assert_frame_equal(FOLDS, before)
+    assert split.interactions.item_ids.decode(split.interactions.items).tolist() == [8, 9, 7, 7, 9]
+    assert parts_of(split) == [[0, 3], [1], [2, 4]]
+    assert split.train_targets().tolist() == []
+    assert dict(split.interactions.side) == {}
+    split = Split.from_frame(FOLDS.sort_values("timestamp"), part="fold", side=["timestamp"], time=None)
+    assert split.interactions.side["timestamp"].tolist() == [10, 20, 30, 5, 9]
+    other = Split.from_frame(FOLDS.rename(columns={"user_id": "u"}).astype({"fold": "category"}), "fold", user="u")
+    assert parts_of(other) == parts_of(split)
+
+
+def test_parts_are_frames_of_their_own():
+    frames = {name: FOLDS[FOLDS["fold"] == name].drop(columns="fold") for name in ("test", "train", "validation")}
+    split = Split.from_frames(frames)
+    assert parts_of(split) == [[0, 3], [1], [2, 4]]
+    assert split.interactions.times.tolist() == [10, 20, 30, 5, 9]
+    assert parts_of(Split.from_frames({"train": frames["train"], "test": frames["test"]})) == [[0, 2], [], [1, 3]]
+    # At one time, train comes first; so it does in the order of the rows.
+    same = {name: frame.assign(timestamp=1) for name, frame in frames.items()}
+    assert parts_of(Split.from_frames(same)) == parts_of(Split.from_frames(frames, time=None)) == parts_of(split)
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow"])
+def test_parts_of_other_frames(kind):
+    library = pytest.importorskip(kind)
+    pytest.importorskip("pyarrow")
+    frame = (library.DataFrame if kind == "polars" else library.table)(FOLDS.to_dict("list"))
+    assert parts_of(Split.from_frame(frame, "fold")) == [[0, 3], [1], [2, 4]]
+    assert parts_of(Split.from_frames({"train": FOLDS[1:3], "test": frame[:1]})) == [[0, 2], [], [1]]
+
+
+folds = st.tuples(st.integers(1, 3), st.integers(0, 5), st.sampled_from(["train", "validation", "test"]))
+
+
+@settings(max_examples=60)
+@given(st.lists(folds, min_size=1, max_size=15))
+def test_given_parts_against_a_slow_loop(rows):
+    frame = pd.DataFrame(rows, columns=["user_id", "timestamp", "part"])
+    frame["item_id"] = np.arange(1, len(frame) + 1)  # an item says which row it is
+    names = set(frame["part"])
+    if "train" not in names or names == {"train"}:
+        with pytest.raises(ValueError, match="the parts must hold targets to train on, and others"):
+            Split.from_frame(frame, "part")
+        return
+    order = ["train", "validation", "test"]
+    early = [
+        sum(
+            any(
+                rows[other][0] == user and rows[other][2] == order[earlier] and (time, place) < (rows[other][1], other)
+                for other in range(len(rows))
+            )
+            for place, (user, time, part) in enumerate(rows)
+            if part == order[held]
+        )
+        for earlier, held in [(0, 1), (0, 2), (1, 2)]
+    ]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        split = Split.from_frame(frame, "part")
+    found = [int(number) for each in told for number in re.findall(r"(\d+) of \d+ of", str(each.message))]
+    assert found == [number for number in early if number]
+    for name in order:
+        assert set(split.interactions.items[getattr(split, name)]) == set(frame["item_id"][frame["part"] == name])
+
+
+def test_held_out_events_in_front_of_train_are_told_of():
+    rule = "before others of the same user, whose histories hold them: 1 of 2 of test before one of train, such as row"
+    with pytest.warns(UserWarning, match=rule) as told:
+        split = Split.from_frame(FOLDS.assign(timestamp=[5, 10, 5, 20, 9]), "fold")
+    assert "row 0, user_id 1, item_id 7; 1 of 2 of test before one of validation, such as" in str(told[0].message)
+    assert told[0].filename == __file__
+    assert find_leaks(split).serious[0].kind == "held_out_in_history"
+
+
+def test_given_parts_of_sessions_and_kinds():
+    frame = FOLDS.assign(session=[1, 1, 2, 1, 3], kind=["buy", "see", "buy", "buy", "see"])
+    split = Split.from_frame(frame, "fold", session="session")
+    assert parts_of(split) == [[0, 3], [1], [2]]  # the session of row 4 begins with it
+    split = Split.from_frame(frame, "fold", kind="kind", targets="buy")
+    assert parts_of(split) == [[3], [1], [2]]
+    assert windows(split.interactions, split.validation, 2)["hist_len_see"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Split.from_frame(FOLDS, "part"), "column 'part' must be in the frame"),
+        (lambda: Split.from_frame(FOLDS, "item_id"), "must not repeat a name; got 'item_id' twice"),
+        (lambda: Split.from_frame(FOLDS, None), "`part` must be text"),
+        (
+            lambda: Split.from_frame({"fold": []}, "fold"),
+            "`frame` must be a pandas or polars DataFrame, or an Arrow table",
+        ),
+        (
+            lambda: Split.from_frame(FOLDS.replace({"test": "valid"}), "fold"),
+            r"column 'fold' must hold 'train', 'validation', 'test'; got 'valid'\. frame\['fold'\]\.replace",
+        ),
+        (lambda: Split.from_frame(FOLDS.assign(fold=1), "fold"), "column 'fold' must hold 'train', .* got 1"),
+        (
+            lambda: Split.from_frame(FOLDS.assign(fold=[*"abcd", None]), "fold"),
+            "column 'fold' must have no missing value; got 1 missing of 5",
+        ),
+        (
+            lambda: Split.from_frame(FOLDS[1:3], "fold"),
+            "the parts must hold targets to train on, .*got 2 of train, 0 of v",
+        ),
+        (lambda: Split.from_frame(FOLDS.drop(columns="timestamp"), "fold"), "column 'timestamp' must be in the frame"),
+        (lambda: Split.from_frames({"test": FOLDS}), "`frames` must be frames by the names 'train' and .* got 'test'"),
+        (lambda: Split.from_frames([FOLDS, FOLDS]), "`frames` must be frames by the names"),
+        (
+            lambda: Split.from_frames({"train": FOLDS, "test": FOLDS.drop(columns="item_id")}),
+            r"column 'item_id' must be in `frames`\['test'\]; got the columns",
+        ),
+        (lambda: Split.from_frames({"train": FOLDS, "test": 1}), r"`frames`\['test'\] must be a pandas or polars"),
+        (
+            lambda: Split.from_frames({"train": FOLDS, "test": FOLDS.astype({"item_id": str})}),
+            "column 'item_id' must be all integers or all strings; got mixed",
+        ),
+    ],
+)
+def test_given_parts_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

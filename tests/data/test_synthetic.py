@@ -7,6 +7,8 @@ import pytest
 
 from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, synthetic_sessions, windows
 
+pytestmark = pytest.mark.plain
+
 
 @pytest.fixture(scope="module")
 def data():

@@ -19,7 +19,7 @@ from deepmatch_ext.data import (
 )
 from tests.helpers import window_arguments
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.plain, pytest.mark.smoke]
 
 
 def one_user(number, name="item_id"):

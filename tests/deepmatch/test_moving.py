@@ -226,7 +226,7 @@ INTERESTS = (
     + """
 for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {})]:
     model = Builder(user_feature_columns, item_feature_columns, k_max=2, user_dnn_hidden_units=(16, embedding_dim),
-                    sampler_config=sampler_config, **arguments)
+                    sampler_config=sampler_config, seed=1, **arguments)  # of 1 to 4, all reach .8 and most .95
     model.compile(optimizer="adam", loss=sampledsoftmaxloss)
     history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]
@@ -396,7 +396,8 @@ for sampler in ["inbatch", "uniform", "frequency", "adaptive"]:
     config = NegativeSampler(sampler, num_sampled=2, item_name="item", item_count=item_count, distortion=1.0)
     tf.keras.backend.clear_session()  # without eager mode all models are in one graph, which each step goes through
     check_model(sampler, YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, 4),
-                                    dnn_activation="dice", sampler_config=config))
+                                    dnn_activation="dice", sampler_config=config),
+                sampler in ("inbatch", "adaptive"))
 
 
 def own_model(loss_layer):
@@ -784,7 +785,7 @@ def test_sampled_softmax_layer_refuses_what_it_would_not_keep(argument):
 def test_batches_need_no_labels():
     x = small_input()
     model = small_model()
-    model.compile("sgd", sampledsoftmaxloss)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     before = user_vectors(model, x)
     loss = model.test_on_batch(x)
     assert loss == pytest.approx(model.evaluate(x, batch_size=64, verbose=0), rel=1e-5)
@@ -834,7 +835,8 @@ def test_activations_that_are_layers_have_weights_of_their_own_and_reload(activa
     x = small_input()
     given = ACTIVATIONS[activation]()
     model = small_model(user_dnn_hidden_units=(16, 16, DIM), dnn_activation=given, output_activation=given)
-    model.compile(tf.keras.optimizers.SGD(0.1), sampledsoftmaxloss)
+    # One in a graph is enough: to trace it takes longer than a few steps.
+    model.compile(tf.keras.optimizers.SGD(0.1), sampledsoftmaxloss, run_eagerly=activation != "dice")
     model.fit(x, epochs=2, verbose=0)
     places = [model.get_layer(f"user_activation_{place}") for place in (1, 2, 3)]
     assert [each.weights[0].shape for each in places] == [(16,), (16,), (DIM,)]

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from deepmatch_ext.data import Interactions
 from deepmatch_ext.evaluation import Markov, Popularity, evaluate
+from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
+
+pytestmark = pytest.mark.plain
 
 
 @dataclass
@@ -21,6 +25,10 @@ class FewInteractions:
     sequences: np.ndarray
     items: np.ndarray
     item_vocabulary_size: int
+
+    @property
+    def is_target(self):
+        return np.ones(len(self.items), bool)
 
     def item_counts(self, rows):
         return np.bincount(self.items[rows], minlength=self.item_vocabulary_size)
@@ -176,3 +184,34 @@ def test_known_figures_on_real_data(name):
         figures = evaluate(lambda a, b, f=fitted: f.score(before[a:b]), items[last], seen=seen)
         got = (figures["HR@10"], figures["NDCG@10"], figures["Recall@50"])
         assert got == pytest.approx(KNOWN[name][baseline.__name__], abs=0.0006)
+
+
+needs_implicit = pytest.mark.skipif(not has_implicit(), reason="the package `implicit` is not installed")
+
+
+@needs_implicit
+def test_item_knn_scores_by_the_cosine_of_who_had_what():
+    x = Interactions.from_sequences([0, 3, 5, 7], [1, 2, 3, 1, 2, 2, 3])
+    had = np.zeros((4, 4))
+    had[x.users, x.items] = 1
+    unit = had / np.maximum(np.linalg.norm(had, axis=0, keepdims=True), 1e-12)
+    expected = had @ (unit.T @ unit)
+    scores = ItemKNN.from_interactions(x, np.arange(7), k=10).score(np.array([1, 2, 3]))
+    np.testing.assert_allclose(scores, expected[1:], rtol=1e-6)
+
+
+@needs_implicit
+def test_als_finds_who_likes_what():
+    sequences = [[1, 2, 3], [1, 2], [4, 5, 6], [5, 6]] * 5
+    x = Interactions.from_sequences(np.cumsum([0, *map(len, sequences)]), np.concatenate(sequences))
+    scores = ALS.from_interactions(x, np.arange(len(x)), factors=2).score(np.array([2, 4]))
+    assert scores[0, 3] > scores[0, 4:].max()  # user 2 had 1 and 2
+    assert scores[1, 4] > scores[1, 1:4].max()
+
+
+@pytest.mark.skipif(has_implicit(), reason="the package `implicit` is installed")
+def test_without_implicit_the_error_says_what_to_install():
+    x = Interactions.from_sequences([0, 2], [1, 2])
+    for peer in (ItemKNN, ALS):
+        with pytest.raises(ImportError, match=r"implicit.*\.\[baselines\]"):
+            peer.from_interactions(x, np.arange(2))

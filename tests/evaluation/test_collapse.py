@@ -6,6 +6,8 @@ import pytest
 from deepmatch_ext.evaluation import likeness, popular_share
 from deepmatch_ext.evaluation.collapse import coverage, full_cross_entropy, highest_temperature, lowest_loss
 
+pytestmark = pytest.mark.plain
+
 
 def vectors(rows, dim, seed, offset=0.0):
     return (np.random.default_rng(seed).normal(size=(rows, dim)) + offset).astype("float32")

@@ -23,6 +23,8 @@ from deepmatch_ext.evaluation import (
 from deepmatch_ext.retrieval import top_n
 from tests.helpers import csr, true_scores
 
+pytestmark = pytest.mark.plain
+
 untold = pytest.mark.filterwarnings("ignore::deepmatch_ext.evaluation.SeenTargetsWarning")
 
 

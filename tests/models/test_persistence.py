@@ -55,6 +55,7 @@ def test_there_are_files_of_every_keras():
 def test_a_models_file_is_read_whichever_keras_wrote_it(written, writer):
     model = tf.keras.models.load_model(written[writer] / "model.keras")
     assert_expected(model, written[writer])
+    model.run_eagerly = True
     model.fit(make.model_input(), verbose=0)  # its compilation came along, and the sampler's counts
 
 
@@ -320,7 +321,7 @@ def test_a_sampler_of_ones_own_reloads_once_its_module_is_imported(tmp_path):
     again = tf.keras.models.load_model(tmp_path / "model.keras")
     sampler = again.get_layer("candidates").sampler
     assert (type(sampler), sampler.step) == (EveryOther, 3)
-    again.compile("adam", deepmatch_ext.utils.sampledsoftmaxloss)
+    again.compile("adam", deepmatch_ext.utils.sampledsoftmaxloss, run_eagerly=True)
     again.fit(x, verbose=0)
     deepmatch_ext.samplers.base._SAMPLERS.pop("every_other")  # as in a process that has not imported it
     with pytest.raises(

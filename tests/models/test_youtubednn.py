@@ -93,14 +93,14 @@ SAMPLERS = [  # each of them alone: `check_model`, and tests/layers/test_state.p
 def test_every_sampler_trains_and_reloads(sampler, tmp_path):
     model, x = small_model(sampler_config=sampler), small_input(60)
     model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)  # tracing would take longer than a few steps
-    losses = model.fit(x, np.ones(60), batch_size=32, epochs=2, verbose=0).history["loss"]
+    losses = model.fit(x, np.ones(60), batch_size=60, epochs=2, verbose=0).history["loss"]
     assert np.all(np.isfinite(losses))
-    before = model.evaluate(x, verbose=0)
+    before = model.evaluate(x, batch_size=60, verbose=0)
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
     again.run_eagerly = True
     # The sampler's counts came along: the same draws, corrected alike, give the same loss.
-    assert again.evaluate(x, verbose=0) == pytest.approx(before, rel=1e-6)
+    assert again.evaluate(x, batch_size=60, verbose=0) == pytest.approx(before, rel=1e-6)
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_history_dropout_changes_the_training_alone():
     plain, dropped = small_model(), small_model(history_dropout=0.5)
     np.testing.assert_array_equal(plain.user_vectors(x), dropped.user_vectors(x))
     for model in (plain, dropped):
-        model.compile(tf.keras.optimizers.SGD(0.5), sampledsoftmaxloss)
+        model.compile(tf.keras.optimizers.SGD(0.5), sampledsoftmaxloss, run_eagerly=True)
         model.fit(x, verbose=0)
     assert np.abs(plain.user_vectors(x) - dropped.user_vectors(x)).max() > 1e-4
 
@@ -145,8 +145,8 @@ def test_histories_of_several_kinds_stand_beside_each_other():
     x |= {"user_id": np.arange(64), "age": rng.random(64)}
     model = YoutubeDNN(users, [item_column()], history_dropout=0.3, exclude_features=["user_id"])
     assert "user_id" not in [tensor.name for tensor in model.user_input]
-    model.compile("sgd", sampledsoftmaxloss)
-    model.fit({name: values for name, values in x.items() if name != "user_id"}, epochs=2, verbose=0)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
+    model.fit({name: values for name, values in x.items() if name != "user_id"}, verbose=0)
     assert np.all(np.isfinite(model.user_vectors(x)))
     features = model.get_layer("user_features").output
     assert features.shape[-1] == 3 * DIM + 4 + 4 + 1
@@ -161,7 +161,7 @@ def test_every_combiner_trains():
         for k, combiner in enumerate(combiners)
     ]
     model = YoutubeDNN(users, [item_column()])
-    model.compile("sgd", sampledsoftmaxloss)
+    model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
     tables = [model.get_layer(f"table_h{k}") for k in range(len(combiners))]
     before = [table.get_weights()[0] for table in tables]
     x = small_input(32)
@@ -602,7 +602,7 @@ def test_predict_gives_each_examples_loss():
     assert np.mean(losses) == pytest.approx(model.evaluate(x, batch_size=16, verbose=0), rel=1e-5)
 
 
-def items_of_steps(**fit):
+def items_of_steps(batch_size=4, **fit):
     """The target items of each training step; every item is one row's target, and rows are in the items' order."""
     model, x = small_model(), {**small_input(VOCABULARY - 1), "item": np.arange(1, VOCABULARY)}
     model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
@@ -613,14 +613,14 @@ def items_of_steps(**fit):
         return train_step(data)
 
     model.train_step = watched
-    model.fit(x, batch_size=4, verbose=0, **fit)
+    model.fit(x, batch_size=batch_size, verbose=0, **fit)
     return steps
 
 
 @pytest.mark.slow
 def test_epochs_of_some_steps_go_on_where_the_last_one_stopped():
-    a_pass = -(-(VOCABULARY - 1) // 4)
-    steps = items_of_steps(steps_per_epoch=a_pass - 1, epochs=a_pass)  # a_pass - 1 passes in all
+    a_pass = -(-(VOCABULARY - 1) // 8)
+    steps = items_of_steps(8, steps_per_epoch=a_pass - 1, epochs=a_pass)  # a_pass - 1 passes in all
     assert len(steps) == a_pass * (a_pass - 1)
     for start in range(0, len(steps), a_pass):
         assert sorted(np.concatenate(steps[start : start + a_pass])) == list(range(1, VOCABULARY))

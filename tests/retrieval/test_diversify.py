@@ -8,6 +8,8 @@ from hypothesis import given
 
 from deepmatch_ext.retrieval import diversify, top_n
 
+pytestmark = pytest.mark.plain
+
 
 def greedy(ids, scores, categories, n, penalty):
     """One place after another, as ComiRec's paper says it; None is a category of the item alone."""

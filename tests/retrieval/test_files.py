@@ -28,11 +28,15 @@ from deepmatch_ext.retrieval import (
     FaissIndex,
     VectorIndex,
     read_vectors,
+    remove_pgvector,
     search_pgvector,
+    upsert_pgvector,
     write_pgvector,
     write_vectors,
 )
 from tests.fresh import run_python
+
+pytestmark = pytest.mark.plain
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "indexes.md"
 KINDS = ["exact", "Flat", "HNSW8", "IVF2,Flat", "IVF2,SQ8", "HNSW8_SQ8,RFlat"]
@@ -171,8 +175,8 @@ def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
                 os._exit(0)
             _, status = os.wait()
             print("killed" if os.WIFSIGNALED(status) else "done")
-            import deepmatch_ext.retrieval.vector_files as files
-            manifest, paths = files.read_folder(folder)  # all checksums are right
+            from deepmatch_ext.retrieval.vector_files import INDEX_FOLDER
+            manifest, paths = INDEX_FOLDER.read(folder)  # all checksums are right
             print(manifest["ids"])
             if not os.WIFSIGNALED(status):
                 break
@@ -665,9 +669,12 @@ def test_postgresql_finds_what_the_exact_index_finds(connection, metric, strings
     seen = np.arange(0, 70, 10), [ids[k] for k in np.random.default_rng(2).integers(0, 5000, 60)]
     write_pgvector(connection, "items", ids, vectors, metric=metric)
     index = ExactIndex(ids, vectors, metric=metric)
-    for exclude in (None, seen):
-        found_ids, found_scores = search_pgvector(connection, "items", users, 20, exclude=exclude)
-        ids_there, scores = index.search(users, 20, exclude=exclude)
+    some = [ids[k] for k in np.random.default_rng(3).integers(0, 5000, 300)]
+    unknown = some + ["no item" if strings else 17]
+    each = np.array([0, 100, 110, 110, 200, 250, 300]), some  # the third user gets nothing
+    for exclude, among in [(None, None), (seen, None), (None, some), (seen, unknown), (None, each), (seen, each)]:
+        found_ids, found_scores = search_pgvector(connection, "items", users, 20, exclude=exclude, among=among)
+        ids_there, scores = index.search(users, 20, exclude=exclude, among=among)
         assert found_ids.tolist() == ids_there.tolist()
         assert found_scores == pytest.approx(scores, abs=1e-5)
     # What other programs read from it is what was written.
@@ -690,9 +697,9 @@ def test_postgresql_finds_the_best_of_k_interests(connection, metric, strings):
     index = ExactIndex(ids, vectors, metric=metric)
     had = np.array([0, 0, 200, 200, 500, 500, 800]), [ids[k] for k in rng.permutation(900) % 300][:800]
     for n in (1, 20, 305):
-        for exclude in (None, had):
-            found, scores = search_pgvector(connection, "items", users, n, exclude=exclude)
-            expected = index.search(users, min(n, 300), exclude=exclude)[1]
+        for exclude, among in ((None, None), (had, None), (had, ids[:150]), (had, (np.arange(0, 301, 50), ids))):
+            found, scores = search_pgvector(connection, "items", users, n, exclude=exclude, among=among)
+            expected = index.search(users, min(n, 300), exclude=exclude, among=among)[1]
             assert scores[:, :300] == pytest.approx(expected, abs=1e-5)
             assert np.isneginf(scores[:, 300:]).all()
             for row, left in enumerate(np.isfinite(scores).sum(axis=1)):
@@ -710,6 +717,53 @@ def test_postgresql_puts_the_lowest_of_equally_good_ids_first(connection):
     write_pgvector(connection, "few", [30, 4, 200], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     ids, scores = search_pgvector(connection, "few", [[[1.0, 0.0], [0.0, 1.0]]], 3)
     assert (ids.tolist(), scores.tolist()) == ([[4, 30, 200]], [[1.0, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize("strings", [True, False])
+def test_postgresql_s_items_come_and_go(connection, strings):
+    ids = [f"it's {k}" for k in range(30)] if strings else np.arange(30)
+    vectors, users = vectors_of(30, 4), vectors_of(3, 4, seed=1)
+    write_pgvector(connection, "shelf", ids[:20], vectors[:20], metric="cosine")
+    index = ExactIndex(ids[:20], vectors[:20], metric="cosine")
+    upsert_pgvector(connection, "shelf", ids[15:], -vectors[15:])
+    index.replace(ids[15:20], -vectors[15:20])
+    index.add(ids[20:], -vectors[20:])
+    for each in (ids[:10], ids[25:], []):
+        remove_pgvector(connection, "shelf", each)
+        index.remove(each)
+        found, scores = search_pgvector(connection, "shelf", users, 30)
+        expected = index.search(users, len(index))
+        assert found[:, : len(index)].tolist() == expected[0].tolist()
+        assert scores[:, : len(index)] == pytest.approx(expected[1], abs=1e-5)
+        assert np.isneginf(scores[:, len(index) :]).all()
+    with connection.transaction():  # of the caller's, twice
+        upsert_pgvector(connection, "shelf", ids[:1], vectors[:1])
+        upsert_pgvector(connection, "shelf", ids[:1], vectors[1:2])
+    index.add(ids[:1], vectors[1:2])
+    assert search_pgvector(connection, "shelf", users, 1)[0].tolist() == index.search(users, 1)[0].tolist()
+    other = [7] if strings else ["7"]
+    for call, message in [
+        (
+            lambda: remove_pgvector(connection, "shelf", [ids[12], ids[5]]),
+            r"`ids` must be in the table; got .*5.?, which",
+        ),
+        (lambda: remove_pgvector(connection, "shelf", [ids[12], ids[12]]), r"`ids` must be unique"),
+        (lambda: remove_pgvector(connection, "shelf", other), r"`ids` must be (strings|integers), as the table's ids"),
+        (
+            lambda: remove_pgvector(connection, "shelf", [*ids[10:25], ids[0]]),
+            r"`ids` must leave an item .*; got all 16",
+        ),
+        (lambda: remove_pgvector(connection, "none", ids), r"table 'none' must be one that write_pgvector\(\) wrote"),
+        (lambda: upsert_pgvector(connection, "shelf", other, vectors[:1]), r"`ids` must be (strings|integers), as the"),
+        (lambda: upsert_pgvector(connection, "shelf", ids[:1], vectors[:1, :2]), r"must have the table's dimension, 4"),
+        (lambda: upsert_pgvector(connection, "shelf", ids[:1], np.zeros((1, 4))), r"length zero"),
+        (lambda: upsert_pgvector(connection, "none", ids, vectors), r"table 'none' must be one that write_pgvector"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert connection.execute("SELECT count(*) FROM shelf").fetchone() == (16,)
+    assert connection.execute("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'new%'").fetchone() == (0,)
+    connection.commit()
 
 
 def test_postgresql_connections_stay_as_they_are(connection):
@@ -766,6 +820,11 @@ def test_postgresql_finds_as_many_as_there_are_and_leaves_the_settings_alone(con
                         mine = ids[row][found[row]]
                         assert len(set(mine.tolist()) - set(items)) == len(mine)
                         assert scores[row][found[row]] == pytest.approx((vectors @ users[row])[mine], abs=1e-5)
+                # Of every third item, which an index doesn't know of, as many as are left.
+                ids, scores = search_pgvector(connection, "items", users, n, exclude=exclude, among=range(0, 1500, 3))
+                left = [500 - len({item for item in items if item % 3 == 0}) for items in had]
+                assert np.isfinite(scores).sum(axis=1).tolist() == [min(n, most) for most in left]
+                assert (ids[np.isfinite(scores)] % 3 == 0).all()
             assert connection.execute("SHOW hnsw.ef_search").fetchone() == ("7",)
             connection.execute("CREATE TEMPORARY TABLE mine ON COMMIT DROP AS SELECT 1 AS x")
             search_pgvector(connection, "items", users, 100)
@@ -831,6 +890,13 @@ def test_postgresql_refuses_and_keeps_what_is_there(connection, monkeypatch):
         ),
         (lambda: search_pgvector(connection, "kept", [[0.0, 0.0]], 1), r"length zero"),
         (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, exclude=([0, 1], ["a"])), r"must be integers"),
+        (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, among=["a"]), r"`among` must be integers"),
+        (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, among=[]), r"`among` must hold at least one id"),
+        (
+            lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, among=[7]),
+            r"`among` must hold an item of the ta",
+        ),
+        (lambda: search_pgvector(connection, "kept", [[1.0, 0.0]], 1, among=[2**63]), r"fit in PostgreSQL's bigint"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
@@ -883,6 +949,8 @@ def test_the_code_of_the_docs_runs(tmp_path, monkeypatch, request):
     assert names["items"].metric == "cosine"
     assert not {"sku-1", "sku-2"} & set(names["ids"][0].tolist())
     assert names["ids"].shape == (2, 10)
+    assert set(names["available"].ravel().tolist()) <= set(names["in_stock"].tolist())
+    assert sorted(names["own"][0].tolist()) == ["sku-1", "sku-2", "sku-3"]
 
 
 @pytest.mark.slow

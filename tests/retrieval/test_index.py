@@ -13,7 +13,10 @@ import tensorflow as tf
 from hypothesis import given
 
 from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, best_rows, recall
+from deepmatch_ext.retrieval import faiss_index as faiss_index_module
 from tests.helpers import true_scores
+
+pytestmark = pytest.mark.plain
 
 INF = float("inf")
 
@@ -61,6 +64,11 @@ def build(request):
 def csr(lists):
     flat = [item for items in lists for item in items]
     return np.cumsum([0, *(len(items) for items in lists)]), flat
+
+
+def without(ids, excluded, allowed):
+    """For each user, what is excluded and what is not allowed."""
+    return [[*out, *(item for item in ids if item not in only)] for out, only in zip(excluded, allowed, strict=True)]
 
 
 def metric_scores(users, items, metric="inner_product"):
@@ -122,20 +130,29 @@ def cases(draw):
     users = draw(hnp.arrays(np.float64, shape, elements=numbers))
     items = draw(hnp.arrays(np.float64, (len(plain), width), elements=numbers))
     seen = st.lists(st.sampled_from(plain), max_size=2 * len(plain))  # repeats, too
-    excluded = draw(st.lists(seen, min_size=rows, max_size=rows))
-    return ids, plain, users, items, draw(st.integers(1, len(plain))), excluded, draw(st.booleans())
+    excluded = draw(st.none() | st.lists(seen, min_size=rows, max_size=rows))
+    for_all, of_each = st.lists(st.sampled_from(plain), min_size=1), st.lists(seen, min_size=rows, max_size=rows)
+    among = draw(st.none() | for_all.map(lambda allowed: (allowed,)) | of_each)
+    return ids, plain, users, items, draw(st.integers(1, len(plain))), excluded, among
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(case=cases())
 def test_equals_a_full_sort(kind, case):
-    ids, plain, users, items, n, excluded, excludes = case
+    ids, plain, users, items, n, excluded, among = case
     index = KINDS[kind](ids, items)
-    excluded = excluded if excludes else [[]] * len(users)
-    # NumPy's own strings would lose a NUL at the end.
-    exclude = (csr(excluded)[0], np.array(csr(excluded)[1], index.ids.dtype)) if excludes else None
-    found = index.search(users, n, exclude=exclude)
-    assert_best(found, plain, metric_scores(users, items), n, excluded, in_order=kind == "exact")
+
+    def pairs(lists):  # NumPy's own strings would lose a NUL at the end
+        return csr(lists)[0], np.array(csr(lists)[1], index.ids.dtype)
+
+    left_out = [[]] * len(users) if excluded is None else excluded
+    exclude = None if excluded is None else pairs(excluded)
+    if isinstance(among, tuple):
+        left_out, among = without(plain, left_out, among * len(users)), np.array(among[0], index.ids.dtype)
+    elif among is not None:
+        left_out, among = without(plain, left_out, among), pairs(among)
+    found = index.search(users, n, exclude=exclude, among=among)
+    assert_best(found, plain, metric_scores(users, items), n, left_out, in_order=kind == "exact")
     assert found[0].dtype == index.ids.dtype == (object if isinstance(plain[0], str) else np.asarray(ids).dtype)
     assert index.ids.tolist() == plain
     assert len(index) == len(plain)
@@ -152,6 +169,11 @@ def test_a_wide_catalogue(build, metric, shape):
     assert_best(index.search(users, 30), ids.tolist(), metric_scores(users, items, metric), 30, [[]] * len(users))
     found = index.search(users, 30, exclude=csr(excluded))
     assert_best(found, ids.tolist(), metric_scores(users, items, metric), 30, excluded)
+    for size in (20, 600):
+        allowed = rng.choice(ids, size, replace=False)
+        left_out = without(ids.tolist(), excluded, [set(allowed.tolist())] * len(users))
+        found = index.search(users, 30, exclude=csr(excluded), among=allowed)
+        assert_best(found, ids.tolist(), metric_scores(users, items, metric), 30, left_out)
 
 
 def test_items_are_added_and_replaced(build):
@@ -170,6 +192,78 @@ def test_items_are_added_and_replaced(build):
     scores = metric_scores(users, items)
     assert_best(index.search(users, 60), ids, scores, 60, [[]] * 8)
     assert_best(index.search(users, 25, exclude=csr(excluded)), ids, scores, 25, excluded)
+
+
+@st.composite
+def histories(draw):
+    """An index's items as they come and go: steps (what, ids, vectors), with the vectors left after each."""
+    vectors = st.lists(st.integers(-2, 2), min_size=2, max_size=2)
+    held = {k: draw(vectors) for k in range(draw(st.integers(1, 6)))}
+    steps = [("build", list(held), list(held.values()), dict(held))]
+    for _ in range(draw(st.integers(1, 5))):
+        what = draw(st.sampled_from(["add", "replace", "remove"]))
+        pool = [k for k in range(12) if k not in held] if what == "add" else list(held)
+        most = len(held) - 1 if what == "remove" else 3
+        if not pool or not most:
+            continue
+        ids = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=most, unique=True))
+        given = [draw(vectors) for _ in ids]
+        if what == "remove":
+            held = {k: vector for k, vector in held.items() if k not in ids}
+        else:
+            held = {**held, **dict(zip(ids, given, strict=True))}
+        steps.append((what, ids, given, held))
+    return steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(steps=histories())
+def test_items_come_and_go(kind, steps):
+    _, ids, vectors, _ = steps[0]
+    index = KINDS[kind](ids, vectors)
+    users = np.array([[1, 0], [-2, 1]])
+    for what, ids, vectors, held in steps:
+        if what == "remove":
+            index.remove(ids)
+        elif what != "build":
+            getattr(index, what)(ids, vectors)
+        items = list(held)
+        assert index.ids.tolist() == items
+        scores = metric_scores(users, list(held.values()))
+        assert_best(index.search(users, len(items)), items, scores, len(items), [[]] * 2, in_order=kind == "exact")
+        left_out = without(items, [[items[0]], []], [items[::2]] * 2)
+        found = index.search(users, len(items), exclude=([0, 1, 1], items[:1]), among=[*items[::2], 99])
+        assert_best(found, items, scores, len(items), left_out, in_order=kind == "exact")
+
+
+def test_removed_items_stay_away_until_they_are_added(build, tmp_path):
+    rng = np.random.default_rng(4)
+    items, users, ids = rng.normal(size=(60, 4)), rng.normal(size=(8, 4)), [f"item {k}" for k in range(60)]
+    index = build(ids, items)
+    index.replace(ids[::7], -items[::7])
+    index.remove({*ids[:50]})  # a set, and more than are left
+    index.remove([])
+    index.save(tmp_path / "index")
+    for each in (index, VectorIndex.load(tmp_path / "index")):
+        assert each.ids.tolist() == ids[50:]
+        with pytest.raises(ValueError, match=r"`n` must be at most 10"):
+            each.search(users, 11)
+        with pytest.raises(ValueError, match=r"`ids` must be in the index; got 'item 3', which it does not have. add"):
+            each.replace(ids[3:4], items[3:4])
+        held = np.where(np.arange(60)[:, None] % 7, items, -items)
+        assert_best(each.search(users, 10), ids[50:], metric_scores(users, held[50:]), 10, [[]] * 8)
+        each.add(ids[3:5], items[3:5])
+        assert each.ids.tolist() == [*ids[50:], *ids[3:5]]
+        scores = metric_scores(users, [*held[50:], *items[3:5]])
+        assert_best(each.search(users, 12), [*ids[50:], *ids[3:5]], scores, 12, [[]] * 8)
+
+
+def test_what_stands_where_no_item_is_left_follows_the_items(build):
+    index = build([0, 5], np.eye(2))
+    assert index.no_item == -1
+    index.remove([0])
+    assert index.no_item == 0
+    assert index.search([[1.0, 2.0]], 1, exclude=([0, 1], [5]))[0].tolist() == [[0]]
 
 
 def test_a_user_who_has_seen_everything_gets_nothing(build):
@@ -232,6 +326,33 @@ def test_seen_items_that_the_index_has_not_are_ignored(build):
     assert ids.tolist() == [[2, 3]]
     ids, _ = index.search([[3.0, 2.0, 1.0]], 2, exclude=([0, 2], np.array([2**63 + 5, 2], np.uint64)))
     assert ids.tolist() == [[1, 3]]
+
+
+def test_only_allowed_items_are_found(build):
+    index = build(np.array([4, 5, 6, 7], np.int16), [[4.0], [3.0], [2.0], [1.0]])
+    users = [[1.0], [-1.0]]
+    # In any order, repeated, and with ids that the index does not have, even in its type.
+    for among in ([7, 5, 5, 70_000, -3], {5, 7}, (k for k in (5, 7)), np.array([5, 7, 2**63], np.uint64)):
+        ids, scores = index.search(users, 3, among=among)
+        assert ids.tolist() == [[5, 7, 0], [7, 5, 0]]
+        assert scores.tolist() == [[3.0, 1.0, -INF], [-1.0, -3.0, -INF]]
+    assert index.search(users, 1, among=[7, 5])[0].tolist() == [[5], [7]]  # two ids, and no pair
+    for among in (([0, 2, 2], [7, 5]), [np.array([0, 2, 2]), np.array([7, 5])]):  # the second user may get nothing
+        assert index.search(users, 2, among=among)[0].tolist() == [[5, 7], [0, 0]]
+    assert index.search(users, 2, exclude=([0, 1, 1], [5]), among=[7, 5])[0].tolist() == [[7, 0], [7, 5]]
+    assert index.search(users, 2, exclude=([0, 1, 1], [5]), among=([0, 2, 3], [7, 5, 6]))[0].tolist() == [
+        [7, 0],
+        [6, 0],
+    ]
+    assert index.search(users, 2, among=([0, 0, 0], []))[0].tolist() == [[0, 0], [0, 0]]
+    assert index.search(np.ones((0, 1)), 2, among=[7])[0].shape == (0, 2)
+    assert index.search(np.ones((0, 1)), 2, among=([0], []))[0].shape == (0, 2)
+
+
+def test_two_strings_are_a_set_of_two_items(build):
+    index = build(["ab", "cd", "e"], np.eye(3))
+    for among in (["ab", "cd"], ("ab", "cd"), np.array(["ab", "cd"])):
+        assert index.search([[1.0, 2.0, 3.0]], 3, among=among)[0].tolist() == [["cd", "ab", ""]]
 
 
 def test_the_best_of_several_vectors_counts_once(build):
@@ -327,6 +448,21 @@ def test_refuses_to_be_built(build, ids, vectors, metric, message):
         ({"exclude": ([0, 1, 2], ["a", "b"])}, r"the ids of `exclude` must be integers, as .*; got strings, 'a', 'b'"),
         ({"exclude": ([0, 1], [1])}, r"the indptr of `exclude` must have shape \(3,\)"),
         ({"exclude": ([0, 2, 1], [1])}, r"the indptr of `exclude` must start at 0, never fall and end at .*, 1"),
+        ({"among": []}, r"`among` must hold at least one id; got none\. Leave it out to search all items\."),
+        ({"among": set()}, r"`among` must hold at least one id; got none"),
+        ({"among": [8, 9]}, r"`among` must hold an item of the index; got 8, 9, which it does not have\. Leave it out"),
+        ({"among": 3}, r"`among` must be ids \(m,\), a set for all users, or a pair \(indptr, ids\), .*; got 3"),
+        ({"among": np.ones((3, 1), int)}, r"`among` must be ids \(m,\), .*; got ndarray of int64, shape \(3, 1\)"),
+        (
+            {"among": np.array([True, False, True])},
+            r"`among` must hold ids; got a mask of shape \(3,\)\. `index.ids\[m",
+        ),
+        ({"among": [True, False]}, r"`among` must hold ids; got a mask of shape \(2,\)"),
+        ({"among": [1.0, 2.0]}, r"`among` must be all integers or all strings; got floating"),
+        ({"among": ["a", "b", "c"]}, r"the ids of `among` must be integers, as .*; got strings, 'a', 'b', 'c'"),
+        ({"among": "abc"}, r"`among` must be ids \(m,\), .*; got 'abc'"),
+        ({"among": ([0, 1], [1])}, r"the indptr of `among` must have shape \(3,\)"),
+        ({"among": ([0, 1, 2], ["a", "b"])}, r"the ids of `among` must be integers, as .*; got strings, 'a', 'b'"),
     ],
 )
 def test_refuses_to_search(build, arguments, message):
@@ -344,13 +480,24 @@ def test_refuses_changes_and_is_as_it_was(build):
         (index.add, ["a"], np.eye(1, 3), r"`ids` must be integers, as the index's ids are; got strings, 'a'"),
         (index.add, [4], np.eye(1, 2), r"`vectors` must have the index's dimension, 3; got shape \(1, 2\)"),
         (index.add, [4], [[1, np.nan, 1]], r"`vectors` must be finite"),
-        (index.replace, [2, 5], np.eye(2, 3), r"`ids` must be in the index; got 5, which it has not. add\(\) takes"),
+        (
+            index.replace,
+            [2, 5],
+            np.eye(2, 3),
+            r"`ids` must be in the index; got 5, which it does not have. add\(\) takes",
+        ),
         (index.replace, [400], np.eye(1, 3), r"`ids` must be in the index; got 400"),
         (index.replace, ["a"], np.eye(1, 3), r"`ids` must be integers"),
         (index.replace, [1], [[1, np.inf, 1]], r"`vectors` must be finite"),
+        (index.remove, [2, 5], None, r"`ids` must be in the index; got 5, which it does not have"),
+        (index.remove, [2, 2], None, r"`ids` must be unique; got 2 repeated. Name each item once"),
+        (index.remove, ["2"], None, r"`ids` must be integers, as the index's ids are; got strings, '2'"),
+        (index.remove, [True, False, False], None, r"`ids` must be all integers or all strings; got boolean"),
+        (index.remove, 2, None, r"`ids` must be one-dimensional; got shape \(\)"),
+        (index.remove, [3, 1, 2], None, r"`ids` must leave an item in the index; got all 3. Build another index"),
     ]:
         with pytest.raises(ValueError, match=message):
-            change(ids, vectors)
+            change(ids) if vectors is None else change(ids, vectors)
     assert_best(index.search(np.eye(3), 3), [1, 2, 3], np.eye(3), 3, [[]] * 3)
 
 
@@ -375,14 +522,18 @@ def tensors(draw):
     users = draw(hnp.arrays(np.float32, shape, elements=numbers))
     items = draw(hnp.arrays(np.float32, (count, width), elements=numbers))
     rows_or_not = st.integers(-3, count + 3) | st.sampled_from([2**31, 2**32, -(2**32)])
-    seen = draw(hnp.arrays(np.int64, (rows, draw(st.integers(0, 30))), elements=rows_or_not))
-    return users, items, draw(st.integers(1, 80)), seen, draw(st.sampled_from([1, 64, 200, 10**6]))
+    some_rows = st.integers(0, 30).flatmap(lambda size: hnp.arrays(np.int64, (rows, size), elements=rows_or_not))
+    seen, among = draw(some_rows), draw(st.none() | some_rows)
+    return users, items, draw(st.integers(1, 80)), seen, among, draw(st.sampled_from([1, 64, 200, 10**6]))
 
 
-def slow_best_rows(users, items, n, seen):
+def slow_best_rows(users, items, n, seen, among=None):
     rows, scores = [], []
     for row, score in enumerate(true_scores(users, items)):
-        ranked = sorted(set(range(len(items))) - set(seen[row].tolist()), key=lambda k: (-score[k], k))[:n]
+        allowed = set(range(len(items))) - set(seen[row].tolist())
+        if among is not None:
+            allowed &= set(among[row].tolist())
+        ranked = sorted(allowed, key=lambda k: (-score[k], k))[:n]
         rows.append(ranked + [-1] * (n - len(ranked)))
         scores.append([score[k] for k in ranked] + [-INF] * (n - len(ranked)))
     return rows, scores
@@ -390,9 +541,14 @@ def slow_best_rows(users, items, n, seen):
 
 @given(tensors())
 def test_best_rows_equals_a_full_sort_at_any_block_size(case):
-    users, items, n, seen, block_numbers = case
-    rows, scores = best_rows(users, items, n, seen, block_numbers=block_numbers)
-    assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items, n, seen)
+    users, items, n, seen, among, block_numbers = case
+    rows, scores = best_rows(users, items, n, seen, among=among, block_numbers=block_numbers)
+    assert (rows.numpy().tolist(), scores.numpy().tolist()) == slow_best_rows(users, items, n, seen, among)
+    if among is not None and len(users):  # the first user's for all
+        allowed = np.isin(np.arange(len(items)), among[0])
+        rows, scores = best_rows(users, items, n, seen, among=allowed, block_numbers=block_numbers)
+        expected = slow_best_rows(users, items, n, seen, among[[0] * len(users)])
+        assert (rows.numpy().tolist(), scores.numpy().tolist()) == expected
     # Integers with their scales, as an export keeps them; none seen.
     scales = np.float32([1, 2, 0.5])[np.arange(len(items)) % 3]
     rows, scores = best_rows(users, items.astype(np.int8), n, scales=scales, block_numbers=block_numbers)
@@ -500,14 +656,17 @@ LITTLE_EFFORT = [
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("factory", LITTLE_EFFORT)
-def test_as_many_are_found_as_there_are_with_however_little_effort(factory, layout):
+def test_as_many_are_found_as_there_are_with_however_little_effort(factory, layout, monkeypatch):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
     rng = np.random.default_rng(3)
     items, users = LAYOUTS[layout](rng), rng.normal(size=(6, 8))
+    monkeypatch.setattr(faiss_index_module, "_NEIGHBOURS", 0)  # a graph is searched, however few are allowed
     index = FaissIndex(range(600), items, factory, effort=1)
     for replaced in (range(0), range(0, 600, 2)):
         if replaced:
             index.replace(replaced, items[::2])
+            index.add(range(600, 900), items[:300])
+            index.remove(range(600, 900))
         for n in (1, 50, 599, 600):
             # Nothing had, a few, the best 300, the best 300 twice, all but one, and all.
             best = np.argsort(-metric_scores(users, items), axis=1)
@@ -516,6 +675,15 @@ def test_as_many_are_found_as_there_are_with_however_little_effort(factory, layo
             found = np.isfinite(scores)
             assert found.sum(axis=1).tolist() == [min(n, 600 - len(set(map(int, items)))) for items in had]
             assert found_ids[~found].tolist() == [-1] * np.count_nonzero(~found)
+            for allowed in (rng.choice(600, 300, replace=False), rng.choice(600, 5, replace=False)):
+                own = [allowed[: 100 * k] for k in range(6)]  # one set for all, and a set for each
+                for among, of_each in ((allowed, [allowed] * 6), (csr(own), own)):
+                    ids, scores_among = index.search(users, n, exclude=csr(had), among=among)
+                    left = [set(map(int, of)) - set(map(int, out)) for of, out in zip(of_each, had, strict=True)]
+                    assert np.isfinite(scores_among).sum(axis=1).tolist() == [min(n, len(of)) for of in left]
+                    for row, of in zip(ids.tolist(), left, strict=True):
+                        assert len(set(row) & of) == min(n, len(of))
+                        assert set(row) <= of | {-1}
             for row, items_had in enumerate(had):
                 mine = found_ids[row][found[row]].tolist()
                 assert len(set(mine) - set(map(int, items_had))) == len(mine)
@@ -535,10 +703,8 @@ def test_replaced_vectors_don_t_take_the_place_of_others(clustered):
 
 def test_a_large_graph_is_laid_out_by_neighbourhood_and_answers_the_same(clustered, tmp_path, monkeypatch):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
-    from deepmatch_ext.retrieval import faiss_index as module
-
-    monkeypatch.setattr(module, "_MANY", 1800)
-    order = module._by_neighbourhood(clustered.astype(np.float32))
+    monkeypatch.setattr(faiss_index_module, "_MANY", 1800)
+    order = faiss_index_module._by_neighbourhood(clustered.astype(np.float32))
     assert sorted(order.tolist()) == list(range(2000))
     # Neighbours in it are alike: within one of 40 clusters cosines are about 0.8, between any two about 0.
     beside = [np.einsum("vd,vd->v", v[1:], v[:-1]).mean() for v in (clustered, clustered[order])]

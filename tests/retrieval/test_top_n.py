@@ -11,6 +11,8 @@ from hypothesis import given
 from deepmatch_ext.retrieval import top_n
 from tests.helpers import csr, true_scores
 
+pytestmark = pytest.mark.plain
+
 
 def slow_top_n(users, items, n, excluded):
     """A full sort of every row in plain Python: higher score first, then lower id."""
@@ -33,18 +35,28 @@ def retrieval_cases(draw):
     items = draw(hnp.arrays(np.float64, (vocabulary_size, width), elements=numbers))
     ids = st.lists(st.integers(0, vocabulary_size - 1), max_size=12)  # repeats and padding too
     excluded = draw(st.lists(ids, min_size=rows, max_size=rows))
-    return users, items, draw(st.integers(1, vocabulary_size - 1)), excluded, draw(st.integers(1, rows + 1))
+    for_all = ids.filter(any).map(lambda allowed: [allowed] * rows)
+    among = draw(st.none() | for_all | st.lists(ids, min_size=rows, max_size=rows))
+    return users, items, draw(st.integers(1, vocabulary_size - 1)), excluded, among, draw(st.integers(1, rows + 1))
 
 
 @given(retrieval_cases())
 def test_equals_a_full_sort_at_any_block_size(case):
-    users, items, n, excluded, block_size = case
-    ids, scores = top_n(users, items, n, exclude=csr(excluded), block_size=block_size)
-    expected_ids, expected_scores = slow_top_n(users, items, n, excluded)
-    assert ids.tolist() == expected_ids
-    assert scores.tolist() == expected_scores
-    assert ids.dtype == np.int64
-    assert scores.dtype == np.float32
+    users, items, n, excluded, among, block_size = case
+    left_out, forms = excluded, [None]
+    if among is not None:
+        of_each = zip(excluded, among, strict=True)
+        left_out = [[*out, *set(range(len(items))).difference(allowed)] for out, allowed in of_each]
+        forms = [csr(among)]
+        if all(allowed == among[0] for allowed in among) and any(among[0]):
+            forms += [among[0], set(among[0])]  # one set for all
+    expected_ids, expected_scores = slow_top_n(users, items, n, left_out)
+    for form in forms:
+        ids, scores = top_n(users, items, n, exclude=csr(excluded), among=form, block_size=block_size)
+        assert ids.tolist() == expected_ids
+        assert scores.tolist() == expected_scores
+        assert ids.dtype == np.int64
+        assert scores.dtype == np.float32
 
 
 def test_equals_a_full_sort_on_a_wide_catalogue():
@@ -142,6 +154,15 @@ ONES = np.ones((3, 2))
         ),
         ({"exclude": (np.array([0, 1, 2, 2]), np.array([1]))}, r"end at the number of item ids, 1; got 0 first and 2"),
         ({"exclude": (np.array([0, 0, 0, 1]), np.array([1.0]))}, r"the item ids of `exclude` must hold integers"),
+        ({"among": []}, r"`among` must hold at least one item id; got none. Leave it out to search all items."),
+        ({"among": [0, 0]}, r"`among` must hold at least one item id; got none"),  # padding alone
+        ({"among": [1, 5]}, r"the ids of `among` must be between 0 and 4; got 5 at position 1"),
+        ({"among": [1.0, 2.0]}, r"the ids of `among` must hold integers; got dtype float64"),
+        ({"among": np.ones(5, bool)}, r"the ids of `among` must hold integers; .* np.flatnonzero\(mask\) makes"),
+        ({"among": [[1, 2], [1, 2], [1, 2]]}, r"the ids of `among` must be one-dimensional; got shape \(3, 2\)"),
+        ({"among": 3}, r"the ids of `among` must be one-dimensional; got shape \(\)"),
+        ({"among": csr([[1], [2]])}, r"the indptr of `among` must have shape \(4,\); got shape \(3,\)"),
+        ({"among": csr([[1], [5], []])}, r"the item ids of `among` must be between 0 and 4; got 5 at position 1"),
     ],
 )
 def test_refuses_what_does_not_fit(arguments, message):

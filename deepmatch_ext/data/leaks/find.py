@@ -11,7 +11,7 @@ import numpy as np
 from deepmatch_ext._arrays import check_item_counts
 from deepmatch_ext._checks import problem
 from deepmatch_ext.data.interactions import Interactions
-from deepmatch_ext.data.leaks.histories import between, histories
+from deepmatch_ext.data.leaks.histories import histories, items_before
 from deepmatch_ext.data.leaks.parts import Events, Part, parts_of_inputs, parts_of_split
 from deepmatch_ext.data.leaks.report import SEVERITIES, Leak, LeakReport, leak
 from deepmatch_ext.data.splits import Split
@@ -36,11 +36,14 @@ def find_leaks(
       interactions have it more than once.
     - "held_out_in_history": a target of validation or test is in a history of train, or one of test in a history of
       validation; be it earlier than that history's target or not.
-    - "held_out_in_counts": ``item_count`` counts events of validation or test.
+    - "held_out_in_counts": ``item_count`` counts events of validation or test. "possible" where events of kinds that
+      are not to be predicted would explain it.
 
     "possible":
 
     - "strange_item_in_history": an item that the user never had, by the interactions.
+    - "same_moment_of_another_kind": a history of another kind of events than the target's has one of the very time of
+      the target, such as the click that is recorded with a purchase. :func:`windows` leaves these out.
 
     And of severity "note":
 
@@ -49,6 +52,9 @@ def find_leaks(
     - "same_moment": histories of validation or test with events of the very time of their target.
     - "repeated_targets": targets of validation or test that are items the user had before. Figures that are made with
       ``seen`` count them as misses.
+
+    With kinds of events, each history is held against the user's events of its kind, and targets are events of the
+    kinds that are to be predicted.
 
     A history's items are held against the user's events one by one: a repeat is no leak, a history may leave events
     out, be in any order, and have events of one time in any order. Where users repeat items, give ``time``: without
@@ -59,7 +65,8 @@ def find_leaks(
             by part, {"train": {...}, "validation": {...}, "test": {...}}, train and at least one other, with their
             ``interactions``. With u, i for the names of user and item in these, each has ``u`` and ``i``, integer ids
             (B,) or (B, 1); ``hist_i`` (B, T), padded with 0, or a list in each row; and perhaps ``hist_len``, integers
-            (B,) or (B, 1). Arrays by name, or a pandas, polars or Arrow frame. Rows of true events only, no negatives.
+            (B,) or (B, 1); with kinds of events, ``hist_i_k`` and ``hist_len_k`` of those kinds k that the model reads.
+            Arrays by name, or a pandas, polars or Arrow frame. Rows of true events only, no negatives.
             Id 0 is padding or unknown. All arrays are only read.
         interactions: The events that the inputs were made of, in the ids and with the column names of the inputs. To be
             left out beside a split, which has its own.
@@ -124,17 +131,21 @@ def _duplicates(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
 def _repeated(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
     if events.interactions.sessions is not None:  # which repeat items by nature, and leave none out of a ranking
         return
-    first = events.rows[events.pairs]  # of each user with an item
+    x = events.interactions
+    targets = np.flatnonzero(x.is_target)
+    pairs = x.users[targets].astype(np.int64) * x.item_vocabulary_size + x.items[targets]
+    first = targets[np.unique(pairs, return_index=True)[1]]  # of each user with an item
     for held in parts[1:]:
         yield from held.leaks("repeated_targets", "note", held.known & ~np.isin(held.targets, first))
 
 
 def _new_ids(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
-    x, train = events.interactions, parts[0]
-    history = train.history
-    if history is None:
-        history = x.items[between(x, train.targets - x.position[train.targets], train.targets)]
-    known = {"item": (train.items, history), "user": (train.users,)}
+    train = parts[0]
+    if train.histories is None:
+        histories = [items_before(events.interactions, train.targets)]
+    else:
+        histories = [items for _, items in train.histories]
+    known = {"item": (train.items, *histories), "user": (train.users,)}
     for held in parts[1:]:
         for name, ids in (("item", held.items), ("user", held.users)):
             every = np.unique(ids[ids > 0])
@@ -166,11 +177,16 @@ def _counts(events: Events, parts: Sequence[Part], item_count: Any) -> Iterator[
         rule = "count events of the interactions, so be whole numbers and at most how often each item is in them"
         got = f"{given[item]:g} for item {item}, which is in {every[item]}"
         raise problem("`item_count`", rule, got, "Give the counts as they were before smoothing, a power or a scale.")
-    held = {part.name: np.unique(part.targets[part.known]) for part in parts[1:]}
-    free = every - x.item_counts(np.unique(np.concatenate([*held.values()])))
-    above = np.maximum(given - free, 0)
-    held = {name: rows for name, rows in held.items() if above[x.items[rows]].any()}
-    if held:
-        item, total = int(above.argmax()), sum(map(len, held.values()))
-        example = f"Item {item}: {given[item]:g} counted, of which {free[item]} can be of train."
-        yield leak("held_out_in_counts", "leak", int(above.sum()), total, example, " and ".join(held), "train")
+    parts_held = {part.name: np.unique(part.targets[part.known]) for part in parts[1:]}
+    rows_held = np.unique(np.concatenate([*parts_held.values()]))
+    # Events of kinds that are not to be predicted may be counted, too; as a rule they are not.
+    of_targets = x.item_counts(np.flatnonzero(x.is_target))
+    for severity, counted in (("leak", every), ("possible", of_targets)):
+        free = counted - x.item_counts(rows_held)
+        above = np.maximum(given - free, 0)
+        held = {name: rows for name, rows in parts_held.items() if above[x.items[rows]].any()}
+        if held and (given <= counted).all():
+            item, total = int(above.argmax()), sum(map(len, held.values()))
+            example = f"Item {item}: {given[item]:g} counted, of which {free[item]} can be of train."
+            yield leak("held_out_in_counts", severity, int(above.sum()), total, example, " and ".join(held), "train")
+            return

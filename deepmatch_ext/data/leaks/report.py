@@ -69,6 +69,8 @@ _TEXTS = {
     "duplicate_target": "targets of {part} that are also a target of {seen_in}, of one user, item and time.",
     "held_out_in_counts": "events of {part}, at least, counted in `item_count`.",
     "strange_item_in_history": "rows of {part} with an item in the history that the user never had.",
+    "same_moment_of_another_kind": "rows of {part} with an event of another kind in the history from the very time of "
+    "the target.",
     "same_moment": "rows of {part} with an item in the history from the very time of the target.",
     "repeated_targets": "targets of {part} with an item that the user had before.",
     "later_in_train": "targets of train later than the first target of {part}, of {first}.",
@@ -83,6 +85,8 @@ _REMEDIES = {
     "duplicate_target": "Keep each event in one part. If the source has an event twice by mistake, drop one row.",
     "held_out_in_counts": "Count train alone, as interactions.item_counts(split.train) does.",
     "strange_item_in_history": "Give the interactions that they were cut from; or the histories are another user's.",
+    "same_moment_of_another_kind": "Cut the histories of other kinds strictly before the time of the target: it may be "
+    "the target itself, recorded twice.",
     "same_moment": "Only the order of the source says which came first.",
     "repeated_targets": "Figures with `seen` count them as misses, or leave them out with seen_targets='leave_out'. "
     "Where items are recommended again, leave `seen` out.",

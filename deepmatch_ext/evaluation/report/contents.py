@@ -14,6 +14,7 @@ from deepmatch_ext._arrays import Seen, check_ids, check_item_counts, check_seen
 from deepmatch_ext._checks import problem
 from deepmatch_ext._files import write_text
 from deepmatch_ext._interests import best_pair_scores
+from deepmatch_ext.evaluation.beyond_accuracy import beyond_accuracy
 from deepmatch_ext.evaluation.collapse import coverage, popular_share, sample_rows
 from deepmatch_ext.evaluation.metrics import check_groups, ranking_metrics
 from deepmatch_ext.evaluation.ranks import check_seen_targets, in_seen, inner_products, ranks_of
@@ -61,8 +62,9 @@ def write_report(
     - what is recommended against what is consumed, by popularity (with `item_count`);
     - a map of the item vectors along their two principal axes, coloured by group (with `item_groups`).
 
-    All users are ranked twice, which takes as long as evaluating the model twice. matplotlib draws (it is not imported
-    before), and neither its settings nor its current figure change. Names are text of the page, of any script.
+    With `item_count`, a table has the figures of `beyond_accuracy`, too. All users are ranked twice, which takes as
+    long as evaluating the model twice. matplotlib draws (it is not imported before), and neither its settings nor its
+    current figure change. Names are text of the page, of any script.
 
     Args:
         path: The file to write, ``.html``. It appears whole or not at all; an older one is replaced.
@@ -167,6 +169,11 @@ def write_report(
     if epochs is not None:
         each = range(1, 1 + len(next(iter(epochs.values()))))
         numbers.insert(0, _table("Every figure of every epoch", "epoch", each, epochs, ".4g"))
+    if counts is not None and lists.any():
+        of_n = beyond_accuracy(
+            lists, counts, lists.shape[1:], targets=targets, item_vectors=items, categories=group_names
+        )
+        numbers.append(Table("Beyond accuracy", ["", name], [(key, f"{value:.4f}") for key, value in of_n.items()]))
     rows = [[who, *(f"{value:.4f}" for value in of_who.values())] for who, of_who in figures.items()]
     table = Table("", ["", *figures[name]], rows)
     write_text(path, page(title, ranked, table, f"{of_lists}.", pictures, words, numbers))

@@ -11,7 +11,6 @@ from deepmatch_ext.testing._checks.training import columns, learns, repeats, sam
 from deepmatch_ext.testing._checks.vectors import attributes, index, mixed_precision, padding, vectors
 from deepmatch_ext.testing._trial import Trial
 
-# Name -> check. A check takes a `Trial`, and raises AssertionError if the builder's models break its promise.
 CHECKS: dict[str, Callable[[Trial], None]] = {
     function.__name__: function
     for function in (
@@ -19,5 +18,6 @@ CHECKS: dict[str, Callable[[Trial], None]] = {
         *(repeats, sample_weight, samplers_and_losses, index, reload, reload_weights, resume, export),
     )
 }
+"""Name -> check. A check takes a `Trial`, and raises AssertionError if the builder's models break its promise."""
 
 __all__ = ["CHECKS"]

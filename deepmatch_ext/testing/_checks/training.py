@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def repeats(trial: Trial) -> None:
 def sample_weight(trial: Trial) -> None:
     """A row's weight weighs its loss: 0 is as leaving the row out, 2 as having it twice; no loss is another row's."""
     model = trial.model()
-    model.compile(keras.optimizers.SGD(0.1))
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)  # a few steps are not worth tracing
     first, rows = model.get_weights(), 16
     x = {name: values[:rows] for name, values in trial.x.items()}
     others = {**x, **{name: values[rows : 2 * rows].copy() for name, values in trial.users.items()}}
@@ -117,28 +118,42 @@ def sample_weight(trial: Trial) -> None:
 @check
 def samplers_and_losses(trial: Trial) -> None:
     """Each sampler and each loss that the builder takes trains to finite numbers."""
-    tries: list[tuple[str, dict[str, Any]]] = []
+    samplers: dict[str, dict[str, Any]] = {}
     if "sampler_config" in trial.parameters:
         free = {"num_sampled": None} if "num_sampled" in trial.parameters else {}
         every = every_sampler(trial.item.vocabulary_size).items()
-        tries += [(f"the sampler {name!r}", {"sampler_config": each, **free}) for name, each in every]
-    for argument in {"loss", "loss_type"}.intersection(trial.parameters):
-        tries += [(f"the loss {name!r}", {argument: name}) for name in LOSSES]
-    x = {name: values[:BATCH] for name, values in trial.x.items()}
-    taken = {"sampler": 0, "loss": 0}
-    for what, arguments in tries:
-        kind = what.split()[1]
+        samplers = {f"the sampler {name!r}": {"sampler_config": each, **free} for name, each in every}
+    losses: dict[str, dict[str, Any]] = {
+        f"the loss {name!r}": {argument: name}
+        for argument in ("loss", "loss_type")
+        if argument in trial.parameters
+        for name in LOSSES
+    }
+    taken: set[str] = set()
+    for pair in itertools.zip_longest(samplers.items(), losses.items()):  # with as few models as will do
+        both = dict(each for each in pair if each is not None)
         try:
-            model = trial.model(**arguments)
-        except ValueError as error:
-            if is_named(error, next(iter(arguments))):
-                continue  # a model need not take each
-            raise
-        taken[kind] += 1
-        model.compile(LazyAdam(0.01), run_eagerly=True)  # one step is not worth tracing
-        losses = [float(np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0]) for _ in range(2)]
-        expect(np.isfinite(losses).all(), f"{what} must have finite losses", f"{losses}")
-        finite = all(np.isfinite(weight).all() for weight in model.get_weights() if weight.dtype.kind == "f")
-        expect(finite, f"{what} must train to finite weights", "NaN or infinity")
-    for kind in {what.split()[1] for what, _ in tries}:
-        expect(taken[kind], f"at least one {kind} must be taken", "none")
+            _train_with(trial, both)
+            taken.update(both)
+        except ValueError:
+            for what, arguments in both.items():
+                try:
+                    _train_with(trial, {what: arguments})
+                    taken.add(what)
+                except ValueError as error:
+                    if not is_named(error, next(iter(arguments))):
+                        raise  # else it is one that the model does not take
+    for kind, every_one in {"sampler": samplers, "loss": losses}.items():
+        expect(not every_one or taken & every_one.keys(), f"at least one {kind} must be taken", "none")
+
+
+def _train_with(trial: Trial, tried: Mapping[str, Mapping[str, Any]]) -> None:
+    """Two steps of a model with the arguments of each of ``tried``, which are by what they are in words."""
+    what = " with ".join(tried)
+    model = trial.model(**{name: value for arguments in tried.values() for name, value in arguments.items()})
+    x = {name: values[:BATCH] for name, values in trial.x.items()}
+    model.compile(LazyAdam(0.01), run_eagerly=True)
+    losses = [float(np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0]) for _ in range(2)]
+    expect(np.isfinite(losses).all(), f"{what} must have finite losses", f"{losses}")
+    finite = all(np.isfinite(weight).all() for weight in model.get_weights() if weight.dtype.kind == "f")
+    expect(finite, f"{what} must train to finite weights", "NaN or infinity")

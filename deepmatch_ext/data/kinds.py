@@ -1,0 +1,146 @@
+"""Kinds of events, such as clicks and purchases: which are to be predicted, and what the history of each is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._arrays import check_ids
+from deepmatch_ext._checks import as_list, as_text, instance_of, listing, no_duplicates, problem, shown
+from deepmatch_ext.data.ids import IdMap, own, read_only
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """The kind of each event, and the kinds that are to be predicted; a part of :class:`Interactions`.
+
+    Args:
+        values: The number of each row's kind, from 1, (n,).
+        ids: The map from raw kinds, such as "click", to these numbers.
+        targets: The raw kinds that are to be predicted: one, or a list.
+        name: The name of the column of kinds.
+
+    Raises:
+        ValueError: A number that is not in the map, or targets that are no kinds, come twice, or are none.
+    """
+
+    values: np.ndarray = field(repr=False)
+    ids: IdMap
+    targets: tuple[Any, ...]
+    name: str = "kind"
+
+    def __post_init__(self) -> None:
+        instance_of("`ids` of kinds", self.ids, IdMap)
+        as_text("`name` of kinds", self.name)
+        values = check_ids(f"the kinds in column {self.name!r}", self.values, 1, len(self.ids), dtype=np.int32)
+        object.__setattr__(self, "values", own(values))
+        given: Any = self.targets
+        targets = [given] if isinstance(given, str | int | np.integer) else as_list("`targets`", _RULE, given)
+        if not targets:
+            raise problem("`targets`", _RULE, "none")
+        known = self.ids.values.tolist()
+        for target in targets:
+            if isinstance(target, bool | np.bool_) or not isinstance(target, str | int | np.integer):
+                raise problem("`targets`", _RULE, shown(target))
+            if target not in known:
+                raise problem("`targets`", f"name kinds of column {self.name!r}, {listing(known, 10)}", shown(target))
+        no_duplicates("`targets`", [str(target) for target in targets])
+        object.__setattr__(self, "targets", tuple(known[known.index(target)] for target in targets))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.values, self.ids, self.targets, self.name)
+
+    @property
+    def names(self) -> list[str]:
+        """What follows an underscore in the names of each kind's columns, in the order of their numbers."""
+        return [str(raw) for raw in self.ids.values.tolist()]
+
+    @cached_property
+    def target_numbers(self) -> np.ndarray:
+        """The numbers of the kinds that are to be predicted."""
+        return self.ids.encode(np.array(self.targets, self.ids.values.dtype))
+
+    @cached_property
+    def is_target(self) -> np.ndarray:
+        """Which rows are events that are to be predicted, (n,) bool."""
+        chosen = np.zeros(self.ids.vocabulary_size, bool)
+        chosen[self.target_numbers] = True
+        return read_only(chosen[self.values])
+
+
+_RULE = "be a kind that is to be predicted, or a list of them"
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What histories of one kind, or of all that users did, are made of.
+
+    The history of row r is ``rows[starts[s]:ends[r]]``, oldest first, s being the row's sequence.
+
+    Args:
+        kind: The number of the kind; 0 where there are no kinds.
+        suffix: What its columns' names end with, "_click", or "".
+        rows: The rows of the kind, (m,), sorted. None: all rows.
+        starts: Of each sequence, where in ``rows`` it begins.
+        ends: Of each row, where in ``rows`` its history ends, (n,). None: at the row itself.
+    """
+
+    kind: int
+    suffix: str
+    rows: Any
+    starts: np.ndarray
+    ends: Any
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The values of its rows, (m,)."""
+        return values if self.rows is None else values[self.rows]
+
+    def end(self, rows: np.ndarray) -> np.ndarray:
+        """Where the histories of some rows end, int64."""
+        return rows if self.ends is None else self.ends[rows].astype(np.int64)
+
+    def place(self, rows: np.ndarray) -> np.ndarray:
+        """How many of its rows come before each of some rows of the table."""
+        return rows if self.rows is None else np.searchsorted(self.rows, rows)
+
+
+def histories_of(kinds: Kinds | None, sequences: np.ndarray, starts: np.ndarray, times: Any) -> tuple[History, ...]:
+    """The histories of interactions with these columns: one for each kind, or one where there are no kinds.
+
+    Events of a row's own kind are in its history if they stand before it, as without kinds. Events of another kind are
+    if their time is earlier: at the same moment, they are often a second record of the row's own event, and in a table
+    that was joined from one for each kind, the order of rows does not say which came first.
+    """
+    if kinds is None:
+        return (History(0, "", None, starts, None),)
+    number = len(sequences)
+    dtype = np.int32 if number < 2**31 else np.int64
+    every = np.arange(number, dtype=dtype)
+    first = every  # of the rows with the same sequence and time
+    if times is not None:
+        begins = np.ones(number, bool)
+        begins[1:] = (sequences[1:] != sequences[:-1]) | (times[1:] != times[:-1])
+        first = np.maximum.accumulate(np.where(begins, every, 0))
+    found = []
+    for kind, name in enumerate(kinds.names, start=1):
+        is_kind = kinds.values == kind
+        before = np.append(0, np.cumsum(is_kind, dtype=dtype)).astype(dtype)  # rows of the kind among the first r
+        ends = before[np.where(is_kind, every, first)]
+        rows = np.flatnonzero(is_kind)
+        found.append(History(kind, f"_{name}", read_only(rows), read_only(before[starts]), read_only(ends)))
+    return tuple(found)
+
+
+def check_targets(what: str, rows: Any, kinds: Kinds | None, number: int) -> np.ndarray:
+    """``rows`` as numbers of rows that are to be predicted, int64."""
+    rows = check_ids(what, rows, 0, number - 1)
+    if kinds is not None and not kinds.is_target[rows].all():
+        others = rows[~kinds.is_target[rows]]
+        rule = f"be rows of the kinds that are to be predicted, {listing(list(kinds.targets))}"
+        kind = listing(kinds.ids.decode(kinds.values[others[:1]]))
+        got = f"{len(others)} of other kinds, such as row {others[0]} of {kind}"
+        raise problem(what, rule, got, "np.flatnonzero(interactions.is_target) are all that may be.")
+    return rows

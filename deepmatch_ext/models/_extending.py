@@ -1,0 +1,223 @@
+"""A model with larger tables: what it has learnt stays, and new rows begin where something is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepmatch_ext._arrays import Seen, check_seen
+from deepmatch_ext._checks import int_at_least, problem, shown
+from deepmatch_ext._distribute import has_parameter_servers
+from deepmatch_ext._initializers import SAVED
+from deepmatch_ext._keras import (
+    compile_as_saved,
+    optimizer_variables,
+    raw_variable,
+    require_eager,
+    variables_behind,
+)
+from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, table_columns
+from deepmatch_ext.layers import CandidateSampler, EmbeddingTable, ItemCatalogue, KnownItems
+from deepmatch_ext.models._catalogue import given_items
+
+_BLOCK_ROWS = 2**16
+# With so many items that are alike, a new one begins half way to their mean. Of 0, 10, 30 and 100 the best on days of
+# MovieLens 100K and Amazon's toys (benchmarks/daily.py): with 0 all users get the newest items.
+ALIKE_FOR_HALF = 10
+
+
+def extended(
+    model: Any,
+    vocabulary_sizes: Mapping[str, int],
+    item_features: Any,
+    alike: Seen | None,
+    sampler_config: Any,
+    rebuilt: Callable[[Mapping[str, int], Mapping[str, Any]], Any],
+) -> Any:
+    """What `RetrievalModel.extended` returns.
+
+    Args:
+        model, vocabulary_sizes, item_features, alike, sampler_config: As there.
+        rebuilt: From V by table and changed arguments to a model as the builder makes it.
+    """
+    require_eager("`extended`")
+    if has_parameter_servers(model.distribute_strategy):
+        remedy = "Save its weights, and extend it in a process of its own."
+        raise problem("The model", "not be on parameter servers, to be extended", "one that is", remedy)
+    columns = [*model.user_columns, *model.item_columns]
+    tables = table_columns(columns)
+    sizes = _sizes(vocabulary_sizes, columns, tables)
+    item = model.item_columns[0]
+    before = item.vocabulary_size
+    new_items = sizes.get(item.embedding_name, before) - before
+    has_catalogue = any(isinstance(layer, ItemCatalogue) for layer in model.layers)
+    changed = {} if sampler_config is None else {"sampler_config": sampler_config}
+    if item_features is not None:
+        if not has_catalogue:
+            raise problem("`item_features`", "be left out of a model that was built without them", "some")
+        changed["item_features"] = item_features
+        _check_described(item, item_features, before, new_items)
+    elif new_items and has_catalogue:
+        remedy = "Give those of the new items, by item id; what is known of the others is kept."
+        raise problem("`item_features`", "be given for new items, as the model was built with features", None, remedy)
+    starts = None if alike is None else check_seen("`alike`", alike, new_items, before)
+    _check_pretrained(tables, sizes, item.embedding_name if starts is not None and np.diff(starts[0]).all() else None)
+    with model.distribute_strategy.scope():
+        larger = rebuilt(sizes, changed)
+        _copy_layers(model, larger, item.embedding_name, starts, item_features, sampler_config is not None)
+        _copy_compilation(model, larger)
+    return larger
+
+
+def _sizes(given: Any, columns: list[Column], tables: Mapping[str, list[SparseColumn]]) -> dict[str, int]:
+    """V by table, of the tables that grow."""
+    if not isinstance(given, Mapping):
+        raise problem("`vocabulary_sizes`", "map names of columns to their new sizes", shown(given))
+    sparse = [column.sparsefeat if isinstance(column, SequenceColumn) else column for column in columns]
+    table_of = {each.name: each.embedding_name for each in sparse if isinstance(each, SparseColumn)}
+    table_of |= {name: name for name in tables}
+    sizes: dict[str, int] = {}
+    for name, size in given.items():
+        if name not in table_of:
+            raise problem("`vocabulary_sizes`", f"have names of columns with ids, {sorted(table_of)}", repr(name))
+        column = tables[table_of[name]][0]
+        if column.use_hash:
+            remedy = "Hashed ids have room for new ones; in more buckets the old ones would fall elsewhere."
+            raise problem(f"Column {name!r}", "not be hashed, to be extended", "use_hash=True", remedy)
+        what = f"The size of {name!r} in `vocabulary_sizes`"
+        size = int_at_least(what, size, column.vocabulary_size, "Tables don't shrink.")
+        if sizes.setdefault(table_of[name], size) != size:
+            raise problem(what, f"be {sizes[table_of[name]]}, as another column of its table has", size)
+    return sizes
+
+
+def _check_pretrained(tables: Mapping[str, list[SparseColumn]], sizes: Mapping[str, int], known: str | None) -> None:
+    """Refuses to make up rows of a table whose values were given, but of ``known``."""
+    for name, size in sizes.items():
+        given = [column.embeddings_initializer for column in tables[name] if column.embeddings_initializer is not None]
+        grows = size > tables[name][0].vocabulary_size
+        if grows and name != known and any(each.plain() == SAVED for each in given):
+            rule, remedy = "begin as an initializer says, to be extended", "Build a model with a larger array."
+            raise problem(f"The table {name!r}", rule, "an array", remedy)
+
+
+def _check_described(item: SparseColumn, item_features: Any, before: int, new_items: int) -> None:
+    missing = np.setdiff1d(np.arange(before, before + new_items), given_items(item, item_features, before + new_items))
+    if len(missing):
+        got = f"none of the item ids {missing[:5].tolist()}" + ("..." if len(missing) > 5 else "")
+        raise problem("`item_features`", "describe each new item", got)
+
+
+def _copy_layers(
+    model: Any, larger: Any, item_table: str, starts: Seen | None, item_features: Any, new_sampler: bool
+) -> None:
+    layers = {layer.name: layer for layer in model.layers}
+    has_unknown = any(isinstance(layer, KnownItems) for layer in model.layers)
+    for layer in larger.layers:
+        old = layers[layer.name]
+        if isinstance(layer, CandidateSampler) and new_sampler:
+            _copy(old.step, layer.step)
+        elif isinstance(layer, CandidateSampler):
+            _copy_sampler(old, layer)
+        elif isinstance(layer, ItemCatalogue) and item_features is not None:
+            given = given_items(model.item_columns[0], item_features, layer.vocabulary_size)
+            kept = np.setdiff1d(range(old.vocabulary_size), given)
+            for theirs, ours in zip(old.weights, layer.weights, strict=True):
+                _copy(theirs, ours, kept)
+        else:
+            for theirs, ours in zip(old.weights, layer.weights, strict=True):
+                _copy(theirs, ours)
+        if isinstance(layer, EmbeddingTable) and layer.vocabulary_size > old.vocabulary_size:
+            table = raw_variable(old.embeddings)
+            if layer is not _table(larger, item_table):
+                rows = _mean(table, range(1, old.vocabulary_size))
+                _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
+                continue
+            if has_unknown:  # the row that stands for items known by their features alone
+                rows = table[:1]
+                _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
+            if starts is not None:
+                _write_means(table, layer.embeddings, starts)
+
+
+def _table(model: Any, name: str) -> Any:
+    return next(layer for layer in model.layers if layer.name == f"table_{name}")
+
+
+def _copy_sampler(old: Any, layer: Any) -> None:
+    state = {name: weight.numpy() for name, weight in old._variables().items()}
+    for name, values in layer.sampler.grown(state, layer.vocabulary_size).items():
+        for copy in variables_behind(layer._state[name]):
+            copy.assign(values)
+    _copy(old.step, layer.step)
+
+
+def _copy(theirs: Any, ours: Any, rows: Any = None) -> None:
+    """Copies a weight, or ``rows`` of it, into one that may have more of them."""
+    source = raw_variable(theirs)
+    if rows is None and tuple(source.shape) == tuple(ours.shape):
+        for copy in variables_behind(ours):
+            copy.assign(source)
+        return
+    rows = np.arange(source.shape[0]) if rows is None else rows
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = tf.constant(rows[start : start + _BLOCK_ROWS], tf.int64)
+        values = tf.gather(source, block)
+        for copy in variables_behind(ours):
+            copy.scatter_update(tf.IndexedSlices(values, block))
+
+
+def _write(weight: Any, rows: range, value: tf.Tensor) -> None:
+    """Writes one row's value (1, D) to ``rows``."""
+    for start in range(rows.start, rows.stop, _BLOCK_ROWS):
+        block = tf.range(start, min(start + _BLOCK_ROWS, rows.stop), dtype=tf.int64)
+        for copy in variables_behind(weight):
+            copy.scatter_update(tf.IndexedSlices(tf.repeat(tf.cast(value, copy.dtype), tf.size(block), axis=0), block))
+
+
+def _mean(table: tf.Variable, rows: range) -> tf.Tensor:
+    total = tf.zeros([1, table.shape[1]], tf.float32)
+    for start in range(rows.start, rows.stop, _BLOCK_ROWS):
+        block = tf.range(start, min(start + _BLOCK_ROWS, rows.stop))
+        total += tf.reduce_sum(tf.cast(tf.gather(table, block), tf.float32), axis=0, keepdims=True)
+    return total / len(rows)
+
+
+def _write_means(table: tf.Variable, weight: Any, starts: Seen) -> None:
+    """Moves each new row from where it began by chance towards the mean of the rows of those that are alike.
+
+    The fewer of these there are, the less. A mean lies in the midst of what users like, and would be recommended to
+    everybody, when all that is known of the item is that one user took it once.
+    """
+    indptr, items = starts
+    number = np.diff(indptr)
+    new = np.repeat(np.arange(len(number)), number)
+    total = np.zeros((len(number), table.shape[1]), np.float32)
+    for start in range(0, len(items), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        np.add.at(total, new[block], tf.cast(tf.gather(table, items[block]), tf.float32).numpy())
+    some = np.flatnonzero(number)
+    mean, rows = total[some] / number[some, np.newaxis], table.shape[0] + some
+    by_chance = tf.cast(tf.gather(raw_variable(weight), rows), tf.float32).numpy()
+    by_chance *= _length(mean) / np.maximum(_length(by_chance), 1e-12)
+    share = (number[some] / (number[some] + ALIKE_FOR_HALF))[:, np.newaxis]
+    values = tf.constant(share * mean + (1 - share) * by_chance, tf.float32)
+    for copy in variables_behind(weight):
+        copy.scatter_update(tf.IndexedSlices(tf.cast(values, copy.dtype), rows))
+
+
+def _length(rows: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _copy_compilation(model: Any, larger: Any) -> None:
+    """Compiles as the other model is, with its optimizer's state."""
+    if getattr(model, "optimizer", None) is None:
+        return
+    compile_as_saved(larger, model.get_compile_config())
+    if int(raw_variable(model.optimizer.iterations)):
+        for theirs, ours in zip(optimizer_variables(model), optimizer_variables(larger), strict=True):
+            _copy(theirs, ours)

@@ -1,0 +1,96 @@
+"""Events that a recommender has not learnt from, and where it and its peers rank their items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import problem
+from deepmatch_ext.data import Interactions, seen_before, windows
+from deepmatch_ext.data.interactions import extended_with_rows
+from deepmatch_ext.evaluation import Markov, Popularity, inner_products, target_ranks
+from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
+from deepmatch_ext.evaluation.ranks import Score
+from deepmatch_ext.features import SequenceColumn, SparseColumn
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Events that are foretold, by what is known before them."""
+
+    interactions: Interactions
+    rows: np.ndarray
+    known: np.ndarray  # the rows that peers learn from
+    last: np.ndarray  # the last item before each
+    user_vectors: np.ndarray
+    note: str
+
+    @property
+    def targets(self) -> np.ndarray:
+        return self.interactions.items[self.rows]
+
+
+def judged_events(recommender: Any, events: Any) -> Judged:
+    """The events that `Recommender.evaluate` judges by, and what the model makes of the users before each."""
+    split = recommender._split
+    if events is not None:
+        of_events = (recommender.interactions, events, recommender.time, recommender.session)
+        interactions, known, rows = extended_with_rows(*of_events)
+        note, is_target = "events later than those of fit", interactions.is_target
+        rows, known = rows[is_target[rows]], np.sort(known[is_target[known]])
+        features = recommender._tables["user"].by_id(interactions.user_ids)
+        interactions = replace(interactions, user_features=features)
+    elif len(split.test):
+        interactions, rows, note = recommender.interactions, split.test, "the test events of fit"
+        known = np.sort(np.append(split.train, split.validation))
+    elif len(split.validation):
+        interactions, rows, known = recommender.interactions, split.validation, split.train
+        note = "the validation events of fit, which said when to stop: a little high"
+    else:
+        remedy = 'Give later ones, or fit with validation="last" or test="last".'
+        raise problem("`events`", "be given where `fit` held none out", None, remedy)
+    x = windows(interactions, rows, recommender.max_len)
+    last = np.where(rows > 0, interactions.items[rows - 1], 0) * (interactions.position[rows] > 0)
+    # The model does not know new items and users.
+    for column in recommender.user_columns:
+        table = column.sparsefeat if isinstance(column, SequenceColumn) else column
+        if isinstance(table, SparseColumn) and table.name == recommender.user:
+            x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
+        elif isinstance(column, SequenceColumn) and column.name in x and column.name.startswith("hist_"):
+            x[column.name] = np.where(x[column.name] < len(recommender._item_vectors), x[column.name], 0)
+    return Judged(interactions, rows, known, last, recommender.model.user_vectors(x), note)
+
+
+def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[str, np.ndarray]:
+    """name of a recommender -> the rank of each event's item."""
+    events, known, rows = judged.interactions, judged.known, judged.rows
+    popularity, markov = Popularity.from_interactions(events, known), Markov.from_interactions(events, known)
+    scores: dict[str, Score] = {
+        "popularity": lambda start, stop: popularity.score(judged.last[start:stop]),
+        "Markov": lambda start, stop: markov.score(judged.last[start:stop]),
+    }
+    if has_implicit():
+        users = events.users[rows]
+        for name, peer in (("item-kNN", ItemKNN), ("ALS", ALS)):
+            scorer = peer.from_interactions(events, known)
+            scores[name] = partial(_score_users, scorer, users)
+    inner = inner_products(judged.user_vectors, recommender._item_vectors)
+    unknown = np.ones(events.item_vocabulary_size, bool)
+    unknown[recommender._known_items()] = False
+
+    def own(start: int, stop: int) -> np.ndarray:
+        block = np.full((stop - start, len(unknown)), -np.inf, np.float32)
+        block[:, : len(recommender._item_vectors)] = inner(start, stop)
+        block[:, unknown] = -np.inf
+        return block
+
+    scores[recommender._name] = own
+    seen = seen_before(events, rows) if exclude_seen else None
+    return {name: target_ranks(score, judged.targets, seen=seen) for name, score in scores.items()}
+
+
+def _score_users(scorer: Any, users: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return scorer.score(users[start:stop])

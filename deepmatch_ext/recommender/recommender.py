@@ -1,0 +1,629 @@
+"""From a table of events to recommendations in one's own ids, today and tomorrow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from deepmatch_ext._arrays import Seen
+from deepmatch_ext._checks import as_flag, as_text, int_at_least, listing, number_between, positive_int, problem, shown
+from deepmatch_ext._frames import as_array
+from deepmatch_ext.data import (
+    Interactions,
+    Split,
+    leave_last_out,
+    neighbours,
+    seen_before,
+    seen_by_users,
+    split_by_time,
+    user_histories,
+    windows,
+)
+from deepmatch_ext.data.interactions import extended_with_rows
+from deepmatch_ext.data.splits import moment
+from deepmatch_ext.data.window_dataset import window_dataset
+from deepmatch_ext.evaluation import (
+    format_table,
+    ranking_metrics,
+    write_report,
+)
+from deepmatch_ext.evaluation.baselines import has_implicit
+from deepmatch_ext.evaluation.callback import RetrievalMetrics
+from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, read_columns
+from deepmatch_ext.models import RetrievalModel, YoutubeDNN
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.recommender.features import FeatureTable
+from deepmatch_ext.recommender.files import read_recommender, write_recommender
+from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
+from deepmatch_ext.retrieval.top_n import top_n
+from deepmatch_ext.serving import export_recommender
+
+LAST = "last"
+_PATIENCE = 3
+_BLOCK = 8192  # users at a time
+
+
+class Recommender:
+    """Trains a model on a table of events and recommends in the table's own ids.
+
+    Each method is a few lines over the parts of the package, which are there for what this object does not do:
+    `Interactions`, `windows`, the model (`model`), `evaluate`, the indexes, `export_recommender`.
+
+    Args:
+        model: A builder such as `YoutubeDNN`, `ComiRec` or `DSSM`, of a model that learns from what users took.
+        user_features: What is known of users: a frame with one row for each, and the column ``user``. Columns of text,
+            booleans and integers are categories, floats numbers, lists lists of categories; what is made of each is
+            printed by `fit`. Users may be there who have no events yet.
+        item_features: The same of items, with the column ``item``.
+        columns: DeepCTR columns for what is not to be read as its type says: each takes the place of the one of its
+            name. The history's name is ``hist_`` and the item's. One of the user's name makes users a feature.
+        user, item, time: The columns of the events' table. ``time=None``: its rows are in the order of time.
+        max_len: How many of a user's last items the model reads.
+        embedding_dim: The size of the items' vectors.
+        optimizer: A Keras optimizer. None: ``LazyAdam(1e-3)``.
+        batch_size: Events in a training step.
+        seed: Of all that is random.
+        kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are recommended
+            for; each kind has a history of its own: see `Interactions.from_frame`.
+        weight: The column of numbers that says how much each event counts in the loss.
+        session: The column of sessions, if events come in sessions.
+        arguments: The builder's others, such as ``sampler_config`` or ``temperature``.
+
+    Attributes:
+        model: The trained `RetrievalModel`.
+        interactions: All events so far. Their ``user_ids`` and ``item_ids`` are the maps to raw ids.
+        user_columns, item_columns: The columns that the model was built with.
+        history: What Keras's ``fit`` has recorded, of all epochs so far: name -> values.
+        epochs: The passes that the model has made; those after the best are not counted.
+
+    Raises:
+        ValueError: An argument can't be used; the message names it.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> events = pd.DataFrame({"user_id": rng.integers(0, 40, 600), "item_id": rng.integers(0, 30, 600)})
+        >>> events["sku"] = "sku-" + events.pop("item_id").astype(str)
+        >>> recommender = Recommender(item="sku", time=None, embedding_dim=8)
+        >>> _ = recommender.fit(events, epochs=1, verbose=0)
+        >>> list(recommender.recommend([7], n=3).columns)
+        ['user_id', 'sku', 'score', 'rank', 'based_on']
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., RetrievalModel] = YoutubeDNN,
+        user_features: Any = None,
+        item_features: Any = None,
+        columns: Sequence[Any] = (),
+        *,
+        user: str = "user_id",
+        item: str = "item_id",
+        time: str | None = "timestamp",
+        max_len: int = 50,
+        embedding_dim: int = 64,
+        optimizer: Any = None,
+        batch_size: int = 1024,
+        seed: int = 1024,
+        kind: str | None = None,
+        targets: Any = None,
+        weight: str | None = None,
+        session: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        if not callable(model):
+            raise problem("`model`", "be a builder such as YoutubeDNN", shown(model))
+        self.user, self.item = as_text("`user`", user), as_text("`item`", item)
+        self.time = None if time is None else as_text("`time`", time)
+        self.session = None if session is None else as_text("`session`", session)
+        self.weight = None if weight is None else as_text("`weight`", weight)
+        self.kind, self.targets = kind, targets
+        self.max_len, self.batch_size = positive_int("`max_len`", max_len), positive_int("`batch_size`", batch_size)
+        self.seed = int_at_least("`seed`", seed, 0)
+        self._builder, self._arguments, self._optimizer = model, arguments, optimizer
+        self._given = {column.name: column for column in read_columns("columns", columns)}
+        self._dim = positive_int("`embedding_dim`", embedding_dim)
+        self._tables: dict[str, FeatureTable] = {}
+        self._lines: dict[str, list[str]] = {}
+        for side, frame, name in (("user", user_features, self.user), ("item", item_features, self.item)):
+            what = f"`{side}_features`"
+            self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
+        self._model: RetrievalModel | None = None
+        self.epochs = 0
+        self._vectors: np.ndarray | None = None
+        self.history: dict[str, list[float]] = {}
+
+    @property
+    def model(self) -> RetrievalModel:
+        if self._model is None:
+            raise problem("The recommender", "be fitted first", "`fit` was not called")
+        return self._model
+
+    @property
+    def user_columns(self) -> list[Column]:
+        return self.model.user_columns
+
+    @property
+    def item_columns(self) -> list[Column]:
+        return self.model.item_columns
+
+    # Training.
+
+    def fit(
+        self,
+        events: Any,
+        validation: Any = None,
+        test: Any = None,
+        *,
+        epochs: int | None = None,
+        verbose: int = 1,
+    ) -> Recommender:
+        """Trains on a table of events, one a row, in any order.
+
+        Args:
+            events: A pandas or polars DataFrame or an Arrow table with the columns ``user``, ``item`` and ``time``; or
+                `Interactions`.
+            validation: What is held out to say when to stop: ``"last"``, each user's last event; or a moment, all
+                events from then on. None: training takes ``epochs`` passes over all events.
+            test: What is held out for `evaluate`, of the same kind and later. With ``"last"`` twice, a user's last
+                event is for the test and the one before for validation.
+            epochs: Passes over the events, at most. None: 10, or with validation 30, of which the best is kept; it
+                stops when three have not been better.
+            verbose: 0 prints nothing, 1 what was made of the columns and an epoch's figures.
+
+        Returns:
+            The recommender itself.
+
+        Raises:
+            ValueError: The table or an argument can't be used; the message says what to do.
+        """
+        epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
+        interactions = self._read(events)
+        split = _split(interactions, validation, test)
+        targets = split.train_targets()
+        if not len(targets):
+            raise problem("`events`", "have a user with two events to train on", "none")
+        user_columns, item_columns = self._columns(interactions)
+        if verbose:
+            self._tell(interactions, user_columns)
+        described = {}
+        if len(item_columns) > 1:
+            size = cast(SparseColumn, item_columns[0]).vocabulary_size
+            described = {"item_features": _padded(self._tables["item"].by_id(interactions.item_ids), size)}
+        deep = {}
+        if self._builder is YoutubeDNN and len(user_columns) > 1:
+            deep = {"user_dnn_hidden_units": (2 * self._dim, self._dim)}
+        built = self._builder(user_columns, item_columns, **{**deep, "seed": self.seed, **described, **self._arguments})
+        if not isinstance(built, RetrievalModel) or built.candidates is None:
+            rule = "be a builder of models that learn from what users took, without labels"
+            raise problem("`model`", rule, shown(self._builder))
+        optimizer = LazyAdam(1e-3) if self._optimizer is None else self._optimizer
+        if hasattr(optimizer, "get_config"):  # Keras's serve one model each
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+        built.compile(optimizer)
+        self._model, self.history, self.epochs = built, {}, 0
+        self.interactions, self._split = interactions, split
+        self._train(targets, epochs, validation is not None, verbose)
+        return self
+
+    def update(
+        self,
+        events: Any,
+        *,
+        user_features: Any = None,
+        item_features: Any = None,
+        sampler_config: Any = None,
+        epochs: int = 2,
+        replay: float = 1.0,
+        verbose: int = 0,
+    ) -> Recommender:
+        """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
+
+        New items begin from their features or, without any, near the items that stand around them in the histories
+        (`deepmatch_ext.data.neighbours`). What was held out by `fit` stays held out.
+
+        Args:
+            events: A table with the columns that `fit` had. With times, they may come late.
+            user_features, item_features: Features of new users and items, and of others that have changed, in frames
+                like the first ones. New items need theirs if items have features.
+            sampler_config: A sampler with counts of the new items, too, where the model's has counts.
+            epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
+                model knows stays as it is, which takes seconds.
+            replay: How many old events, drawn at random, are trained on for each new one.
+            verbose: As Keras's.
+
+        Returns:
+            The recommender itself. If anything is refused, it is what it was before.
+
+        Raises:
+            ValueError: The table can't be used, or a new item has no features.
+        """
+        model, before = self.model, self.interactions
+        epochs, replay = int_at_least("`epochs`", epochs, 0), number_between("`replay`", replay, 0, float("inf"))
+        tables = {
+            "user": self._tables["user"].extended("`user_features`", user_features, self.user),
+            "item": self._tables["item"].extended("`item_features`", item_features, self.item),
+        }
+        everyone = {side: getattr(before, f"{side}_ids") for side in tables}
+        for side, table in tables.items():
+            if table.owners is not None:
+                everyone[side] = everyone[side].extended(table.owners.values)
+        known = replace(before, user_ids=everyone["user"], item_ids=everyone["item"], user_features={})
+        interactions, rows, is_new = extended_with_rows(known, events, self.time, self.session)
+        interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
+        if tables["item"].features:
+            unknown = ~tables["item"].known(interactions.item_ids)[before.item_vocabulary_size :]
+            if unknown.any():
+                new = interactions.item_ids.values[before.num_items :][unknown]
+                raise problem("`item_features`", "describe each new item", f"none of {listing(new)}")
+        sizes = {self.item: interactions.item_vocabulary_size, self.user: interactions.user_vocabulary_size}
+        sizes |= tables["user"].sizes() | tables["item"].sizes()
+        columns = [*model.user_columns, *model.item_columns]
+        now = {column.name: column.vocabulary_size for column in columns if isinstance(column, SparseColumn)}
+        now |= {each.name: each.sparsefeat.vocabulary_size for each in columns if isinstance(each, SequenceColumn)}
+        sizes = {name: max(size, now[name]) for name, size in sizes.items() if name in now}
+        if len(model.item_columns) > 1:
+            start: dict[str, Any] = {
+                "item_features": _padded(tables["item"].by_id(interactions.item_ids), sizes[self.item])
+            }
+        else:
+            start = {"alike": neighbours(interactions, now[self.item])}
+        larger = model.extended(sizes, **start, sampler_config=sampler_config)
+        # From here on nothing is refused.
+        self._model, self._tables = larger, tables
+        parts = {name: np.sort(rows[getattr(self._split, name)]) for name in ("train", "validation", "test")}
+        is_new = is_new[interactions.is_target[is_new]]
+        self._split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], is_new))})
+        self.interactions, self._vectors = interactions, None
+        targets = is_new[interactions.history_lengths[is_new] > 0]
+        old = np.setdiff1d(self._split.train_targets(), is_new, assume_unique=True)
+        drawn = min(len(old), round(replay * len(targets)))
+        chosen = np.random.default_rng([self.seed, len(interactions)]).choice(old, drawn, replace=False)
+        if len(targets) and epochs:
+            self._train(np.sort(np.concatenate([targets, chosen])), epochs, False, verbose)
+        return self
+
+    def _read(self, events: Any) -> Interactions:
+        if not isinstance(events, Interactions):
+            side = [] if self.weight is None else [self.weight]
+            kinds = {"kind": self.kind, "targets": self.targets}
+            events = Interactions.from_frame(
+                events, self.user, self.item, self.time, side, session=self.session, **kinds
+            )
+        for name, own in (("user", self.user), ("item", self.item)):
+            if getattr(events, f"{name}_name") != own:
+                raise problem(f"`{name}`", f"be {getattr(events, f'{name}_name')!r}, as in the events", repr(own))
+        # Those of whom only features are known are behind those with events.
+        ids = {"user": events.user_ids, "item": events.item_ids}
+        for side_name, table in self._tables.items():
+            if table.owners is not None:
+                ids[side_name] = ids[side_name].extended(table.owners.values)
+        features = self._tables["user"].by_id(ids["user"])
+        return replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
+
+    def _columns(self, events: Interactions) -> tuple[list[Column], list[Column]]:
+        """The model's columns: those that were given, and for the rest what their types say."""
+        given = dict(self._given)
+        size = events.item_vocabulary_size
+        item = given.pop(self.item, SparseColumn(self.item, size, self._dim, embedding_name=self.item))
+        if not isinstance(item, SparseColumn) or item.use_hash:
+            raise problem("`columns`", f"have a SparseFeat without hashing as {self.item!r}", shown(item))
+        self._dim = item.embedding_dim
+        columns: list[Column] = []
+        for suffix in (history.suffix for history in events.histories):
+            name, length = f"hist_{self.item}{suffix}", f"hist_len{suffix}"
+            hist = given.pop(name, SequenceColumn(replace(item, name=name), self.max_len, "recency+last", length))
+            if not isinstance(hist, SequenceColumn) or hist.maxlen != self.max_len:
+                rule = f"have as {name!r} a VarLenSparseFeat with the maxlen of `max_len`, {self.max_len}"
+                raise problem("`columns`", rule, shown(hist))
+            columns.append(replace(hist, sparsefeat=_of_size(hist.sparsefeat, size), length_name=length))
+        if self.user in given:
+            columns.append(_of_size(given.pop(self.user), events.user_vocabulary_size))
+        of_items = [_of_size(item, size), *self._tables["item"].columns()]
+        columns += self._tables["user"].columns()
+        if unknown := sorted(given.keys() - {column.name for column in [*columns, *of_items]}):
+            raise problem("`columns`", "be of what the frames have", repr(unknown[0]))
+        return columns, of_items
+
+    def _tell(self, events: Interactions, columns: Sequence[Column]) -> None:
+        print(f"{len(events):,} events of {events.num_users:,} users with {events.num_items:,} items")
+        for hist, _ in zip(columns, events.histories, strict=False):
+            assert isinstance(hist, SequenceColumn)
+            print(f'{hist.name}: the last {hist.maxlen} items, pooled by "{hist.combiner}"')
+        for side in ("user", "item"):
+            for line in self._lines[side]:
+                print(f"{side} feature {line}")
+
+    def _train(self, targets: np.ndarray, epochs: int, validated: bool, verbose: int) -> None:
+        watch = []
+        if validated:
+            rows = self._split.validation
+            x, seen = windows(self.interactions, rows, self.max_len), seen_before(self.interactions, rows)
+            watch = [
+                RetrievalMetrics(x, x[self.item], seen=seen, ns=[10], patience=_PATIENCE, restore_best_weights=True)
+            ]
+        events, seed = self.interactions, self.seed + len(self.history.get("loss", []))  # later passes: other orders
+        x = window_dataset(events, targets, self.max_len, self.batch_size, weight=self.weight, seed=seed)
+        done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose=verbose)
+        before = len(self.history.get("loss", []))
+        for name in {**self.history, **done.history}:
+            figures = self.history.get(name, [np.nan] * before)
+            self.history[name] = [*figures, *done.history.get(name, [np.nan] * len(done.epoch))]
+        best = watch[0].best_epoch if watch else None
+        self.epochs += len(done.epoch) if best is None else best + 1
+        self._vectors = None
+        if watch and verbose:
+            print(f"best after {self.epochs} epochs: fit(events, epochs={self.epochs}) learns from all events")
+
+    # Recommending.
+
+    @property
+    def _item_vectors(self) -> np.ndarray:
+        """(number of items + 1, D), by item id; without rows to spare."""
+        if self._vectors is None:
+            self._vectors = self.model.item_vectors()[: self.interactions.item_vocabulary_size]
+        return self._vectors
+
+    def _known_items(self) -> np.ndarray:
+        """The ids of items that training has met or that have features, which alone are recommended, ascending."""
+        met = np.ones(len(self.interactions), bool)
+        met[self._split.validation] = met[self._split.test] = False
+        known = self.interactions.item_counts(np.flatnonzero(met)) > 0
+        if len(self.model.item_columns) > 1:
+            known |= self._tables["item"].known(self.interactions.item_ids)
+        return np.flatnonzero(known)
+
+    def _among(self, among: Any) -> np.ndarray:
+        known = self._known_items()
+        if among is None:
+            return known
+        allowed = np.intersect1d(known, self.interactions.item_ids.encode(as_array(among).ravel()))
+        if not len(allowed):
+            raise problem("`among`", "hold an item that can be recommended", f"none of {listing(as_array(among))}")
+        return allowed
+
+    def recommend(
+        self, user_ids: Any = None, n: int = 10, *, among: Any = None, exclude_seen: bool = True
+    ) -> pd.DataFrame:
+        """The best ``n`` items for each user, by all that is known up to now.
+
+        Args:
+            user_ids: Raw user ids, in any order. None: all users who have events.
+            n: How many items each.
+            among: Raw ids of the items that may be recommended, such as those in stock; ids that are not known are
+                left out. None: all.
+            exclude_seen: Whether what a user has had is left out.
+
+        Returns:
+            A frame with a row for each recommendation, users in their order, best first: user, item, ``score``,
+            ``rank`` from 1, and ``based_on``: ``history``; ``features``, for users without events of whom something is
+            known; or ``popularity``, for all others, whose score is the item's share of all events. A user for whom
+            fewer than ``n`` items are left has fewer rows.
+
+        Raises:
+            ValueError: Ids of another kind, or no item of ``among`` is known.
+        """
+        model, events = self.model, self.interactions
+        n, exclude_seen = positive_int("`n`", n), as_flag("`exclude_seen`", exclude_seen)
+        allowed = self._among(among)
+        if user_ids is None:
+            user_ids = events.user_ids.decode(np.flatnonzero(np.diff(events.indptr)))
+        raw = as_array(user_ids).ravel()
+        users = events.user_ids.encode(raw)
+        has_events = np.diff(events.indptr)[users] > 0
+        has_features = self._tables["user"].known(events.user_ids)[users]
+        based_on = np.select([has_events, has_features], ["history", "features"], "popularity")
+        n = min(n, len(allowed))
+        ids, scores = np.zeros((len(raw), n), np.int64), np.full((len(raw), n), -np.inf, np.float64)
+        popular = based_on == "popularity"
+        ids[popular], scores[popular] = self._most_popular(allowed, n)
+        rest = np.flatnonzero(~popular)
+        for start in range(0, len(rest), _BLOCK):
+            block = rest[start : start + _BLOCK]
+            x = user_histories(events, users[block], self.max_len)
+            seen = seen_by_users(events, users[block]) if exclude_seen else None
+            ids[block], scores[block] = self._best(model.user_vectors(x), n, allowed, seen)
+        places = np.flatnonzero(ids.ravel() > 0)
+        rows, ranks = np.divmod(places, n)
+        return pd.DataFrame(
+            {
+                self.user: raw[rows],
+                self.item: events.item_ids.decode(ids.ravel()[places]),
+                "score": scores.ravel()[places],
+                "rank": ranks + 1,
+                "based_on": based_on[rows],
+            }
+        )
+
+    def similar_items(self, item_ids: Any, n: int = 10, *, among: Any = None) -> pd.DataFrame:
+        """The ``n`` items whose vectors are nearest to each of some items'.
+
+        Args:
+            item_ids: Raw item ids.
+            n, among: As in `recommend`.
+
+        Returns:
+            A frame with the columns item, ``similar_`` and the item's name, ``score`` (the cosine) and ``rank``.
+
+        Raises:
+            ValueError: An item is not known.
+        """
+        events, n, allowed = self.interactions, positive_int("`n`", n), self._among(among)
+        raw = as_array(item_ids).ravel()
+        items = events.item_ids.encode(raw, unknown="error").astype(np.int64)
+        n = min(n, len(allowed))
+        itself = np.arange(len(items) + 1), items
+        ids, scores = self._best(self._item_vectors[items], n, allowed, itself)
+        places = np.flatnonzero(ids.ravel() > 0)
+        rows, ranks = np.divmod(places, n)
+        return pd.DataFrame(
+            {
+                self.item: raw[rows],
+                f"similar_{self.item}": events.item_ids.decode(ids.ravel()[places]),
+                "score": scores.ravel()[places],
+                "rank": ranks + 1,
+            }
+        )
+
+    def _best(
+        self, vectors: np.ndarray, n: int, allowed: np.ndarray, seen: Seen | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return top_n(vectors, self._item_vectors, n, among=allowed, exclude=seen)
+
+    def _most_popular(self, allowed: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        counts = self.interactions.item_counts(np.flatnonzero(self.interactions.is_target))
+        best = allowed[np.argsort(-counts[allowed], kind="stable")][:n]
+        return best, counts[best] / counts.sum()
+
+    # What it is worth.
+
+    def evaluate(
+        self, events: Any = None, *, ns: Sequence[int] = (10, 50), exclude_seen: bool = True, verbose: int = 1
+    ) -> pd.DataFrame:
+        """How well the held-out events are foretold, beside what takes no training and what others would take.
+
+        Each event is ranked among all items by what its user did before it. Of the peers, popularity and a first-order
+        Markov chain are always there; item-kNN and ALS, where ``implicit`` is installed, with settings that nobody has
+        chosen for these data.
+
+        Args:
+            events: Events that are later than those of `fit`, in a table like that. An item that is new counts as
+                missed. None: what `fit` held out for the test, or else for validation, whose figures are a little high
+                since they said when to stop.
+            ns: The lengths of the lists.
+            exclude_seen: Whether what a user has had before is left out of the ranking, as `recommend` does.
+            verbose: 0 prints nothing.
+
+        Returns:
+            A frame with a row for each recommender and a column for each of ``HR@10``, ``NDCG@10`` and so on.
+
+        Raises:
+            ValueError: There is nothing to judge by.
+        """
+        judged = judged_events(self, events)
+        ranks = ranks_of_all(self, judged, exclude_seen)
+        figures = {name: ranking_metrics(of_events, ns) for name, of_events in ranks.items()}
+        if verbose:
+            shown_first = [f"{metric}@{n}" for n in ns for metric in ("HR", "NDCG")]
+            print(format_table(figures, shown_first))
+            print(f"{judged.note} ({len(judged.rows):,} events)")
+            if not has_implicit():
+                print("item-kNN and ALS beside them: pip install implicit")
+        return pd.DataFrame.from_dict(figures, orient="index")
+
+    def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool = True) -> None:
+        """Writes figures and pictures of what `evaluate` judges into one HTML file: see `write_report`."""
+        judged = judged_events(self, events)
+        ranks = ranks_of_all(self, judged, exclude_seen)
+        size, items = judged.interactions.item_vocabulary_size, self._item_vectors
+        ranks.pop(self._name)
+        write_report(
+            path,
+            judged.user_vectors,
+            np.concatenate([items, np.zeros((size - len(items), items.shape[1]), np.float32)]),
+            judged.targets,
+            seen=seen_before(judged.interactions, judged.rows) if exclude_seen else None,
+            history=self.history,
+            ranks=ranks,
+            item_count=judged.interactions.item_counts(judged.known),
+            settings={"model": self._name, "events": judged.note},
+            title=f"{self._name} on {len(judged.interactions):,} events",
+            name=self._name,
+        )
+
+    @property
+    def _name(self) -> str:
+        return str(getattr(self._builder, "__name__", "model"))
+
+    # Files.
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes all of it into a folder: the model with its optimizer, events, maps of ids, features, settings.
+
+        A folder that holds a recommender already is replaced in one step. `load` reads it, and `update` goes on.
+
+        Raises:
+            ValueError: There is something else in the folder, or the model can't be saved; nothing is written then.
+        """
+        write_recommender(folder, self)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Recommender:
+        """Reads a recommender that `save` wrote.
+
+        Raises:
+            ValueError: The folder is none, or it is damaged.
+        """
+        recommender = object.__new__(cls)
+        recommender.__dict__.update(read_recommender(folder), _vectors=None)
+        return recommender
+
+    def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
+        """Writes a SavedModel that recommends without this package; `export_recommender` has the ``options``.
+
+        It reads raw ids of items and raw categories. Numbers it reads standardised: ``(value - mean) / deviation``.
+
+        Returns:
+            The new version's folder.
+        """
+        known, events = self._known_items(), self.interactions
+        hists = [f"hist_{self.item}{history.suffix}" for history in events.histories]
+        maps = {**dict.fromkeys(hists, events.item_ids), self.user: events.user_ids}
+        maps |= {each.name: each.ids for each in self._tables["user"].features if each.ids is not None}
+        read = {column.name for column in self.model.user_columns}
+        return export_recommender(
+            self.model,
+            folder,
+            item_ids=events.item_ids.decode(known),
+            item_vectors=self._item_vectors[known],
+            id_maps={name: ids for name, ids in maps.items() if name in read},
+            **options,
+        )
+
+
+def _split(interactions: Interactions, validation: Any, test: Any) -> Split:
+    """What `Recommender.fit` holds out."""
+    given = [each for each in (validation, test) if each is not None]
+    by_last = [isinstance(each, str) and each == LAST for each in given]
+    if any(by_last) and not all(by_last):
+        raise problem("`validation` and `test`", f'both be "{LAST}" or moments', f"{shown(validation)}, {shown(test)}")
+    none = np.empty(0, np.int64)
+    every = np.flatnonzero(interactions.is_target)
+    if not given:
+        return Split(interactions, every, none, none)
+    if all(by_last):
+        split = leave_last_out(interactions)
+        if len(given) == 2:
+            return split
+        train = np.setdiff1d(every, split.test, assume_unique=True)
+        held_out = {"validation": none, "test": none, "validation" if test is None else "test": split.test}
+        return Split(interactions, train, **held_out)
+    if len(given) == 2:
+        return split_by_time(interactions, validation, test)
+    what = "validation" if test is None else "test"
+    if interactions.times is None:
+        raise problem(f"`{what}`", f'be "{LAST}" where events have no times', shown(given[0]))
+    is_later = interactions.times >= moment(f"`{what}`", given[0], interactions.times)
+    if is_later.all() or not is_later.any():
+        raise problem(f"`{what}`", "have events on both sides", f"{given[0]!r}")
+    held_out = {"validation": none, "test": none, what: every[is_later[every]]}
+    return Split(interactions, every[~is_later[every]], **held_out)
+
+
+def _of_size(column: Any, size: int) -> Any:
+    """The column with at least ``size`` rows."""
+    return replace(column, vocabulary_size=max(size, column.vocabulary_size))
+
+
+def _padded(arrays: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """Values by id with rows to spare, (size, ...)."""
+    padded = {}
+    for name, values in arrays.items():
+        spare = np.zeros((size - len(values), *values.shape[1:]), values.dtype)
+        padded[name] = np.concatenate([values, spare]) if len(spare) else values
+    return padded

@@ -1,0 +1,131 @@
+"""Maps and interactions that grow from day to day, and what stands near new items."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepmatch_ext.data import IdMap, Interactions, neighbours
+
+pytestmark = pytest.mark.plain
+
+raw_ids = st.lists(st.integers(-3, 9), min_size=1, max_size=12)
+
+
+@given(raw_ids, raw_ids)
+def test_a_map_that_grows_keeps_its_ids_and_numbers_the_new_ones_in_order(old, new):
+    for kind in (int, str):
+        before = IdMap.from_values([kind(value) for value in old])
+        after = before.extended([kind(value) for value in new])
+        assert after.values[: len(before)].tolist() == before.values.tolist()
+        added = sorted({kind(value) for value in new} - {kind(value) for value in old})
+        assert after.values[len(before) :].tolist() == added
+
+
+def test_a_map_refuses_what_is_no_id_of_its_kind():
+    with pytest.raises(ValueError, match="be integers"):
+        IdMap([1, 2]).extended(["a"])
+    with pytest.raises(ValueError, match="no missing value"):
+        IdMap(["a"]).extended(["b", None])
+
+
+events = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 6), st.sampled_from(["see", "buy"])),
+    min_size=1,
+    max_size=15,
+)
+
+
+def frame_of(rows):
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "kind"])
+    return frame.assign(rating=np.arange(len(frame)) / 2)
+
+
+def columns(x, kinds):
+    found = [x.user_ids.decode(x.users), x.item_ids.decode(x.items), x.side["rating"]]
+    found += [] if x.times is None else [x.times]
+    return sorted_by_user([*found, *([x.kinds.ids.decode(x.kinds.values)] if kinds else [])])
+
+
+def sorted_by_user(found):
+    order = np.argsort(found[0], kind="stable")
+    return [column[order].tolist() for column in found]
+
+
+@given(events, events, st.booleans(), st.booleans())
+def test_events_of_two_days_are_those_of_one_frame(first, second, with_times, with_kinds):
+    today, tomorrow = frame_of(first), frame_of(second)
+    time = "timestamp" if with_times else None
+    kinds = {}
+    if with_kinds:
+        kinds = {"kind": "kind", "targets": "buy", "kind_ids": IdMap(["buy", "see"])}
+    before = Interactions.from_frame(today, time=time, side=["rating"], **kinds)
+    grown = before.extended(tomorrow, time=time)
+    whole = Interactions.from_frame(pd.concat([today, tomorrow]), time=time, side=["rating"], **kinds)
+    assert columns(grown, with_kinds) == columns(whole, with_kinds)
+    assert grown.item_ids.values[: before.num_items].tolist() == before.item_ids.values.tolist()
+
+
+@given(events, st.booleans(), st.booleans())
+def test_a_frame_of_interactions_is_read_back_as_they_are(rows, with_times, with_sessions):
+    time, session = "timestamp" if with_times else None, "kind" if with_sessions else None
+    x = Interactions.from_frame(frame_of(rows), time=time, side=["rating"], session=session)
+    frame = x.to_frame(session="kind")
+    back = Interactions.from_frame(frame, time=time, side=["rating"], session=session)
+    for name in ("users", "items", "times", "sessions"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(x, name), err_msg=name)
+    assert back.item_ids == x.item_ids
+    np.testing.assert_array_equal(back.side["rating"], x.side["rating"])
+
+
+def test_sessions_of_tomorrow_are_new_ones():
+    frame = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5], "timestamp": [1, 2, 1], "s": ["a", "a", "b"]})
+    tomorrow = pd.DataFrame({"user_id": [1, 3], "item_id": [7, 5], "timestamp": [9, 9], "s": ["a", "a"]})
+    grown = Interactions.from_frame(frame, session="s").extended(tomorrow, session="s")
+    assert grown.users.tolist() == [1, 1, 1, 2, 3]
+    assert grown.sessions.tolist() == [1, 1, 2, 3, 4]
+
+
+def test_new_users_have_no_features_yet():
+    frame = pd.DataFrame({"user_id": [1], "item_id": [5], "timestamp": [1]})
+    known = Interactions.from_frame(frame).with_user_features(pd.DataFrame({"age": [30]}, index=[1]))
+    grown = known.extended(frame.assign(user_id=7))
+    assert grown.user_features["age"].tolist() == [0, 30, 0]
+
+
+def test_frames_that_disagree_with_the_events_are_refused():
+    frame = pd.DataFrame({"user_id": [1], "item_id": [5], "timestamp": [1]})
+    x = Interactions.from_frame(frame)
+    with pytest.raises(ValueError, match="`time` must name the column of times"):
+        x.extended(frame, time=None)
+    with pytest.raises(ValueError, match="`session` must be None"):
+        x.extended(frame, session="user_id")
+    with pytest.raises(ValueError, match="column 'timestamp' must hold numbers"):
+        x.extended(frame.assign(timestamp=pd.Timestamp("2026-01-01")))
+    with pytest.raises(ValueError, match="column 'item_id' must hold integers"):
+        x.extended(frame.assign(item_id="a"))
+    with pytest.raises(ValueError, match="column 'user_id' must be in the frame"):
+        x.extended(frame.drop(columns="user_id"))
+
+
+@given(st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=8), min_size=1, max_size=4), st.integers(1, 3))
+def test_neighbours_are_the_old_items_near_a_new_one(sequences, reach):
+    lengths = [len(each) for each in sequences]
+    x = Interactions.from_sequences(np.cumsum([0, *lengths]), np.concatenate(sequences))
+    first_new = 5
+    if first_new > x.item_vocabulary_size:
+        with pytest.raises(ValueError, match="`first_new`"):
+            neighbours(x, first_new, reach=reach)
+        return
+    expected = {item: [] for item in range(first_new, x.item_vocabulary_size)}
+    for sequence in sequences:
+        for place, item in enumerate(sequence):
+            if item >= first_new:
+                near = sequence[max(place - reach, 0) : place] + sequence[place + 1 : place + 1 + reach]
+                expected[item] += [other for other in near if other < first_new]
+    indptr, items = neighbours(x, first_new, reach=reach)
+    found = [sorted(items[start:stop].tolist()) for start, stop in itertools.pairwise(indptr)]
+    assert found == [sorted(each) for each in expected.values()]

@@ -1,0 +1,272 @@
+"""The whole job as one object: what it gives is what the parts give, in raw ids."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from deepctr.feature_column import SparseFeat
+
+from deepmatch_ext import NCF, ComiRec, Recommender
+from deepmatch_ext.data import leave_last_out, seen_before, windows
+from deepmatch_ext.evaluation import Popularity, evaluate, evaluate_vectors
+
+ITEMS, USERS = 30, 40
+
+
+def events_of(seed=0, each=8):
+    """Users who go through the items of one aisle in order, by names; 3 aisles of 10."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(USERS):
+        aisle, start = user % 3, rng.integers(10)
+        for place in range(each):
+            rows.append((f"u{user}", f"sku-{10 * aisle + (start + place) % 10:02}", 100 * place + user, 1.0 + place))
+    events = pd.DataFrame(rows, columns=["customer", "sku", "at", "weight"])
+    return events.sample(frac=1, random_state=seed, ignore_index=True)
+
+
+EVENTS = events_of()
+SHELF = pd.DataFrame(
+    {
+        "sku": [f"sku-{k:02}" for k in range(ITEMS + 1)],
+        "aisle": [f"aisle {k // 10}" for k in range(ITEMS)] + ["aisle 0"],
+    }
+)
+PEOPLE = pd.DataFrame(
+    {"customer": [f"u{k}" for k in range(USERS)] + ["visitor"], "taste": [k % 3 for k in range(USERS + 1)]}
+)
+NAMES = {"user": "customer", "item": "sku", "time": "at"}
+SMALL = {"embedding_dim": 8, "max_len": 5, "batch_size": 64, "seed": 1, "num_sampled": 15}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    recommender = Recommender(**NAMES, **SMALL)
+    return recommender.fit(EVENTS, validation="last", test="last", epochs=3, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def rich():
+    recommender = Recommender(user_features=PEOPLE, item_features=SHELF, weight="weight", **NAMES, **SMALL)
+    return recommender.fit(EVENTS, epochs=2, verbose=0)
+
+
+def test_recommendations_are_those_of_the_parts(plain):
+    found = plain.recommend(["u7", "u3"], n=4)
+    assert found.columns.tolist() == ["customer", "sku", "score", "rank", "based_on"]
+    assert found["customer"].tolist() == ["u7"] * 4 + ["u3"] * 4
+    assert found["rank"].tolist() == [1, 2, 3, 4] * 2
+    assert set(found["based_on"]) == {"history"}
+    items = plain.interactions.item_ids
+    for user, lines in found.groupby("customer"):
+        had = EVENTS[EVENTS["customer"] == user].sort_values("at")["sku"]
+        history = items.encode(had[::-1][:5].to_numpy())
+        vector = plain.model.user_vectors({"hist_sku": history[None], "hist_len": np.array([len(history)])})[0]
+        scores = pd.Series(plain.model.item_vectors()[1:] @ vector, items.values).drop(had.unique())
+        best = scores.sort_values(ascending=False)[:4]
+        assert lines["sku"].tolist() == best.index.tolist()
+        np.testing.assert_allclose(lines["score"], best, atol=1e-5)
+
+
+def test_all_users_with_events_are_meant_where_none_are_named(plain, rich):
+    assert set(plain.recommend(n=2)["customer"]) == set(EVENTS["customer"])
+    assert set(rich.recommend(n=2)["customer"]) == set(EVENTS["customer"])  # and not the visitor
+
+
+def test_who_has_no_events_gets_what_is_known_of_them(plain, rich):
+    assert rich.recommend(["u1", "visitor", "nobody"], n=1)["based_on"].tolist() == [
+        "history",
+        "features",
+        "popularity",
+    ]
+    found = plain.recommend(["nobody"], n=3)
+    share = EVENTS["sku"].value_counts(normalize=True)
+    np.testing.assert_allclose(found["score"], share.sort_values(ascending=False)[:3])
+    assert (share[found["sku"]] == found["score"].to_numpy()).all()
+    assert found["based_on"].tolist() == ["popularity"] * 3
+
+
+def test_only_items_among_those_that_may_be_are_recommended(plain):
+    stock = ["sku-01", "sku-11", "sku-21", "sku-22", "unheard of"]
+    found = plain.recommend(["u0", "nobody"], n=10, among=stock, exclude_seen=False)
+    assert set(found["sku"]) == set(stock[:4])
+    assert found.groupby("customer").size().tolist() == [4, 4]
+    had = set(EVENTS[EVENTS["customer"] == "u0"]["sku"])
+    left = plain.recommend(["u0"], n=10, among=stock)
+    assert set(left["sku"]) == set(stock[:4]) - had  # fewer rows, and nothing in their place
+    with pytest.raises(ValueError, match="`among` must hold an item that can be recommended"):
+        plain.recommend(["u0"], among=["unheard of"])
+
+
+def test_similar_items_are_near_and_never_the_item_itself(plain):
+    found = plain.similar_items(["sku-05", "sku-15"], n=3)
+    assert found.columns.tolist() == ["sku", "similar_sku", "score", "rank"]
+    items, ids = plain.model.item_vectors(), plain.interactions.item_ids
+    for item, lines in found.groupby("sku"):
+        cosine = pd.Series(items[1:] @ items[ids.encode(item)], ids.values).drop(item).sort_values(ascending=False)
+        assert lines["similar_sku"].tolist() == cosine.index[:3].tolist()
+    with pytest.raises(ValueError, match="unknown 'sku-99'"):
+        plain.similar_items(["sku-99"])
+
+
+def test_evaluation_is_that_of_the_parts(plain, capsys):
+    figures = plain.evaluate(ns=[5])
+    split = leave_last_out(plain.interactions)
+    test, seen = windows(plain.interactions, split.test, 5), seen_before(plain.interactions, split.test)
+    users, items = plain.model.user_vectors(test), plain.model.item_vectors()
+    expected = evaluate_vectors(users, items, test["sku"], seen=seen, ns=[5])
+    assert figures.loc["YoutubeDNN"].to_dict() == pytest.approx(expected)
+    known = np.sort(np.append(split.train, split.validation))
+    popularity = Popularity.from_interactions(plain.interactions, known)
+    expected = evaluate(lambda a, b: popularity.score(test["hist_sku"][a:b, 0]), test["sku"], seen=seen, ns=[5])
+    assert figures.loc["popularity"].to_dict() == pytest.approx(expected)
+    assert "the test events of fit (40 events)" in capsys.readouterr().out
+
+
+def test_of_later_events_new_items_count_as_missed(plain):
+    later = pd.DataFrame({"customer": ["u0", "u0", "newcomer"], "sku": ["sku-09", "brand-new", "sku-01"], "at": 10_000})
+    figures = plain.evaluate(later, ns=[30], exclude_seen=False, verbose=0)
+    assert figures.loc["YoutubeDNN", "HR@30"] == pytest.approx(2 / 3)
+    assert plain.interactions.num_items == ITEMS  # it has learnt nothing
+
+
+def test_there_must_be_something_to_judge_by(rich):
+    with pytest.raises(ValueError, match="`events` must be given where `fit` held none out"):
+        rich.evaluate()
+
+
+@pytest.mark.slow
+def test_a_folder_holds_all_that_tomorrow_needs(rich, tmp_path):
+    folder = tmp_path / "shop"
+    rich.save(folder)
+    loaded = Recommender.load(folder)
+    pd.testing.assert_frame_equal(loaded.recommend(n=5), rich.recommend(n=5))
+    pd.testing.assert_frame_equal(loaded.recommend(["visitor", "x"]), rich.recommend(["visitor", "x"]))
+    tomorrow = pd.DataFrame(
+        {
+            "customer": ["u1", "newcomer", "u2", "newcomer"] * 5,
+            "sku": ["sku-03", "sku-04", "brand-new", "brand-new"] * 5,
+            "at": np.arange(20) + 5000,
+            "weight": 1.0,
+        }
+    )
+    with pytest.raises(ValueError, match="`item_features` must describe each new item; got none of 'brand-new'"):
+        loaded.update(tomorrow)
+    pd.testing.assert_frame_equal(loaded.recommend(n=5), rich.recommend(n=5))  # nothing has changed
+    before = tomorrow.copy()
+    loaded.update(tomorrow, item_features=pd.DataFrame({"sku": ["brand-new"], "aisle": ["aisle 3"]}))
+    pd.testing.assert_frame_equal(tomorrow, before)
+    assert loaded.interactions.num_items == ITEMS + 2
+    assert "newcomer" in loaded.interactions.user_ids
+    assert loaded.recommend(["newcomer"], n=1)["based_on"].tolist() == ["history"]
+    assert "brand-new" in loaded.recommend(["u5"], n=ITEMS + 2)["sku"].tolist()
+    loaded.save(folder)
+    again = Recommender.load(folder)
+    pd.testing.assert_frame_equal(again.recommend(n=3), loaded.recommend(n=3))
+    assert json.loads((folder / "manifest.json").read_text())["format"] == "deepmatch_ext recommender"
+    assert rich.interactions.num_items == ITEMS + 1  # another object
+
+
+@pytest.mark.slow
+def test_a_day_of_events_teaches_what_is_new(plain, tmp_path):
+    plain.save(tmp_path / "before")
+    recommender = Recommender.load(tmp_path / "before")
+    # Whoever had the first aisle's items takes a new one.
+    firsts = [f"u{k}" for k in range(0, USERS, 3)]
+    day = pd.DataFrame({"customer": firsts, "sku": "novelty", "at": 9000})
+    recommender.update(day.iloc[:-2], epochs=3)
+    scores = recommender.recommend(n=ITEMS + 1, exclude_seen=False).query("sku == 'novelty'")
+    score = scores.set_index("customer")["score"]
+    others = [f"u{k}" for k in range(USERS) if k % 3]
+    assert score[firsts[-2:]].mean() > score[others].mean() + 0.2  # these two have not had it yet
+    assert len(recommender.history["loss"]) == len(plain.history["loss"]) + 3
+    assert np.isnan(recommender.history["val_NDCG@10"][-3:]).all()
+
+
+@pytest.mark.slow
+def test_an_export_recommends_the_same(rich, tmp_path):
+    served = tf.saved_model.load(str(rich.export(tmp_path / "exports")))
+    had = EVENTS[EVENTS["customer"] == "u4"].sort_values("at")["sku"].tolist()
+    user = {"hist_sku": tf.constant([had[::-1][:5]]), "hist_len": tf.constant([[5]])}
+    user["taste"] = tf.constant([[1]], "int64")
+    unseen = served.signatures["recommend_unseen"](**user, n=tf.constant(4), seen=tf.constant([had]))
+    expected = rich.recommend(["u4"], n=4)
+    assert [name.decode() for name in unseen["item_ids"].numpy()[0]] == expected["sku"].tolist()
+    np.testing.assert_allclose(unseen["scores"].numpy()[0], expected["score"], atol=1e-5)
+
+
+def test_what_was_made_of_the_frames_is_said(capsys):
+    columns = [SparseFeat("aisle", 9, 4), SparseFeat("customer", USERS + 2, 8)]
+    recommender = Recommender(item_features=SHELF, columns=columns, **NAMES, **SMALL)
+    recommender.fit(EVENTS, epochs=1)
+    said = capsys.readouterr().out
+    assert "320 events of 40 users with 31 items" in said
+    assert 'hist_sku: the last 5 items, pooled by "recency+last"' in said
+    assert "item feature aisle: 3 categories, as it was given" in said
+    assert [column.name for column in recommender.user_columns] == ["hist_sku", "customer"]
+    assert recommender.item_columns[1].embedding_dim == 4
+
+
+@pytest.mark.slow
+def test_kinds_of_events_have_histories_of_their_own():
+    clicks = EVENTS.assign(kind="click", at=EVENTS["at"] - 1)
+    events = pd.concat([EVENTS.assign(kind="buy"), clicks])
+    recommender = Recommender(ComiRec, kind="kind", targets="buy", **NAMES, **SMALL)
+    recommender.fit(events, validation="last", epochs=1, verbose=0)
+    assert [column.name for column in recommender.user_columns] == ["hist_sku_buy", "hist_sku_click"]
+    assert recommender.evaluate(verbose=0).index.tolist()[0] == "popularity"
+    window = pd.DataFrame({"customer": ["w"], "sku": ["sku-03"], "at": [9000], "kind": ["click"]})
+    recommender.update(window)
+    assert recommender.recommend(["w"], n=1)["based_on"].tolist() == ["history"]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "sizes"),
+    [
+        ({}, (320, 0, 0)),
+        ({"validation": "last"}, (280, 40, 0)),
+        ({"test": "last"}, (280, 0, 40)),
+        ({"validation": "last", "test": "last"}, (240, 40, 40)),
+        ({"validation": 700}, (280, 40, 0)),
+        ({"validation": 600, "test": 700}, (240, 40, 40)),
+    ],
+)
+def test_what_is_held_out(held_out, sizes):
+    from deepmatch_ext.data import Interactions
+    from deepmatch_ext.recommender.recommender import _split
+
+    split = _split(Interactions.from_frame(EVENTS, "customer", "sku", "at"), *map(held_out.get, ("validation", "test")))
+    assert (len(split.train), len(split.validation), len(split.test)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"model": "YoutubeDNN"}, "`model` must be a builder"),
+        ({"max_len": 0}, "`max_len`"),
+        ({"item_features": SHELF.drop(columns="sku")}, "column 'sku' must be in `item_features`"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Recommender(**{**NAMES, **arguments})
+
+
+def test_bad_events_are_refused_before_anything_is_built():
+    recommender = Recommender(**NAMES, **SMALL)
+    with pytest.raises(ValueError, match="The recommender must be fitted first"):
+        recommender.recommend(["u1"])
+    with pytest.raises(ValueError, match="column 'at' must be in the frame"):
+        recommender.fit(EVENTS.drop(columns="at"))
+    with pytest.raises(ValueError, match='`validation` and `test` must both be "last" or moments'):
+        recommender.fit(EVENTS, validation="last", test=700)
+    with pytest.raises(ValueError, match="`validation` must have events on both sides"):
+        recommender.fit(EVENTS, validation=10**6)
+    with pytest.raises(ValueError, match="`events` must have a user with two events"):
+        recommender.fit(EVENTS.drop_duplicates("customer"))
+    with pytest.raises(ValueError, match="`columns` must be of what the frames have; got 'colour'"):
+        Recommender(columns=[SparseFeat("colour", 5, 4)], **NAMES, **SMALL).fit(EVENTS)
+    with pytest.raises(ValueError, match="`model` must be a builder of models that learn from what users took"):
+        Recommender(NCF, **NAMES, embedding_dim=8).fit(EVENTS, verbose=0)
