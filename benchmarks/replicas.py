@@ -211,9 +211,10 @@ def median_ms(answers: list[list[dict]], steps: int) -> tuple[float, float]:
 def time_sizes(sizes: list[int], rounds: int, steps: int, stack: ExitStack) -> None:
     """Two workers, and one process, for each size in turn."""
     names = [(workers, size) for workers in (1, 2) for size in sizes]
-    groups = {name: Group(name[1], name[0]) for name in names}
-    for group in groups.values():
-        stack.callback(group.close)
+    groups = {}
+    for workers, size in names:
+        groups[workers, size] = Group(size, workers)
+        stack.callback(groups[workers, size].close)
     answers: dict[tuple[int, int], list] = {name: [] for name in names}
     for _ in range(rounds):
         for name, group in groups.items():
