@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "_distribute": CHECKS,
     "_keras": CHECKS | {"_distribute"},
     "_files": set(),
+    "_folders": CHECKS | {"_files"},
     "_arrays": CHECKS,
     "_interests": {"_arrays"},
     "_no_item": CHECKS,
@@ -53,13 +54,13 @@ MAY_IMPORT = {
     "layers": KERAS | {"_plain", "_initializers", "features", "samplers", "losses", "layers"},
     "models": KERAS
     | FRAMES
-    | {"_arrays", "_files", "_names", "_passes", "_plain", "_version"}
+    | {"_arrays", "_files", "_initializers", "_names", "_passes", "_plain", "_version"}
     | {"features", "samplers", "losses", "layers", "optimizers", "models"},
     "data": FRAMES | {"_arrays", "_files", "_lazy", "_no_item", "data"},
     "data.window_dataset": CHECKS | {"_arrays", "_passes", "data"},
     "data.parquet": FRAMES | {"_passes", "data"},
     "data.tfrecords": FRAMES | {"_files", "_passes", "data"},
-    "retrieval": FRAMES | {"_arrays", "_files", "_interests", "_lazy", "_no_item", "_version", "retrieval"},
+    "retrieval": FRAMES | {"_arrays", "_files", "_folders", "_interests", "_lazy", "_no_item", "_version", "retrieval"},
     "evaluation": CHECKS | {"_arrays", "_files", "_interests", "_lazy", "retrieval", "evaluation"},
     "evaluation.watch": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
     "evaluation.callback": KERAS | FRAMES | {"_arrays", "retrieval", "evaluation"},
@@ -67,6 +68,10 @@ MAY_IMPORT = {
     "utils": CHECKS | {"deepmatch", "losses"},
     "serving": KERAS
     | {"_arrays", "_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
+    "recommender": KERAS
+    | FRAMES
+    | {"_arrays", "_folders", "_version", "data", "evaluation", "features", "models", "optimizers", "retrieval"}
+    | {"serving", "recommender"},
     "testing": KERAS
     | {"features", "layers", "losses", "models", "optimizers", "retrieval", "samplers", "serving", "testing"},
 }
