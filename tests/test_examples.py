@@ -260,6 +260,7 @@ def test_one_epoch_of_movielens_100k(run):
 
 @pytest.mark.slow
 @pytest.mark.once
+@pytest.mark.skipif(not os.environ.get("DEEPMATCH_EXT_REPLICAS"), reason="DEEPMATCH_EXT_REPLICAS asks for it")
 def test_two_workers_give_what_one_process_gives():
     """In processes of its own, which it starts: two workers, and one process after them."""
     small = ["--epochs", 1, "--users", 40, "--batch", 64]
