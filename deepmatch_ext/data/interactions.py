@@ -194,8 +194,10 @@ class Interactions:
         names = [user, *of_session, item, *([] if time is None else [time]), *of_kind, *side]
         no_duplicates("the columns user, session, item, time, kind and side", names)
         columns = columns_of("`frame`", frame, names)
-        told = "Name it, time='...', or say that the rows are in the order of time: time=None."
-        require_columns(columns, names, "the frame", {} if time is None else {time: told})
+        told = {name: f"Name it: {role}='...'." for role, name in (("user", user), ("item", item))}
+        if time is not None:
+            told[time] = "Name it, time='...', or say that the rows are in the order of time: time=None."
+        require_columns(columns, names, "the frame", told)
         # A column of pandas stays one, which knows what is missing.
         given = {
             name: column if isinstance(column := columns[name], pd.Series) else one_a_row(f"column {name!r}", column)
@@ -454,6 +456,8 @@ def extended_with_rows(
     names = [events.user_name, events.item_name]
     columns = columns_of("`frame`", frame, names)
     require_columns(columns, names, "the frame", {})
+    if not len(columns[names[0]]):
+        raise problem("`frame`", "have at least one row", "an empty frame")
     user_ids, item_ids = (
         ids.extended(_of_kind(name, one_a_row(f"column {name!r}", columns[name]), ids))
         for name, ids in zip(names, (events.user_ids, events.item_ids), strict=True)
@@ -577,11 +581,15 @@ def _series(what: str, values: Any) -> pd.Series:
 
 def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
     """Moments of text that is written as ISO 8601 has it, 2026-11-26 or 2026-11-26T09:30Z; others as they are."""
-    if not pd.api.types.is_string_dtype(series.dtype) or not len(series) or series.isna().any():
+    if not pd.api.types.is_string_dtype(series.dtype) or not len(series) or series.isna().all():
         return series
+    _nothing_missing(what, series)
     text = series.astype(str)
-    if not text.str.match(r"\d{4}-\d\d-\d\d($|[ T]\d)").all():
-        return series
+    is_iso = text.str.match(r"\d{4}-\d\d-\d\d($|[ T]\d)")
+    if not is_iso.all():
+        rule, row = "be numbers or datetimes, or text such as 2026-11-26 09:30", int(np.argmin(is_iso))
+        remedy = "Convert it first: pd.to_datetime(column, format='%d.%m.%Y'), say, or pd.to_numeric(column)."
+        raise problem(what, rule, f"{text.iloc[row]!r} in row {row}", remedy)
     has_zone = text.str.contains(r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$")
     if has_zone.any() and not has_zone.all():
         raise problem(what, "have a time zone in every row or in none", f"{int(has_zone.sum())} of {len(text)}")

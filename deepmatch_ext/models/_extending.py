@@ -26,7 +26,7 @@ from deepmatch_ext.models._catalogue import given_items
 _BLOCK_ROWS = 2**16
 # With so many items that are alike, a new one begins half way to their mean. Of 0, 10, 30 and 100 the best on days of
 # MovieLens 100K and Amazon's toys (benchmarks/daily.py): with 0 all users get the newest items.
-ALIKE_FOR_HALF = 10
+ALIKE_FOR_HALF = 30
 
 
 def extended(

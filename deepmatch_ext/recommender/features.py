@@ -213,9 +213,10 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None) -> tuple[
         column = given or SparseColumn(name, ids.vocabulary_size, FEATURE_DIM, embedding_name=name)
         feature = Feature(name, _CATEGORY, ids, column=column)
         line = f'SparseFeat("{name}", {ids.vocabulary_size}, {FEATURE_DIM})'
+    missing = "" if len(present) == len(flat) else f"; {len(flat) - len(present)} missing"
     if given is not None:
-        return _with_size(feature, ids.vocabulary_size), f"{len(ids):,} categories, as it was given"
-    return feature, f"{line}, {len(ids):,} categories"
+        return _with_size(feature, ids.vocabulary_size), f"{len(ids):,} categories, as it was given{missing}"
+    return feature, f"{line}, {len(ids):,} categories{missing}"
 
 
 def _with_size(feature: Feature, size: int) -> Feature:

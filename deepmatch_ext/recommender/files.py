@@ -36,6 +36,7 @@ _SETTINGS = (
     "targets",
     "weight",
     "session",
+    "exclude_seen",
     "max_len",
     "batch_size",
     "seed",

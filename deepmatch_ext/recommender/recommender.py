@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,20 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._arrays import Seen
-from deepmatch_ext._checks import as_flag, as_text, int_at_least, listing, number_between, positive_int, problem, shown
-from deepmatch_ext._frames import as_array
+from deepmatch_ext._checks import (
+    as_flag,
+    as_text,
+    int_at_least,
+    listing,
+    number_between,
+    positive_int,
+    problem,
+    shown,
+    warn_caller,
+)
+from deepmatch_ext._frames import FRAMES, as_array, is_frame
 from deepmatch_ext.data import (
+    IdMap,
     Interactions,
     Split,
     leave_last_out,
@@ -29,6 +42,7 @@ from deepmatch_ext.data.interactions import extended_with_rows
 from deepmatch_ext.data.splits import moment
 from deepmatch_ext.data.window_dataset import window_dataset
 from deepmatch_ext.evaluation import (
+    SeenTargetsWarning,
     format_table,
     ranking_metrics,
     write_report,
@@ -73,6 +87,8 @@ class Recommender:
             for; each kind has a history of its own: see `Interactions.from_frame`.
         weight: The column of numbers that says how much each event counts in the loss.
         session: The column of sessions, if events come in sessions.
+        exclude_seen: Whether what a user has had is left out of lists, and of what validation and tests rank. False,
+            where things are bought again.
         arguments: The builder's others, such as ``sampler_config`` or ``temperature``.
 
     Attributes:
@@ -114,6 +130,7 @@ class Recommender:
         targets: Any = None,
         weight: str | None = None,
         session: str | None = None,
+        exclude_seen: bool = True,
         **arguments: Any,
     ) -> None:
         if not callable(model):
@@ -122,7 +139,13 @@ class Recommender:
         self.time = None if time is None else as_text("`time`", time)
         self.session = None if session is None else as_text("`session`", session)
         self.weight = None if weight is None else as_text("`weight`", weight)
-        self.kind, self.targets = kind, targets
+        self.kind, self.targets, self.exclude_seen = kind, targets, as_flag("`exclude_seen`", exclude_seen)
+        known = inspect.signature(model).parameters
+        if unknown := [name for name in arguments if name not in known]:
+            what = getattr(model, "__name__", "the builder")
+            raise TypeError(
+                f"Recommender() got an unexpected argument {unknown[0]!r}, which {what} does not have either"
+            )
         self.max_len, self.batch_size = positive_int("`max_len`", max_len), positive_int("`batch_size`", batch_size)
         self.seed = int_at_least("`seed`", seed, 0)
         self._builder, self._arguments, self._optimizer = model, arguments, optimizer
@@ -141,7 +164,7 @@ class Recommender:
     @property
     def model(self) -> RetrievalModel:
         if self._model is None:
-            raise problem("The recommender", "be fitted first", "`fit` was not called")
+            raise problem("The recommender", "be fitted first", "one without a model", "Call fit(events).")
         return self._model
 
     @property
@@ -219,7 +242,7 @@ class Recommender:
         item_features: Any = None,
         sampler_config: Any = None,
         epochs: int = 2,
-        replay: float = 1.0,
+        replay: float = 3.0,
         verbose: int = 0,
     ) -> Recommender:
         """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
@@ -230,18 +253,23 @@ class Recommender:
         Args:
             events: A table with the columns that `fit` had. With times, they may come late.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
-                like the first ones. New items need theirs if items have features.
+                like the first ones.
             sampler_config: A sampler with counts of the new items, too, where the model's has counts.
             epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
                 model knows stays as it is, which takes seconds.
-            replay: How many old events, drawn at random, are trained on for each new one.
+            replay: How many old events, drawn at random, are trained on for each new one. With few, what is new today
+                counts for more than it does in all that is known.
             verbose: As Keras's.
 
         Returns:
             The recommender itself. If anything is refused, it is what it was before.
 
         Raises:
-            ValueError: The table can't be used, or a new item has no features.
+            ValueError: The table can't be used.
+
+        Warns:
+            UserWarning: A new item has no features where others have, events are there already, or all of them are
+                earlier than what is known.
         """
         model, before = self.model, self.interactions
         epochs, replay = int_at_least("`epochs`", epochs, 0), number_between("`replay`", replay, 0, float("inf"))
@@ -256,11 +284,6 @@ class Recommender:
         known = replace(before, user_ids=everyone["user"], item_ids=everyone["item"], user_features={})
         interactions, rows, is_new = extended_with_rows(known, events, self.time, self.session)
         interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
-        if tables["item"].features:
-            unknown = ~tables["item"].known(interactions.item_ids)[before.item_vocabulary_size :]
-            if unknown.any():
-                new = interactions.item_ids.values[before.num_items :][unknown]
-                raise problem("`item_features`", "describe each new item", f"none of {listing(new)}")
         sizes = {self.item: interactions.item_vocabulary_size, self.user: interactions.user_vocabulary_size}
         sizes |= tables["user"].sizes() | tables["item"].sizes()
         columns = [*model.user_columns, *model.item_columns]
@@ -275,6 +298,8 @@ class Recommender:
             start = {"alike": neighbours(interactions, now[self.item])}
         larger = model.extended(sizes, **start, sampler_config=sampler_config)
         # From here on nothing is refused.
+        self._warn_of_unknown(interactions, tables["item"], is_new)
+        _warn_of_days(before, interactions, is_new)
         self._model, self._tables = larger, tables
         parts = {name: np.sort(rows[getattr(self._split, name)]) for name in ("train", "validation", "test")}
         is_new = is_new[interactions.is_target[is_new]]
@@ -290,6 +315,9 @@ class Recommender:
 
     def _read(self, events: Any) -> Interactions:
         if not isinstance(events, Interactions):
+            if not is_frame(events):
+                remedy = "pd.read_csv(path) reads a file."
+                raise problem("`events`", f"be {FRAMES}, or Interactions", shown(events), remedy)
             side = [] if self.weight is None else [self.weight]
             kinds = {"kind": self.kind, "targets": self.targets}
             events = Interactions.from_frame(
@@ -303,8 +331,23 @@ class Recommender:
         for side_name, table in self._tables.items():
             if table.owners is not None:
                 ids[side_name] = ids[side_name].extended(table.owners.values)
+        self._warn_of_unknown(events, self._tables["item"], np.arange(len(events)))
         features = self._tables["user"].by_id(ids["user"])
         return replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
+
+    def _warn_of_unknown(self, events: Interactions, table: FeatureTable, rows: np.ndarray) -> None:
+        """Tells of items in some rows that have no features, where others have."""
+        if not table.features:
+            return
+        items, counts = np.unique(events.items[rows], return_counts=True)
+        without = ~table.known(events.item_ids)[items]
+        if without.any():
+            warn_caller(
+                f"{int(without.sum())} of {len(items)} items of the events have no row in `item_features`, such as "
+                f"{events.item_ids.decode(items[without][:1])[0]!r}, in {int(counts[without].sum())} events: they are "
+                "known by their ids alone.",
+                UserWarning,
+            )
 
     def _columns(self, events: Interactions) -> tuple[list[Column], list[Column]]:
         """The model's columns: those that were given, and for the rest what their types say."""
@@ -343,10 +386,12 @@ class Recommender:
         watch = []
         if validated:
             rows = self._split.validation
-            x, seen = windows(self.interactions, rows, self.max_len), seen_before(self.interactions, rows)
-            watch = [
-                RetrievalMetrics(x, x[self.item], seen=seen, ns=[10], patience=_PATIENCE, restore_best_weights=True)
-            ]
+            x = windows(self.interactions, rows, self.max_len)
+            seen = seen_before(self.interactions, rows) if self.exclude_seen else None
+            with own_words():
+                watch = [
+                    RetrievalMetrics(x, x[self.item], seen=seen, ns=[10], patience=_PATIENCE, restore_best_weights=True)
+                ]
         events, seed = self.interactions, self.seed + len(self.history.get("loss", []))  # later passes: other orders
         x = window_dataset(events, targets, self.max_len, self.batch_size, weight=self.weight, seed=seed)
         done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose=verbose)
@@ -358,7 +403,8 @@ class Recommender:
         self.epochs += len(done.epoch) if best is None else best + 1
         self._vectors = None
         if watch and verbose:
-            print(f"best after {self.epochs} epochs: fit(events, epochs={self.epochs}) learns from all events")
+            more = ", the most that were allowed: more may be better" if best == epochs - 1 else ""
+            print(f"best after {self.epochs} epochs{more}; fit(events, epochs={self.epochs}) learns from all events")
 
     # Recommending.
 
@@ -382,13 +428,16 @@ class Recommender:
         known = self._known_items()
         if among is None:
             return known
-        allowed = np.intersect1d(known, self.interactions.item_ids.encode(as_array(among).ravel()))
+        raw = as_array(among).ravel()
+        if not raw.size:
+            raise problem("`among`", "hold an item that can be recommended", "no item")
+        allowed = np.intersect1d(known, _encoded("`among`", self.interactions.item_ids, raw))
         if not len(allowed):
-            raise problem("`among`", "hold an item that can be recommended", f"none of {listing(as_array(among))}")
+            raise problem("`among`", "hold an item that can be recommended", listing(raw))
         return allowed
 
     def recommend(
-        self, user_ids: Any = None, n: int = 10, *, among: Any = None, exclude_seen: bool = True
+        self, user_ids: Any = None, n: int = 10, *, among: Any = None, exclude_seen: bool | None = None
     ) -> pd.DataFrame:
         """The best ``n`` items for each user, by all that is known up to now.
 
@@ -397,7 +446,7 @@ class Recommender:
             n: How many items each.
             among: Raw ids of the items that may be recommended, such as those in stock; ids that are not known are
                 left out. None: all.
-            exclude_seen: Whether what a user has had is left out.
+            exclude_seen: Whether what a user has had is left out. None: as the recommender has it.
 
         Returns:
             A frame with a row for each recommendation, users in their order, best first: user, item, ``score``,
@@ -409,12 +458,12 @@ class Recommender:
             ValueError: Ids of another kind, or no item of ``among`` is known.
         """
         model, events = self.model, self.interactions
-        n, exclude_seen = positive_int("`n`", n), as_flag("`exclude_seen`", exclude_seen)
+        n, exclude_seen = positive_int("`n`", n), self._excludes(exclude_seen)
         allowed = self._among(among)
         if user_ids is None:
             user_ids = events.user_ids.decode(np.flatnonzero(np.diff(events.indptr)))
         raw = as_array(user_ids).ravel()
-        users = events.user_ids.encode(raw)
+        users = _encoded("`user_ids`", events.user_ids, raw)
         has_events = np.diff(events.indptr)[users] > 0
         has_features = self._tables["user"].known(events.user_ids)[users]
         based_on = np.select([has_events, has_features], ["history", "features"], "popularity")
@@ -455,7 +504,7 @@ class Recommender:
         """
         events, n, allowed = self.interactions, positive_int("`n`", n), self._among(among)
         raw = as_array(item_ids).ravel()
-        items = events.item_ids.encode(raw, unknown="error").astype(np.int64)
+        items = _encoded("`item_ids`", events.item_ids, raw, unknown="error").astype(np.int64)
         n = min(n, len(allowed))
         itself = np.arange(len(items) + 1), items
         ids, scores = self._best(self._item_vectors[items], n, allowed, itself)
@@ -483,7 +532,7 @@ class Recommender:
     # What it is worth.
 
     def evaluate(
-        self, events: Any = None, *, ns: Sequence[int] = (10, 50), exclude_seen: bool = True, verbose: int = 1
+        self, events: Any = None, *, ns: Sequence[int] = (10, 50), exclude_seen: bool | None = None, verbose: int = 1
     ) -> pd.DataFrame:
         """How well the held-out events are foretold, beside what takes no training and what others would take.
 
@@ -496,7 +545,8 @@ class Recommender:
                 missed. None: what `fit` held out for the test, or else for validation, whose figures are a little high
                 since they said when to stop.
             ns: The lengths of the lists.
-            exclude_seen: Whether what a user has had before is left out of the ranking, as `recommend` does.
+            exclude_seen: Whether what a user has had before is left out of the ranking, as `recommend` does. None: as
+                the recommender has it.
             verbose: 0 prints nothing.
 
         Returns:
@@ -506,7 +556,8 @@ class Recommender:
             ValueError: There is nothing to judge by.
         """
         judged = judged_events(self, events)
-        ranks = ranks_of_all(self, judged, exclude_seen)
+        with own_words():
+            ranks = ranks_of_all(self, judged, self._excludes(exclude_seen))
         figures = {name: ranking_metrics(of_events, ns) for name, of_events in ranks.items()}
         if verbose:
             shown_first = [f"{metric}@{n}" for n in ns for metric in ("HR", "NDCG")]
@@ -516,10 +567,11 @@ class Recommender:
                 print("item-kNN and ALS beside them: pip install implicit")
         return pd.DataFrame.from_dict(figures, orient="index")
 
-    def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool = True) -> None:
+    def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool | None = None) -> None:
         """Writes figures and pictures of what `evaluate` judges into one HTML file: see `write_report`."""
-        judged = judged_events(self, events)
-        ranks = ranks_of_all(self, judged, exclude_seen)
+        judged, exclude_seen = judged_events(self, events), self._excludes(exclude_seen)
+        with own_words():
+            ranks = ranks_of_all(self, judged, exclude_seen)
         size, items = judged.interactions.item_vocabulary_size, self._item_vectors
         ranks.pop(self._name)
         write_report(
@@ -535,6 +587,9 @@ class Recommender:
             title=f"{self._name} on {len(judged.interactions):,} events",
             name=self._name,
         )
+
+    def _excludes(self, exclude_seen: bool | None) -> bool:
+        return self.exclude_seen if exclude_seen is None else as_flag("`exclude_seen`", exclude_seen)
 
     @property
     def _name(self) -> str:
@@ -586,10 +641,65 @@ class Recommender:
         )
 
 
+def _encoded(what: str, ids: IdMap, raw: np.ndarray, **options: Any) -> np.ndarray:
+    """Ids of an argument's raw values, with its name in what is refused."""
+    try:
+        return ids.encode(raw, **options)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`values`", what, 1)) from None
+
+
+class own_words:  # used as a function
+    """Tells of held-out events whose items the user had before in the terms of `Recommender`."""
+
+    def __enter__(self) -> None:
+        self._catching = warnings.catch_warnings(record=True)
+        self._caught: Any = self._catching.__enter__()
+        warnings.simplefilter("always", SeenTargetsWarning)
+
+    def __exit__(self, *error: Any) -> None:
+        self._catching.__exit__(*error)
+        for each in self._caught:
+            if not issubclass(each.category, SeenTargetsWarning):
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+                continue
+            number = str(each.message).partition(" targets")[0]
+            warn_caller(
+                f"{number} held-out events are of items that the user had before, which are not recommended and so are "
+                "missed. Where things are taken again: Recommender(..., exclude_seen=False).",
+                SeenTargetsWarning,
+            )
+
+
+def _warn_of_days(before: Interactions, interactions: Interactions, is_new: np.ndarray) -> None:
+    """Tells of events that are there twice, or all of which are older than what was known."""
+    times, known = interactions.times, before.times
+    if times is None or known is None:
+        return
+    number = len(is_new)
+    if times[is_new].max() < known.max():
+        warn_caller(
+            f"All {number} events are earlier than the last one that was known, {known.max()}: are their times "
+            "read right?",
+            UserWarning,
+        )
+    of_users = np.flatnonzero(np.isin(interactions.users, np.unique(interactions.users[is_new])))
+    columns = {"user": interactions.users, "item": interactions.items, "time": times}
+    columns |= {} if interactions.kinds is None else {"kind": interactions.kinds.values}
+    # Of two equal events the one of the frame stands behind.
+    twice = pd.DataFrame({name: values[of_users] for name, values in columns.items()}).duplicated().to_numpy()
+    again = int(np.isin(of_users[twice], is_new).sum())
+    if again:
+        warn_caller(f"{again} of {number} events were there already, and are now there twice.", UserWarning)
+
+
 def _split(interactions: Interactions, validation: Any, test: Any) -> Split:
     """What `Recommender.fit` holds out."""
     given = [each for each in (validation, test) if each is not None]
     by_last = [isinstance(each, str) and each == LAST for each in given]
+    for name, each in (("validation", validation), ("test", test)):
+        if isinstance(each, str) and each != LAST and not each[:1].isdigit():
+            raise problem(f"`{name}`", f'be "{LAST}" or a moment', repr(each))
     if any(by_last) and not all(by_last):
         raise problem("`validation` and `test`", f'both be "{LAST}" or moments', f"{shown(validation)}, {shown(test)}")
     none = np.empty(0, np.int64)

@@ -133,8 +133,8 @@ def test_new_items_begin_the_nearer_to_those_that_are_alike_the_more_there_are()
     table = model.get_layer("table_item").get_weights()[0]
     rows = larger.get_layer("table_item").get_weights()[0][VOCABULARY:]
     for row, chance, mean, share in [
-        (rows[0], as_new[0], (2 * table[7] + table[9]) / 3, 30 / 40),
-        (rows[1], as_new[1], table[7], 1 / 11),
+        (rows[0], as_new[0], (2 * table[7] + table[9]) / 3, 30 / 60),
+        (rows[1], as_new[1], table[7], 1 / 31),
     ]:
         chance = chance / np.linalg.norm(chance) * np.linalg.norm(mean)
         np.testing.assert_allclose(row, share * mean + (1 - share) * chance, rtol=1e-4, atol=1e-7)

@@ -45,7 +45,7 @@ def test_types_say_how_columns_are_read():
     assert said["since"].startswith("left out: moments")
     assert said["same"] == "left out: the same value everywhere"
     assert said["price"].endswith("1 missing, which count as the mean")
-    assert said["colour"] == 'SparseFeat("colour", 3, 8), 2 categories'
+    assert said["colour"] == 'SparseFeat("colour", 3, 8), 2 categories; 1 missing'
     assert [column.name for column in made.columns()] == ["colour", "price", "stock", "on_sale", "tags"]
 
 

@@ -10,7 +10,7 @@ from deepctr.feature_column import SparseFeat
 
 from deepmatch_ext import NCF, ComiRec, Recommender
 from deepmatch_ext.data import leave_last_out, seen_before, windows
-from deepmatch_ext.evaluation import Popularity, evaluate, evaluate_vectors
+from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
 
 ITEMS, USERS = 30, 40
 
@@ -96,8 +96,12 @@ def test_only_items_among_those_that_may_be_are_recommended(plain):
     had = set(EVENTS[EVENTS["customer"] == "u0"]["sku"])
     left = plain.recommend(["u0"], n=10, among=stock)
     assert set(left["sku"]) == set(stock[:4]) - had  # fewer rows, and nothing in their place
-    with pytest.raises(ValueError, match="`among` must hold an item that can be recommended"):
+    with pytest.raises(ValueError, match="`among` must hold an item that can be recommended; got 'unheard of'"):
         plain.recommend(["u0"], among=["unheard of"])
+    with pytest.raises(ValueError, match="`among` must hold an item that can be recommended; got no item"):
+        plain.recommend(["u0"], among=[])
+    with pytest.raises(ValueError, match="`user_ids` must be strings"):
+        plain.recommend([7])
 
 
 def test_similar_items_are_near_and_never_the_item_itself(plain):
@@ -107,7 +111,7 @@ def test_similar_items_are_near_and_never_the_item_itself(plain):
     for item, lines in found.groupby("sku"):
         cosine = pd.Series(items[1:] @ items[ids.encode(item)], ids.values).drop(item).sort_values(ascending=False)
         assert lines["similar_sku"].tolist() == cosine.index[:3].tolist()
-    with pytest.raises(ValueError, match="unknown 'sku-99'"):
+    with pytest.raises(ValueError, match="`item_ids` must all be known to the id map; got unknown 'sku-99'"):
         plain.similar_items(["sku-99"])
 
 
@@ -152,8 +156,8 @@ def test_a_folder_holds_all_that_tomorrow_needs(rich, tmp_path):
             "weight": 1.0,
         }
     )
-    with pytest.raises(ValueError, match="`item_features` must describe each new item; got none of 'brand-new'"):
-        loaded.update(tomorrow)
+    with pytest.raises(ValueError, match="column 'weight' must be in the frame"):
+        loaded.update(tomorrow.drop(columns="weight"))
     pd.testing.assert_frame_equal(loaded.recommend(n=5), rich.recommend(n=5))  # nothing has changed
     before = tomorrow.copy()
     loaded.update(tomorrow, item_features=pd.DataFrame({"sku": ["brand-new"], "aisle": ["aisle 3"]}))
@@ -183,6 +187,35 @@ def test_a_day_of_events_teaches_what_is_new(plain, tmp_path):
     assert score[firsts[-2:]].mean() > score[others].mean() + 0.2  # these two have not had it yet
     assert len(recommender.history["loss"]) == len(plain.history["loss"]) + 3
     assert np.isnan(recommender.history["val_NDCG@10"][-3:]).all()
+
+
+def test_days_that_look_wrong_are_told_of(plain, tmp_path):
+    plain.save(tmp_path / "before")
+    recommender = Recommender.load(tmp_path / "before")
+    day = pd.DataFrame({"customer": ["u1", "u2"], "sku": ["sku-03", "sku-04"], "at": [9000, 9001]})
+    recommender.update(day, epochs=0)
+    with pytest.warns(UserWarning, match="1 of 2 events were there already, and are now there twice"):
+        recommender.update(pd.concat([day[:1], day[:1].assign(at=9002)]), epochs=0)
+    with pytest.warns(UserWarning, match="All 1 events are earlier than the last one that was known, 9002"):
+        recommender.update(day[:1].assign(at=1), epochs=0)
+    with pytest.raises(ValueError, match="`frame` must have at least one row; got an empty frame"):
+        recommender.update(day[:0])
+
+
+def test_items_without_features_are_told_of():
+    columns = [SparseFeat("aisle", 4, 4)]
+    recommender = Recommender(item_features=SHELF.drop(index=[3, 4]), columns=columns, **NAMES, **SMALL)
+    with pytest.warns(
+        UserWarning, match="2 of 30 items of the events have no row in `item_features`, such as 'sku-03'"
+    ):
+        recommender._read(EVENTS)
+
+
+def test_targets_that_the_user_had_are_told_of_in_its_own_words(plain):
+    later = pd.DataFrame({"customer": ["u0", "u3"], "sku": [EVENTS.query("customer == 'u0'")["sku"].iloc[0], "sku-29"]})
+    with pytest.warns(SeenTargetsWarning, match=r"^1 of 2 held-out events are of items .* exclude_seen=False\)\.$"):
+        plain.evaluate(later.assign(at=10_000), verbose=0)
+    plain.evaluate(later.assign(at=10_000), exclude_seen=False, verbose=0)
 
 
 @pytest.mark.slow
@@ -258,6 +291,14 @@ def test_bad_events_are_refused_before_anything_is_built():
     recommender = Recommender(**NAMES, **SMALL)
     with pytest.raises(ValueError, match="The recommender must be fitted first"):
         recommender.recommend(["u1"])
+    with pytest.raises(ValueError, match=r"`events` must be a pandas .* got 'events.csv'. pd.read_csv\(path\) reads"):
+        recommender.fit("events.csv")
+    with pytest.raises(ValueError, match="`validation` must be \"last\" or a moment; got 'lst'"):
+        recommender.fit(EVENTS, validation="lst")
+    with pytest.raises(TypeError, match="unexpected argument 'embeding_dim', which YoutubeDNN does not have either"):
+        Recommender(**NAMES, embeding_dim=8)
+    with pytest.raises(ValueError, match=r"column 'user_id' must be in the frame.*Name it: user='...'"):
+        Recommender(item="sku", time="at").fit(EVENTS)
     with pytest.raises(ValueError, match="column 'at' must be in the frame"):
         recommender.fit(EVENTS.drop(columns="at"))
     with pytest.raises(ValueError, match='`validation` and `test` must both be "last" or moments'):
