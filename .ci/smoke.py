@@ -15,9 +15,10 @@ assert installed.version == deepmatch_ext.__version__
 assert installed.metadata["License"] == "Apache-2.0"
 assert not (here / "installed" / "tests").exists()
 
-(program,) = re.findall(r"```python\n(.*?)```", (here / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+whole, parts = re.findall(r"```python\n(.*?)```", (here / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 names: dict = {}
-program = program.replace("num_users=2000", "num_users=100").replace("epochs=5", "epochs=1")
-exec(compile(program, "README.md", "exec"), names)
+whole = whole.replace("num_users=2000", "num_users=100").replace('test="last")', 'test="last", epochs=1)')
+for program in (whole, parts.replace("epochs=5", "epochs=1")):
+    exec(compile(program, "README.md", "exec"), names)
 assert names["ids"].shape == (100, 10)
 print("the built package: installed, and the README's program ran")

@@ -28,7 +28,8 @@ def without_autotuning(dataset):
 
 def pytest_configure(config):
     """Imports TensorFlow before any test does, and only where tests run: xdist's controller can do without it."""
-    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+    is_controller = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if is_controller and not config.option.collectonly:
         return
     with warnings.catch_warnings():  # of protobuf's, on Python 3.12 with the TensorFlow of its time
         warnings.simplefilter("ignore", DeprecationWarning)

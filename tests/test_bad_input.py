@@ -291,6 +291,7 @@ def test_arrays_train_the_model_or_are_refused_and_leave_it_as_it_was(rich_model
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @cases(50, 1.0)
 @given(st.data())
 def test_users_have_the_vectors_of_their_values_or_are_refused(rich_model, data):
@@ -315,6 +316,7 @@ def test_users_have_the_vectors_of_their_values_or_are_refused(rich_model, data)
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @cases(12, 0.2)
 @given(st.data())
 def test_datasets_train_the_model_or_are_refused_at_their_batch(rich_model, data):

@@ -255,6 +255,29 @@ def test_one_epoch_of_movielens_100k(run):
     assert table["YoutubeDNN"][2] > table["popularity"][2]  # HR@50, after a single epoch
 
 
+# Several workers.
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.skipif(not os.environ.get("DEEPMATCH_EXT_REPLICAS"), reason="DEEPMATCH_EXT_REPLICAS asks for it")
+def test_two_workers_give_what_one_process_gives():
+    """In processes of its own, which it starts: two workers, and one process after them."""
+    small = ["--epochs", 1, "--users", 40, "--batch", 64]
+    done = run_python(FOLDER / "run_distributed.py", "--workers", 2, *small)
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = re.findall(r"^(worker 0|worker 1|one process): [12] replicas, losses \[(\d+\.\d+)\], ", done.stdout, re.M)
+    assert {name for name, _ in losses} == {"worker 0", "worker 1", "one process"}
+    assert np.ptp([float(loss) for _, loss in losses]) <= 1e-3
+    assert re.search(r"^2 workers and one process: item vectors are the same, \S+ apart at most$", done.stdout, re.M)
+
+
+@pytest.mark.parametrize("arguments", [["--workers", 3, "--batch", 256], ["--epochs", 0], ["--workers", 0]])
+def test_several_workers_refuse_what_cannot_be(arguments, capsys):
+    assert load(FOLDER / "run_distributed.py").main(list(map(str, arguments))) == 2
+    assert capsys.readouterr().err.startswith("run_distributed.py: error: --workers, --users and --epochs must be")
+
+
 # Two stages.
 
 SMALL = ["--epochs", 1, "--embedding-dim", 8, "--retrieve", 20, "--negatives", 5, "--ranker-events", 4]

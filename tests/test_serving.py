@@ -142,6 +142,7 @@ def test_original_ids_in_and_out(trained, users, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_integers_of_one_s_own_among_which_0_is_an_item(trained, users, tmp_path):
     model, _ = trained
     own = np.arange(ITEMS) * 1000 - 2000  # -2000, -1000, 0, 1000, ...: item id 3 is called 0
@@ -168,6 +169,7 @@ def test_vectors_of_a_part_of_the_catalogue(trained, users, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(("dtype", "error"), [("float16", 2**-11), ("int8", 1 / 254)])
 def test_smaller_vectors_are_off_by_no_more_than_their_rounding(trained, users, tmp_path, dtype, error):
     model, _ = trained
@@ -303,6 +305,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_versions_are_numbered_and_never_touched(trained, exported, tmp_path):
     model, _ = trained
     assert exported.name == "1"
@@ -340,6 +343,7 @@ NAMES_OF_COLUMNS = ["性别", "年龄", "user id", "user_id", "1st", "City", "ci
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_inputs_of_any_names_stay_apart(tmp_path):
     history = VarLenSparseFeat(
         SparseFeat("hist-items v2", VOCABULARY, DIM, embedding_name="item"), MAX_LEN, "mean", "len.1"

@@ -150,8 +150,8 @@ class Interactions:
             user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are; each is a
                 user of its own.
             item: The column of raw item ids, integers or strings.
-            time: The column of times, numbers or datetimes; those with a time zone are kept in UTC. None: the frame's
-                order is the order of time.
+            time: The column of times: numbers, datetimes, or text in the form 2026-11-26 09:30; those with a time zone
+                are kept in UTC. None: the frame's order is the order of time.
             side: Numeric columns to carry along: what :func:`windows` gives the history of (``side``), of the target
                 (``context``), or as its weight.
             user_ids: A map made earlier; without it, the users of the frame are numbered.
@@ -552,7 +552,7 @@ def _ids(what: str, values: Any, largest: int) -> np.ndarray:
 
 def time_values(what: str, values: Any) -> np.ndarray:
     """``values`` as an array of numbers or of datetime64 (in UTC), (n,), none missing."""
-    series = _series(what, values)
+    series = _dates_of_text(what, _series(what, values))
     if _is_moments(series.dtype) and series.dt.tz is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     if isinstance(series.dtype, pd.ArrowDtype) and _is_moments(series.dtype):
@@ -573,6 +573,22 @@ def _series(what: str, values: Any) -> pd.Series:
         return pd.Series(values, copy=False)
     except (TypeError, ValueError):  # a set, say, or an array of several dimensions
         raise problem(what, "be a list of values", shown(values)) from None
+
+
+def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
+    """Moments of text that is written as ISO 8601 has it, 2026-11-26 or 2026-11-26T09:30Z; others as they are."""
+    if not pd.api.types.is_string_dtype(series.dtype) or not len(series) or series.isna().any():
+        return series
+    text = series.astype(str)
+    if not text.str.match(r"\d{4}-\d\d-\d\d($|[ T]\d)").all():
+        return series
+    has_zone = text.str.contains(r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$")
+    if has_zone.any() and not has_zone.all():
+        raise problem(what, "have a time zone in every row or in none", f"{int(has_zone.sum())} of {len(text)}")
+    try:
+        return pd.Series(pd.to_datetime(text, format="ISO8601", utc=bool(has_zone.all())))
+    except ValueError as error:
+        raise problem(what, "hold dates that there are", str(error).splitlines()[0]) from None
 
 
 def _is_moments(dtype: Any) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._folders import Folder, Write
@@ -53,7 +54,7 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
         "settings": {name: getattr(recommender, name) for name in _SETTINGS},
         "history": recommender.history,
         "features": {side: [each.plain() for each in table.features] for side, table in tables.items()},
-        "versions": {"deepmatch_ext": __version__, "keras": keras.__version__},
+        "versions": {"deepmatch_ext": __version__, "tensorflow": tf.__version__},
     }
     arrays = {"users": events.users, "items": events.items}
     arrays |= {name: getattr(events, name) for name in ("times", "sessions") if getattr(events, name) is not None}

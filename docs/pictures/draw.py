@@ -208,8 +208,7 @@ def report() -> None:
     with tempfile.TemporaryDirectory() as folder:
         script = FOLDER.parents[1] / "examples" / "run_youtubednn.py"
         page = Path(folder) / "report.html"
-        plot = ["--plot", Path(folder) / "plot.png"]
-        subprocess.run([sys.executable, script, "--report", page, *plot], check=True)
+        subprocess.run([sys.executable, script, "--report", page], check=True)
         size = ["--window-size=1000,1250", "--hide-scrollbars"]
         picture = f"--screenshot={FOLDER / 'report.png'}"
         subprocess.run(["chromium", "--headless=new", "--no-sandbox", *size, picture, page.as_uri()], check=True)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import IdMap, Interactions, neighbours
 
+pytestmark = pytest.mark.plain
+
 raw_ids = st.lists(st.integers(-3, 9), min_size=1, max_size=12)
 
 

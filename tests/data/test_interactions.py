@@ -272,3 +272,33 @@ def test_the_constructor_refuses_rows_out_of_order():
         Interactions(users=[1, 1], items=[1], times=None, **arguments)
     with pytest.raises(ValueError, match="'item_id' twice"):
         Interactions([1], [1], None, {"item_id": [1]}, two, two)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["2026-11-26", "2026-11-25"], ["2026-11-25", "2026-11-26"]),
+        (["2026-11-26 10:00", "2026-11-26 09:30:01.5"], ["2026-11-26T09:30:01.5", "2026-11-26T10:00"]),
+        (["2026-11-26T10:00:00+01:00", "2026-11-26T09:30:00Z"], ["2026-11-26T09:00", "2026-11-26T09:30"]),
+    ],
+)
+def test_dates_that_are_written_as_iso_8601_are_read(texts, expected):
+    frame = pd.DataFrame({"user_id": 1, "item_id": [2, 3], "timestamp": texts})
+    times = Interactions.from_frame(frame).times
+    np.testing.assert_array_equal(times, np.array(expected, times.dtype))
+    assert frame["timestamp"].tolist() == texts
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["26.11.2026", "2026-11-26"], "be numbers or datetimes"),
+        (["2026-13-26", "2026-11-26"], "hold dates that there are"),
+        (["2026-11-26", "2026-11-26T09:30:00Z"], "have a time zone in every row or in none; got 1 of 2"),
+        (["1", "2"], "be numbers or datetimes"),
+    ],
+)
+def test_other_texts_are_no_times(texts, words):
+    frame = pd.DataFrame({"user_id": 1, "item_id": [2, 3], "timestamp": texts})
+    with pytest.raises(ValueError, match=f"column 'timestamp' must {words}"):
+        Interactions.from_frame(frame)

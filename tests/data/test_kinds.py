@@ -24,6 +24,8 @@ from deepmatch_ext.data import (
 )
 from deepmatch_ext.evaluation import Markov
 
+pytestmark = pytest.mark.plain
+
 COLUMNS = ["user_id", "item_id", "timestamp", "event", "session"]
 
 

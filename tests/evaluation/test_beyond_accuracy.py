@@ -12,6 +12,8 @@ from hypothesis import given
 from deepmatch_ext.evaluation import beyond_accuracy
 from tests.helpers import csr
 
+pytestmark = pytest.mark.plain
+
 # Items 1 to 4, had by 4, 2, 1 and no user of 4.
 COUNT = np.array([99, 4, 2, 1, 0])
 LISTS = np.array([[1, 2, 3], [3, 0, 0], [0, 0, 0]])  # the third user has none

@@ -140,6 +140,7 @@ def watch_of(events, patience=0, alone=False, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_healthy_training_is_not_warned_of_and_its_figures_get_better(events, model):
     looking = watch_of(events, patience=500)
     epochs = 1 + looking.patience // events.steps
@@ -234,6 +235,7 @@ def test_users_on_a_line(events):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_model_that_learns_nothing_but_popularity(events, model):
     """Everyone has the same history."""
     blank = {"hist_item": np.eye(1, MAX_LEN, dtype="int32"), "hist_len": np.ones(1, "int32")}

@@ -99,6 +99,7 @@ def test_new_items_of_a_catalogue_begin_from_their_features(grown):
         np.testing.assert_allclose(rows[size:], np.repeat(rows[1:size].mean(0, keepdims=True), 2, axis=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_larger_model_trains_on_new_items(grown):
     _, larger, x = grown
     before, copy = larger.item_vectors(), larger.extended({})

@@ -64,6 +64,7 @@ def features(items, places, empty="", longer=0):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @given(data=st.data())
 def test_zeros_change_no_vector_wherever_they_stand(served, data):
     model, exported = served

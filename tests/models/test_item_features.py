@@ -107,6 +107,7 @@ def test_an_item_that_was_never_trained_is_encoded_from_its_features():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_features_alone_tell_new_items_apart():
     """The next item's maker is the last item's; new items are ranked by it."""
     rng = np.random.default_rng(0)

@@ -80,13 +80,13 @@ def test_what_is_refused(columns, arguments, message):
 
 def test_a_model_with_logits_beside_takes_labels():
     @builder
-    def Beside(make, user_feature_columns, item_feature_columns, **shared):
+    def LogitsBeside(make, user_feature_columns, item_feature_columns, **shared):
         return make.model(
             make.dense("user", make.features(), (make.dim,)), beside=lambda of_item: of_item("other", 1)[0]
         )
 
     with pytest.raises(ValueError, match="The loss of a model with `beside` must be 'logistic'; got 'softmax'"):
-        Beside([history_column()], [item_column()])
-    model = Beside([history_column()], [item_column()], loss="logistic")
+        LogitsBeside([history_column()], [item_column()])
+    model = LogitsBeside([history_column()], [item_column()], loss="logistic")
     assert model.candidates is None
     assert SparseFeat("item", 2).name in [tensor.name for tensor in model.item_input]
