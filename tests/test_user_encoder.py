@@ -67,6 +67,7 @@ def test_vectors_of_histories_of_every_length(trained, suffix, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_every_kind_of_user_feature_every_pooling_and_several_interests(suffix, tmp_path):
     columns = [
         history_column("recency"),
