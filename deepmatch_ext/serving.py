@@ -1,4 +1,7 @@
-"""Export for serving: a SavedModel that recommends wherever TensorFlow runs, without this package and DeepCTR."""
+"""Export for serving, where neither this package nor DeepCTR is installed.
+
+A SavedModel that recommends wherever TensorFlow runs, or the user encoder alone for TFLite and ONNX runtimes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ import tensorflow as tf
 
 from deepmatch_ext._arrays import check_floats
 from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
-from deepmatch_ext._files import sync, sync_folder, unfinished_folder
+from deepmatch_ext._exchange import FORMATS, Exchange
+from deepmatch_ext._files import sync, sync_folder, unfinished_folder, whole_file
 from deepmatch_ext._keras import keras
 from deepmatch_ext._names import plain_name
 from deepmatch_ext._no_item import no_item
@@ -24,12 +28,14 @@ from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
 from deepmatch_ext.layers import HashIds
+from deepmatch_ext.layers.jagged import padded_pooling
 from deepmatch_ext.models import RetrievalModel
 from deepmatch_ext.retrieval.top_n import best_rows
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"
 VECTOR_DTYPES = ("float32", "float16", "int8")
+_TOLERANCE = 1e-5  # between a file's vectors and the model's, as a fraction of the largest entry where that is above 1
 
 
 def export_recommender(
@@ -104,8 +110,7 @@ def export_recommender(
         >>> recommend(**user, n=tf.constant(1), seen=tf.constant([["milk", "tea"]]))["item_ids"].numpy()
         array([[b'bread']], dtype=object)
     """
-    if not isinstance(model, RetrievalModel):
-        raise problem("`model`", "be what a builder such as YoutubeDNN returns", type(model).__name__)
+    _check_model(model)
     one_of("`vector_dtype`", vector_dtype, VECTOR_DTYPES)
     folder = as_path("`folder`", folder)
     if folder.exists() and not folder.is_dir():
@@ -138,6 +143,121 @@ def export_recommender(
         "inputs": _inputs(columns, id_maps, arguments),
     }
     return _write(recommender, manifest, folder, version)
+
+
+def export_user_encoder(model: RetrievalModel, path: str | os.PathLike[str]) -> Path:
+    """Writes the user encoder as one file for TFLite or ONNX runtimes, on a phone or in a service without TensorFlow.
+
+    The file takes the user's features under the names that `export_recommender` has for them, which for names of ASCII
+    letters, digits and underscores are the model's own, and gives ``user_vector``, (B, D) or (B, K, D) in float32, for
+    any B from 1. A TFLite file has one signature, and needs TFLite's builtin operations alone; an ONNX file is of
+    opset 18. Items are not part of it: `write_vectors` writes the vectors, and an index is built from them.
+
+    Before the file takes its name, its runtime computes a few made-up users, one without a history among them, and the
+    vectors have to be those of ``model.user_vectors`` to 1e-5.
+
+    An id outside of 0..V-1 is an error there as it is in the model.
+
+    Args:
+        model: What a builder such as `YoutubeDNN` returned, without hashed user columns, which no such runtime can
+            hash.
+        path: The file, which is replaced. Its suffix says the format: ``.tflite``, or ``.onnx``, which takes the extra
+            ``onnx``.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: An argument can't be used, the format can't hold the model, such as an `SDM` in TFLite, or the
+            vectors differ. The file is as it was.
+        ImportError: tf2onnx or onnxruntime is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 4, 8, embedding_name="item"), 5, "mean", "hist_len")
+        >>> model = YoutubeDNN([history], [SparseFeat("item", 4, 8)])
+        >>> export_user_encoder(model, f"{tempfile.mkdtemp()}/user.tflite").name
+        'user.tflite'
+    """
+    _check_model(model)
+    path = as_path("`path`", path)
+    exchange = FORMATS[one_of("The suffix of `path`", path.suffix, tuple(FORMATS))]
+    if path.is_dir():
+        raise problem("`path`", "be a file or not exist yet", f"the folder {str(path)!r}")
+    for column in model.user_columns:
+        sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
+        if not isinstance(sparse, DenseColumn) and sparse.use_hash:
+            raise problem(
+                f"The user column {column.name!r}",
+                f"take ids, since {exchange.name} has no operation that hashes or looks up text",
+                "a hashed column",
+                "Encode its values with an IdMap before the model, or use export_recommender.",
+            )
+    content = _user_encoder(model, exchange)
+    with whole_file(path, path.suffix) as unfinished:
+        unfinished.write_bytes(content)
+    return path
+
+
+def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
+    """The file's content, whose vectors of made-up users have been compared with the model's."""
+    arguments = _arguments(tensor.name for tensor in model.user_input)
+    encoder = keras.Model(model.user_input, model.user_emb)
+
+    ids = {column.name for column in model.user_columns if not isinstance(column, DenseColumn)}
+
+    def encode(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        encoded = []
+        for tensor in model.user_input:
+            values = inputs[arguments[tensor.name]]
+            if tensor.name in ids:  # onnxruntime would take a negative id for a row that is counted from the end
+                values = tf.where(values < 0, values.dtype.max, values)
+            encoded.append(values)
+        return {"user_vector": tf.cast(encoder(encoded, training=False), tf.float32)}
+
+    specs = [_spec(tensor, {}, arguments) for tensor in model.user_input]
+    with padded_pooling():
+        content = exchange.write(encode, specs)
+    users = _made_up_users(model.user_columns)
+    expected = model.user_vectors(users)
+    given = {arguments[name]: values for name, values in users.items()}
+    try:
+        vectors = exchange.run(content, given)["user_vector"]
+    except RuntimeError as error:
+        raise problem(f"The {exchange.name} file", "run", f"{type(error).__name__}: {error}") from error
+    difference = float(np.abs(vectors - expected).max()) if vectors.shape == expected.shape else np.inf
+    if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        rule = f"give the model's user vectors, to {_TOLERANCE:g}"
+        raise problem(f"The {exchange.name} file", rule, f"a difference of {difference:.2g}")
+    return content
+
+
+def _made_up_users(columns: Sequence[Column]) -> dict[str, np.ndarray]:
+    """Features of four users, in the shapes and types of the model's inputs. The first has no history."""
+    rng = np.random.default_rng(0)
+    users: dict[str, np.ndarray] = {}
+    for column in columns:
+        shapes = input_shapes(column)
+        for name, (shape, dtype) in shapes.items():
+            users[name] = rng.random((4, *shape)).astype(dtype)
+        if isinstance(column, DenseColumn):
+            continue
+        sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
+        shape, dtype = shapes[column.name]
+        users[column.name] = rng.integers(1, sparse.vocabulary_size, (4, *shape)).astype(dtype)
+        if isinstance(column, SequenceColumn):
+            lengths = np.array([[0], [1], [(column.maxlen + 1) // 2], [column.maxlen]])
+            users[column.name][np.arange(column.maxlen) >= lengths] = 0
+            if column.length_name is not None:
+                users[column.length_name] = lengths.astype(shapes[column.length_name][1])
+    return users
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, RetrievalModel):
+        raise problem("`model`", "be what a builder such as YoutubeDNN returns", type(model).__name__)
 
 
 class _Recommender:

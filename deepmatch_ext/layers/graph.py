@@ -35,7 +35,8 @@ def session_graph(ids: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
         (array([[0, 1, 2, 1, 4]], dtype=int32), array([0.5, 0. , 0.5, 0. , 0. ], dtype=float32))
     """
     same = tf.equal(ids[:, :, tf.newaxis], ids[:, tf.newaxis, :]) & valid[:, tf.newaxis, :]
-    node = tf.argmax(same, axis=2, output_type=tf.int32)  # the first position with the same id
+    # The first position with the same id. ONNX has an ArgMax of numbers alone.
+    node = tf.argmax(tf.cast(same, tf.int32), axis=2, output_type=tf.int32)
     batch, length = tf.shape(ids)[0], tf.shape(ids)[1]
     # Position t + 1 holds the click before that of position t.
     session = tf.repeat(tf.range(batch)[:, tf.newaxis], length - 1, axis=1)

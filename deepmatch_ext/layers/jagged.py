@@ -6,12 +6,31 @@ before it reaches the table. B examples, T positions, N items in the batch, U di
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
 
 from deepmatch_ext._keras import eager_is_on, keras, register
 from deepmatch_ext.layers.pooling import HistoryPooling, item_mask, recency_weights
+
+_PADDED = ContextVar("padded", default=False)
+
+
+@contextmanager
+def padded_pooling() -> Iterator[None]:
+    """Within the block, what is traced pools padded rows, (B, T, D), as `SequenceMaskPooling` does.
+
+    For exports: runtimes other than TensorFlow's have no sparse matrices, and some fail where no history has an item.
+    `JaggedIds` then hands on the ids (B, T) and which of them are items (B, T), and `JaggedPooling` takes these.
+    """
+    token = _PADDED.set(True)
+    try:
+        yield
+    finally:
+        _PADDED.reset(token)
 
 
 @register
@@ -38,13 +57,15 @@ class JaggedIds(keras.layers.Layer):
         self.supports_jit = False  # how many ids are different is not known beforehand
 
     def call(self, ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        valid = item_mask(ids)
+        valid, num_rows = item_mask(ids), tf.shape(ids, out_type=tf.int64)[0]
+        if _PADDED.get():
+            return ids, valid, valid, valid, num_rows
         places = tf.where(valid)
         row = places[:, 0]
         first = tf.cumsum(tf.reduce_sum(tf.cast(valid, tf.int64), axis=1), exclusive=True)
         rank = tf.range(tf.shape(row, out_type=tf.int64)[0]) - tf.gather(first, row)
         unique_ids, index = tf.unique(tf.gather_nd(ids, places), out_idx=tf.int64)
-        return unique_ids, index, row, rank, tf.shape(ids, out_type=tf.int64)[0]
+        return unique_ids, index, row, rank, num_rows
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (None,), (None,), (None,), (None,), ()
@@ -65,6 +86,8 @@ class JaggedPooling(HistoryPooling):
 
     def call(self, inputs: Any) -> tf.Tensor:
         rows, index, row, rank, num_rows = inputs
+        if _PADDED.get():
+            return self._finish(self._pool_padded(rows, index))
         pooled = self._pool(tf.cast(rows, tf.float32), index, row, rank, num_rows)
         pooled = tf.ensure_shape(pooled, (None, rows.shape[-1]))
         return self._finish(pooled)

@@ -26,6 +26,19 @@ class HistoryPooling(keras.layers.Layer):
         if self.recency_decay and mode in ("max", "last"):
             raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which weighs nothing", recency_decay)
 
+    def _pool_padded(self, embeddings: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """(B, T, D) embeddings, of which those count that are valid (B, T), to (B, D) in float32."""
+        values = tf.where(valid[:, :, tf.newaxis], tf.cast(embeddings, tf.float32), 0.0)
+        if self.mode == "max":
+            lowest = tf.where(valid[:, :, tf.newaxis], values, values.dtype.min)
+            return tf.where(tf.reduce_any(valid, axis=1, keepdims=True), tf.reduce_max(lowest, axis=1), 0.0)
+        rank = tf.cumsum(tf.cast(valid, tf.int32), axis=1, exclusive=True)
+        if self.mode == "last":
+            return tf.einsum("btd,bt->bd", values, tf.cast(valid & tf.equal(rank, 0), tf.float32))
+        weights = tf.cast(valid, tf.float32) * recency_weights(rank, self.recency_decay)
+        norm = tf.reduce_sum(self._norm_term(weights), axis=1, keepdims=True)
+        return self._normalised(tf.einsum("btd,bt->bd", values, weights), norm)
+
     def _norm_term(self, weights: tf.Tensor) -> tf.Tensor:
         """What is summed over a history's positions for `_normalised`."""
         return tf.square(weights) if self.mode == "sqrtn" else weights
@@ -105,20 +118,7 @@ class SequenceMaskPooling(HistoryPooling):
 
     def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
         embeddings, valid = _embeddings_and_mask(inputs, mask)
-        values = tf.where(valid[:, :, tf.newaxis], tf.cast(embeddings, tf.float32), 0.0)
-        return self._finish(self._pool(values, valid))
-
-    def _pool(self, values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        """(B, T, D) values, zero where not valid (B, T), to (B, D)."""
-        if self.mode == "max":
-            lowest = tf.where(valid[:, :, tf.newaxis], values, values.dtype.min)
-            return tf.where(tf.reduce_any(valid, axis=1, keepdims=True), tf.reduce_max(lowest, axis=1), 0.0)
-        rank = tf.cumsum(tf.cast(valid, tf.int32), axis=1, exclusive=True)
-        if self.mode == "last":
-            return tf.einsum("btd,bt->bd", values, tf.cast(valid & tf.equal(rank, 0), tf.float32))
-        weights = tf.cast(valid, tf.float32) * recency_weights(rank, self.recency_decay)
-        norm = tf.reduce_sum(self._norm_term(weights), axis=1, keepdims=True)
-        return self._normalised(tf.einsum("btd,bt->bd", values, weights), norm)
+        return self._finish(self._pool_padded(embeddings, valid))
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None

@@ -88,3 +88,21 @@ def test_half_precision():
     pooled = JaggedPooling("mean", dtype="mixed_float16")([tf.gather(tf.eye(4, dtype=tf.float16), unique_ids), *places])
     assert pooled.dtype == tf.float16
     assert pooled.numpy().tolist() == [[0, 0.5, 0.5, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(("mode", "decay"), POOLINGS)
+def test_what_is_traced_for_an_export_pools_padded_rows(mode, decay):
+    ids, table = tf.constant([[0, 3, 1, 3], [0, 0, 0, 0], [2, 0, 0, 1]]), np.random.default_rng(4).normal(size=(4, 3))
+
+    def pool(keepdims=False):
+        unique_ids, *places = JaggedIds()(ids)
+        layer = JaggedPooling(mode, recency_decay=decay, keepdims=keepdims)
+        return unique_ids, layer([tf.gather(tf.constant(table, tf.float32), unique_ids), *places])
+
+    with jagged_layers.padded_pooling():
+        looked_up, pooled = pool()
+        assert pool(keepdims=True)[1].shape == (3, 1, 3)
+    assert looked_up.shape == (3, 4)  # (B, T)
+    looked_up, expected = pool()
+    assert looked_up.shape == (3,)  # the different ids
+    np.testing.assert_allclose(pooled, expected, atol=1e-6)
