@@ -24,8 +24,8 @@ from deepmatch_ext.layers import CandidateSampler, EmbeddingTable, ItemCatalogue
 from deepmatch_ext.models._catalogue import given_items
 
 _BLOCK_ROWS = 2**16
-# With so many items that are alike, a new one begins half way to their mean. Of 0, 10, 30 and 100 the best on days of
-# MovieLens 100K and Amazon's toys (benchmarks/daily.py): with 0 all users get the newest items.
+# With so many items that are alike, a new one begins half way to their mean. Of 0, 10 and 30 the best on days of
+# MovieLens 100K (benchmarks/daily.py), and hardly worse on Amazon's: with 0 all users get the newest items.
 ALIKE_FOR_HALF = 30
 
 
@@ -187,30 +187,33 @@ def _mean(table: tf.Variable, rows: range) -> tf.Tensor:
 
 
 def _write_means(table: tf.Variable, weight: Any, starts: Seen) -> None:
-    """Moves each new row from where it began by chance towards the mean of the rows of those that are alike.
+    """Turns each new row from where it began by chance towards the mean of the rows of those that are alike.
 
     The fewer of these there are, the less. A mean lies in the midst of what users like, and would be recommended to
-    everybody, when all that is known of the item is that one user took it once.
+    everybody, when all that is known of the item is that one user took it once. It is as long as those rows are: a
+    short one would be turned far by an optimizer's first steps.
     """
     indptr, items = starts
     number = np.diff(indptr)
     new = np.repeat(np.arange(len(number)), number)
-    total = np.zeros((len(number), table.shape[1]), np.float32)
+    total, length = np.zeros((len(number), table.shape[1]), np.float32), np.zeros((len(number), 1), np.float32)
     for start in range(0, len(items), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        np.add.at(total, new[block], tf.cast(tf.gather(table, items[block]), tf.float32).numpy())
+        of_items = tf.cast(tf.gather(table, items[block]), tf.float32).numpy()
+        np.add.at(total, new[block], of_items)
+        np.add.at(length, new[block], np.linalg.norm(of_items, axis=1, keepdims=True))
     some = np.flatnonzero(number)
-    mean, rows = total[some] / number[some, np.newaxis], table.shape[0] + some
+    rows, count = table.shape[0] + some, number[some, np.newaxis].astype(np.float32)
     by_chance = tf.cast(tf.gather(raw_variable(weight), rows), tf.float32).numpy()
-    by_chance *= _length(mean) / np.maximum(_length(by_chance), 1e-12)
-    share = (number[some] / (number[some] + ALIKE_FOR_HALF))[:, np.newaxis]
-    values = tf.constant(share * mean + (1 - share) * by_chance, tf.float32)
+    share = count / (count + ALIKE_FOR_HALF)
+    direction = _unit(share * _unit(total[some]) + (1 - share) * _unit(by_chance))
+    values = tf.constant(length[some] / count * direction, tf.float32)
     for copy in variables_behind(weight):
         copy.scatter_update(tf.IndexedSlices(tf.cast(values, copy.dtype), rows))
 
 
-def _length(rows: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(rows, axis=1, keepdims=True)
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _copy_compilation(model: Any, larger: Any) -> None:

@@ -480,8 +480,8 @@ class RetrievalModel(keras.Model):
         Rows, dense layers, the optimizer's state, the counts of samplers that learn, the steps made and the features of
         the catalogue are kept, and the old items have the vectors that they had. A new item's row begins as that of id
         0, which stands for items that are known by their features alone, if the model has features; else as in a new
-        model. Where there are n items in ``alike``, it is moved towards their mean by n / (n + 30): what is known of
-        few of them is little. A new row of another table begins as the mean of its rows.
+        model. Where there are n items in ``alike``, it is turned towards their mean by n / (n + 30), and is as long as
+        they are: what is known of few of them is little. A new row of another table begins as the mean of its rows.
 
         This model stays as it is, so both are in memory until it is dropped.
 

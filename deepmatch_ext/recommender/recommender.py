@@ -242,7 +242,7 @@ class Recommender:
         item_features: Any = None,
         sampler_config: Any = None,
         epochs: int = 2,
-        replay: float = 3.0,
+        replay: float = 1.0,
         verbose: int = 0,
     ) -> Recommender:
         """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
@@ -257,8 +257,7 @@ class Recommender:
             sampler_config: A sampler with counts of the new items, too, where the model's has counts.
             epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
                 model knows stays as it is, which takes seconds.
-            replay: How many old events, drawn at random, are trained on for each new one. With few, what is new today
-                counts for more than it does in all that is known.
+            replay: How many old events, drawn at random, are trained on for each new one.
             verbose: As Keras's.
 
         Returns:

@@ -130,14 +130,14 @@ def test_new_items_begin_the_nearer_to_those_that_are_alike_the_more_there_are()
     near = [7] * 20 + [9] * 10 + [7]
     larger = model.extended({"hist_item": VOCABULARY + 3}, alike=([0, 30, 31, 31], near))
     as_new = model.extended({"hist_item": VOCABULARY + 3}).get_layer("table_item").get_weights()[0][VOCABULARY:]
-    table = model.get_layer("table_item").get_weights()[0]
+    table, norm = model.get_layer("table_item").get_weights()[0], np.linalg.norm
     rows = larger.get_layer("table_item").get_weights()[0][VOCABULARY:]
-    for row, chance, mean, share in [
-        (rows[0], as_new[0], (2 * table[7] + table[9]) / 3, 30 / 60),
-        (rows[1], as_new[1], table[7], 1 / 31),
+    for row, chance, mean, length, share in [
+        (rows[0], as_new[0], (2 * table[7] + table[9]) / 3, (2 * norm(table[7]) + norm(table[9])) / 3, 30 / 60),
+        (rows[1], as_new[1], table[7], norm(table[7]), 1 / 31),
     ]:
-        chance = chance / np.linalg.norm(chance) * np.linalg.norm(mean)
-        np.testing.assert_allclose(row, share * mean + (1 - share) * chance, rtol=1e-4, atol=1e-7)
+        direction = share * mean / norm(mean) + (1 - share) * chance / norm(chance)
+        np.testing.assert_allclose(row, length * direction / norm(direction), rtol=1e-4, atol=1e-7)
     np.testing.assert_array_equal(rows[2], as_new[2])
     assert 0 < np.abs(rows[2]).max() < 1
     assert model.item_vectors().shape == (VOCABULARY, DIM)
