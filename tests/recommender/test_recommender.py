@@ -230,8 +230,9 @@ def test_an_export_recommends_the_same(rich, tmp_path):
     np.testing.assert_allclose(unseen["scores"].numpy()[0], expected["score"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_was_made_of_the_frames_is_said(capsys):
-    columns = [SparseFeat("aisle", 9, 4), SparseFeat("customer", USERS + 2, 8)]
+    columns = [SparseFeat("aisle", 9, 4), SparseFeat("customer", USERS + 2, 8), SparseFeat("sku", 60, 8)]
     recommender = Recommender(item_features=SHELF, columns=columns, **NAMES, **SMALL)
     recommender.fit(EVENTS, epochs=1)
     said = capsys.readouterr().out
@@ -240,6 +241,9 @@ def test_what_was_made_of_the_frames_is_said(capsys):
     assert "item feature aisle: 3 categories, as it was given" in said
     assert [column.name for column in recommender.user_columns] == ["hist_sku", "customer"]
     assert recommender.item_columns[1].embedding_dim == 4
+    # Rows to spare are no items.
+    assert recommender.model.item_vectors().shape == (60, 8)
+    assert set(recommender.recommend(n=60)["sku"]) == set(SHELF["sku"])
 
 
 @pytest.mark.slow
