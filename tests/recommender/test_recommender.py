@@ -136,6 +136,14 @@ def test_of_later_events_new_items_count_as_missed(plain):
     assert plain.interactions.num_items == ITEMS  # it has learnt nothing
 
 
+def test_items_that_are_never_recommended_come_last_when_judged(plain, monkeypatch):
+    known = plain._known_items()
+    monkeypatch.setattr(Recommender, "_known_items", lambda self: known[1:])
+    events = pd.DataFrame({"customer": [f"u{k}" for k in range(9)], "at": 10_000})
+    later = events.assign(sku=plain.interactions.item_ids.decode(known[:1])[0])
+    assert plain.evaluate(later, ns=[ITEMS - 1], exclude_seen=False, verbose=0).loc["YoutubeDNN", "HR@29"] == 0
+
+
 def test_there_must_be_something_to_judge_by(rich):
     with pytest.raises(ValueError, match="`events` must be given where `fit` held none out"):
         rich.evaluate()
