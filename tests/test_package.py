@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "_frames": CHECKS,
     "_names": set(),
     "_passes": CHECKS,
+    "_exchange": CHECKS,
     "_plain": KERAS,
     "_initializers": KERAS | {"_plain"},
     "features": KERAS | {"_plain", "_initializers"},
@@ -67,7 +68,8 @@ MAY_IMPORT = {
     "compat": KERAS | {"compat"},
     "utils": CHECKS | {"deepmatch", "losses"},
     "serving": KERAS
-    | {"_arrays", "_files", "_names", "_no_item", "_version", "data", "features", "layers", "models", "retrieval"},
+    | {"_arrays", "_exchange", "_files", "_names", "_no_item", "_version"}
+    | {"data", "features", "layers", "models", "retrieval"},
     "recommender": KERAS
     | FRAMES
     | {"_arrays", "_folders", "_version", "data", "evaluation", "features", "models", "optimizers", "retrieval"}
@@ -309,7 +311,7 @@ def test_a_missing_package_is_named_as_its_extra_names_it():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "missing_extra"
     ]
-    assert {extra for _, extra in calls} == {"baselines", "faiss", "parquet", "pgvector", "report", "spark"}
+    assert {extra for _, extra in calls} == {"baselines", "faiss", "onnx", "parquet", "pgvector", "report", "spark"}
     for packages, extra in calls:
         lines = config["options.extras_require"][extra].split()
         for package in packages.split():
