@@ -116,7 +116,7 @@ def read(args: argparse.Namespace) -> data.Dataset:
         made = data.synthetic_interactions(num_users=args.users, seed=args.seed)
         items = pd.DataFrame({"title": made.item_titles, "genres": [title.split(" ")[0] for title in made.item_titles]})
         users = pd.DataFrame({"first_genre": made.user_genres.astype(str)})
-        return data.Dataset("generated", made.interactions, users, items)
+        return data.Dataset("generated", made.interactions, users[1:], items[1:])  # id 0 is padding
     time = None if args.in_order else args.time
     options = {name: getattr(args, name) for name in ("sep", "encoding") if getattr(args, name) is not None}
     return data.read_dataset(args.data, args.user, args.item, time, verbose=False, **options)
