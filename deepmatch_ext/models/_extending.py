@@ -22,6 +22,7 @@ from deepmatch_ext._keras import (
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, table_columns
 from deepmatch_ext.layers import CandidateSampler, EmbeddingTable, ItemCatalogue, KnownItems
 from deepmatch_ext.models._catalogue import given_items
+from deepmatch_ext.models._tables import layer_name
 
 _BLOCK_ROWS = 2**16
 # With so many items that are alike, a new one begins half way to their mean. Of 0, 10 and 30 the best on days of
@@ -132,7 +133,7 @@ def _copy_layers(
                 _copy(theirs, ours)
         if isinstance(layer, EmbeddingTable) and layer.vocabulary_size > old.vocabulary_size:
             table = raw_variable(old.embeddings)
-            if layer is not _table(larger, item_table):
+            if layer.name != layer_name("table", item_table):
                 rows = _mean(table, range(1, old.vocabulary_size))
                 _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
                 continue
@@ -141,10 +142,6 @@ def _copy_layers(
                 _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
             if starts is not None:
                 _write_means(table, layer.embeddings, starts)
-
-
-def _table(model: Any, name: str) -> Any:
-    return next(layer for layer in model.layers if layer.name == f"table_{name}")
 
 
 def _copy_sampler(old: Any, layer: Any) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from deepctr.feature_column import SparseFeat
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._keras import optimizer_variables
@@ -142,6 +142,13 @@ def test_new_items_begin_the_nearer_to_those_that_are_alike_the_more_there_are()
     assert 0 < np.abs(rows[2]).max() < 1
     assert model.item_vectors().shape == (VOCABULARY, DIM)
     assert not hasattr(larger, "optimizer") or larger.optimizer is None
+
+
+def test_tables_of_any_name_grow():
+    history = VarLenSparseFeat(SparseFeat("hist", VOCABULARY, DIM, embedding_name="影片 id"), 5, "mean", "len")
+    model = YoutubeDNN([history], [SparseFeat("影片 id", VOCABULARY, DIM)], num_sampled=5)
+    larger = model.extended({"影片 id": VOCABULARY + 1}, alike=([0, 1], [7]))
+    np.testing.assert_allclose(larger.item_vectors()[:VOCABULARY], model.item_vectors(), atol=1e-6)
 
 
 def test_a_sampler_with_counts_needs_those_of_the_new_items():
