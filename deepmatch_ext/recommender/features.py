@@ -48,12 +48,12 @@ class Feature:
         if isinstance(array, Lists) != (self.kind == _LIST):
             raise problem(what, f"be a {self.kind}, as it was at first", "lists" if self.kind != _LIST else "no lists")
         if self.kind == _NUMBER:
-            numbers = pd.to_numeric(pd.Series(one_a_row(what, array)), errors="coerce").to_numpy(np.float64)
+            numbers = _numbers(what, array)
             return np.where(np.isfinite(numbers), (numbers - self.mean) / self.deviation, 0.0).astype(np.float32)
         assert self.ids is not None
         if isinstance(array, Lists):
-            numbers = self.ids.encode(_categories(what, array.values))
-            return replace_values(array, numbers).padded(self.length, 0).astype(np.int32)
+            codes = self.ids.encode(_categories(what, array.values))
+            return replace(array, values=codes).padded(self.length, 0).astype(np.int32)
         return self.ids.encode(_categories(what, one_a_row(what, array)))
 
     def extended(self, values: Any) -> Feature:
@@ -74,11 +74,6 @@ class Feature:
     def from_plain(cls, values: Mapping[str, Any], column: Column) -> Feature:
         """What `plain` gave, and the column."""
         return cls(**{**values, "ids": None if values["ids"] is None else IdMap(values["ids"]), "column": column})
-
-
-def replace_values(lists: Lists, values: np.ndarray) -> Lists:
-    """The same lists of other values."""
-    return replace(lists, values=values)
 
 
 class FeatureTable:
@@ -153,11 +148,7 @@ class FeatureTable:
 
     def sizes(self) -> dict[str, int]:
         """name -> the vocabulary size, of categories."""
-        return {
-            feature.name: feature.ids.vocabulary_size
-            for feature in self.features
-            if feature.ids is not None and isinstance(feature.column, SparseColumn | SequenceColumn)
-        }
+        return {each.name: each.ids.vocabulary_size for each in self.features if each.ids is not None}
 
 
 def _owners(what: str, frame: Any, name: str) -> tuple[IdMap, dict[str, Any]]:
@@ -181,7 +172,7 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None) -> tuple[
     if given is None and isinstance(values, np.ndarray) and values.ndim > 1:
         return None, f"left out: an array of shape {values.shape[1:]} in each row. Give a column for each number."
     if isinstance(given, DenseColumn) or (given is None and _is_number(values)):
-        numbers = pd.to_numeric(pd.Series(one_a_row(what, values)), errors="coerce").to_numpy(np.float64)
+        numbers = _numbers(what, values)
         good = numbers[np.isfinite(numbers)]
         if not len(good) or good.min() == good.max():
             return None, "left out: the same number everywhere"
@@ -237,6 +228,11 @@ def _is_number(values: np.ndarray | Lists) -> bool:
     if values.dtype.kind == "f" and not (has_gaps and (present == np.floor(present)).all()):
         return True  # integers with gaps are floats in pandas
     return len(np.unique(present)) > _MOST_CATEGORIES
+
+
+def _numbers(what: str, values: Any) -> np.ndarray:
+    """Numbers, (n,) float64, NaN for what is none."""
+    return pd.to_numeric(pd.Series(one_a_row(what, values)), errors="coerce").to_numpy(np.float64)
 
 
 def _categories(what: str, values: np.ndarray) -> np.ndarray:

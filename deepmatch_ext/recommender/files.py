@@ -19,8 +19,10 @@ from deepmatch_ext._keras import keras
 from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap, Interactions, Split
 from deepmatch_ext.data.kinds import Kinds
+from deepmatch_ext.data.splits import PARTS
 from deepmatch_ext.models._record import BUILDERS
 from deepmatch_ext.recommender.features import Feature, FeatureTable
+from deepmatch_ext.retrieval.vector_files import write_ids
 
 FOLDER = Folder(
     what="a saved recommender",
@@ -43,7 +45,6 @@ _SETTINGS = (
     "epochs",
     "_dim",
 )
-_ROWS = ("train", "validation", "test")
 
 
 def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
@@ -63,7 +64,7 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
     if events.kinds is not None:
         arrays["kinds"] = events.kinds.values
         manifest["kinds"] = events.kinds.ids.values.tolist()
-    arrays |= {name: getattr(recommender._split, name) for name in _ROWS}
+    arrays |= {name: getattr(recommender._split, name) for name in PARTS}
     files: dict[str, Write] = {
         "model.keras": _model_writer(model),
         "events.npz": _arrays_writer(arrays),
@@ -125,7 +126,7 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         "history": manifest["history"],
         "_builder": BUILDERS[manifest["builder"]],
         "_model": model,
-        "_split": Split(interactions, **{name: arrays[name] for name in _ROWS}),
+        "_split": Split(interactions, **{name: arrays[name] for name in PARTS}),
         "_tables": tables,
         "_lines": {which: [] for which in tables},
         "_given": {},
@@ -152,11 +153,7 @@ def _arrays_writer(arrays: Mapping[str, np.ndarray]) -> Write:
 
 
 def _ids_writer(ids: IdMap) -> Write:
-    return lambda path: _write_json(path, ids.values.tolist())
-
-
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values), encoding="ascii")
+    return lambda path: write_ids(path, ids.values)
 
 
 def _read_ids(path: Path) -> IdMap:

@@ -33,6 +33,11 @@ class Judged:
         return self.interactions.items[self.rows]
 
 
+def history_names(item: str, interactions: Interactions) -> list[str]:
+    """The names of the columns of items that users had, one for each kind of events."""
+    return [f"hist_{item}{history.suffix}" for history in interactions.histories]
+
+
 def judged_events(recommender: Any, events: Any) -> Judged:
     """The events that `Recommender.evaluate` judges by, and what the model makes of the users before each."""
     split = recommender._split
@@ -55,11 +60,12 @@ def judged_events(recommender: Any, events: Any) -> Judged:
     x = windows(interactions, rows, recommender.max_len)
     last = np.where(rows > 0, interactions.items[rows - 1], 0) * (interactions.position[rows] > 0)
     # The model does not know new items and users.
+    histories = history_names(recommender.item, interactions)
     for column in recommender.user_columns:
         table = column.sparsefeat if isinstance(column, SequenceColumn) else column
         if isinstance(table, SparseColumn) and table.name == recommender.user:
             x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
-        elif isinstance(column, SequenceColumn) and column.name in x and column.name.startswith("hist_"):
+        elif column.name in histories:
             x[column.name] = np.where(x[column.name] < len(recommender._item_vectors), x[column.name], 0)
     return Judged(interactions, rows, known, last, recommender.model.user_vectors(x), note)
 

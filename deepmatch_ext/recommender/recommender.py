@@ -39,7 +39,7 @@ from deepmatch_ext.data import (
     windows,
 )
 from deepmatch_ext.data.interactions import extended_with_rows
-from deepmatch_ext.data.splits import moment
+from deepmatch_ext.data.splits import PARTS, moment
 from deepmatch_ext.data.window_dataset import window_dataset
 from deepmatch_ext.evaluation import (
     SeenTargetsWarning,
@@ -54,7 +54,7 @@ from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.files import read_recommender, write_recommender
-from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
+from deepmatch_ext.recommender.judged import history_names, judged_events, ranks_of_all
 from deepmatch_ext.retrieval.top_n import top_n
 from deepmatch_ext.serving import export_recommender
 
@@ -300,7 +300,7 @@ class Recommender:
         self._warn_of_unknown(interactions, tables["item"], is_new)
         _warn_of_days(before, interactions, is_new)
         self._model, self._tables = larger, tables
-        parts = {name: np.sort(rows[getattr(self._split, name)]) for name in ("train", "validation", "test")}
+        parts = {name: np.sort(rows[getattr(self._split, name)]) for name in PARTS}
         is_new = is_new[interactions.is_target[is_new]]
         self._split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], is_new))})
         self.interactions, self._vectors = interactions, None
@@ -357,8 +357,8 @@ class Recommender:
             raise problem("`columns`", f"have a SparseFeat without hashing as {self.item!r}", shown(item))
         self._dim = item.embedding_dim
         columns: list[Column] = []
-        for suffix in (history.suffix for history in events.histories):
-            name, length = f"hist_{self.item}{suffix}", f"hist_len{suffix}"
+        for name, history in zip(history_names(self.item, events), events.histories, strict=True):
+            length = f"hist_len{history.suffix}"
             hist = given.pop(name, SequenceColumn(replace(item, name=name), self.max_len, "recency+last", length))
             if not isinstance(hist, SequenceColumn) or hist.maxlen != self.max_len:
                 rule = f"have as {name!r} a VarLenSparseFeat with the maxlen of `max_len`, {self.max_len}"
@@ -469,24 +469,17 @@ class Recommender:
         n = min(n, len(allowed))
         ids, scores = np.zeros((len(raw), n), np.int64), np.full((len(raw), n), -np.inf, np.float64)
         popular = based_on == "popularity"
-        ids[popular], scores[popular] = self._most_popular(allowed, n)
+        if popular.any():
+            ids[popular], scores[popular] = self._most_popular(allowed, n)
         rest = np.flatnonzero(~popular)
         for start in range(0, len(rest), _BLOCK):
             block = rest[start : start + _BLOCK]
             x = user_histories(events, users[block], self.max_len)
             seen = seen_by_users(events, users[block]) if exclude_seen else None
             ids[block], scores[block] = self._best(model.user_vectors(x), n, allowed, seen)
-        places = np.flatnonzero(ids.ravel() > 0)
-        rows, ranks = np.divmod(places, n)
-        return pd.DataFrame(
-            {
-                self.user: raw[rows],
-                self.item: events.item_ids.decode(ids.ravel()[places]),
-                "score": scores.ravel()[places],
-                "rank": ranks + 1,
-                "based_on": based_on[rows],
-            }
-        )
+        lists, rows = self._lists(self.item, ids, scores)
+        lists.insert(0, self.user, raw[rows])
+        return lists.assign(based_on=based_on[rows])
 
     def similar_items(self, item_ids: Any, n: int = 10, *, among: Any = None) -> pd.DataFrame:
         """The ``n`` items whose vectors are nearest to each of some items'.
@@ -507,16 +500,15 @@ class Recommender:
         n = min(n, len(allowed))
         itself = np.arange(len(items) + 1), items
         ids, scores = self._best(self._item_vectors[items], n, allowed, itself)
-        places = np.flatnonzero(ids.ravel() > 0)
-        rows, ranks = np.divmod(places, n)
-        return pd.DataFrame(
-            {
-                self.item: raw[rows],
-                f"similar_{self.item}": events.item_ids.decode(ids.ravel()[places]),
-                "score": scores.ravel()[places],
-                "rank": ranks + 1,
-            }
-        )
+        lists, rows = self._lists(f"similar_{self.item}", ids, scores)
+        lists.insert(0, self.item, raw[rows])
+        return lists
+
+    def _lists(self, name: str, ids: np.ndarray, scores: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """Lists (B, n) as a frame of raw ids, scores and ranks, and which list each line is of; 0 is no item."""
+        rows, ranks = np.nonzero(ids)
+        raw = self.interactions.item_ids.decode(ids[rows, ranks])
+        return pd.DataFrame({name: raw, "score": scores[rows, ranks], "rank": ranks + 1}), rows
 
     def _best(
         self, vectors: np.ndarray, n: int, allowed: np.ndarray, seen: Seen | None
@@ -626,8 +618,7 @@ class Recommender:
             The new version's folder.
         """
         known, events = self._known_items(), self.interactions
-        hists = [f"hist_{self.item}{history.suffix}" for history in events.histories]
-        maps = {**dict.fromkeys(hists, events.item_ids), self.user: events.user_ids}
+        maps = {**dict.fromkeys(history_names(self.item, events), events.item_ids), self.user: events.user_ids}
         maps |= {each.name: each.ids for each in self._tables["user"].features if each.ids is not None}
         read = {column.name for column in self.model.user_columns}
         return export_recommender(
