@@ -627,3 +627,32 @@ def test_refusals_of_records(tmp_path):
         tfrecord_dataset([paths[0], paths[0]], row, 4)
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1; got 0"):
         tfrecord_dataset(paths, row, 0)
+
+
+@pytest.mark.parametrize(("drop_remainder", "parts"), [(False, 1), (True, 1), (False, 2), (True, 3)])
+def test_batches_of_rows_of_like_length_hold_each_row_once(drop_remainder, parts):
+    rng = np.random.default_rng(0)
+    starts = np.cumsum([0, *rng.integers(2, 40, 300)])
+    interactions = Interactions.from_sequences(starts, rng.integers(1, 9, starts[-1]))
+    rows, size = np.arange(1, len(interactions), 5), 6
+    shapes, sizes = [], []
+    for part in range(parts):
+        arguments = {"shard": (part, parts)} if parts > 1 else {}
+        batches = window_dataset(
+            interactions, rows, 30, size, by_length=True, drop_remainder=drop_remainder, **arguments
+        )
+        read = [(batch["user_id"].numpy(), batch["hist_len"].numpy()) for batch in batches]
+        assert len(read) == batches.cardinality()
+        sizes.append([len(users) for users, _ in read])
+        shapes += [(len(length), length.max(), length.sum()) for _, length in read]
+    whole = size * parts
+    assert sum(map(sum, sizes)) == (len(rows) // whole * whole if drop_remainder else len(rows))
+    number, longest, total = np.array(shapes).T
+    assert np.sum(number * longest) < 1.15 * np.sum(total)  # hardly any padding
+    assert longest[:8].std() > 2  # not from the shortest to the longest
+
+
+def test_batches_of_rows_of_like_length_are_shuffled():
+    interactions = Interactions.from_sequences([0, 3], [7, 8, 9])
+    with pytest.raises(ValueError, match="`by_length` must be False"):
+        window_dataset(interactions, [1, 2], 3, 2, by_length=True, shuffle=False)
