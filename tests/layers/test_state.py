@@ -60,6 +60,8 @@ WITH_STATE = {
     "SessionReadout": lambda: applied(layers.SessionReadout(), floats(None, 4, 3), ids(4)),
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
     "GatedSessionGraph": lambda: applied(layers.GatedSessionGraph(), floats(None, 4, 3), ids(4), ids(4)),
+    "HSTUBlock": lambda: applied(layers.HSTUBlock(4, rate=0.5), floats(None, 4, 3), ids(4)),
+    "TransformerBlock": lambda: applied(layers.TransformerBlock(4, rate=0.5, gated=True), floats(None, 4, 3), ids(4)),
     "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),
     "KnownItems": lambda: applied(layers.KnownItems(V, 0.5), ids()),
@@ -83,6 +85,7 @@ WITHOUT_STATE = {
     ),
     *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
     *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
+    *("AtNow", "AtPlaces", "LossOfRows", "PooledStates", "TrainedPositions", "UpToLongest"),
 }
 
 
