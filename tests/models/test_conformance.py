@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import FM, SDM, YoutubeDNN, losses, samplers, testing
+from deepmatch_ext import FM, SDM, SequenceDNN, YoutubeDNN, losses, samplers, testing
 from deepmatch_ext._keras import keras, raw_variable
 from deepmatch_ext.features import build_inputs, read_columns
 from deepmatch_ext.layers import CandidateLoss, CandidateSampler, EmbeddingTable, L2Normalization
@@ -64,8 +64,9 @@ def trial_of():
     def trial(function):
         own = [(ONE_DIM["user"], ONE_DIM["items"])] if function is FM else []
         if function.__name__ in EVERY_POSITION:
-            own = [(PER_POSITION, [item_column()])]
+            own = [(PER_POSITION if function is SequenceDNN else [history_column()], [item_column()])]
         few_layers = {"rnn_layers": 1, "units": 8} if function is SDM else {}  # to trace LSTMs takes long
+        few_layers = {"num_blocks": 1} if function.__name__ in EVERY_POSITION[1:] else few_layers
         return Trial(function, *own, **few_layers)
 
     return functools.cache(trial)
@@ -76,7 +77,7 @@ EVERYWHERE = ("YoutubeDNN", "ComiRec")
 
 
 # Three of the four encoders differ in their blocks alone, which what they share is not checked with again.
-OF_BLOCKS = ("attributes", "recorded", "bad_arguments", "columns", "whole_tables", "vectors", "learns", "reload")
+OF_BLOCKS = ("attributes", "recorded", "bad_arguments", "columns", "whole_tables", "vectors", "learns")
 
 
 @pytest.mark.slow
