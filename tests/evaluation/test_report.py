@@ -258,6 +258,7 @@ def test_scores_and_popularity_in_words(tmp_path, undrawn):
     assert "100.0% of these recommendations are a popularity recommender's" in text
 
 
+@pytest.mark.slow
 def test_of_k_interests_the_best_counts(tmp_path):
     users, texts = arguments()["user_vectors"], []
     given = {name: arguments()[name] for name in ("item_vectors", "targets", "seen")}
