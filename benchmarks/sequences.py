@@ -56,7 +56,7 @@ RUNS = {
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
     },
-    "ml-100k": {"YoutubeDNN": YOUTUBEDNN, "SequenceDNN": run("SequenceDNN", 200, 8, 2e-3, falls=True)},
+    "ml-100k": {"YoutubeDNN": YOUTUBEDNN, "SequenceDNN": run("SequenceDNN", 200, 8, 2e-3, falls=True, dnn_dropout=0.3)},
     "amazon-beauty": OF_AMAZON,
     "amazon-toys": OF_AMAZON,
 }

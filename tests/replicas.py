@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import DSSM, FM, MIND, NCF, SDM, SRGNN, ComiRec, YoutubeDNN
+from deepmatch_ext import DSSM, FM, HSTU, MIND, NCF, SDM, SRGNN, ComiRec, GRU4Rec, SASRec, SequenceDNN, YoutubeDNN
 from deepmatch_ext.data import Interactions, window_dataset, windows
 from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
 from deepmatch_ext.losses import LOSSES
@@ -333,8 +333,14 @@ def fitted():
 @case
 def models():
     """Every model of the library."""
-    for builder in (DSSM, FM, MIND, ComiRec, SDM, SRGNN):
-        arguments = {"dnn_dropout": 0.0, "dropout_rate": 0.0, "click_dropout": 0.0, "l2_reg_embedding": 0.0, "units": D}
+    for builder in (DSSM, FM, MIND, ComiRec, SDM, SRGNN, SequenceDNN, SASRec, HSTU, GRU4Rec):
+        arguments = {"block_dropout": 0.0, "num_blocks": 1} | {
+            "dnn_dropout": 0.0,
+            "dropout_rate": 0.0,
+            "click_dropout": 0.0,
+            "l2_reg_embedding": 0.0,
+            "units": D,
+        }
         takes = inspect.signature(builder).parameters
         arguments = {name: value for name, value in arguments.items() if name in takes}
         combiner = "mean" if builder in (DSSM, FM) else "recency+last"
