@@ -35,7 +35,6 @@ from deepmatch_ext.data import (
     seen_before,
     seen_by_users,
     split_by_time,
-    user_histories,
     windows,
 )
 from deepmatch_ext.data.interactions import extended_with_rows
@@ -55,6 +54,7 @@ from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.files import read_recommender, write_recommender
 from deepmatch_ext.recommender.judged import history_names, judged_events, ranks_of_all
+from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.retrieval.top_n import top_n
 from deepmatch_ext.serving import export_recommender
 
@@ -158,7 +158,7 @@ class Recommender:
             self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
         self._model: RetrievalModel | None = None
         self.epochs = 0
-        self._vectors: np.ndarray | None = None
+        self._found: Snapshot | None = None
         self.history: dict[str, list[float]] = {}
 
     @property
@@ -230,7 +230,7 @@ class Recommender:
             optimizer = type(optimizer).from_config(optimizer.get_config())
         built.compile(optimizer)
         self._model, self.history, self.epochs = built, {}, 0
-        self.interactions, self._split = interactions, split
+        self.interactions, self._split, self._found = interactions, split, None
         self._train(targets, epochs, validation is not None, verbose)
         return self
 
@@ -303,7 +303,7 @@ class Recommender:
         parts = {name: np.sort(rows[getattr(self._split, name)]) for name in PARTS}
         is_new = is_new[interactions.is_target[is_new]]
         self._split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], is_new))})
-        self.interactions, self._vectors = interactions, None
+        self.interactions, self._found = interactions, None
         targets = is_new[interactions.history_lengths[is_new] > 0]
         old = np.setdiff1d(self._split.train_targets(), is_new, assume_unique=True)
         drawn = min(len(old), round(replay * len(targets)))
@@ -400,7 +400,7 @@ class Recommender:
             self.history[name] = [*figures, *done.history.get(name, [np.nan] * len(done.epoch))]
         best = watch[0].best_epoch if watch else None
         self.epochs += len(done.epoch) if best is None else best + 1
-        self._vectors = None
+        self._found = None
         if watch and verbose:
             more = ", the most that were allowed: more may be better" if best == epochs - 1 else ""
             print(f"best after {self.epochs} epochs{more}; fit(events, epochs={self.epochs}) learns from all events")
@@ -408,29 +408,19 @@ class Recommender:
     # Recommending.
 
     @property
-    def _item_vectors(self) -> np.ndarray:
-        """(number of items + 1, D), by item id; without rows to spare."""
-        if self._vectors is None:
-            self._vectors = self.model.item_vectors()[: self.interactions.item_vocabulary_size]
-        return self._vectors
-
-    def _known_items(self) -> np.ndarray:
-        """The ids of items that training has met or that have features, which alone are recommended, ascending."""
-        met = np.ones(len(self.interactions), bool)
-        met[self._split.validation] = met[self._split.test] = False
-        known = self.interactions.item_counts(np.flatnonzero(met)) > 0
-        if len(self.model.item_columns) > 1:
-            known |= self._tables["item"].known(self.interactions.item_ids)
-        return np.flatnonzero(known)
+    def _now(self) -> Snapshot:
+        if self._found is None:
+            self._found = Snapshot(self.model, self.interactions, self._split, self._tables, self.max_len)
+        return self._found
 
     def _among(self, among: Any) -> np.ndarray:
-        known = self._known_items()
         if among is None:
-            return known
+            return self._now.known_items
         raw = as_array(among).ravel()
         if not raw.size:
             raise problem("`among`", "hold an item that can be recommended", "no item")
-        allowed = np.intersect1d(known, _encoded("`among`", self.interactions.item_ids, raw))
+        ids = np.unique(_encoded("`among`", self.interactions.item_ids, raw))
+        allowed = ids[self._now.is_known[ids]]
         if not len(allowed):
             raise problem("`among`", "hold an item that can be recommended", listing(raw))
         return allowed
@@ -456,16 +446,14 @@ class Recommender:
         Raises:
             ValueError: Ids of another kind, or no item of ``among`` is known.
         """
-        model, events = self.model, self.interactions
+        model, events, now = self.model, self.interactions, self._now
         n, exclude_seen = positive_int("`n`", n), self._excludes(exclude_seen)
         allowed = self._among(among)
         if user_ids is None:
-            user_ids = events.user_ids.decode(np.flatnonzero(np.diff(events.indptr)))
+            user_ids = events.user_ids.decode(np.flatnonzero(now.has_events))
         raw = as_array(user_ids).ravel()
         users = _encoded("`user_ids`", events.user_ids, raw)
-        has_events = np.diff(events.indptr)[users] > 0
-        has_features = self._tables["user"].known(events.user_ids)[users]
-        based_on = np.select([has_events, has_features], ["history", "features"], "popularity")
+        based_on = np.select([now.has_events[users], now.has_features[users]], ["history", "features"], "popularity")
         n = min(n, len(allowed))
         ids, scores = np.zeros((len(raw), n), np.int64), np.full((len(raw), n), -np.inf, np.float64)
         popular = based_on == "popularity"
@@ -474,7 +462,7 @@ class Recommender:
         rest = np.flatnonzero(~popular)
         for start in range(0, len(rest), _BLOCK):
             block = rest[start : start + _BLOCK]
-            x = user_histories(events, users[block], self.max_len)
+            x = now.histories(users[block])
             seen = seen_by_users(events, users[block]) if exclude_seen else None
             ids[block], scores[block] = self._best(model.user_vectors(x), n, allowed, seen)
         lists, rows = self._lists(self.item, ids, scores)
@@ -499,7 +487,7 @@ class Recommender:
         items = _encoded("`item_ids`", events.item_ids, raw, unknown="error").astype(np.int64)
         n = min(n, len(allowed))
         itself = np.arange(len(items) + 1), items
-        ids, scores = self._best(self._item_vectors[items], n, allowed, itself)
+        ids, scores = self._best(self._now.item_vectors[items], n, allowed, itself)
         lists, rows = self._lists(f"similar_{self.item}", ids, scores)
         lists.insert(0, self.item, raw[rows])
         return lists
@@ -513,10 +501,10 @@ class Recommender:
     def _best(
         self, vectors: np.ndarray, n: int, allowed: np.ndarray, seen: Seen | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return top_n(vectors, self._item_vectors, n, among=allowed, exclude=seen)
+        return top_n(vectors, self._now.item_vectors, n, among=allowed, exclude=seen)
 
     def _most_popular(self, allowed: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        counts = self.interactions.item_counts(np.flatnonzero(self.interactions.is_target))
+        counts = self._now.item_counts
         best = allowed[np.argsort(-counts[allowed], kind="stable")][:n]
         return best, counts[best] / counts.sum()
 
@@ -563,7 +551,7 @@ class Recommender:
         judged, exclude_seen = judged_events(self, events), self._excludes(exclude_seen)
         with own_words():
             ranks = ranks_of_all(self, judged, exclude_seen)
-        size, items = judged.interactions.item_vocabulary_size, self._item_vectors
+        size, items = judged.interactions.item_vocabulary_size, self._now.item_vectors
         ranks.pop(self._name)
         write_report(
             path,
@@ -606,7 +594,7 @@ class Recommender:
             ValueError: The folder is none, or it is damaged.
         """
         recommender = object.__new__(cls)
-        recommender.__dict__.update(read_recommender(folder), _vectors=None)
+        recommender.__dict__.update(read_recommender(folder), _found=None)
         return recommender
 
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
@@ -617,7 +605,7 @@ class Recommender:
         Returns:
             The new version's folder.
         """
-        known, events = self._known_items(), self.interactions
+        known, events = self._now.known_items, self.interactions
         maps = {**dict.fromkeys(history_names(self.item, events), events.item_ids), self.user: events.user_ids}
         maps |= {each.name: each.ids for each in self._tables["user"].features if each.ids is not None}
         read = {column.name for column in self.model.user_columns}
@@ -625,7 +613,7 @@ class Recommender:
             self.model,
             folder,
             item_ids=events.item_ids.decode(known),
-            item_vectors=self._item_vectors[known],
+            item_vectors=self._now.item_vectors[known],
             id_maps={name: ids for name, ids in maps.items() if name in read},
             **options,
         )
