@@ -71,9 +71,10 @@ class Recommender:
 
     Args:
         model: A builder such as `YoutubeDNN`, `ComiRec` or `DSSM`, of a model that learns from what users took.
-        user_features: What is known of users: a frame with one row for each, and the column ``user``. Columns of text,
-            booleans and integers are categories, floats numbers, lists lists of categories; what is made of each is
-            printed by `fit`. Users may be there who have no events yet.
+        user_features: What is known of users: a frame with one row for each, and the column ``user``. Users may be
+            there who have no events yet. Columns of text, of booleans and of pandas' type "category" are categories,
+            and so are whole numbers with at most 50 different values, such as codes; with more, whole numbers are
+            numbers, as floats are. Lists are lists of categories. `fit` prints what is made of each column.
         item_features: The same of items, with the column ``item``.
         columns: DeepCTR columns for what is not to be read as its type says: each takes the place of the one of its
             name. The history's name is ``hist_`` and the item's. One of the user's name makes users a feature.
@@ -197,7 +198,8 @@ class Recommender:
                 event is for the test and the one before for validation.
             epochs: Passes over the events, at most. None: 10, or with validation 30, of which the best is kept; it
                 stops when three have not been better.
-            verbose: 0 prints nothing, 1 what was made of the columns and an epoch's figures.
+            verbose: 0 prints nothing. 1 prints what was made of the columns and shows a progress bar; where the output
+                is no terminal or notebook, it prints a line for each epoch, as 2 always does.
 
         Returns:
             The recommender itself.
@@ -258,7 +260,7 @@ class Recommender:
             epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
                 model knows stays as it is, which takes seconds.
             replay: How many old events, drawn at random, are trained on for each new one.
-            verbose: As Keras's.
+            verbose: As in `fit`.
 
         Returns:
             The recommender itself. If anything is refused, it is what it was before.
@@ -393,7 +395,7 @@ class Recommender:
                 ]
         events, seed = self.interactions, self.seed + len(self.history.get("loss", []))  # later passes: other orders
         x = window_dataset(events, targets, self.max_len, self.batch_size, weight=self.weight, seed=seed)
-        done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose=verbose)
+        done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose="auto" if verbose == 1 else verbose)
         before = len(self.history.get("loss", []))
         for name in {**self.history, **done.history}:
             figures = self.history.get(name, [np.nan] * before)
