@@ -41,12 +41,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--days", type=int, default=14)
-    parser.add_argument("--first", type=float, default=0.8, help="the share of events before the first day")
+    parser.add_argument("--first", type=float, default=0.8, help="the fraction of events before the first day")
     parser.add_argument(
         "--epochs", type=int, help="of `fit`; by default, the best for the last tenth of the first events"
     )
-    parser.add_argument("--replay", type=float, default=1.0)
-    parser.add_argument("--passes", type=int, default=2, help="of `update` over the day's events")
+    parser.add_argument("--replay", type=float, default=2.0, help="of `update`")
+    parser.add_argument("--passes", type=int, default=3, help="of `update` over the day's events")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", default=",".join(POLICIES))
     args = parser.parse_args()

@@ -96,8 +96,8 @@ class Recommender:
         model: The trained `RetrievalModel`.
         interactions: All events so far. Their ``user_ids`` and ``item_ids`` are the maps to raw ids.
         user_columns, item_columns: The columns that the model was built with.
-        history: What Keras's ``fit`` has recorded, of all epochs so far: name -> values.
-        epochs: The passes that the model has made; those after the best are not counted.
+        history: What Keras's ``fit`` has recorded: name -> a value for each pass of `fit` and for each `update`.
+        epochs: The passes that `fit` made; those after the best are not counted.
 
     Raises:
         ValueError: An argument can't be used; the message names it.
@@ -233,7 +233,7 @@ class Recommender:
         built.compile(optimizer)
         self._model, self.history, self.epochs = built, {}, 0
         self.interactions, self._split, self._found = interactions, split, None
-        self._train(targets, epochs, validation is not None, verbose)
+        self.epochs = self._train(targets, epochs, validation is not None, verbose)
         return self
 
     def update(
@@ -243,8 +243,8 @@ class Recommender:
         user_features: Any = None,
         item_features: Any = None,
         sampler_config: Any = None,
-        epochs: int = 2,
-        replay: float = 1.0,
+        epochs: int = 3,
+        replay: float = 2.0,
         verbose: int = 0,
     ) -> Recommender:
         """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
@@ -259,7 +259,8 @@ class Recommender:
             sampler_config: A sampler with counts of the new items, too, where the model's has counts.
             epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
                 model knows stays as it is, which takes seconds.
-            replay: How many old events, drawn at random, are trained on for each new one.
+            replay: How many old events are trained on beside each new one, so that the model does not forget. They are
+                drawn at random, others for each pass.
             verbose: As in `fit`.
 
         Returns:
@@ -308,10 +309,11 @@ class Recommender:
         self.interactions, self._found = interactions, None
         targets = is_new[interactions.history_lengths[is_new] > 0]
         old = np.setdiff1d(self._split.train_targets(), is_new, assume_unique=True)
-        drawn = min(len(old), round(replay * len(targets)))
+        drawn = min(len(old), round(replay * epochs * len(targets)))
         chosen = np.random.default_rng([self.seed, len(interactions)]).choice(old, drawn, replace=False)
         if len(targets) and epochs:
-            self._train(np.sort(np.concatenate([targets, chosen])), epochs, False, verbose)
+            # All passes shuffled into one, since each has old events of its own.
+            self._train(np.sort(np.concatenate([np.repeat(targets, epochs), chosen])), 1, False, verbose)
         return self
 
     def _read(self, events: Any) -> Interactions:
@@ -383,7 +385,8 @@ class Recommender:
             for line in self._lines[side]:
                 print(f"{side} feature {line}")
 
-    def _train(self, targets: np.ndarray, epochs: int, validated: bool, verbose: int) -> None:
+    def _train(self, targets: np.ndarray, epochs: int, validated: bool, verbose: int) -> int:
+        """Trains on some rows; returns the passes up to the best one."""
         watch = []
         if validated:
             rows = self._split.validation
@@ -401,11 +404,12 @@ class Recommender:
             figures = self.history.get(name, [np.nan] * before)
             self.history[name] = [*figures, *done.history.get(name, [np.nan] * len(done.epoch))]
         best = watch[0].best_epoch if watch else None
-        self.epochs += len(done.epoch) if best is None else best + 1
+        passes = len(done.epoch) if best is None else best + 1
         self._found = None
         if watch and verbose:
             more = ", the most that were allowed: more may be better" if best == epochs - 1 else ""
-            print(f"best after {self.epochs} epochs{more}; fit(events, epochs={self.epochs}) learns from all events")
+            print(f"best after {passes} epochs{more}; fit(events, epochs={passes}) learns from all events")
+        return passes
 
     # Recommending.
 
