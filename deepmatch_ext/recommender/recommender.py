@@ -66,31 +66,32 @@ _BLOCK = 8192  # users at a time
 class Recommender:
     """Trains a model on a table of events and recommends in the table's own ids.
 
-    Each method is a few lines over the parts of the package, which are there for what this object does not do:
-    `Interactions`, `windows`, the model (`model`), `evaluate`, the indexes, `export_recommender`.
+    Each method is a few lines over parts of the package, which do what this object does not: `Interactions`, `windows`,
+    the model (`model`), `evaluate`, the indexes, `export_recommender`.
 
     Args:
-        model: A builder such as `YoutubeDNN`, `ComiRec` or `DSSM`, of a model that learns from what users took.
-        user_features: What is known of users: a frame with one row for each, and the column ``user``. Users may be
-            there who have no events yet. Columns of text, of booleans and of pandas' type "category" are categories,
-            and so are whole numbers with at most 50 different values, such as codes; with more, whole numbers are
-            numbers, as floats are. Lists are lists of categories. `fit` prints what is made of each column.
+        model: A builder such as `YoutubeDNN`, `ComiRec` or `DSSM`, of a model that trains without labels.
+        user_features: A frame with one row for each user and the column ``user``. It may have users who have no events
+            yet. Text, booleans and columns of pandas' type "category" are categories, and so are whole numbers with at
+            most 50 different values; floats and other whole numbers are numbers; lists are lists of categories. `fit`
+            prints what it made of each column.
         item_features: The same of items, with the column ``item``.
-        columns: DeepCTR columns for what is not to be read as its type says: each takes the place of the one of its
-            name. The history's name is ``hist_`` and the item's. One of the user's name makes users a feature.
-        user, item, time: The columns of the events' table. ``time=None``: its rows are in the order of time.
+        columns: DeepCTR columns that replace those of the same names, for what should be read otherwise than its type
+            says. The history's name is ``hist_`` and the item's name. A column of the user's name gives each user an
+            embedding.
+        user, item, time: Names of columns of the events' table. ``time=None``: its rows are in the order of time.
         max_len: How many of a user's last items the model reads.
         embedding_dim: The size of the items' vectors.
         optimizer: A Keras optimizer. None: ``LazyAdam(1e-3)``.
         batch_size: Events in a training step.
-        seed: Of all that is random.
-        kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are recommended
-            for; each kind has a history of its own: see `Interactions.from_frame`.
-        weight: The column of numbers that says how much each event counts in the loss.
+        seed: The seed of everything random.
+        kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are to be
+            predicted. Each kind has a history of its own: see `Interactions.from_frame`.
+        weight: The column of numbers that say how much each event counts in the loss.
         session: The column of sessions, if events come in sessions.
-        exclude_seen: Whether what a user has had is left out of lists, and of what validation and tests rank. False,
-            where things are bought again.
-        arguments: The builder's others, such as ``sampler_config`` or ``temperature``.
+        exclude_seen: Whether items that the user had are left out of recommendations, validation and tests. False where
+            people buy the same items again.
+        arguments: Further arguments of the builder, such as ``sampler_config`` or ``temperature``.
 
     Attributes:
         model: The trained `RetrievalModel`.
@@ -192,12 +193,12 @@ class Recommender:
         Args:
             events: A pandas or polars DataFrame or an Arrow table with the columns ``user``, ``item`` and ``time``; or
                 `Interactions`.
-            validation: What is held out to say when to stop: ``"last"``, each user's last event; or a moment, all
-                events from then on. None: training takes ``epochs`` passes over all events.
-            test: What is held out for `evaluate`, of the same kind and later. With ``"last"`` twice, a user's last
-                event is for the test and the one before for validation.
-            epochs: Passes over the events, at most. None: 10, or with validation 30, of which the best is kept; it
-                stops when three have not been better.
+            validation: What is held out to decide when to stop: ``"last"`` for each user's last event, or a time for
+                all events from then on. None: training takes ``epochs`` passes over all events.
+            test: What is held out for `evaluate`, given in the same way. If both are ``"last"``, a user's last event is
+                for the test and the one before it for validation; a time must be later than that of ``validation``.
+            epochs: Passes over the events, at most. None: 10, or with ``validation`` 30, of which the best is kept;
+                training stops after three passes without improvement.
             verbose: 0 prints nothing. 1 prints what was made of the columns and shows a progress bar; where the output
                 is no terminal or notebook, it prints a line for each epoch, as 2 always does.
 
@@ -247,31 +248,31 @@ class Recommender:
         replay: float = 2.0,
         verbose: int = 0,
     ) -> Recommender:
-        """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
+        """Continues training with new events; for new users and items the model grows (`RetrievalModel.extended`).
 
-        New items begin from their features or, without any, near the items that stand around them in the histories
-        (`deepmatch_ext.data.neighbours`). What was held out by `fit` stays held out.
+        New items start from their features or, without any, near the items that stand around them in histories
+        (`deepmatch_ext.data.neighbours`). What `fit` held out stays held out.
 
         Args:
-            events: A table with the columns that `fit` had. With times, they may come late.
+            events: A table with the same columns as that of `fit`. If events have times, their order does not matter.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
-                like the first ones.
-            sampler_config: A sampler with counts of the new items, too, where the model's has counts.
-            epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
-                model knows stays as it is, which takes seconds.
+                with the same columns as the first ones.
+            sampler_config: A sampler that has counts of the new items, too, if the model's sampler has counts.
+            epochs: Passes over the new events. 0 trains nothing: histories get longer and new items get their first
+                vectors, in seconds.
             replay: How many old events are trained on beside each new one, so that the model does not forget. They are
                 drawn at random, others for each pass.
             verbose: As in `fit`.
 
         Returns:
-            The recommender itself. If anything is refused, it is what it was before.
+            The recommender itself. If an argument is refused, the recommender is unchanged.
 
         Raises:
             ValueError: The table can't be used.
 
         Warns:
-            UserWarning: A new item has no features where others have, events are there already, or all of them are
-                earlier than what is known.
+            UserWarning: A new item has no features where others have, some events are already known, or all events are
+                earlier than the last known one.
         """
         model, before = self.model, self.interactions
         epochs, replay = int_at_least("`epochs`", epochs, 0), number_between("`replay`", replay, 0, float("inf"))
@@ -434,23 +435,23 @@ class Recommender:
     def recommend(
         self, user_ids: Any = None, n: int = 10, *, among: Any = None, exclude_seen: bool | None = None
     ) -> pd.DataFrame:
-        """The best ``n`` items for each user, by all that is known up to now.
+        """The best ``n`` items for each user, from all events so far.
 
         Args:
             user_ids: Raw user ids, in any order. None: all users who have events.
-            n: How many items each.
-            among: Raw ids of the items that may be recommended, such as those in stock; ids that are not known are
-                left out. None: all.
-            exclude_seen: Whether what a user has had is left out. None: as the recommender has it.
+            n: How many items for each user.
+            among: Raw ids of the items that may be recommended, such as those in stock; unknown ids are ignored. None:
+                all items.
+            exclude_seen: Whether items that the user had are left out. None: the recommender's own setting.
 
         Returns:
-            A frame with a row for each recommendation, users in their order, best first: user, item, ``score``,
-            ``rank`` from 1, and ``based_on``: ``history``; ``features``, for users without events of whom something is
-            known; or ``popularity``, for all others, whose score is the item's share of all events. A user for whom
-            fewer than ``n`` items are left has fewer rows.
+            A frame with a row for each recommendation, users in the order given, best first: user, item, ``score``,
+            ``rank`` from 1, and ``based_on``: ``history``; ``features``, for users who have no events but a row in
+            ``user_features``; or ``popularity``, for all others, whose score is the item's fraction of all events. A
+            user for whom fewer than ``n`` items are left has fewer rows.
 
         Raises:
-            ValueError: Ids of another kind, or no item of ``among`` is known.
+            ValueError: Ids are text where the events have integers or the reverse, or no item of ``among`` is known.
         """
         model, events, now = self.model, self.interactions, self._now
         n, exclude_seen = positive_int("`n`", n), self._excludes(exclude_seen)
@@ -476,7 +477,7 @@ class Recommender:
         return lists.assign(based_on=based_on[rows])
 
     def similar_items(self, item_ids: Any, n: int = 10, *, among: Any = None) -> pd.DataFrame:
-        """The ``n`` items whose vectors are nearest to each of some items'.
+        """For each of some items, the ``n`` items whose vectors are nearest.
 
         Args:
             item_ids: Raw item ids.
@@ -519,26 +520,26 @@ class Recommender:
     def evaluate(
         self, events: Any = None, *, ns: Sequence[int] = (10, 50), exclude_seen: bool | None = None, verbose: int = 1
     ) -> pd.DataFrame:
-        """How well the held-out events are foretold, beside what takes no training and what others would take.
+        """How well the model predicts the held-out events, beside popularity and other recommenders.
 
-        Each event is ranked among all items by what its user did before it. Of the peers, popularity and a first-order
-        Markov chain are always there; item-kNN and ALS, where ``implicit`` is installed, with settings that nobody has
-        chosen for these data.
+        The item of each event is ranked among all items, by what its user did before it. Popularity and a first-order
+        Markov chain are always there for comparison. Item-kNN and ALS are there if ``implicit`` is installed, with
+        settings that were not tuned to these data.
 
         Args:
-            events: Events that are later than those of `fit`, in a table like that. An item that is new counts as
+            events: Events that are later than those of `fit`, in a table of the same columns. A new item counts as
                 missed. None: what `fit` held out for the test, or else for validation, whose figures are a little high
-                since they said when to stop.
+                because they decided when to stop.
             ns: The lengths of the lists.
-            exclude_seen: Whether what a user has had before is left out of the ranking, as `recommend` does. None: as
-                the recommender has it.
+            exclude_seen: Whether items that the user had before are left out of the ranking, as `recommend` does. None:
+                the recommender's own setting.
             verbose: 0 prints nothing.
 
         Returns:
             A frame with a row for each recommender and a column for each of ``HR@10``, ``NDCG@10`` and so on.
 
         Raises:
-            ValueError: There is nothing to judge by.
+            ValueError: No events were given, and `fit` held none out.
         """
         judged = judged_events(self, events)
         with own_words():
@@ -553,7 +554,7 @@ class Recommender:
         return pd.DataFrame.from_dict(figures, orient="index")
 
     def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool | None = None) -> None:
-        """Writes figures and pictures of what `evaluate` judges into one HTML file: see `write_report`."""
+        """Writes figures and pictures of the events that `evaluate` ranks into one HTML file: see `write_report`."""
         judged, exclude_seen = judged_events(self, events), self._excludes(exclude_seen)
         with own_words():
             ranks = ranks_of_all(self, judged, exclude_seen)
@@ -583,12 +584,12 @@ class Recommender:
     # Files.
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes all of it into a folder: the model with its optimizer, events, maps of ids, features, settings.
+        """Writes everything into a folder: the model with its optimizer, events, id maps, features, settings.
 
-        A folder that holds a recommender already is replaced in one step. `load` reads it, and `update` goes on.
+        A folder that already holds a recommender is replaced in one step. `load` reads it, and `update` continues.
 
         Raises:
-            ValueError: There is something else in the folder, or the model can't be saved; nothing is written then.
+            ValueError: The folder holds something else, or the model can't be saved; nothing is written then.
         """
         write_recommender(folder, self)
 
@@ -597,16 +598,16 @@ class Recommender:
         """Reads a recommender that `save` wrote.
 
         Raises:
-            ValueError: The folder is none, or it is damaged.
+            ValueError: The folder does not hold a recommender, or is damaged.
         """
         recommender = object.__new__(cls)
         recommender.__dict__.update(read_recommender(folder), _found=None)
         return recommender
 
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
-        """Writes a SavedModel that recommends without this package; `export_recommender` has the ``options``.
+        """Writes a SavedModel that recommends without this package; ``options`` are those of `export_recommender`.
 
-        It reads raw ids of items and raw categories. Numbers it reads standardised: ``(value - mean) / deviation``.
+        It reads raw item ids and raw categories, and numbers that are standardised: ``(value - mean) / deviation``.
 
         Returns:
             The new version's folder.

@@ -59,6 +59,18 @@ class ServedExport:
 
     Raises:
         ValueError: It can't be served, such as a copy that is not whole.
+
+    Example:
+        >>> import tempfile
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> from deepmatch_ext.serving import export_recommender
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 4, 8, embedding_name="item"), 5, "mean", "hist_len")
+        >>> model = YoutubeDNN([history], [SparseFeat("item", 4, 8)])
+        >>> export = ServedExport(export_recommender(model, tempfile.mkdtemp()))
+        >>> query = export.check({"hist_item": [3, 1]}, n=2, seen=[3, 1])
+        >>> export.recommend([query])[0]["ids"]
+        [2]
     """
 
     def __init__(self, path: Path) -> None:
