@@ -1,4 +1,4 @@
-"""The next click of Diginetica's sessions: SRGNN, YoutubeDNN, session kNN, Markov, in one table.
+"""The next click of Diginetica's sessions: SRGNN, SequenceDNN, YoutubeDNN, session kNN, Markov, in one table.
 
     python benchmarks/sessions.py FOLDER                    # FOLDER holds train.npz and test.npz, as SR-GNN splits it
     python benchmarks/sessions.py FOLDER --validation       # train on nine tenths, rank the last tenth's cases
@@ -20,12 +20,13 @@ import numpy as np
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import SRGNN, YoutubeDNN, evaluation
-from deepmatch_ext.data import Interactions, windows
+from deepmatch_ext import SRGNN, SequenceDNN, YoutubeDNN, evaluation
+from deepmatch_ext.data import Interactions, Split, windows
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import AdaptiveSampler
 
 MAX_LEN, DIM, BATCH, NEGATIVES = 20, 100, 512, 2048
+SESSIONS = 128  # in a batch of SequenceDNN, some 500 clicks
 
 
 def main():
@@ -34,7 +35,7 @@ def main():
     parser.add_argument("--validation", action="store_true", help="rank the last tenth of the training sessions")
     parser.add_argument("--only", default="", help="what the rows' names begin with, such as SRGNN,Markov")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--model", type=json.loads, default={}, help="more arguments of SRGNN, as JSON")
+    parser.add_argument("--model", type=json.loads, default={}, help="more arguments of SRGNN and SequenceDNN, as JSON")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     data = Sessions(args.folder, args.validation)
@@ -42,6 +43,9 @@ def main():
         "Markov": lambda: data.figures(markov(data)),
         "session kNN": lambda: data.figures(session_knn(data)),
         "YoutubeDNN": lambda: trained(data, YoutubeDNN, args.epochs, seed=args.seed),
+        "SequenceDNN": lambda: trained(
+            data, SequenceDNN, args.epochs, data.sequences, SESSIONS, seed=args.seed, **args.model
+        ),
         "SRGNN": lambda: trained(data, SRGNN, args.epochs, seed=args.seed, **args.model),
     }
     for name, run in rows.items():
@@ -64,6 +68,8 @@ class Sessions:
         is_train = sessions.sessions[rows] <= self.last
         self.interactions, self.train_rows = sessions, np.flatnonzero(sessions.sessions <= self.last)
         self.train = windows(sessions, rows[is_train], MAX_LEN)
+        whole = Split(sessions, self.train_rows, [], []).sequence_targets(MAX_LEN)
+        self.sequences = windows(sessions, whole, MAX_LEN)  # each click once, in some position of one of these
         if validation:
             held_out, rows = sessions, rows[~is_train]
         else:
@@ -113,7 +119,7 @@ def session_knn(data, neighbours=100):
     return score
 
 
-def trained(data, builder, epochs, learning_rate=2e-3, **arguments):
+def trained(data, builder, epochs, rows=None, batch_size=BATCH, learning_rate=2e-3, **arguments):
     """Figures after each epoch; the learning rate falls to a fifth for the last two, and to a fifth of that at last."""
     history = SparseFeat("hist_item_id", data.vocabulary_size, DIM, embedding_name="item_id")
     session = VarLenSparseFeat(history, MAX_LEN, "recency+last", "hist_len")
@@ -126,7 +132,7 @@ def trained(data, builder, epochs, learning_rate=2e-3, **arguments):
             learning_rate /= 5
             model.optimizer.learning_rate.assign(learning_rate)
         wall, processor = time.perf_counter(), time.process_time()
-        model.fit(data.train, batch_size=BATCH, verbose=0)
+        model.fit(data.train if rows is None else rows, batch_size=batch_size, verbose=0)
         seconds = {"wall s": time.perf_counter() - wall, "CPU s": time.process_time() - processor}
         score = evaluation.inner_products(model.user_vectors(data.held_out), model.item_vectors())
         curve.append({**data.figures(score), **{name: round(value, 1) for name, value in seconds.items()}})

@@ -27,18 +27,35 @@ if TYPE_CHECKING:
         serving,
         utils,
     )
-    from deepmatch_ext.models import DSSM, FM, MIND, NCF, SDM, SRGNN, ComiRec, YoutubeDNN
+    from deepmatch_ext.models import (
+        DSSM,
+        FM,
+        HSTU,
+        MIND,
+        NCF,
+        SDM,
+        SRGNN,
+        ComiRec,
+        GRU4Rec,
+        SASRec,
+        SequenceDNN,
+        YoutubeDNN,
+    )
     from deepmatch_ext.recommender import Recommender
 
 __all__ = [
     "DSSM",
     "FM",
+    "HSTU",
     "MIND",
     "NCF",
     "SDM",
     "SRGNN",
     "ComiRec",
+    "GRU4Rec",
     "Recommender",
+    "SASRec",
+    "SequenceDNN",
     "YoutubeDNN",
     "__version__",
     "custom_objects",

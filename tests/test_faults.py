@@ -16,9 +16,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 @pytest.mark.slow
 @pytest.mark.once
 def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one():
-    command = [sys.executable, "benchmarks/faults.py", *("--kills", "1", "--runs", "1")]
-    command += ["--rows", "4000", "--items", "20000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
+    options = [*("--kills", "1", "--runs", "1"), *("--rows", "4000", "--items", "20000")]
+    done = run_python(ROOT / "benchmarks" / "faults.py", *options, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "kills 1," in done.stdout
     assert "files read 1, lost 0" in done.stdout  # the kill came while the file was being written anew

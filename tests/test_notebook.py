@@ -43,6 +43,8 @@ def test_every_cell_runs(notebook, tmp_path):
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_a_cell_that_fails_is_seen(tmp_path):
     done = run(["x = 1", "assert x == 2", "x = 3"], tmp_path)
     assert done.returncode == 1

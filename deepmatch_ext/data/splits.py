@@ -17,6 +17,7 @@ from deepmatch_ext._checks import (
     int_at_least,
     listing,
     no_duplicates,
+    positive_int,
     problem,
     shown,
     warn_caller,
@@ -163,6 +164,45 @@ class Split:
         """
         int_at_least("`min_history`", min_history, 0)
         return self.train[self.interactions.history_lengths[self.train] >= min_history]
+
+    def sequence_targets(self, max_len: int) -> np.ndarray:
+        """The fewest train rows whose windows hold every train event with a history once as a target, int64, sorted.
+
+        For models that every position of a history trains, such as :func:`~deepmatch_ext.SASRec`: a row of history
+        length T trains up to T predictions, its own item's and those of the items in its history but the oldest. Each
+        user's (or session's) last train event is such a row, and every T-th one before it.
+
+        Args:
+            max_len: T, the history length that the rows' windows are cut with.
+
+        Raises:
+            ValueError: There are several kinds of events, or an event of validation or test stands before a train
+                event of the same user or session: it would be trained on as a part of a history.
+
+        Example:
+            >>> split = leave_last_out(Interactions.from_sequences([0, 7, 9], [1, 2, 3, 4, 5, 6, 7, 1, 2]))
+            >>> rows = split.sequence_targets(max_len=2)  # of targets in rows 4 and 3, 2 and 1, and 8
+            >>> rows.tolist()
+            [2, 4, 8]
+        """
+        length, x = positive_int("`max_len`", max_len), self.interactions
+        if x.kinds is not None:
+            remedy = "Make interactions of the kind that is to be predicted alone, or train on train_targets()."
+            raise problem("`interactions`", "have one kind of events", f"{len(x.kinds.names)}", remedy)
+        positions = x.history_lengths[self.train]
+        # Of each sequence, sorted as the rows are: its last train event, and how many train events it has.
+        is_last = np.append(np.diff(x.sequences[self.train]) != 0, True) if len(positions) else np.zeros(0, bool)
+        ends = np.flatnonzero(is_last)
+        missing = positions[ends] + 1 - np.diff(np.append(-1, ends))
+        if (missing > 0).any():
+            at = self.train[ends[np.argmax(missing > 0)]]
+            rule = "hold, of each user or session, the first events up to some place"
+            user = x.user_ids.decode(x.users[at : at + 1])
+            got = f"{x.user_name} {listing(user)}, of whose events others stand before row {at}"
+            raise problem("`train`", rule, got, "train_targets() trains each event as the target of a row of its own.")
+        return self.train[
+            (positions >= 1) & ((np.repeat(positions[ends], np.diff(np.append(-1, ends))) - positions) % length == 0)
+        ]
 
 
 _ROLES = {"user": "user_id", "item": "item_id", "time": "timestamp", "session": None, "kind": None}

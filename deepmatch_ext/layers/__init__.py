@@ -38,10 +38,14 @@ from deepmatch_ext.layers.pooling import (
     SequenceMaskPooling,
     SequenceWeighting,
 )
+from deepmatch_ext.layers.positions import AtNow, AtPlaces, LossOfRows, TrainedPositions, UpToLongest
+from deepmatch_ext.layers.sequence import HSTUBlock, PooledStates, TransformerBlock
 from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairProbability, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
 
 _LAYERS: tuple[Any, ...] = (
+    AtNow,
+    AtPlaces,
     AttentionPooling,
     CandidateLoss,
     CandidateSampler,
@@ -51,6 +55,7 @@ _LAYERS: tuple[Any, ...] = (
     FirstRows,
     GatedSessionGraph,
     GatedSum,
+    HSTUBlock,
     HashIds,
     HistoryDropout,
     HistoryItems,
@@ -61,10 +66,12 @@ _LAYERS: tuple[Any, ...] = (
     KnownItems,
     L2Normalization,
     LabelAwareAttention,
+    LossOfRows,
     NearestInterest,
     OldestFirst,
     PaddingMask,
     PairProbability,
+    PooledStates,
     Positions,
     RepeatableDropout,
     SampledSoftmaxLayer,
@@ -73,6 +80,9 @@ _LAYERS: tuple[Any, ...] = (
     SequenceMaskPooling,
     SequenceWeighting,
     SessionReadout,
+    TrainedPositions,
+    TransformerBlock,
+    UpToLongest,
     WithoutPadding,
 )
 
@@ -94,6 +104,8 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AtNow",
+    "AtPlaces",
     "AttentionPooling",
     "CandidateLoss",
     "CandidateSampler",
@@ -105,6 +117,7 @@ __all__ = [
     "FirstRows",
     "GatedSessionGraph",
     "GatedSum",
+    "HSTUBlock",
     "HashIds",
     "HistoryDropout",
     "HistoryItems",
@@ -115,11 +128,13 @@ __all__ = [
     "KnownItems",
     "L2Normalization",
     "LabelAwareAttention",
+    "LossOfRows",
     "MaskUserEmbedding",
     "NearestInterest",
     "OldestFirst",
     "PaddingMask",
     "PairProbability",
+    "PooledStates",
     "PoolingLayer",
     "Positions",
     "RepeatableDropout",
@@ -130,6 +145,9 @@ __all__ = [
     "SequenceMaskPooling",
     "SequenceWeighting",
     "SessionReadout",
+    "TrainedPositions",
+    "TransformerBlock",
+    "UpToLongest",
     "WithoutPadding",
     "custom_objects",
 ]

@@ -63,8 +63,8 @@ class RepeatableDropout(DroppingLayer):
         if training is False:
             return inputs
         kept = self._kept(tf.shape(inputs), training)
-        share = tf.where(tf.cast(training, tf.bool), 1 - self.rate, 1.0)
-        return tf.where(kept, inputs / tf.cast(share, inputs.dtype), tf.zeros_like(inputs))
+        scale = tf.where(tf.cast(training, tf.bool), 1 / (1 - self.rate), 1.0)
+        return inputs * tf.where(kept, tf.cast(scale, inputs.dtype), tf.zeros([], inputs.dtype))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -33,6 +33,11 @@ def padded_pooling() -> Iterator[None]:
         _PADDED.reset(token)
 
 
+def is_padded() -> bool:
+    """Whether what is traced pools padded rows; see `padded_pooling`."""
+    return _PADDED.get()
+
+
 @register
 class JaggedIds(keras.layers.Layer):
     """The items of a batch of histories: the different ids among them, and where each of these stands.
@@ -76,7 +81,7 @@ class JaggedPooling(HistoryPooling):
     """`SequenceMaskPooling` on what `JaggedIds` gives: the same modes and numbers, without (B, T, D).
 
     Args:
-        mode, keepdims, recency_decay: As in `SequenceMaskPooling`.
+        mode, keepdims, recency_decay, nth: As in `SequenceMaskPooling`.
 
     Input: ``[rows (U, D), index (N,), row (N,), rank (N,), num_rows ()]``: the rows of the unique ids, and the rest
     of what `JaggedIds` gave.
@@ -99,7 +104,7 @@ class JaggedPooling(HistoryPooling):
             largest = tf.math.unsorted_segment_max(tf.gather(rows, index), row, num_rows)
             return tf.where(largest > largest.dtype.min, largest, 0.0)  # an empty history has no largest
         if self.mode == "last":
-            first = tf.where(tf.equal(rank, 0))[:, 0]
+            first = tf.where(tf.equal(rank, self.nth - 1))[:, 0]
             row, index = tf.gather(row, first), tf.gather(index, first)
             return self._sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
         weights = recency_weights(rank, self.recency_decay)

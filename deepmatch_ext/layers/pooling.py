@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, number_between, one_of, problem
+from deepmatch_ext._checks import as_flag, number_between, one_of, positive_int, problem
 from deepmatch_ext._keras import compute_dtype, keras, register
 
 MODES = ("mean", "sum", "max", "sqrtn", "last")
@@ -18,9 +18,14 @@ _MASKED = -1e30
 class HistoryPooling(keras.layers.Layer):
     """What the pooling layers share: arguments, and how the modes weigh and normalise."""
 
-    def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, nth: int = 1, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.mode = one_of("`mode`", mode, MODES)
+        self.nth = positive_int("`nth`", nth)
+        if self.nth > 1 and mode != "last":
+            raise problem("`nth`", f"be 1 with mode {mode!r}, which counts no items", nth)
         self.keepdims = as_flag("`keepdims`", keepdims)
         self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
         if self.recency_decay and mode in ("max", "last"):
@@ -34,7 +39,7 @@ class HistoryPooling(keras.layers.Layer):
             return tf.where(tf.reduce_any(valid, axis=1, keepdims=True), tf.reduce_max(lowest, axis=1), 0.0)
         rank = tf.cumsum(tf.cast(valid, tf.int32), axis=1, exclusive=True)
         if self.mode == "last":
-            return tf.einsum("btd,bt->bd", values, tf.cast(valid & tf.equal(rank, 0), tf.float32))
+            return tf.einsum("btd,bt->bd", values, tf.cast(valid & tf.equal(rank, self.nth - 1), tf.float32))
         weights = tf.cast(valid, tf.float32) * recency_weights(rank, self.recency_decay)
         norm = tf.reduce_sum(self._norm_term(weights), axis=1, keepdims=True)
         return self._normalised(tf.einsum("btd,bt->bd", values, weights), norm)
@@ -63,6 +68,7 @@ class HistoryPooling(keras.layers.Layer):
             "mode": self.mode,
             "keepdims": self.keepdims,
             "recency_decay": self.recency_decay,
+            "nth": self.nth,
         }
 
 
@@ -79,7 +85,7 @@ class SequenceMaskPooling(HistoryPooling):
     sum      sum(w_k e_k)
     sqrtn    sum(w_k e_k) / sqrt(sum(w_k ** 2)), as in ``tf.nn.embedding_lookup_sparse``
     max      the largest value in each of the D dimensions
-    last     e_0: the first valid position, since the history is most recent first
+    last     e_(nth - 1): the first valid position, since the history is most recent first, or the nth
     ======== =====================================================================
 
     The mean is that of DeepMatch-style YoutubeDNNs: lengths (B, 1) -> sequence mask (B, 1, T) -> transposed (B, T, 1)
@@ -91,6 +97,7 @@ class SequenceMaskPooling(HistoryPooling):
         keepdims: Give (B, 1, D), as DeepCTR's pooling does, in place of (B, D).
         recency_decay: At least 0. The valid position of rank k counts ``(k + 1) ** -recency_decay``: 0 counts all
             alike, 1 weights by 1, 1/2, 1/3 ... For mean, sum and sqrtn.
+        nth: For last: which item, 1 the most recent; zeros where there are fewer.
 
     Input, one of:
         - ``[embeddings (B, T, D), lengths (B, 1) or (B,)]``, integer lengths; one above T counts as T.
@@ -112,8 +119,10 @@ class SequenceMaskPooling(HistoryPooling):
         array([[3.3333333]], dtype=float32)
     """
 
-    def __init__(self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(mode, keepdims, recency_decay, **kwargs)
+    def __init__(
+        self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, nth: int = 1, **kwargs: Any
+    ) -> None:
+        super().__init__(mode, keepdims, recency_decay, nth, **kwargs)
         self.supports_masking = True
 
     def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
@@ -311,8 +320,8 @@ def combiner_poolings(column_name: str, combiner: str) -> list[tuple[Any, dict[s
     """The layers that a column's ``combiner`` stands for: classes, and their arguments.
 
     ``mean``, ``sum`` and ``max`` mean what they mean in DeepCTR, ``sqrtn`` and ``last`` what they mean above,
-    ``recency`` is the mean weighted by 1/rank and ``recency:0.5`` by 1/rank ** 0.5; other names are those of
-    `POOLINGS`. Several, joined by ``+``, stand beside each other: ``recency+last``.
+    ``recency`` is the mean weighted by 1/rank and ``recency:0.5`` by 1/rank ** 0.5, ``last:2`` the last item but one;
+    other names are those of `POOLINGS`. Several, joined by ``+``, stand beside each other: ``recency+last``.
 
     Example:
         >>> [arguments for _, arguments in combiner_poolings("hist_item", "recency:0.5+last")]
@@ -329,12 +338,16 @@ def combiner_poolings(column_name: str, combiner: str) -> list[tuple[Any, dict[s
             if not 0 < decay < float("inf"):
                 raise problem(f"`combiner` of column {column_name!r}", "give a decay above 0 after `recency:`", part)
             poolings.append((SequenceMaskPooling, {"mode": "mean", "recency_decay": decay}))
+        elif name == "last" and colon:
+            if not number.strip().isdecimal() or not int(number):
+                raise problem(f"`combiner` of column {column_name!r}", "give a number from 1 on after `last:`", part)
+            poolings.append((SequenceMaskPooling, {"mode": "last", "nth": int(number)}))
         elif name in MODES and not colon:
             poolings.append((SequenceMaskPooling, {"mode": name}))
         elif name in POOLINGS and not colon:
             poolings.append((POOLINGS[name], {}))
         else:
             allowed = ", ".join([*MODES, *POOLINGS])
-            rule = f"be one of {allowed}, recency, recency:DECAY, or several of them joined by `+`"
+            rule = f"be one of {allowed}, recency, recency:DECAY, last:NTH, or several of them joined by `+`"
             raise problem(f"`combiner` of column {column_name!r}", rule, combiner)
     return poolings

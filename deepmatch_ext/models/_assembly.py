@@ -32,6 +32,7 @@ from deepmatch_ext.layers.softmax import default_sampler
 from deepmatch_ext.losses import LOSSES, Candidates
 from deepmatch_ext.models._arguments import ALIASES, DEFAULTS, LABELLED, OPTIONAL, full_documentation, full_signature
 from deepmatch_ext.models._items import ItemFeatures
+from deepmatch_ext.models._positions import UserStates, loss_of_rows, user_states
 from deepmatch_ext.models._record import register_builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers
 from deepmatch_ext.models._tables import NamedLayers, Tables, derived_seed, row_ids, with_history_dropout
@@ -243,7 +244,9 @@ class Assembly:
         """
         return self.histories([self.item_histories()[0] if name is None else name], unit_length)[0]
 
-    def histories(self, names: Sequence[str] | None = None, unit_length: bool = False) -> list[History]:
+    def histories(
+        self, names: Sequence[str] | None = None, unit_length: bool = False, up_to_longest: bool = False
+    ) -> list[History]:
         """The positions of histories that belong together, such as items and their categories; as `history` gives them.
 
         Position t of each is that of the first's t-th item.
@@ -252,6 +255,7 @@ class Assembly:
             names: The columns', of one ``maxlen``. None: the first that shares the item's table, and those that have
                 its ``length_name`` and ``maxlen``.
             unit_length: Whether the rows are L2-normalised.
+            up_to_longest: Whether T is the number of items of the batch's longest history, in place of ``maxlen``.
 
         Raises:
             ValueError: There is no such history, or they differ in length.
@@ -275,7 +279,7 @@ class Assembly:
                 rule = f"have the `maxlen` of {columns[0].name!r}, which it belongs to, {columns[0].maxlen}"
                 raise problem(f"Column {column.name!r}", rule, column.maxlen)
         self._taken.update(names)
-        return self._features.histories(columns, self._user_rows, unit_length)
+        return self._features.histories(columns, self._user_rows, unit_length, up_to_longest)
 
     def item_histories(self) -> list[str]:
         """The names of the histories that share the item's table.
@@ -316,7 +320,14 @@ class Assembly:
         self._tables_of += features
         return [feature.values for feature in features]
 
-    def dense(self, side: str, parts: Sequence[Any], units: Sequence[int], from_items: Sequence[Any] = ()) -> Any:
+    def dense(
+        self,
+        side: str,
+        parts: Sequence[Any],
+        units: Sequence[int],
+        from_items: Sequence[Any] = (),
+        shortcut: bool = False,
+    ) -> Any:
         """Dense layers over what is given, made as the builder's ``dnn_`` arguments say.
 
         Args:
@@ -325,13 +336,60 @@ class Assembly:
             units: The widths of the layers; none: the parts side by side.
             from_items: Those of the parts that are made of rows of the item's table, beside those that `features` gave.
                 A single layer begins as the mean of such parts.
+            shortcut: Whether a linear layer of the parts is added to the layers' output, which is 0 at first: it begins
+                as the mean of those parts, and what the other layers find comes to it.
 
         Returns:
             (B, units[-1]), or (B, K, units[-1]).
         """
         known = [*self._tables_of, *(Feature(part, self.item.embedding_name) for part in from_items)]
         tables = [next((table for values, table in known if values is part), None) for part in parts]
-        return self._dense(side, [Feature(*pair) for pair in zip(parts, tables, strict=True)], units)
+        return self._dense(side, [Feature(*pair) for pair in zip(parts, tables, strict=True)], units, shortcut)
+
+    def user_states(
+        self,
+        states: Sequence[Any],
+        history: History,
+        from_items: Sequence[Any] = (),
+        read: Callable[[list[Any], list[Any]], Any] | None = None,
+    ) -> UserStates:
+        """The user as of every position of the history, for a model that each position trains.
+
+        The state at position k reads what stands at k and behind it, so the item at k - 1 is what came next; at
+        position 0 that is the row's own item. A vector is made of each state and the user's `features`.
+
+        Args:
+            states: (B, T, d) each, T as in the history, or `Behind` of such. None may know of what stands before its
+                position.
+            history: The positions, as `histories` gives them.
+            from_items: Those of the states that are made of rows of the item's table, as for `dense`.
+            read: From parts (n, d), and those of them that are made of rows of the item's table, to vectors (n, D). It
+                is called several times, with the same layers each time. None: dense layers of `user_units`.
+
+        Returns:
+            What `model` takes in place of the user's vector.
+
+        Raises:
+            ValueError: There is another history, of which nobody knows what of it was later than a position; or
+                examples have labels, or bring their items' features with them.
+        """
+        others = [each.name for each in self.user_columns if isinstance(each, SequenceColumn)]
+        if others := [name for name in others if name not in self._taken]:
+            rule = "have no histories beside that of the items and those that have its `length_name` and `maxlen`"
+            remedy = "Every position is trained, and another history would show what came after it."
+            raise problem("`user_feature_columns`", rule, repr(others[0]), remedy)
+        if self._of_loss is None or self._of_loss[0] is None:
+            remedy = "Each position is trained on what came next, which no label says."
+            raise problem("`loss`", f"be another than {LABELLED!r}", repr(LABELLED), remedy)
+        if not self._item_features.catalogue:
+            rule = "be given where several columns describe the item, and each position of a history is trained"
+            raise problem("`item_features`", rule, None)
+
+        def dense(parts: list[Any], of_items: list[Any]) -> Any:
+            return self.dense("user", parts, self.user_units, of_items)
+
+        target = self._item_rows[self.item.name]
+        return user_states(read or dense, states, self.features(), from_items, history, target, self._layers)
 
     def model(
         self,
@@ -346,7 +404,7 @@ class Assembly:
         never reaches the user side.
 
         Args:
-            user: (B, D), or (B, K, D) for K interests of each user.
+            user: (B, D), or (B, K, D) for K interests of each user; or what `user_states` gave.
             item: From the item's features, (n, d) each, to its vector (n, D). It is called for inputs, for candidates
                 and for whole catalogues, with the same layers each time. None: dense layers of `item_units`.
             select: With K interests: a layer from ``[interests (B, K, D), positives (B, D)]`` to the vector (B, D) that
@@ -370,29 +428,34 @@ class Assembly:
         def encode(ids: Any, **options: Any) -> Any:
             return vectors_of(self._item_features(ids, **options))
 
+        of_positions = user if isinstance(user, UserStates) else None
+        user = user.now if isinstance(user, UserStates) else user
         self._check_size(user)
-        user_emb = self._layers(L2Normalization, "user_emb")(user)
-        item_id = self._item_rows[self.item.name]
+        to_user_emb = self._layers(L2Normalization, "user_emb")
+        user_emb, item_id = to_user_emb(user), self._item_rows[self.item.name]
         item_emb = encode(item_id, given=self._item_rows)
 
         drawn_by, output = self._of_loss or self._read_loss(LABELLED if beside else DEFAULTS["loss"])
         if beside is not None and drawn_by is not None:
             raise problem("The loss of a model with `beside`", f"be {LABELLED!r}", shown(self._given["loss"]))
+        positives = of_positions.items if of_positions else item_id
         sampler = candidates = None
         if drawn_by is not None:
             seed, size = self.seed("sampler"), self.item.vocabulary_size
             of_sampler = {"sampler_config": drawn_by, "vocabulary_size": size, "seed": seed}
             sampler = self._layers(CandidateSampler, "candidates", **of_sampler)
-            candidates = Candidates(*sampler(item_id))
+            candidates = Candidates(*sampler(positives))
         given = {} if self._item_features.catalogue else {"given": self._item_rows}
-        read = self._item_features(candidates.ids if candidates else item_id, positives=item_id, **given)
+        read = self._item_features(candidates.ids if candidates else item_id, positives=positives, **given)
         read_emb = vectors_of(read)
-        trained = user_emb
+        trained = to_user_emb(of_positions.trained) if of_positions else user_emb
         if len(user_emb.shape) == 3:
-            positives = self._layers(FirstRows, "positives", dtype="float32")([user_emb, read_emb])
-            trained = (select or self._layers(NearestInterest, "nearest_interest"))([user_emb, positives])
+            of_positives = self._layers(FirstRows, "positives", dtype="float32")([user_emb, read_emb])
+            trained = (select or self._layers(NearestInterest, "nearest_interest"))([user_emb, of_positives])
         logits = [beside(functools.partial(self._features_of, self.item_columns, read))] if beside else []
         outputs = output([trained, read_emb, *(candidates or ()), *logits])
+        if of_positions:
+            outputs = loss_of_rows(outputs, of_positions, self._layers)
 
         if taken := sorted(self._layers.names().intersection(self._inputs)):
             raise problem("The names of inputs", "be none of those of the model's layers", repr(taken[0]))

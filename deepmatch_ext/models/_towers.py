@@ -25,6 +25,7 @@ from deepmatch_ext.layers import (
     RepeatableDropout,
     SequenceMaskPooling,
     SequenceWeighting,
+    UpToLongest,
 )
 from deepmatch_ext.layers.activation import activation_layer, check_activation
 from deepmatch_ext.layers.pooling import combiner_poolings
@@ -51,12 +52,16 @@ class History(NamedTuple):
         valid: (B, T) booleans, which positions hold an item: the first n of a history of n items.
         ids: (B, T) the items themselves, as row numbers of their table.
         recency_decay: Of the column's ``combiner``: the decay if ``recency:DECAY`` is in it, else 0.
+        name: The column's.
+        max_len: Its ``maxlen``.
     """
 
     rows: Any
     valid: Any
     ids: Any
     recency_decay: float = 0.0
+    name: str = ""
+    max_len: int = 0
 
 
 class Features:
@@ -89,7 +94,11 @@ class Features:
         return self.histories([column], inputs)[0]
 
     def histories(
-        self, columns: Sequence[SequenceColumn], inputs: Mapping[str, Any], unit_length: bool = False
+        self,
+        columns: Sequence[SequenceColumn],
+        inputs: Mapping[str, Any],
+        unit_length: bool = False,
+        up_to_longest: bool = False,
     ) -> list[History]:
         """Histories that belong together: a position of the others is one of the first's, which have an item in front.
 
@@ -99,6 +108,8 @@ class Features:
         weights = {column.name: column.weight_name for column in columns if column.weight_name is not None}
         read = [inputs[name] for name in [*names, *weights.values()]]
         moved = self._layers(ItemsInFront, "in_front", *names)(read if len(read) > 1 else read[0])
+        if up_to_longest:
+            moved = self._layers(UpToLongest, "up_to_longest", *names)(moved)
         moved = dict(zip([*names, *weights.values()], moved if len(read) > 1 else [moved], strict=True))
         found, first = [], moved[names[0]]
         for column in columns:
@@ -112,7 +123,7 @@ class Features:
                 rows = weighting([rows, valid, moved[column.weight_name]])
             arguments = [arguments for _, arguments in combiner_poolings(column.name, column.combiner)]
             decay = max(each.get("recency_decay", 0.0) for each in arguments)
-            found.append(History(rows, valid, ids, decay))
+            found.append(History(rows, valid, ids, decay, column.name, column.maxlen))
         return found
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:
@@ -180,27 +191,40 @@ class DenseSettings:
 class DenseLayers:
     """Dense layers by side, the same ones each time that a side is asked for.
 
-    Dropout falls on what each layer reads, so the output is whole. A single layer is initialised to average the inputs
-    that are rows of `item_table`, if their size equals the output size: user vectors then start close to the items of
-    their history.
+    Dropout falls on what each layer reads, so the output is whole. A single layer, and a shortcut, is initialised to
+    average the inputs that are rows of `item_table`, if their size equals the output size: user vectors then start
+    close to the items of their history.
     """
 
     def __init__(self, settings: DenseSettings, item_table: str, layers: NamedLayers) -> None:
         self._settings, self._item_table, self._layers = settings, item_table, layers
 
-    def __call__(self, side: str, features: Sequence[Feature], units: Sequence[int]) -> Any:
-        """(B, units[-1]), or (B, K, units[-1]) if a feature is (B, K, d); without any units the joined features."""
+    def __call__(self, side: str, features: Sequence[Feature], units: Sequence[int], shortcut: bool = False) -> Any:
+        """(B, units[-1]), or (B, K, units[-1]) if a feature is (B, K, d); without any units the joined features.
+
+        With a ``shortcut`` a linear layer of what the first one reads is added, and the last begins with zeros.
+        """
         hidden = self._joined(side, [feature.values for feature in features])
         starts = [*itertools.accumulate((feature.values.shape[-1] for feature in features), initial=0)]
         from_items = [
             start
             for feature, start in zip(features, starts, strict=False)
-            if feature.table == self._item_table and [*units] == [feature.values.shape[-1]]
+            if feature.table == self._item_table and [*units[-1:]] == [feature.values.shape[-1]]
         ]
+        linear = None
         for place, width in enumerate(units, start=1):
             is_last = place == len(units)
+            hidden = self._dropped(hidden, side, place)
+            if shortcut and place == 1:
+                linear = self._dense(hidden, side, "linear", units[-1], self._start(side, "linear", from_items))
+            start = self._start(side, place, from_items if len(units) == 1 else [])
+            if shortcut and is_last:
+                start = keras.initializers.Zeros()
+            hidden = self._dense(hidden, side, place, width, start)
+            if linear is not None and is_last:
+                hidden = self._layers(keras.layers.Add, side, "added")([linear, hidden])
             activation = self._settings.output_activation if is_last else self._settings.dnn_activation
-            hidden = self._dense(hidden, side, place, width, activation, from_items)
+            hidden = self._activated(hidden, side, place, activation)
         return hidden
 
     def _joined(self, side: str, parts: list[Any]) -> Any:
@@ -211,28 +235,36 @@ class DenseLayers:
             parts = [part if len(part.shape) == 3 else repeat(part) for part in parts]
         return parts[0] if len(parts) == 1 else self._layers(keras.layers.Concatenate, side, "features")(parts)
 
-    def _dense(self, hidden: Any, side: str, place: int, units: int, activation: Any, from_items: Sequence[int]) -> Any:
-        settings, layers = self._settings, self._layers
-        # The user side's seeds have no side in them.
-        of_side = [] if side == "user" else [side]
-        dropout_seed, kernel_seed = (
-            derived_seed(settings.seed, *of_side, part, place) for part in ("dropout", "dense")
-        )
-        if settings.dnn_dropout:
-            rate = settings.dnn_dropout
-            hidden = layers(RepeatableDropout, side, "dropout", place, rate=rate, seed=dropout_seed)(hidden)
-        glorot = keras.initializers.GlorotNormal(seed=kernel_seed)
-        dense = layers(
+    def _seed(self, side: str, part: str, place: Any) -> int:
+        of_side = [] if side == "user" else [side]  # the user side's seeds have no side in them
+        return derived_seed(self._settings.seed, *of_side, part, place)
+
+    def _start(self, side: str, place: Any, from_items: Sequence[int]) -> Any:
+        seed = self._seed(side, "dense", place)
+        return MeanOfBlocks(from_items, seed) if from_items else keras.initializers.GlorotNormal(seed=seed)
+
+    def _dropped(self, values: Any, side: str, place: Any) -> Any:
+        rate = self._settings.dnn_dropout
+        if not rate:
+            return values
+        seed = self._seed(side, "dropout", place)
+        return self._layers(RepeatableDropout, side, "dropout", place, rate=rate, seed=seed)(values)
+
+    def _dense(self, values: Any, side: str, place: Any, units: int, start: Any) -> Any:
+        l2 = self._settings.l2_reg_dnn
+        dense = self._layers(
             keras.layers.Dense,
             *(side, "dense", place),
             units=units,
-            kernel_initializer=MeanOfBlocks(from_items, kernel_seed) if from_items else glorot,
-            kernel_regularizer=keras.regularizers.L2(settings.l2_reg_dnn) if settings.l2_reg_dnn else None,
+            kernel_initializer=start,
+            kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
         )
-        hidden = dense(hidden)
-        if settings.dnn_use_bn:
-            hidden = layers(batch_normalization, side, "bn", place)(hidden)
-        return layers(activation_layer, side, "activation", place, activation=activation)(hidden)
+        return dense(values)
+
+    def _activated(self, values: Any, side: str, place: Any, activation: Any) -> Any:
+        if self._settings.dnn_use_bn:
+            values = self._layers(batch_normalization, side, "bn", place)(values)
+        return self._layers(activation_layer, side, "activation", place, activation=activation)(values)
 
 
 @register

@@ -144,19 +144,18 @@ class Trial:
 
 
 class Learnt:
-    """A trained model, and how it came to be what it is. The model stays as it is, compiled, for further runs."""
+    """A model trained until it has learnt enough, and how it did. It stays as it is, compiled, for further runs."""
 
     MOST_EPOCHS = 40
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.model = trial, trial.model()
-        self.model.compile(LazyAdam(0.02))
+        self.model.compile(LazyAdam(0.04))
         self._first = _state(self.model)
-        self.epochs, self.hits, before = 0, 0.0, 0.0
-        # Until nearly all is learnt, or enough and no more comes.
-        while self.epochs < self.MOST_EPOCHS and self.hits < 0.9 and not self.least <= self.hits <= before:
+        self.epochs, self.hits = 0, 0.0
+        while self.epochs < self.MOST_EPOCHS and self.hits < self.least:
             self.model.fit(trial.x, labels_for(self.model, ROWS), BATCH, epochs=5, verbose=0)
-            self.epochs, self.hits, before = self.epochs + 5, self.hit_rate(), self.hits
+            self.epochs, self.hits = self.epochs + 5, self.hit_rate()
         self.user_vectors = self.model.user_vectors(trial.users)
         self.item_vectors = self.model.item_vectors()
 
@@ -169,11 +168,6 @@ class Learnt:
     def least(self) -> float:
         """The hit rate that is demanded."""
         return max(0.5, 3 * self.chance)
-
-    @property
-    def first_weights(self) -> list[np.ndarray]:
-        """The model's weights before it was trained."""
-        return self._first[0]
 
     @contextmanager
     def from_the_start(self) -> Iterator[RetrievalModel]:

@@ -268,3 +268,36 @@ def test_given_parts_of_sessions_and_kinds():
 def test_given_parts_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(1, 5), st.data())
+def test_sequence_targets_hold_each_event_once(lengths, max_len, data):
+    starts = np.cumsum([0, *lengths])
+    trained = [data.draw(st.integers(0, length)) for length in lengths]  # the first events of each user
+    rows = np.concatenate([start + np.arange(number) for start, number in zip(starts, trained, strict=False)])
+    x = Interactions.from_sequences(starts, np.arange(1, starts[-1] + 1))  # every event has an item of its own
+    split = Split(x, rows.astype(np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    targets = split.sequence_targets(max_len)
+    cut = windows(x, targets, max_len)
+    # What a row trains: its item, and those of its history in front of which something is left.
+    following = np.concatenate([cut["item_id"][:, np.newaxis], cut["hist_item_id"][:, :-1]], axis=1)
+    found = following[np.arange(max_len) < cut["hist_len"][:, np.newaxis]]
+    np.testing.assert_array_equal(np.sort(found), x.items[split.train_targets()])
+    assert (np.diff(targets) > 0).all()
+    assert len(targets) == sum(-(-max(number - 1, 0) // max_len) for number in trained)
+
+
+def test_sequence_targets_of_sessions_and_what_they_refuse():
+    frame = pd.DataFrame({"user_id": 1, "item_id": [7, 8, 9, 7, 8], "timestamp": range(5), "session": [1, 1, 1, 2, 2]})
+    x = Interactions.from_frame(frame, session="session")
+    everything = Split(x, np.arange(5), [], [])
+    assert everything.sequence_targets(10).tolist() == [2, 4]
+    assert everything.sequence_targets(1).tolist() == [1, 2, 4]
+    with pytest.raises(ValueError, match="`train` must hold, of each user or session, the first events"):
+        Split(x, [0, 2, 3, 4], [1], []).sequence_targets(10)
+    with pytest.raises(ValueError, match="`max_len`"):
+        everything.sequence_targets(0)
+    kinds = Interactions.from_frame(frame.assign(kind="click"), kind="kind", targets="click")
+    with pytest.raises(ValueError, match="one kind of events"):
+        Split(kinds, np.arange(5), [], []).sequence_targets(10)

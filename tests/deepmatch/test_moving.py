@@ -132,7 +132,7 @@ else:
 model = YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, embedding_dim),
                    sampler_config=sampler_config)
 model.compile(optimizer="adam", loss=sampledsoftmaxloss)
-history = model.fit(train_model_input, train_label, batch_size=32, epochs=40, verbose=0, validation_split=0.0)
+history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
 assert history.history["loss"][-1] < history.history["loss"][0]
 
 all_item_model_input = {"movie_id": item_profile["movie_id"].values}
@@ -202,7 +202,7 @@ for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic"
         model = Builder(user_feature_columns, item_feature_columns, loss_type="logistic")
         model.compile(optimizer="adam", loss="binary_crossentropy")
         train_model_input, train_label = labelled_input, labels
-    history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
+    history = model.fit(train_model_input, train_label, batch_size=32, epochs=6, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]
     all_item_model_input = {"movie_id": item_profile["movie_id"].values, "genres": item_profile["genres"].values}
     user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
@@ -228,7 +228,7 @@ for Builder, arguments in [(MIND, {"dynamic_k": True}), (ComiRec, {})]:
     model = Builder(user_feature_columns, item_feature_columns, k_max=2, user_dnn_hidden_units=(16, embedding_dim),
                     sampler_config=sampler_config, seed=1, **arguments)  # of 1 to 4, all reach .8 and most .95
     model.compile(optimizer="adam", loss=sampledsoftmaxloss)
-    history = model.fit(train_model_input, train_label, batch_size=32, epochs=20, verbose=0, validation_split=0.0)
+    history = model.fit(train_model_input, train_label, batch_size=32, epochs=7, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]
     user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
     item_embedding_model = Model(inputs=model.item_input, outputs=model.item_embedding)
@@ -286,7 +286,7 @@ tf.compat.v1.disable_eager_execution()
 model = SDM(user_feature_columns, item_feature_columns, history_feature_list=["movie_id", "genres"],
             units=embedding_dim, sampler_config=sampler_config)
 model.compile(optimizer="adam", loss=sampledsoftmaxloss)
-history = model.fit(train_model_input, train_label, batch_size=32, epochs=15, verbose=0, validation_split=0.0)
+history = model.fit(train_model_input, train_label, batch_size=32, epochs=9, verbose=0, validation_split=0.0)
 assert history.history["loss"][-1] < history.history["loss"][0]
 user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
 item_embedding_model = Model(inputs=model.item_input, outputs=model.item_embedding)
@@ -329,7 +329,7 @@ tf.compat.v1.disable_eager_execution()
 model = NCF(user_feature_columns, item_feature_columns, user_gmf_embedding_dim=20, item_gmf_embedding_dim=20,
             user_mlp_embedding_dim=32, item_mlp_embedding_dim=32, dnn_hidden_units=[128, 64, 32])
 model.compile("adam", "binary_crossentropy", metrics=["binary_crossentropy"])
-history = model.fit(train_model_input, train_label, batch_size=64, epochs=20, verbose=0, validation_split=0.2)
+history = model.fit(train_model_input, train_label, batch_size=64, epochs=8, verbose=0, validation_split=0.2)
 assert history.history["loss"][-1] < history.history["loss"][0]
 pred_ans = model.predict(test_model_input, batch_size=64)
 right = np.mean(pred_ans[::2] > pred_ans[1::2])
@@ -392,12 +392,11 @@ def check_model(name, model, whole_file=True):
     print(name, flush=True)
 
 
-for sampler in ["inbatch", "uniform", "frequency", "adaptive"]:
+for sampler in ["inbatch", "adaptive"]:
     config = NegativeSampler(sampler, num_sampled=2, item_name="item", item_count=item_count, distortion=1.0)
     tf.keras.backend.clear_session()  # without eager mode all models are in one graph, which each step goes through
     check_model(sampler, YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, 4),
-                                    dnn_activation="dice", sampler_config=config),
-                sampler in ("inbatch", "adaptive"))
+                                    dnn_activation="dice", sampler_config=config))
 
 
 def own_model(loss_layer):
@@ -453,7 +452,7 @@ def moved(program):
 def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch_needs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", str(tmp_path)])
     program = compile(moved(PROGRAMS[name]).replace(EAGER_OFF, "pass"), name, "exec")
-    tf.config.run_functions_eagerly(name == "parts")  # six models of a few steps: to trace them is all that takes time
+    tf.config.run_functions_eagerly(name == "parts")  # four models of a few steps: to trace them is all that takes time
     try:
         exec(program, {})
     finally:

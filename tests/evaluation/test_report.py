@@ -22,7 +22,7 @@ from deepmatch_ext.evaluation import (
     write_projector,
     write_report,
 )
-from deepmatch_ext.evaluation.report.pictures import INK, principal_axes
+from deepmatch_ext.evaluation.report.pictures import INK, Picture, principal_axes
 from tests.fresh import run_python
 from tests.helpers import true_scores
 
@@ -111,6 +111,12 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(written):
     return Page(written[0].read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are made and not drawn, which takes longer than all else: for tests of numbers and words."""
+    monkeypatch.setattr(Picture, "svg", lambda picture, name: "<svg></svg>")
 
 
 @pytest.mark.smoke
@@ -228,7 +234,7 @@ def test_with_the_vectors_alone(tmp_path):
     assert "Settings" not in page.text
 
 
-def test_users_with_several_targets(tmp_path):
+def test_users_with_several_targets(tmp_path, undrawn):
     # User 0 has ranks 0 and 1 of 2 targets, user 1 rank 2 of one: recall at 1 is (1/2 + 0) / 2, at 2 it is (1 + 0) / 2.
     items = np.array([[0.0], [4.0], [3.0], [2.0], [1.0]])
     figures = write_report(tmp_path / "r.html", np.ones((3, 1)), items, [1, 2, 3], ns=[1, 2], groups=[0, 0, 1])
@@ -238,7 +244,7 @@ def test_users_with_several_targets(tmp_path):
     assert page.row("2")[1] == "0.5000"
 
 
-def test_scores_and_popularity_in_words(tmp_path):
+def test_scores_and_popularity_in_words(tmp_path, undrawn):
     # Items 1..100 with scores 100..1 for everybody, all targets the item 1, which nobody had: no random item beats it.
     items = np.concatenate([[0.0], np.arange(100.0, 0, -1)])[:, None]
     counts = np.concatenate([[7], np.arange(100, 0, -1)])  # item 1 has 100 of 5050 events; what padding has is ignored
@@ -252,6 +258,7 @@ def test_scores_and_popularity_in_words(tmp_path):
     assert "100.0% of these recommendations are a popularity recommender's" in text
 
 
+@pytest.mark.slow
 def test_of_k_interests_the_best_counts(tmp_path):
     users, texts = arguments()["user_vectors"], []
     given = {name: arguments()[name] for name in ("item_vectors", "targets", "seen")}
@@ -269,7 +276,7 @@ def test_of_k_interests_the_best_counts(tmp_path):
     assert texts[0] == texts[1]
 
 
-def test_scores_leave_out_what_the_user_had(tmp_path):
+def test_scores_leave_out_what_the_user_had(tmp_path, undrawn):
     # Two users, items 1..3. Had they not had item 2, it would beat the target, item 1, in half of the pairs.
     items = np.array([[0.0], [2.0], [3.0], [1.0]])
     path = tmp_path / "r.html"
@@ -278,7 +285,7 @@ def test_scores_leave_out_what_the_user_had(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["miss", "leave_out"])
-def test_targets_that_the_user_had(tmp_path, how):
+def test_targets_that_the_user_had(tmp_path, undrawn, how):
     given, path = arguments(), tmp_path / "r.html"
     indptr, items = given["seen"]
     held = np.arange(USERS) % 5 == 0
@@ -304,7 +311,7 @@ def test_targets_that_the_user_had(tmp_path, how):
     assert page.row(str(ITEMS), cells=3)[2] == f"{len(kept) / (len(ranks) if how == 'miss' else len(kept)):.4f}"
 
 
-def test_no_target_that_could_be_served(tmp_path):
+def test_no_target_that_could_be_served(tmp_path, undrawn):
     items, path = np.array([[0.0], [2.0], [3.0]]), tmp_path / "r.html"
     given = {"seen": (np.array([0, 1]), np.array([2])), "user_vectors": np.ones((1, 1)), "targets": [2]}
     with pytest.warns(SeenTargetsWarning):
@@ -363,7 +370,7 @@ def test_without_a_package_it_says_what_to_install(tmp_path, monkeypatch, module
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_fails_leaves_the_older_file(tmp_path, monkeypatch):
+def test_what_fails_leaves_the_older_file(tmp_path, monkeypatch, undrawn):
     path = tmp_path / "r.html"
     path.write_text("older")
 

@@ -363,6 +363,7 @@ def test_a_training_loss_too_low_to_be_true(events, model, monkeypatch):
     assert texts(0.04) == []
 
 
+@pytest.mark.slow
 def test_without_learning_no_table_changes_and_the_ranking_is_chance(events, model):
     looking = watch_of(events)
     model.optimizer.learning_rate.assign(0.0)

@@ -9,10 +9,19 @@ from hypothesis import strategies as st
 from deepmatch_ext.layers import JaggedIds, JaggedPooling, SequenceMaskPooling
 from deepmatch_ext.layers import jagged as jagged_layers
 
-POOLINGS = [("mean", 0.0), ("mean", 1.0), ("sum", 0.5), ("sqrtn", 0.0), ("sqrtn", 1.0), ("max", 0.0), ("last", 0.0)]
+POOLINGS = [
+    ("mean", 0.0),
+    ("mean", 1.0),
+    ("sum", 0.5),
+    ("sqrtn", 0.0),
+    ("sqrtn", 1.0),
+    ("max", 0.0),
+    ("last", 0.0),
+    ("last", 2),
+]
 
 
-def both(table, ids, mode, decay):
+def both(table, ids, mode, decay, **arguments):
     """[jagged, padded] results and gradients to the table."""
     results = []
     weights = tf.constant(np.random.default_rng(1).normal(size=(len(ids), table.shape[1])), tf.float32)
@@ -21,22 +30,26 @@ def both(table, ids, mode, decay):
         with tf.GradientTape() as tape:
             if jagged:
                 unique_ids, *places = JaggedIds()(ids)
-                pooled = JaggedPooling(mode, recency_decay=decay)([tf.gather(variable, unique_ids), *places])
+                pooled = JaggedPooling(mode, recency_decay=decay, **arguments)(
+                    [tf.gather(variable, unique_ids), *places]
+                )
             else:
-                pooled = SequenceMaskPooling(mode, recency_decay=decay)([tf.gather(variable, ids), ids > 0])
+                pooled = SequenceMaskPooling(mode, recency_decay=decay, **arguments)(
+                    [tf.gather(variable, ids), ids > 0]
+                )
             value = tf.reduce_sum(pooled * weights)
         results.append((pooled.numpy(), tf.convert_to_tensor(tape.gradient(value, variable)).numpy()))
     return results
 
 
 @given(
-    pooling=st.sampled_from(POOLINGS),
+    pooling=st.sampled_from([*((*each, 1) for each in POOLINGS), ("last", 0.0, 2)]),
     ids=st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=5),
     seed=st.integers(0, 99),
 )
 def test_equals_the_padded_pooling_in_value_and_gradient(pooling, ids, seed):
     table = np.random.default_rng(seed).normal(size=(4, 3)).astype("float32")
-    (pooled, gradient), (expected, expected_gradient) = both(table, tf.constant(ids), *pooling)
+    (pooled, gradient), (expected, expected_gradient) = both(table, tf.constant(ids), *pooling[:2], nth=pooling[2])
     np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)
     # The largest of equal values is one of them here, each in part there: the sums over equal rows agree.
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5)

@@ -71,6 +71,26 @@ def test_what_is_masked_counts_as_if_it_were_not_there(mode, decay, mask):
     np.testing.assert_allclose(pooled, reference(mode, there, [there.shape[1]], decay), rtol=1e-5, atol=1e-6)
 
 
+@given(mask=st.lists(st.booleans(), min_size=1, max_size=6), nth=st.integers(1, 4))
+def test_the_nth_last_item(mask, nth):
+    embeddings = np.random.default_rng(nth).normal(size=(1, len(mask), 3)).astype("float32")
+    there = embeddings[0, mask]
+    pooled = SequenceMaskPooling("last", nth=nth)([tf.constant(embeddings), tf.constant([mask])])
+    np.testing.assert_array_equal(pooled[0], there[nth - 1] if nth <= len(there) else np.zeros(3))
+
+
+def test_a_combiner_names_the_nth_last_item():
+    assert combiner_poolings("hist", "last+last:2") == [
+        (SequenceMaskPooling, {"mode": "last"}),
+        (SequenceMaskPooling, {"mode": "last", "nth": 2}),
+    ]
+    for wrong in ("last:0", "last:x", "last:-1", "last:", "mean:2"):
+        with pytest.raises(ValueError, match=f"`combiner` of column 'hist'.*{wrong}"):
+            combiner_poolings("hist", wrong)
+    with pytest.raises(ValueError, match="`nth`"):
+        SequenceMaskPooling("mean", nth=2)
+
+
 @pytest.mark.parametrize("mode", ["mean", "sum", "max"])
 def test_equals_deepctr_and_has_its_shape_with_keepdims(mode):
     rng = np.random.default_rng(0)

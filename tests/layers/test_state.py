@@ -60,6 +60,8 @@ WITH_STATE = {
     "SessionReadout": lambda: applied(layers.SessionReadout(), floats(None, 4, 3), ids(4)),
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
     "GatedSessionGraph": lambda: applied(layers.GatedSessionGraph(), floats(None, 4, 3), ids(4), ids(4)),
+    "HSTUBlock": lambda: applied(layers.HSTUBlock(4, rate=0.5), floats(None, 4, 3), ids(4)),
+    "TransformerBlock": lambda: applied(layers.TransformerBlock(4, rate=0.5, gated=True), floats(None, 4, 3), ids(4)),
     "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),
     "KnownItems": lambda: applied(layers.KnownItems(V, 0.5), ids()),
@@ -83,6 +85,7 @@ WITHOUT_STATE = {
     ),
     *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
     *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
+    *("AtNow", "AtPlaces", "LossOfRows", "PooledStates", "TrainedPositions", "UpToLongest"),
 }
 
 
@@ -185,7 +188,7 @@ def test_a_checkpoint_holds_what_a_users_layer_has_in_containers(tmp_path):
 def test_a_checkpoint_of_a_trained_model_and_its_optimizer_is_whole(optimizer, tmp_path):
     def model():
         made = small_model(sampler_config=None, dnn_dropout=0.2, history_dropout=0.2)
-        made.compile(optimizer(0.01))
+        made.compile(optimizer(0.01), run_eagerly=True)  # two steps are not worth tracing
         made.optimizer.build(made.trainable_variables)
         return made, tf.train.Checkpoint(model=made, optimizer=made.optimizer)
 

@@ -31,6 +31,12 @@ DEEPMATCH_ORDER = {
     "temperature sampler_config seed",
     "SRGNN": "steps click_dropout user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
     "dnn_dropout output_activation temperature sampler_config seed",  # DeepMatch has none
+    # DeepMatch has none of the next four either.
+    "SequenceDNN": "blocks pooled num_heads block_dropout user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn "
+    "l2_reg_embedding dnn_dropout output_activation temperature sampler_config seed",
+    "SASRec": "num_blocks num_heads block block_dropout l2_reg_embedding dnn_dropout temperature sampler_config seed",
+    "HSTU": "num_blocks num_heads block_dropout l2_reg_embedding dnn_dropout temperature sampler_config seed",
+    "GRU4Rec": "num_blocks block_dropout l2_reg_embedding dnn_dropout temperature sampler_config seed",
     "MIND": "k_max p dynamic_k user_dnn_hidden_units dnn_activation dnn_use_bn l2_reg_dnn l2_reg_embedding "
     "dnn_dropout output_activation sampler_config seed",
 }

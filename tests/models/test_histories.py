@@ -101,12 +101,14 @@ def test_zeros_in_a_list_take_no_room(served, form):
     assert model.user_arrays(known)["counted"].tolist() == [list(range(1, 9)), [3, 0, 0, 0, 0, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_an_empty_history_gives_the_vector_of_no_history(served):
     model, _ = served
     unknown = features([], [], "0", longer=3)
     np.testing.assert_array_equal(model.user_vectors(unknown), model.user_vectors(features([], [])))
 
 
+@pytest.mark.slow
 def test_a_length_cuts_and_is_told_of(served):
     model, _ = served
     longer, cut = features([4, 5, 6], [0, 1, 2]), features([4, 5], [0, 1])

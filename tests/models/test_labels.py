@@ -23,38 +23,44 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def model(pairs):
-    """A short run on the pairs. The features of an item come with it."""
+def model():
+    """It may be trained or not. The features of an item come with it."""
     items = [item_column(), SparseFeat("genre", 5, 3)]
     model = DSSM([history_column("last")], items, (DIM,), (DIM,), loss_type="logistic")
     model.compile(keras.optimizers.Adam(0.02), metrics=["AUC"])
+    return model
+
+
+@pytest.fixture(scope="module")
+def learnt(model, pairs):
+    """After a short run on the pairs."""
     model.fit(*pairs, epochs=20, verbose=0)
     return model
 
 
 @pytest.mark.slow
-def test_the_output_is_the_probability_of_the_pair(model, pairs):
+def test_the_output_is_the_probability_of_the_pair(learnt, pairs):
     x, y = pairs
-    items = np.asarray(keras.Model(model.item_input, model.item_emb)([x["item"][:, None], x["genre"][:, None]]))
-    logits = np.einsum("bd,bd->b", model.user_vectors(x), items) / 0.05
+    items = np.asarray(keras.Model(learnt.item_input, learnt.item_emb)([x["item"][:, None], x["genre"][:, None]]))
+    logits = np.einsum("bd,bd->b", learnt.user_vectors(x), items) / 0.05
     expected = 1 / (1 + np.exp(-logits.astype("float64")))
-    probability = model.predict(x, verbose=0)[:, 0]
+    probability = learnt.predict(x, verbose=0)[:, 0]
     np.testing.assert_allclose(probability, expected, atol=1e-4)
-    loss, auc = model.evaluate(x, y, verbose=0)
+    loss, auc = learnt.evaluate(x, y, verbose=0)
     clipped = np.clip(probability, 1e-7, 1 - 1e-7)
     assert loss == pytest.approx(-np.mean(np.where(y, np.log(clipped), np.log(1 - clipped))), rel=1e-3)
     assert auc > 0.9
-    assert model.candidates is None
-    assert model.loss_layer is None
+    assert learnt.candidates is None
+    assert learnt.loss_layer is None
 
 
 @pytest.mark.slow
-def test_labels_come_with_datasets_and_batches_too_and_a_file_trains_on(model, pairs, tmp_path):
+def test_labels_come_with_datasets_and_batches_too_and_a_file_trains_on(learnt, pairs, tmp_path):
     x, y = pairs
-    expected = model.evaluate(x, y, verbose=0)
+    expected = learnt.evaluate(x, y, verbose=0)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
-    assert model.evaluate(dataset, verbose=0) == pytest.approx(expected, rel=1e-5)
-    model.save(tmp_path / "model.keras")
+    assert learnt.evaluate(dataset, verbose=0) == pytest.approx(expected, rel=1e-5)
+    learnt.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)
     batches = ((dict(batch), labels) for batch, labels in dataset.as_numpy_iterator())

@@ -159,7 +159,7 @@ def test_equals_a_full_sort(kind, case):
 
 
 @pytest.mark.parametrize("metric", ["inner_product", "cosine"])
-@pytest.mark.parametrize("shape", [(40, 9), (7, 3, 9)])
+@pytest.mark.parametrize("shape", [(15, 9), (7, 3, 9)])
 def test_a_wide_catalogue(build, metric, shape):
     rng = np.random.default_rng(0)
     items, users = rng.normal(size=(700, 9)), rng.normal(size=shape)

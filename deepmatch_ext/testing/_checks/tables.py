@@ -26,7 +26,8 @@ def whole_tables(trial: Trial) -> None:
     sizes = dict(zip(names, _PRIMES, strict=False))
     user, items = ([of_size(column, sizes) for column in side] for side in sides)
     model = trial.model(user, items)
-    model.compile(LazyAdam(0.01))
+    handed: list[tuple[Any, Any]] = []  # (gradient, variable), by the step to its optimizer
+    model.compile(_recording(handed))
     model.optimizer.build(model.trainable_variables)
     x = trial.data(13, 5, user, items)
     batch = dict(zip(map(input_name, model.inputs), as_tensors(model.inputs, x, 13), strict=True))
@@ -38,16 +39,13 @@ def whole_tables(trial: Trial) -> None:
             tables[id(raw.handle)] = getattr(variable, "path", variable.name)
     expect(tables, "an embedding table must have a row for each id", "no such variable")
 
-    with tf.GradientTape() as tape:
-        losses = model([batch[input_name(tensor)] for tensor in model.inputs], training=True)
-        loss = tf.add_n([tf.reduce_mean(losses), *(tf.cast(each, tf.float32) for each in model.losses)])
-    variables = [raw_variable(variable) for variable in model.trainable_variables]
-    for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-        if id(variable.handle) in tables and gradient is not None:
-            rule = f"the gradient of {tables[id(variable.handle)]!r} must be tf.IndexedSlices, of the rows read"
+    graph = graph_of_step(model, (batch, tf.zeros([13, 1])))
+    for gradient, variable in handed:
+        table = tables.get(id(raw_variable(variable).handle))
+        if table is not None and gradient is not None:
+            rule = f"the gradient of {table!r} must be tf.IndexedSlices, of the rows read"
             expect(isinstance(gradient, tf.IndexedSlices), rule, f"a tensor of shape {tuple(gradient.shape)}")
 
-    graph = graph_of_step(model, (batch, tf.zeros([13, 1])))
     handles = {inside.op.name: tables[id(outside)] for outside, inside in graph.captures if id(outside) in tables}
     definition = graph.as_graph_def(add_shapes=True)
     functions = {function.signature.name: function for function in definition.library.function}
@@ -60,6 +58,17 @@ def whole_tables(trial: Trial) -> None:
             if set(dims) & set(sizes.values()):
                 rule = "no tensor of a training step may have a row for each id of a vocabulary"
                 raise Broken(f"{rule}; got shape {dims} from the operation {node.op} {node.name!r}")
+
+
+def _recording(handed: list[tuple[Any, Any]]) -> LazyAdam:
+    """An optimizer that adds to ``handed`` what a step hands to it."""
+
+    class Recording(LazyAdam):
+        def _step(self, grads_and_vars: list[tuple[Any, Any]]) -> None:
+            handed.extend(grads_and_vars)
+            super()._step(grads_and_vars)
+
+    return Recording(0.01)
 
 
 _OF_ROWS = ("ResourceGather", "ResourceScatter", "ResourceSparseApply", "VariableShape")

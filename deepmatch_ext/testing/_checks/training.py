@@ -73,17 +73,19 @@ def learns(trial: Trial) -> None:
 @check
 def repeats(trial: Trial) -> None:
     """Two models of one seed train to equal weights; another seed begins with others."""
-    model = trial.model()
-    model.compile(LazyAdam(0.02))
-    model.optimizer.build(model.trainable_variables)
-    first = model.get_weights()
-    expect_equal_weights(model, trial.learnt.first_weights, "two models of one seed must begin with equal weights")
-    model.fit(trial.x, labels_for(model, ROWS), BATCH, epochs=2, verbose=0)
-    expect_equal_weights(model, trial.learnt.two_epochs[0], "two models of one seed must train to equal weights")
+    one, other = trial.model(), trial.model()
+    first = one.get_weights()
+    expect_equal_weights(other, first, "two models of one seed must begin with equal weights")
+    rows = 3 * BATCH
+    x = {name: values[:rows] for name, values in trial.x.items()}
+    for model in (one, other):
+        model.compile(LazyAdam(0.02), run_eagerly=True)  # a few steps are not worth tracing; `resume` traces them
+        model.fit(x, labels_for(model, rows), BATCH, verbose=0)
+    expect_equal_weights(other, one.get_weights(), "two models of one seed must train to equal weights")
     if "seed" in trial.parameters:
         seed = trial.arguments.get("seed", trial.parameters["seed"].default)
-        other = trial.model(seed=seed + 1).get_weights()
-        differ = any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+        of_another = trial.model(seed=seed + 1).get_weights()
+        differ = any(not np.array_equal(a, b) for a, b in zip(first, of_another, strict=True))
         expect(differ, f"a model of seed={seed + 1} must begin with other weights than seed={seed}", "the same")
 
 
@@ -148,12 +150,13 @@ def samplers_and_losses(trial: Trial) -> None:
 
 
 def _train_with(trial: Trial, tried: Mapping[str, Mapping[str, Any]]) -> None:
-    """Two steps of a model with the arguments of each of ``tried``, which are by what they are in words."""
+    """A step, and the losses after it, with the arguments of each of ``tried``, which are by what they are in words."""
     what = " with ".join(tried)
     model = trial.model(**{name: value for arguments in tried.values() for name, value in arguments.items()})
     x = {name: values[:BATCH] for name, values in trial.x.items()}
     model.compile(LazyAdam(0.01), run_eagerly=True)
-    losses = [float(np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0]) for _ in range(2)]
+    losses = [float(np.ravel(model.train_on_batch(x, labels_for(model, BATCH)))[0])]
+    losses.append(float(np.mean(model(as_tensors(model.inputs, x, BATCH), training=True))))  # a sampler may remember
     expect(np.isfinite(losses).all(), f"{what} must have finite losses", f"{losses}")
     finite = all(np.isfinite(weight).all() for weight in model.get_weights() if weight.dtype.kind == "f")
     expect(finite, f"{what} must train to finite weights", "NaN or infinity")

@@ -1,0 +1,142 @@
+"""Quality for processor time of models that every position trains, beside YoutubeDNN on windows.
+
+    python benchmarks/sequences.py FOLDER                                   # FOLDER holds ml-1m/, amazon-beauty/, ...
+    python benchmarks/sequences.py FOLDER --set ml-1m --only SequenceDNN --seconds 400 --seeds 1 2 3
+
+The protocol is that of quality.py: each user's last item is the test, the one before it the validation, all items are
+ranked but those that the user had, and the request's time is not known. Training stops after so many processor seconds,
+over which the learning rate falls by half a cosine where a model's settings say so. Prints a JSON line for every few
+epochs, and one for the epoch that validates best. The settings were chosen on validation.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+
+import deepmatch_ext
+from deepmatch_ext import data, evaluation
+from deepmatch_ext.optimizers import LazyAdam
+
+DIM = 64
+LINEAR = {"user_dnn_hidden_units": [], "pooled": "recency+last", "dnn_dropout": 0.2}  # for few events
+DEEP = {"user_dnn_hidden_units": [256, 128, 64], "dnn_dropout": 0.0}  # YoutubeDNN's for many
+
+
+def run(builder, max_len, batch_size, learning_rate, falls=False, **model):
+    return {
+        "builder": builder,
+        "max_len": max_len,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "falls": falls,
+        "model": model,
+    }
+
+
+YOUTUBEDNN = run("YoutubeDNN", 50, 1024, 1e-3)
+OF_AMAZON = {
+    "YoutubeDNN": YOUTUBEDNN,
+    "SequenceDNN": run("SequenceDNN", 50, 128, 2e-3, falls=True),
+    "SequenceDNN, linear": run("SequenceDNN", 50, 128, 1e-3, **LINEAR),
+}
+RUNS = {
+    "ml-1m": {
+        "YoutubeDNN": YOUTUBEDNN,
+        "YoutubeDNN, deep": run("YoutubeDNN", 50, 1024, 1e-3, **DEEP),
+        "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True),
+        "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
+        "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
+    },
+    "ml-100k": {"YoutubeDNN": YOUTUBEDNN, "SequenceDNN": run("SequenceDNN", 200, 8, 2e-3, falls=True)},
+    "amazon-beauty": OF_AMAZON,
+    "amazon-toys": OF_AMAZON,
+}
+SECONDS = {"ml-1m": 400, "ml-100k": 40, "amazon-beauty": 100, "amazon-toys": 100}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--set", choices=RUNS, help="without, all of them")
+    parser.add_argument("--only", default="", help="what the runs' names begin with")
+    parser.add_argument("--seconds", type=float, help="processor seconds of training, in place of the set's own")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    args = parser.parse_args()
+    for name in [args.set] if args.set else RUNS:
+        split = data.leave_last_out(data.read_dataset(args.folder / name, verbose=False).interactions)
+        for run_name, settings in RUNS[name].items():
+            for seed in args.seeds if run_name.startswith(args.only) else []:
+                best = trained(split, settings, args.seconds or SECONDS[name], seed)
+                print(json.dumps({"set": name, "run": run_name, "seed": seed, **best}), flush=True)
+
+
+def trained(split, settings, seconds, seed):
+    events, max_len, size = split.interactions, settings["max_len"], settings["batch_size"]
+    rows = split.train_targets() if settings["builder"] == "YoutubeDNN" else split.sequence_targets(max_len)
+    vocabulary = events.item_vocabulary_size
+    history = SparseFeat("hist_item_id", vocabulary, DIM, embedding_name="item_id")
+    columns = [VarLenSparseFeat(history, max_len, "recency+last", "hist_len")]
+    builder = getattr(deepmatch_ext, settings["builder"])
+    model = builder(columns, [SparseFeat("item_id", vocabulary, DIM)], seed=seed, **settings["model"])
+    model.compile(LazyAdam(settings["learning_rate"]))
+    held_out = {name: HeldOut(events, getattr(split, name), max_len) for name in ("validation", "test")}
+    clock = Clock(held_out, seconds, settings["learning_rate"] if settings["falls"] else None)
+    model.fit(data.windows(events, rows, max_len), batch_size=size, epochs=10_000, callbacks=[clock], verbose=0)
+    return {**clock.best, "tensorflow": tf.__version__, "machine": platform.machine()}
+
+
+class HeldOut:
+    """One item of each user, which a model has to rank high among those that the user has not had."""
+
+    def __init__(self, events, rows, max_len):
+        self.columns, self.seen = data.windows(events, rows, max_len), data.seen_before(events, rows)
+
+    def figures(self, model):
+        score = evaluation.inner_products(model.user_vectors(self.columns), model.item_vectors())
+        ranks = evaluation.target_ranks(score, self.columns["item_id"], seen=self.seen)
+        gain = np.where(ranks < 10, 1 / np.log2(ranks + 2.0), 0.0)
+        found = {"HR@10": ranks < 10, "NDCG@10": gain, "Recall@50": ranks < 50}
+        return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+
+
+class Clock(tf.keras.callbacks.Callback):
+    """Stops after so many processor seconds of training; ranks after epochs, off the clock."""
+
+    def __init__(self, held_out, seconds, learning_rate):
+        super().__init__()
+        self.held_out, self.seconds, self.learning_rate = held_out, seconds, learning_rate
+        self.spent, self.began, self.ranked_at, self.best = 0.0, 0.0, 0.0, {"NDCG@10 of validation": -1.0}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.process_time()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.learning_rate and batch % 8 == 0:
+            done = min(1.0, (self.spent + time.process_time() - self.began) / self.seconds)
+            falling = max(0.02, 0.5 * (1 + np.cos(np.pi * done)))
+            self.model.optimizer.learning_rate.assign(self.learning_rate * falling)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.spent += time.process_time() - self.began
+        self.model.stop_training = self.spent >= self.seconds
+        if not self.model.stop_training and self.spent - self.ranked_at < self.seconds / 8:
+            return
+        self.ranked_at = self.spent
+        validation, test = (self.held_out[name].figures(self.model) for name in ("validation", "test"))
+        found = {"NDCG@10 of validation": validation["NDCG@10"], **test, "epoch": epoch + 1, "CPU s": round(self.spent)}
+        print(json.dumps(found), flush=True)
+        if found["NDCG@10 of validation"] > self.best["NDCG@10 of validation"]:
+            self.best = found
+
+
+if __name__ == "__main__":
+    main()

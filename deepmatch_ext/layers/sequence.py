@@ -1,0 +1,230 @@
+"""Blocks of sequence encoders, which make the state at each position of what stands there and behind it.
+
+Histories list the most recent first, so a position reads itself and those behind it, never one in front: what a block
+says of position k does not change with what happened later. B rows, t positions, d the width of what stands at them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
+from deepmatch_ext._keras import compute_dtype, in_training, keras, register
+from deepmatch_ext.layers.dropout import DroppingLayer
+from deepmatch_ext.layers.pooling import HistoryPooling, recency_weights
+
+_MASKED = -1e9
+_TINY = 1e-6
+
+
+def lags(length: tf.Tensor) -> tf.Tensor:
+    """(t, t) int32: how far behind position k (row) position j (column) is; negative, where it is in front."""
+    places = tf.range(length)
+    return places[tf.newaxis] - places[:, tf.newaxis]
+
+
+@register
+class PooledStates(HistoryPooling):
+    """At each position what `SequenceMaskPooling` makes of what stands there and behind it.
+
+    Args:
+        mode: mean, sum or sqrtn.
+        recency_decay: As in `SequenceMaskPooling`; the rank counts from the position.
+
+    Input: ``[rows (B, t, d), valid (B, t)]``, items in front. Output: (B, t, d), in the layer's compute dtype.
+
+    Example:
+        >>> rows, valid = tf.constant([[[4.0], [2.0], [9.0]]]), tf.constant([[True, True, False]])
+        >>> PooledStates(recency_decay=1.0)([rows, valid]).numpy()[0, :, 0].round(3)  # (4 + 2/2) / (1 + 1/2), 2 / 1
+        array([3.333, 2.   , 0.   ], dtype=float32)
+    """
+
+    def __init__(self, mode: str = "mean", recency_decay: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(one_of("`mode`", mode, ("mean", "sum", "sqrtn")), False, recency_decay, **kwargs)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        rows, valid = inputs
+        rows = tf.where(valid[:, :, tf.newaxis], tf.cast(rows, tf.float32), 0.0)
+        lag = lags(tf.shape(rows)[1])
+        weights = tf.where(lag >= 0, recency_weights(tf.maximum(lag, 0), self.recency_decay), 0.0)[tf.newaxis]
+        norm = tf.matmul(self._norm_term(weights), tf.cast(valid, tf.float32)[:, :, tf.newaxis])
+        return tf.cast(self._normalised(tf.matmul(weights, rows), norm), compute_dtype(self))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {name: value for name, value in config.items() if name not in ("keepdims", "nth")}
+
+
+class CausalBlock(DroppingLayer):
+    """What blocks share: attention to a position and what is behind it, and how far behind, learnt for each head.
+
+    Args:
+        max_len: T, the most positions.
+        num_heads: Of the attention; a divisor of d.
+        rate: Dropout rate of what a block adds, in [0, 1).
+        seed: Of the initial weights and the dropout.
+
+    Input: ``[states (B, t, d), valid (B, t)]``, items in front. Output: (B, t, d), in the layer's compute dtype.
+    """
+
+    def __init__(self, max_len: int, num_heads: int = 1, rate: float = 0.0, seed: int = 1024, **kwargs: Any) -> None:
+        super().__init__(rate, seed, **kwargs)
+        self.max_len = positive_int("`max_len`", max_len)
+        self.num_heads = positive_int("`num_heads`", num_heads)
+        self.supports_jit = False
+
+    def build(self, input_shape: Any = None) -> None:
+        dim = input_shape[0][-1]
+        if dim % self.num_heads:
+            raise problem("`num_heads`", f"divide the width of the states, {dim}", self.num_heads)
+        self._made = 0
+        # How much position j counts for position k by how far it is behind.
+        self.by_lag = self.add_weight(name="by_lag", shape=(self.num_heads, self.max_len), initializer="zeros")
+        self._build(dim)
+        super().build()
+
+    def _build(self, dim: int) -> None:
+        raise NotImplementedError
+
+    def _kernel(self, name: str, *shape: int) -> Any:
+        self._made += 1
+        start = keras.initializers.GlorotUniform(seed=self.seed + self._made)
+        return self.add_weight(name=name, shape=shape, initializer=start)
+
+    def _scale(self, name: str, dim: int) -> tuple[Any, Any]:
+        """The weights of a layer normalisation."""
+        scale = self.add_weight(name=f"{name}_scale", shape=(dim,), initializer="ones")
+        return scale, self.add_weight(name=f"{name}_shift", shape=(dim,), initializer="zeros")
+
+    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+        states, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
+        training = in_training(training)
+        return tf.cast(self._states(states, valid, training), compute_dtype(self))
+
+    def _states(self, states: tf.Tensor, valid: tf.Tensor, training: Any) -> tf.Tensor:
+        raise NotImplementedError
+
+    def _bias(self, length: tf.Tensor) -> tf.Tensor:
+        """(heads, t, t) what each lag adds to the attention's logits."""
+        return tf.gather(_float(self.by_lag), tf.maximum(lags(length), 0), axis=1)
+
+    def _visible(self, valid: tf.Tensor) -> tf.Tensor:
+        """(B, 1, t, t) booleans: what position k may read."""
+        behind = lags(tf.shape(valid)[1]) >= 0
+        return behind[tf.newaxis, tf.newaxis] & valid[:, tf.newaxis, tf.newaxis, :]
+
+    def _by_head(self, values: tf.Tensor) -> tf.Tensor:
+        """(B, t, d) as (B, heads, t, d / heads)."""
+        length, width = tf.shape(values)[1], values.shape[-1] // self.num_heads
+        return tf.transpose(tf.reshape(values, [-1, length, self.num_heads, width]), [0, 2, 1, 3])
+
+    def _joined(self, heads: tf.Tensor) -> tf.Tensor:
+        length, width = tf.shape(heads)[2], heads.shape[-1]
+        return tf.reshape(tf.transpose(heads, [0, 2, 1, 3]), [-1, length, self.num_heads * width])
+
+    def _dropped(self, values: tf.Tensor, training: Any) -> tf.Tensor:
+        if not self.rate or training is False:
+            return values
+        kept = self._kept(tf.shape(values), training)
+        return tf.where(kept, values / tf.where(tf.cast(training, tf.bool), 1 - self.rate, 1.0), 0.0)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "max_len": self.max_len, "num_heads": self.num_heads}
+
+
+@register
+class TransformerBlock(CausalBlock):
+    """Self-attention, then two dense layers, each behind a layer normalisation and added to what came in.
+
+    That of SASRec (Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018), with the position known by
+    how far behind another one is, in place of a vector for each.
+
+    Args:
+        gated: LiGR's form (Borisyuk et al., "LiGR", 2025; "eSASRec", RecSys 2025): what is added is multiplied by a
+            sigmoid gate of what came in, and the dense layers are SwiGLU's of 4 d.
+    """
+
+    def __init__(self, max_len: int, num_heads: int = 1, rate: float = 0.0, gated: bool = False, **kwargs: Any) -> None:
+        super().__init__(max_len, num_heads, rate, **kwargs)
+        self.gated = as_flag("`gated`", gated)
+
+    def _build(self, dim: int) -> None:
+        wide = 4 * dim if self.gated else dim
+        self.before_attention, self.before_dense = self._scale("attention", dim), self._scale("dense", dim)
+        self.projections, self.heads_kernel = self._kernel("projections", dim, 3 * dim), self._kernel("heads", dim, dim)
+        self.inner = self._kernel("inner", dim, 2 * wide if self.gated else wide)
+        self.outer = self._kernel("outer", wide, dim)
+        self.gates = self._kernel("gates", dim, dim), self._kernel("gates_dense", dim, dim) if self.gated else None
+
+    def _states(self, states: tf.Tensor, valid: tf.Tensor, training: Any) -> tf.Tensor:
+        normed = _normalised(states, self.before_attention)
+        query, key, value = map(self._by_head, tf.split(_times(normed, self.projections), 3, axis=2))
+        logits = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True) + self._bias(tf.shape(states)[1])
+        attention = tf.nn.softmax(tf.where(self._visible(valid), logits, _MASKED))
+        heard = _times(self._joined(tf.matmul(attention, value)), self.heads_kernel)
+        states += self._added(heard, states, 0, training)
+        inner = _times(_normalised(states, self.before_dense), self.inner)
+        if self.gated:
+            gate, inner = tf.split(inner, 2, axis=2)
+            inner = tf.nn.silu(gate) * inner
+        else:
+            inner = tf.nn.relu(inner)
+        return states + self._added(_times(inner, self.outer), states, 1, training)
+
+    def _added(self, values: tf.Tensor, states: tf.Tensor, place: int, training: Any) -> tf.Tensor:
+        values = self._dropped(values, training)
+        return values * tf.sigmoid(_times(states, self.gates[place])) if self.gated else values
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gated": self.gated}
+
+
+@register
+class HSTUBlock(CausalBlock):
+    """HSTU's block (Zhai et al., "Actions Speak Louder than Words", ICML 2024): attention without softmax, and a gate.
+
+    With N a layer normalisation::
+
+        U, V, Q, K = split(silu(N(X) W))
+        Y = X + (N(silu(Q K^T + by lag) V / T) * U) W_out
+
+    so an item that is strange to the rest may add nothing, and many of a kind add up.
+    """
+
+    def _build(self, dim: int) -> None:
+        self.before, self.behind = self._scale("before", dim), self._scale("behind", dim)
+        self.projections, self.outer = self._kernel("projections", dim, 4 * dim), self._kernel("outer", dim, dim)
+
+    def _states(self, states: tf.Tensor, valid: tf.Tensor, training: Any) -> tf.Tensor:
+        projected = tf.nn.silu(_times(_normalised(states, self.before), self.projections))
+        gate, value, query, key = tf.split(projected, 4, axis=2)
+        query, key, value = map(self._by_head, (query, key, value))
+        logits = tf.matmul(query, key, transpose_b=True) + self._bias(tf.shape(states)[1])
+        attention = tf.where(self._visible(valid), tf.nn.silu(logits) / self.max_len, 0.0)
+        heard = _normalised(self._joined(tf.matmul(attention, value)), self.behind) * gate
+        return states + _times(self._dropped(heard, training), self.outer)
+
+
+def _float(weight: Any) -> tf.Tensor:
+    return tf.cast(weight, tf.float32)
+
+
+def _times(values: tf.Tensor, kernel: Any) -> tf.Tensor:
+    """(B, t, d) times (d, e), as one product of matrices."""
+    flat = tf.matmul(tf.reshape(values, [-1, values.shape[-1]]), _float(kernel))
+    return tf.reshape(flat, [tf.shape(values)[0], tf.shape(values)[1], kernel.shape[1]])
+
+
+def _normalised(values: tf.Tensor, weights: tuple[Any, Any]) -> tf.Tensor:
+    """Layer normalisation of the last axis (Ba et al., 2016)."""
+    mean, variance = tf.nn.moments(values, axes=[-1], keepdims=True)
+    scale, shift = map(_float, weights)
+    return (values - mean) * tf.math.rsqrt(variance + _TINY) * scale + shift

@@ -1,0 +1,130 @@
+"""What the sequence encoders share: blocks by name, what stands beside them, and the users as of every position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deepmatch_ext._checks import number_between, one_of, positive_int, problem, shown
+from deepmatch_ext._keras import keras
+from deepmatch_ext.layers import (
+    HSTUBlock,
+    L2Normalization,
+    OldestFirst,
+    PooledStates,
+    RepeatableDropout,
+    SequenceMaskPooling,
+    TransformerBlock,
+    WithoutPadding,
+)
+from deepmatch_ext.layers.pooling import combiner_poolings
+from deepmatch_ext.models._assembly import Assembly
+from deepmatch_ext.models._positions import Behind, UserStates
+from deepmatch_ext.models._towers import History
+
+
+def _attention(layer: Any, **arguments: Any) -> Callable[..., Any]:
+    def block(make: Assembly, place: int, states: Any, history: History, num_heads: int, rate: float) -> Any:
+        of_all = {"num_heads": num_heads, "rate": rate, "max_len": history.max_len, "seed": make.seed("block", place)}
+        return make.layer(layer, "block", place, **of_all, **arguments)([states, history.valid])
+
+    return block
+
+
+def _gru(make: Assembly, place: int, states: Any, history: History, num_heads: int, rate: float) -> Any:
+    turned = make.layer(OldestFirst, "oldest_first")
+    gru = make.layer(
+        keras.layers.GRU,
+        *("block", place),
+        units=states.shape[-1],
+        return_sequences=True,
+        kernel_initializer=keras.initializers.GlorotUniform(seed=make.seed("block", place, "kernel")),
+        recurrent_initializer=keras.initializers.Orthogonal(seed=make.seed("block", place, "recurrent")),
+    )
+    found = gru(turned([states, history.valid]), mask=history.valid)
+    found = make.layer(WithoutPadding, "block", place, "valid")([found, history.valid])
+    if rate:
+        dropout = make.layer(RepeatableDropout, "dropout", place, rate=rate, seed=make.seed("dropout", place))
+        found = dropout(found)
+    return turned([found, history.valid])
+
+
+BLOCKS: dict[str, Callable[..., Any]] = {
+    "sasrec": _attention(TransformerBlock),
+    "ligr": _attention(TransformerBlock, gated=True),
+    "hstu": _attention(HSTUBlock),
+    "gru": _gru,
+}
+"""The blocks by name: from the assembly, the block's number, states (B, t, d), the history, heads, and the dropout rate
+to new states."""
+
+
+def encoded(
+    make: Assembly,
+    blocks: Sequence[str],
+    num_heads: int,
+    block_dropout: float,
+    pooled: str = "",
+    units: Sequence[int] | None = None,
+) -> UserStates:
+    """Users as of every position.
+
+    Args:
+        make: The model's.
+        blocks: Names in `BLOCKS`, which the rows go through one after the other.
+        num_heads: Of the blocks' attention.
+        block_dropout: Rate of what the blocks read and of what each adds.
+        pooled: What stands beside the blocks' state, in the words of a column's ``combiner``.
+        units: Of the dense layers behind; with several of them, a linear layer is added. None: a linear one alone.
+    """
+    rate, num_heads = number_between("`block_dropout`", block_dropout, 0, 1), positive_int("`num_heads`", num_heads)
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
+        raise problem("`blocks`", "be a list of names", shown(blocks))
+    if not blocks and not pooled:
+        raise problem("`blocks`", "name at least one where `pooled` is empty", shown(blocks))
+    if blocks and make.dim % num_heads:
+        raise problem("`num_heads`", f"divide the size of the vectors, {make.dim}", num_heads)
+    history, *others = make.histories(unit_length=True, up_to_longest=True)
+    rows = make.layer(WithoutPadding, "rows")([history.rows, history.valid])  # (B, t, d)
+    more = [make.layer(WithoutPadding, "more", place)([each.rows, each.valid]) for place, each in enumerate(others)]
+    beside = [_pooled(make, place, rows, history, *each) for place, each in enumerate(_poolings(pooled))]
+    if not blocks:
+        return _read_out(make, [*beside, *more], [*beside, rows], history, units)
+    states = make.layer(keras.layers.Concatenate, "events")([rows, *more]) if more else rows
+    if states.shape[-1] != make.dim:
+        start = keras.initializers.GlorotNormal(seed=make.seed("event"))
+        states = make.layer(keras.layers.Dense, "event", units=make.dim, kernel_initializer=start)(states)
+    if rate:
+        dropout = make.layer(RepeatableDropout, "event_dropout", rate=rate, seed=make.seed("event_dropout"))
+        states = dropout(states)
+    for place, name in enumerate(blocks):
+        block = BLOCKS[one_of("Every element of `blocks`", name, tuple(BLOCKS))]
+        states = block(make, place, states, history, num_heads, rate)
+    states = make.layer(L2Normalization, "state")(states)
+    return _read_out(make, [states, *beside], [states, *beside, rows], history, units)
+
+
+def _poolings(pooled: str) -> list[tuple[Any, dict[str, Any]]]:
+    if not isinstance(pooled, str):
+        raise problem("`pooled`", "be text, such as 'recency+last'", shown(pooled))
+    found = combiner_poolings("pooled", pooled) if pooled else []
+    if any(pooling is not SequenceMaskPooling or arguments["mode"] == "max" for pooling, arguments in found):
+        raise problem("`pooled`", "be made of mean, sum, sqrtn, recency and last", repr(pooled))
+    return found
+
+
+def _pooled(make: Assembly, place: int, rows: Any, history: History, _: Any, arguments: dict[str, Any]) -> Any:
+    if arguments["mode"] == "last":
+        return Behind(rows, arguments.get("nth", 1) - 1)
+    return make.layer(PooledStates, "pooled", place, **arguments)([rows, history.valid])
+
+
+def _read_out(
+    make: Assembly, states: Sequence[Any], from_items: Sequence[Any], history: History, units: Sequence[int] | None
+) -> UserStates:
+    units = (make.dim,) if units is None else units
+
+    def read(parts: list[Any], of_items: list[Any]) -> Any:
+        return make.dense("user", parts, units, of_items, shortcut=len(units) > 1)
+
+    return make.user_states(states, history, from_items, read)

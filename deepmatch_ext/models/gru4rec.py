@@ -1,0 +1,56 @@
+"""GRU4Rec: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from deepmatch_ext._checks import positive_int
+from deepmatch_ext.models._assembly import Assembly, builder
+from deepmatch_ext.models._encoding import encoded
+from deepmatch_ext.models._retrieval_model import RetrievalModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from deepmatch_ext.models._arguments import Shared
+
+
+@builder
+def GRU4Rec(
+    make: Assembly,
+    user_feature_columns: Sequence[Any],
+    item_feature_columns: Sequence[Any],
+    num_blocks: int = 1,
+    block_dropout: float = 0.2,
+    l2_reg_embedding: float = 0.0,
+    dnn_dropout: float = 0.0,
+    temperature: float = 0.1,
+    sampler_config: Any = None,
+    seed: int = 1024,
+    *,
+    item_dnn_hidden_units: Sequence[int] | None = None,
+    **shared: Unpack[Shared],
+) -> RetrievalModel:
+    """Gated recurrent units over the history, from the oldest item to the most recent.
+
+    The losses are this package's; the paper's, of the batch's own items, are ``loss="bpr"`` with an `InBatchSampler`.
+
+    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets` gives the rows that hold each
+    event once. Histories that share the ``length_name`` of the items' history and have its ``maxlen``, such as the
+    rating or the category of each item, say more of the same events. The user's other features join the last state in a
+    linear layer.
+
+    Args:
+        num_blocks: How many blocks the rows go through.
+        block_dropout: Dropout rate of what the blocks read and of what they add, in [0, 1).
+
+    Example:
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, length_name="len")
+        >>> model = GRU4Rec([history], [SparseFeat("item", 50, 8)])
+        >>> model.user_vectors({"hist_item": np.array([[3, 2, 0, 0, 0]]), "len": np.array([2])}).shape
+        (1, 8)
+    """
+    blocks = ["gru"] * positive_int("`num_blocks`", num_blocks)
+    return make.model(encoded(make, blocks, 1, block_dropout))

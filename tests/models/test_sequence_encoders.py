@@ -1,0 +1,142 @@
+"""Models that every position of a history trains."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+
+from deepmatch_ext import HSTU, GRU4Rec, SASRec, SequenceDNN, data
+from deepmatch_ext._keras import keras
+from deepmatch_ext.models import Assembly, builder
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.samplers import FullSampler
+
+SIZE, DIM, LENGTH, ROWS = 20, 8, 5, 4
+ITEMS = [SparseFeat("item", SIZE, DIM)]
+HISTORY = VarLenSparseFeat(SparseFeat("hist_item", SIZE, DIM, embedding_name="item"), LENGTH, length_name="len")
+USER = [
+    HISTORY,
+    VarLenSparseFeat(SparseFeat("hist_stars", 6, 3), LENGTH, length_name="len"),
+    SparseFeat("city", 7, 4),
+    DenseFeat("age", 1),
+]
+MODELS = {
+    "SequenceDNN": functools.partial(SequenceDNN, dnn_dropout=0.0),
+    "with a block": functools.partial(SequenceDNN, blocks=["ligr"], num_heads=2, dnn_dropout=0.0, block_dropout=0.0),
+    "SASRec": functools.partial(SASRec, num_blocks=1, block_dropout=0.0),
+    "HSTU": functools.partial(HSTU, num_blocks=1, block_dropout=0.0),
+    "GRU4Rec": functools.partial(GRU4Rec, block_dropout=0.0),
+}
+
+
+def rows(seed=0):
+    rng = np.random.default_rng(seed)
+    length = np.array([5, 3, 1, 0])
+    valid = np.arange(LENGTH) < length[:, np.newaxis]
+    return {
+        "hist_item": (rng.integers(1, SIZE, (ROWS, LENGTH)) * valid).astype("int32"),
+        "hist_stars": (rng.integers(1, 6, (ROWS, LENGTH)) * valid).astype("int32"),
+        "len": length.astype("int32"),
+        "city": rng.integers(1, 7, ROWS).astype("int32"),
+        "age": rng.normal(size=(ROWS, 1)).astype("float32"),
+        "item": rng.integers(1, SIZE, ROWS).astype("int32"),
+    }
+
+
+def as_of(x, k):
+    """The rows as they were k events ago."""
+    earlier = {name: np.pad(x[name][:, k:], [(0, 0), (0, k)]) for name in ("hist_item", "hist_stars")}
+    return {**x, **earlier, "len": np.maximum(x["len"] - k, 0)}
+
+
+def moved(model):
+    """The model with weights that are not those of its start, where much is 0 or the identity."""
+    rng = np.random.default_rng(3)
+    model.set_weights([w + (rng.normal(0, 0.2, w.shape) if w.dtype.kind == "f" else 0) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_position_is_trained_as_the_user_was_then_on_what_came_next(name):
+    model = moved(MODELS[name](USER, ITEMS, sampler_config=FullSampler()))
+    x = rows()
+    then = np.stack([model.user_vectors(as_of(x, k)) for k in range(LENGTH)], axis=1)  # (B, T, D)
+    items, temperature = model.item_vectors().astype("float64"), model.loss_layer.temperature
+    following = np.concatenate([x["item"][:, np.newaxis], x["hist_item"][:, :-1]], axis=1)
+    logits = then.astype("float64") @ items[1:].T / temperature
+    each = np.log(np.exp(logits).sum(axis=2)) - np.take_along_axis(logits, following[..., np.newaxis] - 1, 2)[..., 0]
+    is_trained = np.arange(LENGTH) < np.maximum(x["len"], 1)[:, np.newaxis]
+
+    inputs = [tf.constant(x[tensor.name.split(":")[0]]) for tensor in model.inputs]
+    inputs = [value if value.shape.rank > 1 else value[:, tf.newaxis] for value in inputs]
+    trained = keras.Model(model.inputs, model.get_layer("loss").input[0])(inputs, training=True).numpy()
+    np.testing.assert_allclose(trained, then[is_trained], rtol=1e-4, atol=1e-5)
+    losses = model(inputs, training=True).numpy()[:, 0]
+    np.testing.assert_allclose(losses, np.sum(each * is_trained, axis=1) / LENGTH, rtol=1e-4)
+    np.testing.assert_allclose(model(inputs, training=False).numpy()[:, 0], each[:, 0], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_rows_that_hold_each_event_once_teach_what_windows_teach():
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, SIZE - 1, 200)
+    sequences = (starts[:, np.newaxis] + np.arange(8)) % (SIZE - 1) + 1  # each item is followed by the next one
+    events = data.Interactions.from_sequences(np.arange(0, 1601, 8), sequences.ravel())
+    split = data.leave_last_out(events)
+    targets = split.sequence_targets(LENGTH)
+    assert len(targets) == 200  # in place of 1,000
+    train, test = (data.windows(events, each, LENGTH) for each in (targets, split.test))
+    size = events.item_vocabulary_size
+    history = SparseFeat("hist_item_id", size, DIM, embedding_name="item_id")
+    model = SequenceDNN([VarLenSparseFeat(history, LENGTH, length_name="hist_len")], [SparseFeat("item_id", size, DIM)])
+    model.compile(LazyAdam(0.02))
+    first = model.evaluate(test, verbose=0)
+    model.fit(train, batch_size=50, epochs=15, verbose=0)
+    assert model.evaluate(test, verbose=0) < first / 2
+    found = model.user_vectors(test) @ model.item_vectors()[1:].T
+    assert np.mean(found.argmax(axis=1) + 1 == test["item_id"]) > 0.95
+
+
+def test_a_history_that_would_show_what_came_later_is_refused():
+    other = VarLenSparseFeat(SparseFeat("hist_shop", 5, 4), 3, "mean", length_name="shops")
+    for history in (other, VarLenSparseFeat(SparseFeat("hist_tag", 5, 4), LENGTH)):
+        with pytest.raises(ValueError, match=r"no histories beside.*'hist_"):
+            SASRec([HISTORY, history], ITEMS)
+
+
+def test_labels_and_features_that_come_with_the_examples_are_refused():
+    with pytest.raises(ValueError, match="`loss` must be another than 'logistic'"):
+        SASRec([HISTORY], ITEMS, loss="logistic")
+    with pytest.raises(ValueError, match="`item_features`"):
+        SASRec([HISTORY], [*ITEMS, SparseFeat("genre", 5, 4)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"blocks": "ligr"}, "`blocks` must be a list"),
+        ({"blocks": ["transformer"]}, "Every element of `blocks`"),
+        ({"pooled": ""}, "`blocks` must name at least one"),
+        ({"pooled": "max"}, "`pooled`"),
+        ({"pooled": "last:0"}, "after `last:`"),
+        ({"blocks": ["sasrec"], "num_heads": 3}, "`num_heads` must divide"),
+        ({"block_dropout": 1.0}, "`block_dropout`"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SequenceDNN([HISTORY], ITEMS, **arguments)
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_reads_states_of_its_own():
+    @builder
+    def MeanOfAll(make: Assembly, user_feature_columns, item_feature_columns, **shared):
+        """The mean of all items up to each position."""
+        history, *_ = make.histories(up_to_longest=True)
+        return make.model(make.user_states([history.rows], history, [history.rows]))
+
+    assert MeanOfAll([HISTORY], ITEMS).user_vectors(rows()).shape == (ROWS, DIM)
