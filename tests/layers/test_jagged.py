@@ -17,7 +17,6 @@ POOLINGS = [
     ("sqrtn", 1.0),
     ("max", 0.0),
     ("last", 0.0),
-    ("last", 2),
 ]
 
 

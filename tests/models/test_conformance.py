@@ -66,7 +66,8 @@ def trial_of():
         if function.__name__ in EVERY_POSITION:
             own = [(PER_POSITION if function is SequenceDNN else [history_column()], [item_column()])]
         few_layers = {"rnn_layers": 1, "units": 8} if function is SDM else {}  # to trace LSTMs takes long
-        few_layers = {"num_blocks": 1} if function.__name__ in EVERY_POSITION[1:] else few_layers
+        if function.__name__ in EVERY_POSITION[1:]:  # with dropout, so small a model learns slowly
+            few_layers = {"num_blocks": 1, "block_dropout": 0.0}
         return Trial(function, *own, **few_layers)
 
     return functools.cache(trial)
