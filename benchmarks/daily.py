@@ -1,17 +1,17 @@
-"""Days of events, one after the other: `Recommender.update` beside training anew every day, and beside never.
+"""Days of events, one after the other: `Recommender.update` beside training again each day, and beside no updates.
 
     python benchmarks/daily.py FOLDER/amazon-beauty --days 14
 
 FOLDER is what `read_dataset` reads, with times; or it has a `seq.npz` of sequences without, of which an event's time is
-its place in its user's sequence, so that everybody goes on every day. The first events, by time, are what the first
+its place in its user's sequence, so that everybody continues every day. The first events, by time, are what the first
 day begins with; the rest is cut into days of as many events each.
 
-Every day each policy foretells the day's events, each by what its user did before it, and learns from them afterwards:
+On each day, each policy predicts the day's events, each by what its user did before it, and then learns from them:
 
 - never: the model of the first day; new items can't be found;
 - histories: `update(epochs=0)`: new items begin where something is known of them, and nothing is trained;
 - update: `update`;
-- anew: `fit` on all events so far.
+- again: `fit` on all events so far.
 
 Figures are over all events of all days, all items ranked but those that the user had. A young item is a known one that
 was first seen on one of the seven days before. Seconds are those of the processor, for learning alone.
@@ -34,19 +34,19 @@ from deepmatch_ext.data import read_dataset
 from deepmatch_ext.evaluation import ranking_metrics
 from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
 
-POLICIES = ("never", "histories", "update", "anew")
+POLICIES = ("never", "histories", "update", "again")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--days", type=int, default=14)
-    parser.add_argument("--first", type=float, default=0.8, help="the share of events before the first day")
+    parser.add_argument("--first", type=float, default=0.8, help="the fraction of events before the first day")
     parser.add_argument(
         "--epochs", type=int, help="of `fit`; by default, the best for the last tenth of the first events"
     )
-    parser.add_argument("--replay", type=float, default=1.0)
-    parser.add_argument("--passes", type=int, default=2, help="of `update` over the day's events")
+    parser.add_argument("--replay", type=float, default=2.0, help="of `update`")
+    parser.add_argument("--passes", type=int, default=3, help="of `update` over the day's events")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", default=",".join(POLICIES))
     args = parser.parse_args()
@@ -95,16 +95,16 @@ def run(policy, recommender, events, bounds, epochs, args):
     for day, (begin, end) in enumerate(itertools.pairwise(bounds)):
         today = events[begin:end]
         if policy != "never":
-            found.append(foretold(recommender, today))
+            found.append(predicted(recommender, today))
         began = time.process_time()
-        if policy == "anew":
+        if policy == "again":
             recommender = made(args).fit(events[:end], epochs=epochs, verbose=0)
         elif policy != "never":
             recommender.update(today, replay=args.replay, epochs=args.passes if policy == "update" else 0)
         seconds += time.process_time() - began
         print(f"  {policy}, day {day + 1}: {seconds:.0f} s", flush=True)
     if policy == "never":
-        found = [foretold(recommender, events[bounds[0] :])]
+        found = [predicted(recommender, events[bounds[0] :])]
     times, ranks = (np.concatenate(part) for part in zip(*found, strict=True))
     items = events["item_id"].to_numpy()
     first = pd.Series(np.arange(len(items))).groupby(items).min()[items[times]].to_numpy()
@@ -122,7 +122,7 @@ def run(policy, recommender, events, bounds, epochs, args):
     }
 
 
-def foretold(recommender, today):
+def predicted(recommender, today):
     """The times of events, and the ranks of their items."""
     judged = judged_events(recommender, today)
     ranks = ranks_of_all(recommender, judged, True)[recommender._name]

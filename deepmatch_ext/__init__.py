@@ -1,7 +1,8 @@
 """The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns.
 
 ``import deepmatch_ext`` loads all of it, with TensorFlow, and Keras then loads saved models. ``from deepmatch_ext.data
-import ...`` loads TensorFlow only for the names that need it, and so do ``evaluation`` and ``retrieval``.
+import ...`` loads TensorFlow only for the names that need it, and so do ``evaluation`` and ``retrieval``. ``server``,
+which is not loaded by itself, needs no more than TensorFlow.
 """
 
 import sys
@@ -73,7 +74,7 @@ __all__ = [
 ]
 
 _BUILDERS = [name for name in __all__ if name[0].isupper() and name != "Recommender"]
-_PLAIN = ("data", "evaluation", "retrieval")
+_PLAIN = ("data", "evaluation", "retrieval", "server")
 
 
 def load() -> None:

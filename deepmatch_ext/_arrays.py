@@ -91,10 +91,8 @@ def check_among(what: str, among: Any, rows: int, vocabulary_size: int) -> np.nd
     """
     if is_pair(among):
         return check_seen(what, among, rows, vocabulary_size)
-    ids = np.unique(
-        check_ids(f"the ids of {what}", list(among) if isinstance(among, Set) else among, 0, vocabulary_size - 1)
-    )
-    ids = ids[ids > 0]
+    ids = check_ids(f"the ids of {what}", list(among) if isinstance(among, Set) else among, 0, vocabulary_size - 1)
+    ids = 1 + np.flatnonzero(np.bincount(ids, minlength=vocabulary_size)[1:])
     if not len(ids):
         raise problem(what, "hold at least one item id", "none", ALL_ITEMS)
     return ids

@@ -29,7 +29,7 @@ def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
 
 
 def missing_name(module: str, name: str, left_behind: Mapping[str, str]) -> Exception:
-    """What a module's ``__getattr__`` raises for a name that it has not.
+    """What a module's ``__getattr__`` raises for a name that it does not have.
 
     Args:
         module: The module's ``__name__``.

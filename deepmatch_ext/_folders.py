@@ -129,7 +129,7 @@ class Folder:
             raise problem(what, f"be of format version {self.version}", version, OTHER_VERSION)
         if not is_whole:
             raise problem(what, "have the manifest that was written", "one whose checksum is wrong: it is damaged")
-        # What follows, only a manifest that was written by hand has not.
+        # Only a manifest that was written by hand lacks what follows.
         manifest = f"the manifest of {what}"
         check_record(manifest, content, {**self.entries, "files": dict})
         for name, entry in content["files"].items():

@@ -85,6 +85,12 @@ def eager_is_on() -> bool:
     return bool(tf.compat.v1.executing_eagerly_outside_functions())
 
 
+def verbosity(verbose: Any) -> Any:
+    """Keras's ``verbose``; of it "auto" is a line an epoch where the output is no terminal: bars fill log files."""
+    is_watched = "ipykernel" in sys.modules or "PYCHARM_HOSTED" in os.environ or getattr(sys.stdout, "isatty", bool)()
+    return 2 if verbose == "auto" and not is_watched else verbose
+
+
 def require_eager(what: str) -> None:
     """Refuses ``what`` where eager mode has been switched off."""
     if not eager_is_on():

@@ -218,7 +218,7 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
 
 
 def rounded_at_random(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """float32 as bfloat16, up or down by chance, so that the mean is right: (n, D), the same for the same seed.
+    """float32 as bfloat16, rounded up or down at random, right in the mean: (n, D), the same for the same seed.
 
     A step of less than a 256th of a value would be lost each time, and what is lost would always be the small steps.
     (Stochastic rounding, as Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015.)

@@ -50,7 +50,7 @@ def export_recommender(
 ) -> Path:
     """Writes a SavedModel that turns user features into vectors and recommendations, as a new version in ``folder``.
 
-    It has three signatures, and loads with ``tf.saved_model.load``, TensorFlow Serving and the like, where neither this
+    It has four signatures, and loads with ``tf.saved_model.load``, TensorFlow Serving and the like, where neither this
     package nor DeepCTR is installed:
 
     ==================== =================================== ===========================================
@@ -59,12 +59,15 @@ def export_recommender(
     ``user_vector``      the user's features                 ``user_vector`` (B, D) or (B, K, D)
     ``recommend``        these, and ``n`` ()                 ``item_ids`` (B, n), ``scores`` (B, n)
     ``recommend_unseen`` these, ``n`` and ``seen`` (B, S)    the same, without the items in ``seen``
+    ``recommend_among``  these, and ``among`` (A,)           the same, of the items in ``among`` alone
     ==================== =================================== ===========================================
 
     Features have the names, shapes and types of ``model.user_input``. A name that a signature can't have, because it is
     not of ASCII letters, digits and underscores, say, is made into one that it can, and no two names into the same;
     ``manifest.json`` has them all. ``n`` is an int32 from 1 to the number of items.
-    ``seen`` holds item ids as they come out, padded with anything that is no item's id. The best item comes first, and
+    ``seen`` holds item ids as they come out, padded with anything that is no item's id. ``among`` holds the ids of the
+    items that may be recommended, such as those in stock, to all users of the request; others than items' are ignored.
+    The best item comes first, and
     of equal scores the one that comes first in the catalogue. A place that no item is left for has the score -inf, and
     as its id the manifest's ``no_item``: ``""``, or 0, or where 0 is an item's id, the first of -1, -2, ... that is
     none. With K interests an item's score is the best of K, and it comes once; the manifest's ``interests`` is K, or
@@ -293,13 +296,13 @@ class _Recommender:
         user = {spec.name: spec for spec in (_spec(tensor, id_maps, arguments) for tensor in self._user_input)}
         n = {"n": tf.TensorSpec([], tf.int32, "n")}
         seen = {"seen": tf.TensorSpec([None, None], self.id_dtype, "seen")}
+        among = {"among": tf.TensorSpec([None], self.id_dtype, "among")}
         self.signatures = {
             "user_vector": tf.function(self._user_vector, autograph=False).get_concrete_function(**user),
-            "recommend": tf.function(self._recommend, autograph=False).get_concrete_function(**user, **n),
-            "recommend_unseen": tf.function(self._recommend, autograph=False).get_concrete_function(
-                **user, **n, **seen
-            ),
         }
+        for name, more in (("recommend", {}), ("recommend_unseen", seen), ("recommend_among", {**seen, **among})):
+            function = tf.function(self._recommend, autograph=False)
+            self.signatures[name] = function.get_concrete_function(**user, **n, **more)
 
     def trackable(self) -> tf.Module:
         """What a SavedModel of the signatures has to hold: the variables and tables that they use, and no others."""
@@ -312,7 +315,9 @@ class _Recommender:
     def _user_vector(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"user_vector": self._vectors_of(inputs)}
 
-    def _recommend(self, n: tf.Tensor, seen: tf.Tensor | None = None, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _recommend(
+        self, n: tf.Tensor, seen: tf.Tensor | None = None, among: tf.Tensor | None = None, **inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         items = int(self._vectors.shape[0])
         in_range = tf.debugging.Assert((n >= 1) & (n <= items), [f"`n` must be from 1 to {items}, the items; got", n])
         users = tf.debugging.check_numerics(self._vectors_of(inputs), "A user's vector must be finite")
@@ -320,11 +325,19 @@ class _Recommender:
         if seen is not None:
             message = "`seen` must have a row for each user"
             checks.append(tf.debugging.assert_equal(tf.shape(seen)[0], tf.shape(users)[0], message))
-            seen = (seen if self._places is None else self._places.lookup(seen)) - 1
+            seen = self._rows(seen)
+        if among is not None:
+            allowed = self._rows(among)
+            allowed = tf.boolean_mask(allowed, (allowed >= 0) & (allowed < items))[:, tf.newaxis]
+            among = tf.scatter_nd(allowed, tf.ones_like(allowed[:, 0]), tf.constant([items], tf.int64)) > 0
         with tf.control_dependencies([check for check in checks if check is not None]):
-            rows, scores = best_rows(users, self._vectors, n, seen, scales=self._scales)
+            rows, scores = best_rows(users, self._vectors, n, seen, among=among, scales=self._scales)
         places = tf.cast(rows, tf.int64) + 1  # 0 for no item
         return {"item_ids": places if self._ids is None else tf.gather(self._ids, places), "scores": scores}
+
+    def _rows(self, ids: tf.Tensor) -> tf.Tensor:
+        """The rows of items' vectors; what is no item is none of them."""
+        return (ids if self._places is None else self._places.lookup(ids)) - 1
 
     def _encoded(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         encoded = []
@@ -353,9 +366,9 @@ def _arguments(names: Iterable[str]) -> dict[str, str]:
 
 
 def _argument(name: str) -> str:
-    """A name that a signature can have beside `n` and `seen`, and Python a function's argument."""
+    """A name that a signature can have beside `n`, `seen` and `among`, and Python a function's argument."""
     begins_well = name[0].isascii() and name[0].isalpha()
-    is_taken = name.lower() in ("n", "seen") or name == "self" or keyword.iskeyword(name)
+    is_taken = name.lower() in ("n", "seen", "among") or name == "self" or keyword.iskeyword(name)
     return plain_name(name, prefix="" if begins_well and not is_taken else "arg_")
 
 

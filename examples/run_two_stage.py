@@ -358,7 +358,7 @@ def likeness(ids: np.ndarray, history: np.ndarray, item_vectors: np.ndarray) -> 
 
 
 def genre_share(genres: np.ndarray, x: dict[str, np.ndarray]) -> np.ndarray:
-    """The share of the history that has the genre of each item of a list."""
+    """The fraction of the history that has the genre of each item of a list."""
     same = np.zeros(genres.shape, np.float32)
     for past in x["hist_genre"].T:
         same += (genres == past[:, None]) & (past > 0)[:, None]

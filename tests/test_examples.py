@@ -101,7 +101,7 @@ def test_generated_data_by_default(run, tmp_path):
     assert re.match(r"generated: [\d,]+ rows, 80 users, 1,200 items, times from .* \(as Unix seconds: 2020-", printed)
     assert " events of 80 users with 1,200 items" in printed
     assert 'item feature genres: VarLenSparseFeat(SparseFeat("genres"' in printed
-    assert "val_HR@10" in printed  # in Keras's progress bar
+    assert "val_HR@10" in printed  # in the line of each epoch
     assert [*figures(printed)][:2] == ["popularity", "Markov"]
     # Three users' histories and five recommendations each, by title.
     lists = re.findall(r"^  recommended: (.*)$", printed, re.M)

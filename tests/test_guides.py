@@ -12,7 +12,8 @@ DOCS = ROOT / "docs"
 # Those that go on from start.md, or stand alone.
 GUIDES = ["events.md", "features.md", "negatives-and-losses.md", "evaluation.md", "daily-updates.md"]
 PAGES = sorted(
-    {*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *DOCS.rglob("*.md")} - {*DOCS.glob("_build/**/*")}
+    {*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md"), *DOCS.rglob("*.md")}
+    - {*DOCS.glob("_build/**/*")}
 )
 
 

@@ -70,6 +70,7 @@ MAY_IMPORT = {
     "serving": KERAS
     | {"_arrays", "_exchange", "_files", "_names", "_no_item", "_version"}
     | {"data", "features", "layers", "models", "retrieval"},
+    "server": CHECKS | {"server"},
     "recommender": KERAS
     | FRAMES
     | {"_arrays", "_folders", "_version", "data", "evaluation", "features", "models", "optimizers", "retrieval"}
@@ -311,7 +312,9 @@ def test_a_missing_package_is_named_as_its_extra_names_it():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "missing_extra"
     ]
-    assert {extra for _, extra in calls} == {"baselines", "faiss", "onnx", "parquet", "pgvector", "report", "spark"}
+    assert {extra for _, extra in calls} == {
+        *("baselines", "faiss", "onnx", "parquet", "pgvector", "report", "serve", "spark")
+    }
     for packages, extra in calls:
         lines = config["options.extras_require"][extra].split()
         for package in packages.split():

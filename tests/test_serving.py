@@ -92,6 +92,23 @@ def test_seen_items_are_left_out_and_what_is_no_item_is_ignored(trained, exporte
     np.testing.assert_array_equal(found["item_ids"], ids)
 
 
+@pytest.mark.parametrize("width", [0, 7])
+def test_only_items_among_those_allowed_are_recommended(trained, exported, users, width):
+    model, seen = trained[0], np.random.default_rng(3).integers(1, VOCABULARY, (20, width))
+    stock = np.array([3, 9, 9, 17, 28, 0, -5, VOCABULARY, 10**12])  # repeats and what is no item are ignored
+    found = signature(exported, "recommend_among")(
+        **tensors(model, users), n=tf.constant(5), seen=tf.constant(seen, tf.int64), among=stock
+    )
+    exclude = np.arange(0, 20 * width + 1, max(width, 1)) if width else np.zeros(21, np.int64), seen.ravel()
+    ids, scores = top_n(model.user_vectors(users), model.item_vectors(), 5, exclude=exclude, among=[3, 9, 17, 28])
+    np.testing.assert_array_equal(found["item_ids"], ids)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
+    nothing = signature(exported, "recommend_among")(
+        **tensors(model, users), n=tf.constant(1), seen=np.zeros((20, 0), np.int64), among=[10**12]
+    )
+    assert not nothing["item_ids"].any()
+
+
 def test_a_user_who_has_seen_everything_gets_id_0_and_minus_infinity(trained, exported, users):
     seen = np.tile(np.arange(1, VOCABULARY), (20, 1))
     seen[0, 9] = 0  # the first user has not had item 10
@@ -139,6 +156,11 @@ def test_original_ids_in_and_out(trained, users, tmp_path):
     ids, scores = expected_top_n(model, {**users, "hist_item": known}, 5, users["hist_item"])
     np.testing.assert_array_equal(found["item_ids"].astype(str), raw[ids].astype(str))
     np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
+    stock = [raw[4], "unheard of", raw[8]]
+    found = signature(path, "recommend_among")(
+        hist_item=tf.constant(history), hist_len=lengths, n=tf.constant(2), seen=tf.constant([[""]] * 20), among=stock
+    )
+    assert {frozenset(row) for row in found["item_ids"].astype(str)} == {frozenset([raw[4], raw[8]])}
 
 
 @pytest.mark.slow
@@ -281,7 +303,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
         "files": {str(path.relative_to(exported)): path.stat().st_size for path in paths},
         "format": 1,
         "written_by": {"deepmatch_ext": "0.1.0", "tensorflow": tf.__version__},
-        "signatures": ["recommend", "recommend_unseen", "user_vector"],
+        "signatures": ["recommend", "recommend_among", "recommend_unseen", "user_vector"],
         "items": ITEMS,
         "dim": DIM,
         "interests": None,

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import YoutubeDNN
+from deepmatch_ext import YoutubeDNN, server
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
@@ -32,16 +32,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.once]
 for module in ("fastapi", "uvicorn", "prometheus_client"):
     pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}")
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "serve.py"
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPT = ROOT / "examples" / "serve.py"
 NAMES = IdMap([f"sku-{k}" for k in range(1, VOCABULARY)])
 
 
 @contextlib.contextmanager
 def serving(folder, *options, without):
-    """The port of a server in a process of its own, in which this package and DeepCTR can't be imported."""
-    for name in ("deepmatch_ext", "deepctr"):
+    """The port of a server in a process of its own, in which DeepCTR and pandas can't be imported."""
+    for name in ("deepctr", "pandas"):
         (without / f"{name}.py").write_text("raise ImportError('not here')")
-    environment = {**os.environ, "PYTHONPATH": str(without), "PYTHONUNBUFFERED": "1"}
+    paths = os.pathsep.join([str(without), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, str(SCRIPT), str(folder), "--port", "0", "--poll-seconds", "0.1", *options]
     log = without / "log.txt"
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
@@ -122,6 +124,31 @@ def test_ten_without_being_asked_a_long_history_is_cut_and_unknown_ids_are_no_fa
     status, answer = recommend(plain, {"user": {"hist_item": had}, "seen": ["sku-9", "withdrawn"]})
     assert status == 200
     assert answer["ids"] == NAMES.decode(expected(model, cut, 10, [9])[0]).tolist()
+
+
+def test_only_items_among_those_allowed_are_recommended_also_in_one_batch(trained, plain):
+    model, x = trained
+    had, stock = history(x, 0), ["sku-3", "sku-17", "sku-9", "withdrawn"]
+    bodies = [{"among": stock}, {}, {"among": stock[:1]}, {"among": []}, {"among": [*stock[1:], stock[0]]}] * 4
+    answers = {}
+
+    def ask_for(k):
+        answers[k] = recommend(plain, {"user": {"hist_item": had}, "n": 9, **bodies[k]})
+
+    clients = [threading.Thread(target=ask_for, args=(k,)) for k in range(len(bodies))]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    scores = model.item_vectors() @ model.user_vectors(row(x, 0))[0]
+    order = sorted([3, 17, 9], key=lambda item: -scores[item])
+    best = NAMES.decode(order).tolist(), NAMES.decode(np.argsort(-scores[1:])[:9] + 1).tolist(), ["sku-3"], []
+    for k in range(len(bodies)):
+        assert (answers[k][0], answers[k][1]["ids"]) == (200, best[[0, 1, 2, 3, 0][k % 5]])
+    assert recommend(plain, {"user": {"hist_item": had}, "among": [3]}) == (
+        422,
+        {"detail": "among must hold strings; got 3"},
+    )
 
 
 def test_users_nothing_is_known_of_and_users_who_have_seen_nearly_everything(plain):
@@ -400,25 +427,23 @@ def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "rubbish", "another format"])
-def test_an_export_that_cannot_be_served_gets_one_line(tmp_path, kind, serve, capsys):
+def test_an_export_that_cannot_be_served_gets_one_line(tmp_path, kind, capsys):
     folder = tmp_path / "export"
     if kind != "missing":
         folder.mkdir()
     if kind in ("rubbish", "another format"):
         (folder / "4").mkdir()
         (folder / "4" / "manifest.json").write_text({"rubbish": "{", "another format": '{"format": 99}'}[kind])
-    assert serve.main([str(folder)]) == 2
+    assert example().main([str(folder)]) == 2
     assert re.fullmatch(r"serve\.py: error: .*export.*\n", capsys.readouterr().err)
 
 
 # The service by itself, with an export that can be told what to do.
 
 
-@pytest.fixture(scope="module")
-def serve():
+def example():
     spec = importlib.util.spec_from_file_location("serve", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["serve"] = module
     spec.loader.exec_module(module)
     return module
 
@@ -429,6 +454,9 @@ class FakeExport:
     def __init__(self):
         self.batches, self.go_on = [], threading.Event()
 
+    def check(self, user, n, seen, among):
+        return user
+
     def recommend(self, queries):
         self.go_on.wait(60)
         self.batches.append(list(queries))
@@ -438,8 +466,8 @@ class FakeExport:
 
 
 @pytest.fixture
-def loads(serve, monkeypatch):
-    """Version -> why it can't be served, for `Export`s that are not loaded; and which were tried, in order."""
+def loads(monkeypatch):
+    """Version -> why it can't be served, for exports that are not loaded; and which were tried, in order."""
     reasons, tried = {}, []
 
     def load(path):
@@ -450,15 +478,16 @@ def loads(serve, monkeypatch):
         export.version = int(path.name)
         return export
 
-    monkeypatch.setattr(serve, "Export", load)
+    for module in (server.export, server.service):
+        monkeypatch.setattr(module, "ServedExport", load)
     return reasons, tried
 
 
-def test_a_version_that_fails_is_tried_again_later_each_time(serve, loads, monkeypatch, caplog):
+def test_a_version_that_fails_is_tried_again_later_each_time(loads, monkeypatch, caplog):
     reasons, tried = loads
     clock = types.SimpleNamespace(now=100.0)
-    monkeypatch.setattr(serve, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
-    service = serve.Service(pathlib.Path(), FakeExport(), max_batch=4, max_waiting=9, poll_seconds=1)
+    monkeypatch.setattr(server.service, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    service = server.Service(pathlib.Path(), FakeExport(), max_batch=4, max_waiting=9, poll_seconds=1)
 
     def look(*numbers):
         tried.clear()
@@ -489,20 +518,20 @@ def test_a_version_that_fails_is_tried_again_later_each_time(serve, loads, monke
     assert look(2, 1) == ([2], 2, {})
 
 
-def test_a_server_begins_with_the_highest_version_that_can_be_served(serve, loads, tmp_path):
+def test_a_server_begins_with_the_highest_version_that_can_be_served(loads, tmp_path):
     reasons, tried = loads
     for name in ("1", "2", "10", ".11.unfinished", "notes"):
         (tmp_path / name).mkdir()
-    assert serve.highest(tmp_path).version == 10
+    assert server.highest(tmp_path).version == 10
     reasons.update({10: "still being copied", 2: "broken"})
-    assert serve.highest(tmp_path).version == 1
+    assert server.highest(tmp_path).version == 1
     assert tried == [10, 10, 2, 1]
     reasons[1] = "broken too"
     with pytest.raises(ValueError, match="still being copied"):
-        serve.highest(tmp_path)
+        server.highest(tmp_path)
 
 
-def test_half_a_file_is_not_served(serve, trained, tmp_path):
+def test_half_a_file_is_not_served(trained, tmp_path):
     path = export_recommender(trained[0], tmp_path)
     names = list(json.loads((path / "manifest.json").read_text())["files"])
     assert {"saved_model.pb", "variables/variables.index"} < set(names)
@@ -512,10 +541,10 @@ def test_half_a_file_is_not_served(serve, trained, tmp_path):
         with pytest.raises(
             ValueError, match=f"can't be served: {name} must have {len(whole)} bytes; got {len(whole) - 1}"
         ):
-            serve.Export(path)
+            server.ServedExport(path)
         (path / name).unlink()
         with pytest.raises(ValueError, match=f"can't be served: .*No such file.*{name}"):
-            serve.Export(path)
+            server.ServedExport(path)
         (path / name).write_bytes(whole)
 
 
@@ -527,9 +556,9 @@ def test_half_a_file_is_not_served(serve, trained, tmp_path):
         ([{"body": b" " * 2**19, "more_body": True}] * 3, 413, "the body must be at most 1048576 bytes"),
     ],
 )
-def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch, messages, status, said):
-    monkeypatch.setattr(serve, "LONGEST_BODY", 0.05)
-    service = serve.Service(pathlib.Path(), FakeExport(), max_batch=4, max_waiting=9, poll_seconds=1)
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch, messages, status, said):
+    monkeypatch.setattr(server.app, "LONGEST_BODY", 0.05)
+    service = server.Service(pathlib.Path(), FakeExport(), max_batch=4, max_waiting=9, poll_seconds=1)
     left, sent = list(messages), []
 
     async def receive():
@@ -542,18 +571,18 @@ def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch, message
 
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/recommend", "headers": headers, "query_string": b""}
-    asyncio.run(asyncio.wait_for(serve.make_app(service, 20)(scope, receive, send), 30))
+    asyncio.run(asyncio.wait_for(server.make_app(service, 20)(scope, receive, send), 30))
     assert (sent[0]["status"], json.loads(sent[1]["body"])) == (status, {"detail": said})
     assert ((b"connection", b"close") in sent[0]["headers"]) == (status == 408)
     assert f'recommend_requests_total{{path="/recommend",status="{status}"}} 1.0' in service.metrics.text().decode()
 
 
-def run_service(serve, exports, queries, **limits):
+def run_service(exports, queries, **limits):
     """What comes of queries that are all there before the first batch is done: answers or exceptions."""
 
     async def run():
         limits_ = {"max_batch": 4, "max_waiting": 100, **limits}
-        service = serve.Service(pathlib.Path(), exports[0], poll_seconds=1, **limits_)
+        service = server.Service(pathlib.Path(), exports[0], poll_seconds=1, **limits_)
         running = asyncio.create_task(service.run())
         first = asyncio.create_task(service.answer(exports[0], "first"))
         await asyncio.sleep(0.05)  # the first is being computed, alone
@@ -568,28 +597,41 @@ def run_service(serve, exports, queries, **limits):
     return asyncio.run(run())
 
 
-def test_what_waits_is_computed_together_in_order_up_to_the_limit(serve):
+def test_what_waits_is_computed_together_in_order_up_to_the_limit():
     export = FakeExport()
-    answers = run_service(serve, [export], [(export, k) for k in range(6)])
+    answers = run_service([export], [(export, k) for k in range(6)])
     assert answers == [f"answer to {k}" for k in range(6)]
     assert export.batches == [["first"], [0, 1, 2, 3], [4, 5]]
 
 
-def test_a_query_goes_to_the_export_that_checked_it(serve):
+def test_a_query_goes_to_the_export_that_checked_it():
     old, new = FakeExport(), FakeExport()
-    run_service(serve, [old, new], [(old, "a"), (old, "b"), (new, "c"), (new, "d")])
+    run_service([old, new], [(old, "a"), (old, "b"), (new, "c"), (new, "d")])
     assert (old.batches, new.batches) == ([["first"], ["a", "b"]], [["c", "d"]])
 
 
-def test_one_bad_query_does_not_spoil_the_others(serve):
+def test_one_bad_query_does_not_spoil_the_others():
     export = FakeExport()
-    answers = run_service(serve, [export], [(export, "a"), (export, "bad"), (export, "c")])
+    answers = run_service([export], [(export, "a"), (export, "bad"), (export, "c")])
     assert [answers[0], answers[2]] == ["answer to a", "answer to c"]
     assert str(answers[1]) == "it was bad"
 
 
-def test_more_than_may_wait_get_503(serve):
+def test_more_than_may_wait_get_503():
     export = FakeExport()
-    answers = run_service(serve, [export], [(export, k) for k in range(5)], max_waiting=3)
+    answers = run_service([export], [(export, k) for k in range(5)], max_waiting=3)
     assert answers[:3] == [f"answer to {k}" for k in range(3)]
-    assert [(error.status_code, error.headers) for error in answers[3:]] == [(503, {"Retry-After": "1"})] * 2
+    assert [type(error) for error in answers[3:]] == [server.TooManyWait] * 2
+    full = server.Service(pathlib.Path(), export, max_waiting=0)
+    sent, body = [], json.dumps({"user": {}}).encode()
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/recommend", "headers": headers, "query_string": b""}
+    asyncio.run(server.make_app(full)(scope, receive, send))
+    assert (sent[0]["status"], dict(sent[0]["headers"])[b"retry-after"]) == (503, b"1")

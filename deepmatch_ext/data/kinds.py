@@ -70,6 +70,11 @@ class Kinds:
         chosen[self.target_numbers] = True
         return read_only(chosen[self.values])
 
+    @cached_property
+    def target_rows(self) -> np.ndarray:
+        """The rows of events that are to be predicted, ascending."""
+        return read_only(np.flatnonzero(self.is_target))
+
 
 _RULE = "be a kind that is to be predicted, or a list of them"
 

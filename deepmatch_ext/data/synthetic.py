@@ -23,7 +23,7 @@ _SPREAD = 0.8  # how far an item's latent vector lies from its genre's centre
 _RECENT = 12  # past items that act on the next one, the one j steps back with weight 1 / j
 _SUCCESSORS = 3  # likely next items of each item
 _TASTE, _HOME, _FOLLOW, _POPULAR = 7.5, 2.0, 1.8, 0.8  # logits: recent items, home taste, successors, popularity
-_DRIFT = 0.05  # the chance, at each event, that a user's home genre changes
+_DRIFT = 0.05  # the probability, at each event, that a user's home genre changes
 _SEVERAL_TASTE, _SEVERAL_HOME = 8.0, 8.0  # in place of _TASTE and _HOME, and without drift, where users have several
 
 

@@ -126,7 +126,7 @@ def user_histories(
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)
-    return Cutter(interactions, max_len, order, side, _NUMPY).users(users)
+    return numpy_cutter(interactions, max_len, order, side).users(users)
 
 
 def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -181,11 +181,14 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
 
 def _seen(interactions: Interactions, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The items of the events to be predicted in the rows ``starts[k]:ends[k]`` for each k; none with sessions."""
-    items = interactions.items
-    if interactions.kinds is not None:
-        targets = np.flatnonzero(interactions.is_target)
-        items, starts, ends = items[targets], np.searchsorted(targets, starts), np.searchsorted(targets, ends)
-    return joined_slices(items, starts, ends - starts if interactions.sessions is None else np.zeros_like(starts))
+    if interactions.sessions is not None:
+        ends = starts
+    if interactions.kinds is None:
+        return joined_slices(interactions.items, starts, ends - starts)
+    targets = interactions.kinds.target_rows
+    starts, ends = np.searchsorted(targets, starts), np.searchsorted(targets, ends)
+    indptr, rows = joined_slices(targets, starts, ends - starts)
+    return indptr, interactions.items[rows]
 
 
 class Operations(NamedTuple):
@@ -397,3 +400,10 @@ _NUMPY = Operations(
     int32=lambda values: values.astype(np.int32),
     slices=_slices,
 )
+
+
+def numpy_cutter(
+    interactions: Interactions, max_len: int | Mapping[Any, int], order: str = "recent_first", side: Sequence[str] = ()
+) -> Cutter:
+    """What makes `user_histories` of arrays; kept, it passes over the events once for all calls."""
+    return Cutter(interactions, max_len, order, side, _NUMPY)

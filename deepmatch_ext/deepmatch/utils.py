@@ -52,7 +52,7 @@ class NegativeSampler(_NegativeSampler):
 
 
 def recall_N(y_true: Sequence[Any], y_pred: Sequence[Any], N: int = 50) -> float:
-    """The share of ``y_true`` among the first ``N`` of ``y_pred``, for one user.
+    """The fraction of ``y_true`` among the first ``N`` of ``y_pred``, for one user.
 
     Better: `deepmatch_ext.evaluation`, which does the same, and more, for all users at once.
 

@@ -73,7 +73,7 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
 
 
 def popular_share(lists: np.ndarray, item_count: np.ndarray, seen: Seen | None = None) -> float:
-    """The share of the recommendations that a popularity recommender would have made too: 1 if they are all its own.
+    """The fraction of the recommendations that a popularity recommender would have made too: 1 for its own.
 
     For every user these are the N most popular of the items that the user has not seen.
 
@@ -111,7 +111,7 @@ def popular_share(lists: np.ndarray, item_count: np.ndarray, seen: Seen | None =
 
 
 def coverage(lists: np.ndarray, vocabulary_size: int) -> float:
-    """The different items in ``lists`` (B, N), as a share of all items or, if fewer, of the places in the lists."""
+    """The different items in ``lists`` (B, N), as a fraction of all items or, if fewer, of the places in the lists."""
     recommended = lists[lists > 0]
     return len(np.unique(recommended)) / max(1, min(len(recommended), vocabulary_size - 1))
 

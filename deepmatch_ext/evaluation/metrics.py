@@ -45,7 +45,7 @@ def ranking_metrics(
     - ``NDCG@N``: the sum of 1 / log2(r + 2) over r < N, divided by its value when min(number of targets, N) targets
       take the first places (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002).
     - ``MRR@N``: 1 / (smallest r + 1) if that is below N, else 0.
-    - ``Recall@N``: the share of the user's targets with r < N. With one target it equals ``HR@N``.
+    - ``Recall@N``: the fraction of the user's targets with r < N. With one target it equals ``HR@N``.
 
     Args:
         ranks: The number of other items ranked at or before each target, (B,), as ``target_ranks`` gives it;

@@ -41,6 +41,7 @@ from deepmatch_ext._keras import (
     rename,
     set_first_epoch,
     set_global_policy,
+    verbosity,
     without_a_number,
 )
 from deepmatch_ext.features import Column, SparseColumn, with_table_sizes
@@ -250,6 +251,9 @@ class RetrievalModel(keras.Model):
         and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
         rows. (Without eager mode the order is Keras's.)
 
+        ``verbose="auto"`` shows a progress bar in a terminal or a notebook, and elsewhere, as in a log file, prints a
+        line for each epoch.
+
         Callbacks such as EarlyStopping that monitor a figure of `deepmatch_ext.evaluation`'s callbacks stand behind
         these; they need no ``mode``.
 
@@ -306,7 +310,7 @@ class RetrievalModel(keras.Model):
             examples.y,
             batch_size,
             epochs,
-            verbose,
+            verbosity(verbose),
             callbacks=callbacks,
             validation_split=validation_split,
             validation_data=validation_data,
@@ -329,9 +333,9 @@ class RetrievalModel(keras.Model):
         leave_jit_off(self)
         check_compilation(self)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
-            return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
+            return super().evaluate(x, y, batch_size, verbosity(verbose), sample_weight, **kwargs)
         given = self._reader.value.read(x, y, sample_weight, steps=kwargs.get("steps")).for_keras(batch_size)
-        return super().evaluate(**{**kwargs, **given}, verbose=verbose)
+        return super().evaluate(**{**kwargs, **given}, verbose=verbosity(verbose))
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any) -> Any:
         """Keras's ``predict``: the sampled loss of each example, (B, 1), or, with labels, its probability.
@@ -340,7 +344,7 @@ class RetrievalModel(keras.Model):
         """
         leave_jit_off(self)
         given = self._reader.value.read(x, asks_labels=False).for_keras(batch_size)
-        return super().predict(given["x"], given.get("batch_size"), verbose, **kwargs)
+        return super().predict(given["x"], given.get("batch_size"), verbosity(verbose), **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""

@@ -10,12 +10,21 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._frames import FRAMES, Lists, array_of, columns_of, is_frame, one_a_row, require_columns
+from deepmatch_ext._frames import (
+    FRAMES,
+    Lists,
+    array_of,
+    columns_of,
+    is_frame,
+    one_a_row,
+    require_columns,
+    without_objects,
+)
 from deepmatch_ext.data.ids import IdMap, raw_values
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn
 
 FEATURE_DIM = 8
-_MOST_CATEGORIES = 1000  # of integers; with more they are numbers
+_MOST_CODES = 50  # different whole numbers that are codes, such as 0 and 1, stars, months; with more they measure
 _LONGEST = 20  # of lists of values
 _CATEGORY, _NUMBER, _LIST = "category", "number", "list"
 
@@ -105,7 +114,8 @@ class FeatureTable:
         owners, columns = _owners(what, frame, name)
         features, lines = [], []
         for column, values in columns.items():
-            feature, line = _made(column, array_of(f"{column!r} in {what}", values), given.get(column))
+            is_category = _is_of_categories(values)
+            feature, line = _made(column, array_of(f"{column!r} in {what}", values), given.get(column), is_category)
             lines.append(f"{column}: {line}")
             if feature is not None:
                 features.append(feature)
@@ -166,21 +176,29 @@ def _owners(what: str, frame: Any, name: str) -> tuple[IdMap, dict[str, Any]]:
     return IdMap(raw), columns
 
 
-def _made(name: str, values: np.ndarray | Lists, given: Column | None) -> tuple[Feature | None, str]:
-    """How a column is read, or None where it is left out, and a line that says so."""
+def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_category: bool) -> tuple[Feature | None, str]:
+    """How a column is read, or None where it is left out, and a line that says so.
+
+    Args:
+        name, values: The column.
+        given: The DeepCTR column that says how.
+        is_category: Whether its type in the frame is that of categories.
+    """
     what, rows = f"feature {name!r}", len(values)
     if given is None and isinstance(values, np.ndarray) and values.ndim > 1:
         return None, f"left out: an array of shape {values.shape[1:]} in each row. Give a column for each number."
-    if isinstance(given, DenseColumn) or (given is None and _is_number(values)):
+    if isinstance(given, DenseColumn) or (given is None and not is_category and _is_number(values)):
         numbers = _numbers(what, values)
         good = numbers[np.isfinite(numbers)]
         if not len(good) or good.min() == good.max():
             return None, "left out: the same number everywhere"
         feature = Feature(name, _NUMBER, mean=float(good.mean()), deviation=float(good.std()))
         missing = f"; {rows - len(good)} missing, which count as the mean" if len(good) < rows else ""
-        return replace(
-            feature, column=given or DenseColumn(name)
-        ), f'DenseFeat("{name}"), a number, standardised{missing}'
+        line = f'DenseFeat("{name}"), a number, standardised{missing}'
+        if given is None and (good == np.floor(good)).all():
+            different = len(np.unique(good))
+            line += f'; {different:,} different whole numbers: if they are codes, make them .astype("category")'
+        return replace(feature, column=given or DenseColumn(name)), line
     sparse = given.sparsefeat if isinstance(given, SequenceColumn) else given
     if isinstance(sparse, SparseColumn) and sparse.use_hash:
         remedy = "Categories are numbered here, and new ones get new numbers."
@@ -192,7 +210,8 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None) -> tuple[
     different = len(pd.unique(present))
     if different < 2:
         return None, "left out: the same value everywhere"
-    if given is None and isinstance(values, np.ndarray) and present.dtype == object and different > max(rows / 2, 20):
+    is_text = given is None and not is_category and isinstance(values, np.ndarray) and present.dtype == object
+    if is_text and different > max(rows / 2, 20):
         return None, f"left out: {different:,} different texts in {rows:,} rows"
     ids = IdMap.from_values(present)
     if isinstance(values, Lists):
@@ -220,14 +239,24 @@ def _with_size(feature: Feature, size: int) -> Feature:
     return replace(feature, column=replace(column, vocabulary_size=max(size, column.vocabulary_size)))
 
 
+def _is_of_categories(values: Any) -> bool:
+    """Whether a frame's column has the type that says so: pandas' "category", Arrow's dictionary."""
+    dtype = getattr(values, "dtype", None)
+    arrow = getattr(dtype, "pyarrow_dtype", getattr(values, "type", None))
+    return isinstance(dtype, pd.CategoricalDtype) or type(arrow).__name__ == "DictionaryType"
+
+
 def _is_number(values: np.ndarray | Lists) -> bool:
-    if isinstance(values, Lists) or values.dtype.kind not in "fiu":
+    """Whether a column measures something: floats do, and whole numbers of which there are many different ones."""
+    if isinstance(values, Lists):
         return False
-    present = values[~pd.isna(values)]
+    present = without_objects(_present(values))  # nullable integers with gaps are objects in pandas
+    if present.dtype.kind not in "fiu":
+        return False
     has_gaps = len(present) < len(values)
-    if values.dtype.kind == "f" and not (has_gaps and (present == np.floor(present)).all()):
+    if present.dtype.kind == "f" and not (has_gaps and (present == np.floor(present)).all()):
         return True  # integers with gaps are floats in pandas
-    return len(np.unique(present)) > _MOST_CATEGORIES
+    return len(np.unique(present)) > _MOST_CODES
 
 
 def _numbers(what: str, values: Any) -> np.ndarray:

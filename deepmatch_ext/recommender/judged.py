@@ -66,7 +66,7 @@ def judged_events(recommender: Any, events: Any) -> Judged:
         if isinstance(table, SparseColumn) and table.name == recommender.user:
             x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
         elif column.name in histories:
-            x[column.name] = np.where(x[column.name] < len(recommender._item_vectors), x[column.name], 0)
+            x[column.name] = np.where(x[column.name] < len(recommender._now.item_vectors), x[column.name], 0)
     return Judged(interactions, rows, known, last, recommender.model.user_vectors(x), note)
 
 
@@ -83,13 +83,13 @@ def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[s
         for name, peer in (("item-kNN", ItemKNN), ("ALS", ALS)):
             scorer = peer.from_interactions(events, known)
             scores[name] = partial(_score_users, scorer, users)
-    inner = inner_products(judged.user_vectors, recommender._item_vectors)
+    inner = inner_products(judged.user_vectors, recommender._now.item_vectors)
     unknown = np.ones(events.item_vocabulary_size, bool)
-    unknown[recommender._known_items()] = False
+    unknown[recommender._now.known_items] = False
 
     def own(start: int, stop: int) -> np.ndarray:
         block = np.full((stop - start, len(unknown)), -np.inf, np.float32)
-        block[:, : len(recommender._item_vectors)] = inner(start, stop)
+        block[:, : len(recommender._now.item_vectors)] = inner(start, stop)
         block[:, unknown] = -np.inf
         return block
 

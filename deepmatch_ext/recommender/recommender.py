@@ -35,7 +35,6 @@ from deepmatch_ext.data import (
     seen_before,
     seen_by_users,
     split_by_time,
-    user_histories,
     windows,
 )
 from deepmatch_ext.data.interactions import extended_with_rows
@@ -55,6 +54,7 @@ from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.files import read_recommender, write_recommender
 from deepmatch_ext.recommender.judged import history_names, judged_events, ranks_of_all
+from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.retrieval.top_n import top_n
 from deepmatch_ext.serving import export_recommender
 
@@ -66,37 +66,39 @@ _BLOCK = 8192  # users at a time
 class Recommender:
     """Trains a model on a table of events and recommends in the table's own ids.
 
-    Each method is a few lines over the parts of the package, which are there for what this object does not do:
-    `Interactions`, `windows`, the model (`model`), `evaluate`, the indexes, `export_recommender`.
+    Each method is a few lines over parts of the package, which do what this object does not: `Interactions`, `windows`,
+    the model (`model`), `evaluate`, the indexes, `export_recommender`.
 
     Args:
-        model: A builder such as `YoutubeDNN`, `ComiRec` or `DSSM`, of a model that learns from what users took.
-        user_features: What is known of users: a frame with one row for each, and the column ``user``. Columns of text,
-            booleans and integers are categories, floats numbers, lists lists of categories; what is made of each is
-            printed by `fit`. Users may be there who have no events yet.
+        model: A builder such as `YoutubeDNN`, `ComiRec` or `DSSM`, of a model that trains without labels.
+        user_features: A frame with one row for each user and the column ``user``. It may have users who have no events
+            yet. Text, booleans and columns of pandas' type "category" are categories, and so are whole numbers with at
+            most 50 different values; floats and other whole numbers are numbers; lists are lists of categories. `fit`
+            prints what it made of each column.
         item_features: The same of items, with the column ``item``.
-        columns: DeepCTR columns for what is not to be read as its type says: each takes the place of the one of its
-            name. The history's name is ``hist_`` and the item's. One of the user's name makes users a feature.
-        user, item, time: The columns of the events' table. ``time=None``: its rows are in the order of time.
+        columns: DeepCTR columns that replace those of the same names, for what should be read otherwise than its type
+            says. The history's name is ``hist_`` and the item's name. A column of the user's name gives each user an
+            embedding.
+        user, item, time: Names of columns of the events' table. ``time=None``: its rows are in the order of time.
         max_len: How many of a user's last items the model reads.
         embedding_dim: The size of the items' vectors.
         optimizer: A Keras optimizer. None: ``LazyAdam(1e-3)``.
         batch_size: Events in a training step.
-        seed: Of all that is random.
-        kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are recommended
-            for; each kind has a history of its own: see `Interactions.from_frame`.
-        weight: The column of numbers that says how much each event counts in the loss.
+        seed: The seed of everything random.
+        kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are to be
+            predicted. Each kind has a history of its own: see `Interactions.from_frame`.
+        weight: The column of numbers that say how much each event counts in the loss.
         session: The column of sessions, if events come in sessions.
-        exclude_seen: Whether what a user has had is left out of lists, and of what validation and tests rank. False,
-            where things are bought again.
-        arguments: The builder's others, such as ``sampler_config`` or ``temperature``.
+        exclude_seen: Whether items that the user had are left out of recommendations, validation and tests. False where
+            people buy the same items again.
+        arguments: Further arguments of the builder, such as ``sampler_config`` or ``temperature``.
 
     Attributes:
         model: The trained `RetrievalModel`.
         interactions: All events so far. Their ``user_ids`` and ``item_ids`` are the maps to raw ids.
         user_columns, item_columns: The columns that the model was built with.
-        history: What Keras's ``fit`` has recorded, of all epochs so far: name -> values.
-        epochs: The passes that the model has made; those after the best are not counted.
+        history: What Keras's ``fit`` has recorded: name -> a value for each pass of `fit` and for each `update`.
+        epochs: The passes that `fit` made; those after the best are not counted.
 
     Raises:
         ValueError: An argument can't be used; the message names it.
@@ -158,7 +160,7 @@ class Recommender:
             self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
         self._model: RetrievalModel | None = None
         self.epochs = 0
-        self._vectors: np.ndarray | None = None
+        self._found: Snapshot | None = None
         self.history: dict[str, list[float]] = {}
 
     @property
@@ -191,13 +193,14 @@ class Recommender:
         Args:
             events: A pandas or polars DataFrame or an Arrow table with the columns ``user``, ``item`` and ``time``; or
                 `Interactions`.
-            validation: What is held out to say when to stop: ``"last"``, each user's last event; or a moment, all
-                events from then on. None: training takes ``epochs`` passes over all events.
-            test: What is held out for `evaluate`, of the same kind and later. With ``"last"`` twice, a user's last
-                event is for the test and the one before for validation.
-            epochs: Passes over the events, at most. None: 10, or with validation 30, of which the best is kept; it
-                stops when three have not been better.
-            verbose: 0 prints nothing, 1 what was made of the columns and an epoch's figures.
+            validation: What is held out to decide when to stop: ``"last"`` for each user's last event, or a time for
+                all events from then on. None: training takes ``epochs`` passes over all events.
+            test: What is held out for `evaluate`, given in the same way. If both are ``"last"``, a user's last event is
+                for the test and the one before it for validation; a time must be later than that of ``validation``.
+            epochs: Passes over the events, at most. None: 10, or with ``validation`` 30, of which the best is kept;
+                training stops after three passes without improvement.
+            verbose: 0 prints nothing. 1 prints what was made of the columns and shows a progress bar; where the output
+                is no terminal or notebook, it prints a line for each epoch, as 2 always does.
 
         Returns:
             The recommender itself.
@@ -230,8 +233,8 @@ class Recommender:
             optimizer = type(optimizer).from_config(optimizer.get_config())
         built.compile(optimizer)
         self._model, self.history, self.epochs = built, {}, 0
-        self.interactions, self._split = interactions, split
-        self._train(targets, epochs, validation is not None, verbose)
+        self.interactions, self._split, self._found = interactions, split, None
+        self.epochs = self._train(targets, epochs, validation is not None, verbose)
         return self
 
     def update(
@@ -241,34 +244,35 @@ class Recommender:
         user_features: Any = None,
         item_features: Any = None,
         sampler_config: Any = None,
-        epochs: int = 2,
-        replay: float = 1.0,
+        epochs: int = 3,
+        replay: float = 2.0,
         verbose: int = 0,
     ) -> Recommender:
-        """Goes on with the events since, among them new users and items: the model grows (`RetrievalModel.extended`).
+        """Continues training with new events; for new users and items the model grows (`RetrievalModel.extended`).
 
-        New items begin from their features or, without any, near the items that stand around them in the histories
-        (`deepmatch_ext.data.neighbours`). What was held out by `fit` stays held out.
+        New items start from their features or, without any, near the items that stand around them in histories
+        (`deepmatch_ext.data.neighbours`). What `fit` held out stays held out.
 
         Args:
-            events: A table with the columns that `fit` had. With times, they may come late.
+            events: A table with the same columns as that of `fit`. If events have times, their order does not matter.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
-                like the first ones.
-            sampler_config: A sampler with counts of the new items, too, where the model's has counts.
-            epochs: Passes over the new events. 0: histories go on and new items have their first vectors, and what the
-                model knows stays as it is, which takes seconds.
-            replay: How many old events, drawn at random, are trained on for each new one.
-            verbose: As Keras's.
+                with the same columns as the first ones.
+            sampler_config: A sampler that has counts of the new items, too, if the model's sampler has counts.
+            epochs: Passes over the new events. 0 trains nothing: histories get longer and new items get their first
+                vectors, in seconds.
+            replay: How many old events are trained on beside each new one, so that the model does not forget. They are
+                drawn at random, others for each pass.
+            verbose: As in `fit`.
 
         Returns:
-            The recommender itself. If anything is refused, it is what it was before.
+            The recommender itself. If an argument is refused, the recommender is unchanged.
 
         Raises:
             ValueError: The table can't be used.
 
         Warns:
-            UserWarning: A new item has no features where others have, events are there already, or all of them are
-                earlier than what is known.
+            UserWarning: A new item has no features where others have, some events are already known, or all events are
+                earlier than the last known one.
         """
         model, before = self.model, self.interactions
         epochs, replay = int_at_least("`epochs`", epochs, 0), number_between("`replay`", replay, 0, float("inf"))
@@ -303,13 +307,14 @@ class Recommender:
         parts = {name: np.sort(rows[getattr(self._split, name)]) for name in PARTS}
         is_new = is_new[interactions.is_target[is_new]]
         self._split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], is_new))})
-        self.interactions, self._vectors = interactions, None
+        self.interactions, self._found = interactions, None
         targets = is_new[interactions.history_lengths[is_new] > 0]
         old = np.setdiff1d(self._split.train_targets(), is_new, assume_unique=True)
-        drawn = min(len(old), round(replay * len(targets)))
+        drawn = min(len(old), round(replay * epochs * len(targets)))
         chosen = np.random.default_rng([self.seed, len(interactions)]).choice(old, drawn, replace=False)
         if len(targets) and epochs:
-            self._train(np.sort(np.concatenate([targets, chosen])), epochs, False, verbose)
+            # All passes shuffled into one, since each has old events of its own.
+            self._train(np.sort(np.concatenate([np.repeat(targets, epochs), chosen])), 1, False, verbose)
         return self
 
     def _read(self, events: Any) -> Interactions:
@@ -381,7 +386,8 @@ class Recommender:
             for line in self._lines[side]:
                 print(f"{side} feature {line}")
 
-    def _train(self, targets: np.ndarray, epochs: int, validated: bool, verbose: int) -> None:
+    def _train(self, targets: np.ndarray, epochs: int, validated: bool, verbose: int) -> int:
+        """Trains on some rows; returns the passes up to the best one."""
         watch = []
         if validated:
             rows = self._split.validation
@@ -393,44 +399,35 @@ class Recommender:
                 ]
         events, seed = self.interactions, self.seed + len(self.history.get("loss", []))  # later passes: other orders
         x = window_dataset(events, targets, self.max_len, self.batch_size, weight=self.weight, seed=seed)
-        done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose=verbose)
+        done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose="auto" if verbose == 1 else verbose)
         before = len(self.history.get("loss", []))
         for name in {**self.history, **done.history}:
             figures = self.history.get(name, [np.nan] * before)
             self.history[name] = [*figures, *done.history.get(name, [np.nan] * len(done.epoch))]
         best = watch[0].best_epoch if watch else None
-        self.epochs += len(done.epoch) if best is None else best + 1
-        self._vectors = None
+        passes = len(done.epoch) if best is None else best + 1
+        self._found = None
         if watch and verbose:
             more = ", the most that were allowed: more may be better" if best == epochs - 1 else ""
-            print(f"best after {self.epochs} epochs{more}; fit(events, epochs={self.epochs}) learns from all events")
+            print(f"best after {passes} epochs{more}; fit(events, epochs={passes}) learns from all events")
+        return passes
 
     # Recommending.
 
     @property
-    def _item_vectors(self) -> np.ndarray:
-        """(number of items + 1, D), by item id; without rows to spare."""
-        if self._vectors is None:
-            self._vectors = self.model.item_vectors()[: self.interactions.item_vocabulary_size]
-        return self._vectors
-
-    def _known_items(self) -> np.ndarray:
-        """The ids of items that training has met or that have features, which alone are recommended, ascending."""
-        met = np.ones(len(self.interactions), bool)
-        met[self._split.validation] = met[self._split.test] = False
-        known = self.interactions.item_counts(np.flatnonzero(met)) > 0
-        if len(self.model.item_columns) > 1:
-            known |= self._tables["item"].known(self.interactions.item_ids)
-        return np.flatnonzero(known)
+    def _now(self) -> Snapshot:
+        if self._found is None:
+            self._found = Snapshot(self.model, self.interactions, self._split, self._tables, self.max_len)
+        return self._found
 
     def _among(self, among: Any) -> np.ndarray:
-        known = self._known_items()
         if among is None:
-            return known
+            return self._now.known_items
         raw = as_array(among).ravel()
         if not raw.size:
             raise problem("`among`", "hold an item that can be recommended", "no item")
-        allowed = np.intersect1d(known, _encoded("`among`", self.interactions.item_ids, raw))
+        ids = np.unique(_encoded("`among`", self.interactions.item_ids, raw))
+        allowed = ids[self._now.is_known[ids]]
         if not len(allowed):
             raise problem("`among`", "hold an item that can be recommended", listing(raw))
         return allowed
@@ -438,34 +435,32 @@ class Recommender:
     def recommend(
         self, user_ids: Any = None, n: int = 10, *, among: Any = None, exclude_seen: bool | None = None
     ) -> pd.DataFrame:
-        """The best ``n`` items for each user, by all that is known up to now.
+        """The best ``n`` items for each user, from all events so far.
 
         Args:
             user_ids: Raw user ids, in any order. None: all users who have events.
-            n: How many items each.
-            among: Raw ids of the items that may be recommended, such as those in stock; ids that are not known are
-                left out. None: all.
-            exclude_seen: Whether what a user has had is left out. None: as the recommender has it.
+            n: How many items for each user.
+            among: Raw ids of the items that may be recommended, such as those in stock; unknown ids are ignored. None:
+                all items.
+            exclude_seen: Whether items that the user had are left out. None: the recommender's own setting.
 
         Returns:
-            A frame with a row for each recommendation, users in their order, best first: user, item, ``score``,
-            ``rank`` from 1, and ``based_on``: ``history``; ``features``, for users without events of whom something is
-            known; or ``popularity``, for all others, whose score is the item's share of all events. A user for whom
-            fewer than ``n`` items are left has fewer rows.
+            A frame with a row for each recommendation, users in the order given, best first: user, item, ``score``,
+            ``rank`` from 1, and ``based_on``: ``history``; ``features``, for users who have no events but a row in
+            ``user_features``; or ``popularity``, for all others, whose score is the item's fraction of all events. A
+            user for whom fewer than ``n`` items are left has fewer rows.
 
         Raises:
-            ValueError: Ids of another kind, or no item of ``among`` is known.
+            ValueError: Ids are text where the events have integers or the reverse, or no item of ``among`` is known.
         """
-        model, events = self.model, self.interactions
+        model, events, now = self.model, self.interactions, self._now
         n, exclude_seen = positive_int("`n`", n), self._excludes(exclude_seen)
         allowed = self._among(among)
         if user_ids is None:
-            user_ids = events.user_ids.decode(np.flatnonzero(np.diff(events.indptr)))
+            user_ids = events.user_ids.decode(np.flatnonzero(now.has_events))
         raw = as_array(user_ids).ravel()
         users = _encoded("`user_ids`", events.user_ids, raw)
-        has_events = np.diff(events.indptr)[users] > 0
-        has_features = self._tables["user"].known(events.user_ids)[users]
-        based_on = np.select([has_events, has_features], ["history", "features"], "popularity")
+        based_on = np.select([now.has_events[users], now.has_features[users]], ["history", "features"], "popularity")
         n = min(n, len(allowed))
         ids, scores = np.zeros((len(raw), n), np.int64), np.full((len(raw), n), -np.inf, np.float64)
         popular = based_on == "popularity"
@@ -474,7 +469,7 @@ class Recommender:
         rest = np.flatnonzero(~popular)
         for start in range(0, len(rest), _BLOCK):
             block = rest[start : start + _BLOCK]
-            x = user_histories(events, users[block], self.max_len)
+            x = now.histories(users[block])
             seen = seen_by_users(events, users[block]) if exclude_seen else None
             ids[block], scores[block] = self._best(model.user_vectors(x), n, allowed, seen)
         lists, rows = self._lists(self.item, ids, scores)
@@ -482,7 +477,7 @@ class Recommender:
         return lists.assign(based_on=based_on[rows])
 
     def similar_items(self, item_ids: Any, n: int = 10, *, among: Any = None) -> pd.DataFrame:
-        """The ``n`` items whose vectors are nearest to each of some items'.
+        """For each of some items, the ``n`` items whose vectors are nearest.
 
         Args:
             item_ids: Raw item ids.
@@ -499,7 +494,7 @@ class Recommender:
         items = _encoded("`item_ids`", events.item_ids, raw, unknown="error").astype(np.int64)
         n = min(n, len(allowed))
         itself = np.arange(len(items) + 1), items
-        ids, scores = self._best(self._item_vectors[items], n, allowed, itself)
+        ids, scores = self._best(self._now.item_vectors[items], n, allowed, itself)
         lists, rows = self._lists(f"similar_{self.item}", ids, scores)
         lists.insert(0, self.item, raw[rows])
         return lists
@@ -513,10 +508,10 @@ class Recommender:
     def _best(
         self, vectors: np.ndarray, n: int, allowed: np.ndarray, seen: Seen | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return top_n(vectors, self._item_vectors, n, among=allowed, exclude=seen)
+        return top_n(vectors, self._now.item_vectors, n, among=allowed, exclude=seen)
 
     def _most_popular(self, allowed: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        counts = self.interactions.item_counts(np.flatnonzero(self.interactions.is_target))
+        counts = self._now.item_counts
         best = allowed[np.argsort(-counts[allowed], kind="stable")][:n]
         return best, counts[best] / counts.sum()
 
@@ -525,26 +520,26 @@ class Recommender:
     def evaluate(
         self, events: Any = None, *, ns: Sequence[int] = (10, 50), exclude_seen: bool | None = None, verbose: int = 1
     ) -> pd.DataFrame:
-        """How well the held-out events are foretold, beside what takes no training and what others would take.
+        """How well the model predicts the held-out events, beside popularity and other recommenders.
 
-        Each event is ranked among all items by what its user did before it. Of the peers, popularity and a first-order
-        Markov chain are always there; item-kNN and ALS, where ``implicit`` is installed, with settings that nobody has
-        chosen for these data.
+        The item of each event is ranked among all items, by what its user did before it. Popularity and a first-order
+        Markov chain are always there for comparison. Item-kNN and ALS are there if ``implicit`` is installed, with
+        settings that were not tuned to these data.
 
         Args:
-            events: Events that are later than those of `fit`, in a table like that. An item that is new counts as
+            events: Events that are later than those of `fit`, in a table of the same columns. A new item counts as
                 missed. None: what `fit` held out for the test, or else for validation, whose figures are a little high
-                since they said when to stop.
+                because they decided when to stop.
             ns: The lengths of the lists.
-            exclude_seen: Whether what a user has had before is left out of the ranking, as `recommend` does. None: as
-                the recommender has it.
+            exclude_seen: Whether items that the user had before are left out of the ranking, as `recommend` does. None:
+                the recommender's own setting.
             verbose: 0 prints nothing.
 
         Returns:
             A frame with a row for each recommender and a column for each of ``HR@10``, ``NDCG@10`` and so on.
 
         Raises:
-            ValueError: There is nothing to judge by.
+            ValueError: No events were given, and `fit` held none out.
         """
         judged = judged_events(self, events)
         with own_words():
@@ -559,11 +554,11 @@ class Recommender:
         return pd.DataFrame.from_dict(figures, orient="index")
 
     def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool | None = None) -> None:
-        """Writes figures and pictures of what `evaluate` judges into one HTML file: see `write_report`."""
+        """Writes figures and pictures of the events that `evaluate` ranks into one HTML file: see `write_report`."""
         judged, exclude_seen = judged_events(self, events), self._excludes(exclude_seen)
         with own_words():
             ranks = ranks_of_all(self, judged, exclude_seen)
-        size, items = judged.interactions.item_vocabulary_size, self._item_vectors
+        size, items = judged.interactions.item_vocabulary_size, self._now.item_vectors
         ranks.pop(self._name)
         write_report(
             path,
@@ -589,12 +584,12 @@ class Recommender:
     # Files.
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes all of it into a folder: the model with its optimizer, events, maps of ids, features, settings.
+        """Writes everything into a folder: the model with its optimizer, events, id maps, features, settings.
 
-        A folder that holds a recommender already is replaced in one step. `load` reads it, and `update` goes on.
+        A folder that already holds a recommender is replaced in one step. `load` reads it, and `update` continues.
 
         Raises:
-            ValueError: There is something else in the folder, or the model can't be saved; nothing is written then.
+            ValueError: The folder holds something else, or the model can't be saved; nothing is written then.
         """
         write_recommender(folder, self)
 
@@ -603,21 +598,21 @@ class Recommender:
         """Reads a recommender that `save` wrote.
 
         Raises:
-            ValueError: The folder is none, or it is damaged.
+            ValueError: The folder does not hold a recommender, or is damaged.
         """
         recommender = object.__new__(cls)
-        recommender.__dict__.update(read_recommender(folder), _vectors=None)
+        recommender.__dict__.update(read_recommender(folder), _found=None)
         return recommender
 
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
-        """Writes a SavedModel that recommends without this package; `export_recommender` has the ``options``.
+        """Writes a SavedModel that recommends without this package; ``options`` are those of `export_recommender`.
 
-        It reads raw ids of items and raw categories. Numbers it reads standardised: ``(value - mean) / deviation``.
+        It reads raw item ids and raw categories, and numbers that are standardised: ``(value - mean) / deviation``.
 
         Returns:
             The new version's folder.
         """
-        known, events = self._known_items(), self.interactions
+        known, events = self._now.known_items, self.interactions
         maps = {**dict.fromkeys(history_names(self.item, events), events.item_ids), self.user: events.user_ids}
         maps |= {each.name: each.ids for each in self._tables["user"].features if each.ids is not None}
         read = {column.name for column in self.model.user_columns}
@@ -625,7 +620,7 @@ class Recommender:
             self.model,
             folder,
             item_ids=events.item_ids.decode(known),
-            item_vectors=self._item_vectors[known],
+            item_vectors=self._now.item_vectors[known],
             id_maps={name: ids for name, ids in maps.items() if name in read},
             **options,
         )

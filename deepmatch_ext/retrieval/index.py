@@ -35,7 +35,7 @@ class VectorIndex(ABC):
     with it, into its folder and back: the metric, the type of the ids.
 
     Several threads may search at once. `add`, `replace` and `remove` are for one thread, while no other searches: where
-    a server has to go on, change or load a second index and put it in the place of the first.
+    a server has to go on, change or load a second index and put it in place of the first.
 
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
@@ -67,7 +67,7 @@ class VectorIndex(ABC):
 
     @property
     def no_item(self) -> int | str:
-        """What `search` gives in the place of an id where no item is left: never the id of an item.
+        """What `search` gives in place of an id where no item is left: never the id of an item.
 
         It is ``""``, or for integers the first of 0, -1, -2, ... that is no item's id; in an unsigned type -1 is the
         largest value. It follows the items that `add` brings and `remove` takes.
@@ -313,7 +313,7 @@ def recall(
     exclude: Seen | None = None,
     among: Any | None = None,
 ) -> float:
-    """The share of each user's exact best ``n`` items that another index finds, averaged over users.
+    """The fraction of each user's exact best ``n`` items that another index finds, averaged over users.
 
     Args:
         index: Any index.
@@ -347,7 +347,7 @@ def recall(
         )
     missing = exact.ids[index._ids.rows("the ids of `exact`", exact.ids) < 0]
     if len(missing):
-        raise problem("`exact`", "have the ids of the other", f"{listing(missing)}, which that one has not")
+        raise problem("`exact`", "have the ids of the other", f"{listing(missing)}, which that one does not have")
     best, scores = exact.search(vectors, n, exclude=exclude, among=among)
     found, found_scores = index.search(vectors, n, exclude=exclude, among=among)
     if not len(best):

@@ -77,7 +77,7 @@ class Ids:
         values: (V,) as `raw_ids` gives them, unique.
 
     Attributes:
-        no_item: What stands in the place of an id where there is no item.
+        no_item: What stands in place of an id where there is no item.
     """
 
     def __init__(self, values: np.ndarray) -> None:

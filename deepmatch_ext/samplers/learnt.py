@@ -13,7 +13,7 @@ from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext.samplers.base import SAVED, Sampler, State, check_counts_fit, checked_counts, log_shares, stream
 
 DEFAULT_MEMORY = 2**17
-"""How many positives are remembered: enough that a share of a thousandth is known to a tenth, and half a megabyte."""
+"""How many positives are remembered: a fraction of a thousandth is then known to a tenth, in half a megabyte."""
 
 
 class InBatchSampler(Sampler):
@@ -67,7 +67,7 @@ class AdaptiveSampler(Sampler):
     """By frequency, which is learnt from the positives that go by: no counts have to be known.
 
     The last `memory` positives are kept, and how often each item is among them. A candidate is one of them, or, with
-    the probability `uniform_share`, any item. So the chance of every item is known exactly at every step, drawing costs
+    the probability `uniform_share`, any item. So each item's probability is known exactly at every step, drawing costs
     O(S), learning O(B), and popularity that drifts is followed. (The idea of estimating frequencies from the stream is
     Yi et al.'s, RecSys 2019; TensorFlow's ``learned_unigram_candidate_sampler`` counts from the beginning.) Before
     anything has gone by, the memory holds all items alike.
@@ -75,7 +75,7 @@ class AdaptiveSampler(Sampler):
     Args:
         num_sampled: S, the candidates of a step.
         memory: How many positives are remembered.
-        uniform_share: In (0, 1], at least 1e-9: the share of candidates that are drawn uniformly, so that no item is
+        uniform_share: In (0, 1], at least 1e-9: the fraction of candidates that are drawn uniformly, so that no item is
             never drawn.
 
     Example:
@@ -91,7 +91,7 @@ class AdaptiveSampler(Sampler):
 
     @property
     def uniform_share(self) -> float:
-        """The share of candidates that are drawn uniformly."""
+        """The fraction of candidates that are drawn uniformly."""
         return self.shares.uniform_share
 
     def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
@@ -167,7 +167,7 @@ class QueueSampler(Sampler):
 
 
 class CountedShares:
-    """Each item's share of the positives, from counts that are known."""
+    """Each item's fraction of the positives, from counts that are known."""
 
     def __init__(self, item_count: Any) -> None:
         self.item_count = checked_counts(item_count)
@@ -200,7 +200,7 @@ SMALLEST_SHARE = 1e-9
 
 
 class RecentShares:
-    """Each item's share of the last ``memory`` positives, and a ``uniform_share`` spread over all items.
+    """Each item's fraction of the last ``memory`` positives, and a ``uniform_share`` spread over all items.
 
     State: ``recent`` (memory,), the positives; ``recent_place`` (), where the next one goes; ``count`` (V,), how often
     each item is among them.
@@ -254,7 +254,7 @@ def _shares(item_count: Any, memory: int) -> CountedShares | RecentShares:
 
 
 def _ring(name: str, length: int, vocabulary_size: int) -> dict[str, np.ndarray]:
-    """A ring of ids, at first all items alike in an order by chance, and the place that is written next."""
+    """A ring of ids, at first all items in a random order, and the place that is written next."""
     ids = np.resize(np.random.default_rng(0).permutation(np.arange(1, vocabulary_size)), length)
     return {name: ids.astype("int32"), f"{name}_place": np.zeros((), "int64")}
 

@@ -369,6 +369,11 @@ def test_all_users_get_what_the_process_recommends(prepared, interactions, serve
         assert sorted(order) == list(range(len(raw)))
         np.testing.assert_array_equal(got["item_ids"][order], interactions.item_ids.decode(best))
         np.testing.assert_allclose(got["scores"][order], scores, rtol=1e-5, atol=1e-6)
+        stock = interactions.item_ids.values[[2, 5, 9]]
+        best, _ = top_n(vectors, items, 3, exclude=exclude, among=[3, 6, 10])
+        got = arrays(recommend(users, export, 3, user="who", seen=seen, among=[*stock, stock[0]]))
+        order = [got["who"].tolist().index(user) for user in raw]
+        np.testing.assert_array_equal(got["item_ids"][order], interactions.item_ids.decode(best))
 
 
 @needs_spark
@@ -414,6 +419,8 @@ def test_refusals_of_recommend(spark, prepared, served, tmp_path):
     for change, words in [
         ({"export": tmp_path}, "`export` must be the folder of an export's version; got .*without manifest.json"),
         ({"n": 37}, "`n` must be at most 36, the items of the export; got 37"),
+        ({"among": ["a"]}, "`among` must hold integers, as the export's item ids are; got 'a'"),
+        ({"among": []}, "`among` must hold at least one item id; got none"),
         ({"user": "user_id"}, "column 'user_id' must be in `users`; got the columns 'who'"),
         ({"users": users.drop("seen")}, "column 'seen' must be in `users`; .*seen=None leaves nothing out"),
         ({"users": users.drop("hist_item.id")}, "column 'hist_item.id' must be in `users`"),
@@ -444,6 +451,7 @@ def test_a_worker_loads_the_export_once(served):
         2,
         "who",
         "seen",
+        None,
         8,
     )
     recommendations._loaded.cache_clear()

@@ -1,5 +1,6 @@
 """Keras's callbacks on figures of ours: the better value is the best one, with or without a mode, on every Keras."""
 
+import io
 import warnings
 
 import numpy as np
@@ -166,3 +167,17 @@ def test_names_that_could_not_be_told_apart_are_refused(name_format):
     ):
         with pytest.raises(ValueError, match=r"`name_format` must be text with \{metric\} and \{n\} in it; got"):
             make()
+
+
+@pytest.mark.parametrize(("verbose", "terminal", "lines"), [("auto", False, 4), ("auto", True, None), (1, False, None)])
+def test_a_log_file_has_a_line_for_each_epoch_and_no_bars(model, monkeypatch, verbose, terminal, lines):
+    written = io.StringIO()
+    written.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stdout", written)
+    model.fit(X, batch_size=64, epochs=2, verbose=verbose)
+    said = written.getvalue()
+    if lines is None:
+        assert "\r" in said or "\b" in said or "\x1b" in said
+    else:
+        assert said.count("\n") == lines  # "Epoch 1/2", and its steps, seconds and loss
+        assert not set(said) & {"\r", "\b", "\x1b"}

@@ -49,6 +49,45 @@ def test_types_say_how_columns_are_read():
     assert [column.name for column in made.columns()] == ["colour", "price", "stock", "on_sale", "tags"]
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([k % 50 for k in range(200)], "category"),  # codes
+        ([k % 51 for k in range(200)], "number"),
+        ([*range(800), None], "number"),  # a price in cents; integers with a gap are floats in pandas
+        ([1, 2, None], "category"),
+        (pd.array([1, 2, None], "Int64"), "category"),
+        (pd.array([*range(60), None], "Int64"), "number"),
+        (np.arange(60, dtype=np.uint8), "number"),
+        ([1.0, 2.5, 1.0], "number"),
+        ([1.0, 2.0, 1.0] * 2, "number"),
+        ([True, None, False], "category"),
+        (pd.Categorical(np.arange(200) % 120), "category"),
+        (pd.Categorical([f"title {k}" for k in range(60)]), "category"),
+        ([[k] for k in range(60)], "list"),
+    ],
+)
+def test_whole_numbers_are_codes_where_there_are_few(values, kind):
+    made, lines = table(pd.DataFrame({"sku": range(len(values)), "x": values}))
+    assert [each.kind for each in made.features] == [kind], lines
+    is_whole = kind == "number" and len(values) > 3
+    assert lines[0].endswith('different whole numbers: if they are codes, make them .astype("category")') == is_whole
+
+
+def test_an_arrow_dictionary_says_that_its_values_are_categories():
+    arrow = pytest.importorskip("pyarrow")
+    codes = arrow.array(range(100)).dictionary_encode()
+    made, _ = table(arrow.table({"sku": range(100), "x": codes}))
+    assert made.features[0].kind == "category"
+
+
+def test_a_column_that_is_given_says_whether_whole_numbers_are_codes():
+    frame = pd.DataFrame({"sku": range(100), "few": np.arange(100) % 3, "many": range(100)})
+    made, lines = table(frame, DenseFeat("few", 1), SparseFeat("many", 101, 8))
+    assert [each.kind for each in made.features] == ["number", "category"]
+    assert lines == ['few: DenseFeat("few"), a number, standardised', "many: 100 categories, as it was given"]
+
+
 def test_texts_of_which_most_are_different_are_left_out():
     frame = pd.DataFrame({"sku": range(50), "title": [f"book {k}" for k in range(50)]})
     made, lines = table(frame)

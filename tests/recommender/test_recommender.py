@@ -9,8 +9,10 @@ import tensorflow as tf
 from deepctr.feature_column import SparseFeat
 
 from deepmatch_ext import NCF, ComiRec, Recommender
-from deepmatch_ext.data import leave_last_out, seen_before, windows
+from deepmatch_ext.data import Interactions, leave_last_out, seen_before, windows
+from deepmatch_ext.data.windows import Cutter
 from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
+from deepmatch_ext.recommender.features import FeatureTable
 
 ITEMS, USERS = 30, 40
 
@@ -137,8 +139,8 @@ def test_of_later_events_new_items_count_as_missed(plain):
 
 
 def test_items_that_are_never_recommended_come_last_when_judged(plain, monkeypatch):
-    known = plain._known_items()
-    monkeypatch.setattr(Recommender, "_known_items", lambda self: known[1:])
+    known = plain._now.known_items
+    monkeypatch.setattr(plain._now, "known_items", known[1:])
     events = pd.DataFrame({"customer": [f"u{k}" for k in range(9)], "at": 10_000})
     later = events.assign(sku=plain.interactions.item_ids.decode(known[:1])[0])
     assert plain.evaluate(later, ns=[ITEMS - 1], exclude_seen=False, verbose=0).loc["YoutubeDNN", "HR@29"] == 0
@@ -193,8 +195,53 @@ def test_a_day_of_events_teaches_what_is_new(plain, tmp_path):
     score = scores.set_index("customer")["score"]
     others = [f"u{k}" for k in range(USERS) if k % 3]
     assert score[firsts[-2:]].mean() > score[others].mean() + 0.2  # these two have not had it yet
-    assert len(recommender.history["loss"]) == len(plain.history["loss"]) + 3
-    assert np.isnan(recommender.history["val_NDCG@10"][-3:]).all()
+    assert len(recommender.history["loss"]) == len(plain.history["loss"]) + 1
+    assert np.isnan(recommender.history["val_NDCG@10"][-1])
+    assert recommender.epochs == plain.epochs
+
+
+def test_a_call_passes_over_no_events_until_there_are_new_ones(plain, tmp_path, monkeypatch):
+    plain.save(tmp_path / "before")
+    recommender = Recommender.load(tmp_path / "before")
+    asked = {"user_ids": ["u1", "nobody"], "n": 3, "exclude_seen": False}
+    before = recommender.recommend(**asked)
+    with monkeypatch.context() as patch:
+        # Each of these reads all events.
+        for owner, name in ((Interactions, "item_counts"), (Cutter, "__init__"), (FeatureTable, "known")):
+            patch.setattr(owner, name, lambda *_: pytest.fail("all events are read again"))
+        pd.testing.assert_frame_equal(recommender.recommend(**asked), before)
+        recommender.recommend(["u2"], among=["sku-01"], exclude_seen=False)
+        recommender.similar_items(["sku-05"], n=1)
+    day = pd.DataFrame({"customer": ["u1"] * 300 + ["nobody"], "sku": "sku-17", "at": np.arange(301) + 9000})
+    recommender.update(day, epochs=0)
+    after = recommender.recommend(["u1", "nobody", "another"], n=3, exclude_seen=False)
+    assert after["based_on"].unique().tolist() == ["history", "popularity"]
+    popular = after[after["customer"] == "another"].iloc[0]
+    had = (EVENTS["sku"] == "sku-17").sum() + 301
+    assert (popular["sku"], popular["score"]) == ("sku-17", pytest.approx(had / (len(EVENTS) + 301)))
+    left = recommender.recommend(["u1"], n=ITEMS)["sku"]
+    assert "sku-17" not in set(left)
+    vector = recommender.model.user_vectors({"hist_sku": np.full((1, 5), 17 + 1), "hist_len": np.array([5])})
+    best = recommender.model.item_vectors()[1:] @ vector[0]
+    np.testing.assert_allclose(after["score"][:3], np.sort(best)[::-1][:3], atol=1e-5)
+
+
+def test_each_pass_over_new_events_has_old_ones_of_its_own(plain, tmp_path, monkeypatch):
+    plain.save(tmp_path / "before")
+    recommender, trained = Recommender.load(tmp_path / "before"), []
+    monkeypatch.setattr(Recommender, "_train", lambda self, rows, *_: trained.append(rows))
+    day = pd.DataFrame({"customer": ["u1", "u2", "nobody"], "sku": "sku-03", "at": 9000})
+    recommender.update(day, epochs=5, replay=2.5)
+    rows, counts = np.unique(trained[0], return_counts=True)
+    is_new = recommender.interactions.times[rows] == 9000
+    assert counts[is_new].tolist() == [5, 5]  # before the third event there is nothing
+    assert (is_new.sum(), (~is_new).sum(), counts[~is_new].max()) == (2, 25, 1)
+    held_out = np.concatenate([recommender._split.validation, recommender._split.test])
+    assert not np.isin(rows, held_out).any()
+    recommender.update(day.assign(at=9001), epochs=0)
+    assert len(trained) == 1
+    recommender.update(day.assign(at=9002), replay=1e9)
+    assert np.unique(trained[1]).size == len(recommender._split.train_targets())  # all that there are
 
 
 def test_days_that_look_wrong_are_told_of(plain, tmp_path):
@@ -279,7 +326,6 @@ def test_kinds_of_events_have_histories_of_their_own():
     ],
 )
 def test_what_is_held_out(held_out, sizes):
-    from deepmatch_ext.data import Interactions
     from deepmatch_ext.recommender.recommender import _split
 
     split = _split(Interactions.from_frame(EVENTS, "customer", "sku", "at"), *map(held_out.get, ("validation", "test")))

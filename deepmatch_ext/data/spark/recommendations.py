@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepmatch_ext._checks import as_path, as_text, instance_of, listing, no_duplicates, positive_int, problem
-from deepmatch_ext._frames import Lists, array_of
+from deepmatch_ext._frames import Lists, array_of, as_array
+from deepmatch_ext.data.ids import raw_values
 from deepmatch_ext.data.spark._sql import column_named, spark_sql
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def recommend(
     *,
     user: str = "user_id",
     seen: str | None = "seen",
+    among: Any = None,
     batch_size: int = 1024,
 ) -> DataFrame:
     """Recommendations for all users by an export of `export_recommender`, on Spark's executors.
@@ -42,6 +44,8 @@ def recommend(
         user: The column that says whose the recommendations are. It is passed through.
         seen: The column of lists of items, in ids as the export gives them, that the user does not get. None: nothing
             is left out.
+        among: The items that may be recommended, such as those in stock, in ids as the export gives them; others than
+            the export's are ignored. None: all.
         batch_size: Users that are computed at once.
 
     Returns:
@@ -50,7 +54,8 @@ def recommend(
 
     Raises:
         ImportError: PySpark is not installed.
-        ValueError: There is no export in the folder, or a column is not there or does not fit the export's input. While
+        ValueError: There is no export in the folder, ``among`` holds no ids of the export's kind, or a column is not
+            there or does not fit the export's input. While
             it runs, Spark's error names a column with a missing value, or an id that the model has no room for.
     """
     sql = spark_sql("recommend()")
@@ -65,6 +70,7 @@ def recommend(
         remedy = "seen=None leaves nothing out." if seen not in fields else ""
         _check_input(sql, as_text("`seen`", seen), fields, manifest["item_ids"], True, remedy)
         taken.append(seen)
+    allowed = None if among is None else _among(among, manifest)
     no_duplicates("the columns of the recommendations", [user, "item_ids", "scores"])
     if user not in fields:
         raise problem(f"column {user!r}", "be in `users`", f"the columns {listing(list(fields), 20)}")
@@ -79,7 +85,7 @@ def recommend(
     )
     names = list(dict.fromkeys(taken))
     # Of plain values alone: an executor imports the function, and gets nothing else of the driver's.
-    work = partial(_recommended, str(export), manifest, names, n, user, seen, batch_size)
+    work = partial(_recommended, str(export), manifest, names, n, user, seen, allowed, batch_size)
     # PySpark takes a name with a dot for a field of a struct.
     return users.select(*[column_named(sql, name).alias(f"c{place}") for place, name in enumerate(names)]).mapInArrow(
         work, schema
@@ -93,6 +99,7 @@ def _recommended(
     n: int,
     user: str,
     seen: str | None,
+    among: list[Any] | None,
     batch_size: int,
     batches: Iterable[Any],
 ) -> Iterator[Any]:
@@ -100,7 +107,10 @@ def _recommended(
     import pyarrow as pa
     import tensorflow as tf
 
-    recommender = _loaded(export).signatures["recommend" if seen is None else "recommend_unseen"]
+    id_type = manifest["item_ids"]
+    signature = "recommend_among" if among is not None else "recommend" if seen is None else "recommend_unseen"
+    recommender = _loaded(export).signatures[signature]
+    more = {} if among is None else {"among": tf.constant(among, id_type)}
     for batch in batches:
         for start in range(0, batch.num_rows, batch_size):
             part = batch.slice(start, batch_size)
@@ -108,12 +118,14 @@ def _recommended(
             inputs = _inputs(manifest, columns)
             if seen is not None:
                 inputs["seen"] = _padded(seen, columns[seen], None, manifest["no_item"])
+            elif among is not None:
+                inputs["seen"] = np.empty((part.num_rows, 0))
             dtypes = {name: about["dtype"] for name, about in manifest["inputs"].items()}
-            dtypes |= {"seen": manifest["item_ids"]}
+            dtypes |= {"seen": id_type}
             tensors = {name: tf.constant(values, dtypes[name]) for name, values in inputs.items()}
-            found = recommender(**tensors, n=tf.constant(n))
+            found = recommender(**tensors, **more, n=tf.constant(n))
             ids, scores = (found[name].numpy().ravel() for name in ("item_ids", "scores"))
-            if manifest["item_ids"] == "string":
+            if id_type == "string":
                 ids = pa.array(ids.tolist(), pa.binary()).cast(pa.string())
             ends = pa.array(np.arange(0, (part.num_rows + 1) * n, n, dtype=np.int32))
             lists = [pa.ListArray.from_arrays(ends, pa.array(values)) for values in (ids, scores)]
@@ -186,6 +198,17 @@ def _check_range(name: str, values: np.ndarray, vocabulary_size: int) -> None:
     if wrong.any():
         remedy = "Raw ids are taken where the export was written with id_maps={...}."
         raise problem(f"column {name!r}", f"lie in 0..{vocabulary_size - 1}", listing(np.unique(values[wrong])), remedy)
+
+
+def _among(among: Any, manifest: dict[str, Any]) -> list[Any]:
+    """Ids that are allowed, of the export's type."""
+    ids = raw_values("`among`", as_array(among).ravel())
+    if not len(ids):
+        raise problem("`among`", "hold at least one item id", "none", "Leave it out to recommend all items.")
+    kind = {"string": "strings"}.get(manifest["item_ids"], "integers")
+    if (ids.dtype == object) != (kind == "strings"):
+        raise problem("`among`", f"hold {kind}, as the export's item ids are", listing(ids))
+    return ids.tolist()
 
 
 def _manifest(export: str | os.PathLike[str]) -> dict[str, Any]:

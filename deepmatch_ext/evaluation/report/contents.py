@@ -201,7 +201,7 @@ def _recalls(ranks: Mapping[str, np.ndarray], num_items: int, groups: Any) -> tu
 def _scores(
     users: np.ndarray, items: np.ndarray, targets: np.ndarray, seen: Seen | None, held: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Scores of targets and of random unseen items, and the share of a user's pairs of them that are in order.
+    """Scores of targets and of random unseen items, and the fraction of a user's pairs of them that are in order.
 
     Targets that are in ``seen``, as ``held`` (B,) says, are left out: each would be the only item among the pairs that
     its user has had, and would nearly always win.

@@ -107,7 +107,7 @@ def _epochs_picture(title: str, ylabel: str, curves: Mapping[str, np.ndarray], r
 
 
 def recall_picture(lengths: list[int], recalls: Mapping[str, list[float]]) -> Picture:
-    figure, axes = _axes("N, length of the list (log scale)", "recall at N (share of targets)")
+    figure, axes = _axes("N, length of the list (log scale)", "recall at N (fraction of targets)")
     for number, values in enumerate(recalls.values()):
         _line(axes, lengths, values, number)
     _log_x(axes, lengths[-1])
@@ -116,7 +116,7 @@ def recall_picture(lengths: list[int], recalls: Mapping[str, list[float]]) -> Pi
 
 
 def score_picture(positives: np.ndarray, negatives: np.ndarray, wins: float) -> Picture:
-    figure, axes = _axes("score (inner product of user and item)", "share of pairs in a bin (%)")
+    figure, axes = _axes("score (inner product of user and item)", "fraction of pairs in a bin (%)")
     series = {"targets": positives, "random items that the user has not had": negatives}
     both = np.concatenate([positives, negatives])
     low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
@@ -133,7 +133,7 @@ def score_picture(positives: np.ndarray, negatives: np.ndarray, wins: float) -> 
 
 
 def popularity_picture(counts: np.ndarray, targets: np.ndarray, lists: np.ndarray) -> Picture:
-    figure, axes = _axes("items, the most popular first (log scale)", "share of events or recommendations (%)")
+    figure, axes = _axes("items, the most popular first (log scale)", "fraction of events or recommendations (%)")
     order = 1 + np.lexsort((np.arange(len(counts) - 1), -counts[1:]))
     series = {
         "consumed in training": counts,
@@ -191,7 +191,7 @@ def map_picture(items: np.ndarray, counts: np.ndarray | None, groups: np.ndarray
 
 
 def principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """The vectors (n, D) along their two principal axes, (n, 2), and the share of the variance along each."""
+    """The vectors (n, D) along their two principal axes, (n, 2), and the fraction of the variance along each."""
     centred = vectors - vectors.mean(axis=0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     directions = (

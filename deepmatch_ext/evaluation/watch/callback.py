@@ -85,15 +85,15 @@ class TrainingWatch(keras.callbacks.Callback):
 
             - ``score_correlation``, ``user_cosine``, ``user_rank``, and with K interests ``interest_correlation``: as
               in `deepmatch_ext.evaluation.likeness`.
-            - ``coverage``: the different items in the lists, as a share of those that there is room for.
+            - ``coverage``: the different items in the lists, as a fraction of those that there is room for.
             - ``row_size``: of the rows of embedding tables, the root mean square of their entries; the 99th largest in
               100, of the table where it is largest.
-            - ``rows_changed``: the share of an embedding table's rows that have changed; of the table where it is
+            - ``rows_changed``: the fraction of an embedding table's rows that have changed; of the table where it is
               smallest.
-            - ``popular_share``: the share of the lists that a popularity recommender would have made too.
-            - ``percentile``: the share of the other items that rank below the target; 0.5 by chance. Only of
+            - ``popular_share``: the fraction of the lists that a popularity recommender would have made too.
+            - ``percentile``: the fraction of the other items that rank below the target, 0.5 at random. Only of
               targets that are not in `seen`; NaN if there are none.
-            - ``HR@1``, ``HR@<n>``: the share of the targets in the first place, and in the first n.
+            - ``HR@1``, ``HR@<n>``: the fraction of the targets in the first place, and in the first n.
             - ``cross_entropy``: of the targets, over all items; log(V - 1) for one who knows nothing. With the softmax
               loss only.
         warned: name -> the text of each warning so far.

@@ -23,7 +23,7 @@ _MAX_ROW_SIZE = (
 # CLIP (Radford et al., 2021) clips 1 / temperature at 100. HR@10 on synthetic data after 720 steps, at temperatures
 # 0.1, 0.02, 0.01, 0.005 and 0.002: 0.22, 0.19, 0.17, 0.10 and 0.08, with 0.09 for popularity.
 _MAX_LOGIT = 100.0
-_MAX_FIRST = 0.9  # share of unseen targets ranked first; healthy: below 0.1
+_MAX_FIRST = 0.9  # fraction of unseen targets ranked first; healthy: below 0.1
 _MIN_LOSS = 0.05  # exp(-0.05) = 0.95 is then the target's probability among a step's candidates; healthy: loss above 2
 _MIN_CANDIDATES = 20  # S of them and a loss L leave up to L / (S log 2) of the items above the target: with one, 7%
 _MAX_ZEROS = 0.01
@@ -271,5 +271,5 @@ def _of_ranking(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
 
 
 def _share_holding(values: np.ndarray, targets: np.ndarray) -> float:
-    """The share of rows whose ``values`` (B, ...) hold the row's target (B,)."""
+    """The fraction of rows whose ``values`` (B, ...) hold the row's target (B,)."""
     return float((values.reshape(len(values), -1) == targets[:, None]).any(axis=1).mean())

@@ -175,7 +175,7 @@ class Table:
         return self._table.sparse_read(self.rows).numpy()
 
     def changed(self) -> float:
-        """The share of the rows that are no longer what they were."""
+        """The fraction of the rows that are no longer what they were."""
         return float((self._read() != self._first).any(axis=1).mean())
 
     def row_size(self) -> float:

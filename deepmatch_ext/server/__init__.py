@@ -1,0 +1,11 @@
+"""Serves what `export_recommender` wrote over HTTP: requests checked, computed in batches, new versions taken up.
+
+It needs TensorFlow and the extra ``serve``, and loads neither the rest of this package nor DeepCTR. examples/serve.py
+is a server made of it; docs/serving.md says what it does.
+"""
+
+from deepmatch_ext.server.app import make_app
+from deepmatch_ext.server.export import Query, ServedExport, highest
+from deepmatch_ext.server.service import Service, TooManyWait
+
+__all__ = ["Query", "ServedExport", "Service", "TooManyWait", "highest", "make_app"]

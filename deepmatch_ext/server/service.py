@@ -1,0 +1,146 @@
+"""Requests that wait, batches of them, and the change from one version of an export to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepmatch_ext.server.export import Query, ServedExport, versions
+from deepmatch_ext.server.metrics import Metrics
+
+LONGEST_WAIT = 60.0  # seconds until a version that can't be served is tried again
+log = logging.getLogger("uvicorn.error")  # uvicorn's own, so that all lines look alike
+
+
+class TooManyWait(Exception):
+    """More requests wait than may."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a version can't be served, and when it is tried again, having waited."""
+
+    reason: str
+    wait: float
+    again: float
+
+
+class Service:
+    """Answers queries in batches: whatever has come while the last batch was computed is computed next.
+
+    So a request alone waits for nothing, and the busier it gets, the larger the batches. `run` and `watch` are to run
+    beside each other for as long as it serves; the application of `make_app` sees to that.
+
+    Args:
+        folder: Where the versions are.
+        export: The one that is served first, such as ``highest(folder)``.
+        max_batch: The most requests that are computed at once.
+        max_waiting: The most that may wait.
+        poll_seconds: How long it waits between two looks for another version.
+
+    Attributes:
+        export: The version that is served.
+        failures: Why higher versions can't be served, by their numbers.
+        metrics: What is counted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        export: ServedExport,
+        max_batch: int = 64,
+        max_waiting: int = 1024,
+        poll_seconds: float = 1.0,
+    ) -> None:
+        self.folder, self.export = folder, export
+        self.failures: dict[int, Failure] = {}  # of versions above the one that is served
+        self.metrics = Metrics(self)
+        self._max_batch, self._max_waiting, self._poll_seconds = max_batch, max_waiting, poll_seconds
+        self._waiting: asyncio.Queue[tuple[ServedExport, Query, asyncio.Future[Any]]] = asyncio.Queue()
+        self._computing = ThreadPoolExecutor(1, "compute")
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a batch."""
+        return self._waiting.qsize()
+
+    async def answer(self, export: ServedExport, query: Query) -> dict[str, Any]:
+        """The answer of ``export`` to ``query``.
+
+        Raises:
+            TooManyWait: As many requests wait as may.
+        """
+        if self.waiting >= self._max_waiting:
+            raise TooManyWait("too many requests wait; try again later")
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((export, query, answer))
+        return await answer
+
+    async def run(self) -> None:
+        """Takes requests in the order in which they come, for ever."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < self._max_batch and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            for _, same in itertools.groupby(batch, key=lambda entry: id(entry[0])):
+                await self._compute(list(same))
+
+    async def _compute(self, batch: list[tuple[ServedExport, Query, asyncio.Future[Any]]]) -> None:
+        export = batch[0][0]
+        self.metrics.batch_size.observe(len(batch))
+        try:
+            queries = [query for _, query, _ in batch]
+            answers: list[Any] = await asyncio.get_running_loop().run_in_executor(
+                self._computing, export.recommend, queries
+            )
+        except Exception as error:
+            if len(batch) > 1:  # one of them is to blame, the others get their answers
+                for entry in batch:
+                    await self._compute([entry])
+                return
+            log.exception("A request could not be answered")
+            answers = [error]
+        for (_, _, future), answer in zip(batch, answers, strict=True):
+            if future.done():  # whoever asked is gone
+                continue
+            future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
+
+    async def watch(self) -> None:
+        """Changes over to the highest version that can be served whenever that is another one, for ever."""
+        while True:
+            with contextlib.suppress(OSError):  # no folder: what is loaded stays
+                await self._change_over(versions(self.folder))
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _change_over(self, paths: Sequence[Path]) -> None:
+        """Serves the first version that can be. One that can't is tried again, each time after a longer wait."""
+        for path in paths:
+            version = int(path.name)
+            before = self.failures.get(version)
+            if version == self.export.version:
+                break
+            if before and time.monotonic() < before.again:
+                continue
+            try:
+                export = await asyncio.to_thread(ServedExport, path)
+            except ValueError as error:
+                if not before or before.reason != str(error):
+                    log.error("Version %s stays: %s", self.export.version, error)
+                self.metrics.loads.labels("failed").inc()
+                wait = min(2 * before.wait, LONGEST_WAIT) if before else self._poll_seconds
+                self.failures[version] = Failure(str(error), wait, time.monotonic() + wait)
+                continue
+            log.info("Version %s is served in the place of version %s", export.version, self.export.version)
+            self.metrics.loads.labels("served").inc()
+            self.export = export
+            break
+        there = {int(path.name) for path in paths if int(path.name) > self.export.version}
+        self.failures = {version: failure for version, failure in self.failures.items() if version in there}
