@@ -51,6 +51,7 @@ from deepmatch_ext.layers import (
     EmbeddingTable,
     HashIds,
     PairProbability,
+    TrainedPositions,
     own_objects,
 )
 from deepmatch_ext.losses import sampledsoftmaxloss
@@ -123,6 +124,7 @@ class RetrievalModel(keras.Model):
             where labels say what is negative.
         loss_layer: The `CandidateLoss`, which has the ``temperature``. None with labels.
         seed: The builder's.
+        trains_every_position: Whether a row trains what came next at every position of its history.
     """
 
     def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
@@ -173,6 +175,11 @@ class RetrievalModel(keras.Model):
     @property
     def loss_layer(self) -> CandidateLoss | None:
         return self._layer_of(CandidateLoss)
+
+    @property
+    def trains_every_position(self) -> bool:
+        """Whether a row trains what came next at every position of its history, as `Assembly.user_states` says."""
+        return self._layer_of(TrainedPositions) is not None
 
     def _layer_of(self, kind: type) -> Any:
         found = [layer for layer in self.layers if isinstance(layer, kind)]

@@ -83,7 +83,7 @@ class Recommender:
         max_len: How many of a user's last items the model reads.
         embedding_dim: The size of the items' vectors.
         optimizer: A Keras optimizer. None: ``LazyAdam(1e-3)``.
-        batch_size: Events in a training step.
+        batch_size: Events in a training step, about so many with a model that trains every position of its rows.
         seed: The seed of everything random.
         kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are to be
             predicted. Each kind has a history of its own: see `Interactions.from_frame`.
@@ -211,8 +211,7 @@ class Recommender:
         epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
         interactions = self._read(events)
         split = _split(interactions, validation, test)
-        targets = split.train_targets()
-        if not len(targets):
+        if not len(split.train_targets()):
             raise problem("`events`", "have a user with two events to train on", "none")
         user_columns, item_columns = self._columns(interactions)
         if verbose:
@@ -228,6 +227,10 @@ class Recommender:
         if not isinstance(built, RetrievalModel) or built.candidates is None:
             rule = "be a builder of models that learn from what users took, without labels"
             raise problem("`model`", rule, shown(self._builder))
+        if built.trains_every_position and self.weight is not None:
+            rule = "be left out with a model that trains every position: a row's weight would count for all of them"
+            raise problem("`weight`", rule, repr(self.weight))
+        targets = split.sequence_targets(self.max_len) if built.trains_every_position else split.train_targets()
         optimizer = LazyAdam(1e-3) if self._optimizer is None else self._optimizer
         if hasattr(optimizer, "get_config"):  # Keras's serve one model each
             optimizer = type(optimizer).from_config(optimizer.get_config())
@@ -268,7 +271,7 @@ class Recommender:
             The recommender itself. If an argument is refused, the recommender is unchanged.
 
         Raises:
-            ValueError: The table can't be used.
+            ValueError: The table can't be used; or the model trains every position, and `fit` held out events.
 
         Warns:
             UserWarning: A new item has no features where others have, some events are already known, or all events are
@@ -300,22 +303,40 @@ class Recommender:
         else:
             start = {"alike": neighbours(interactions, now[self.item])}
         larger = model.extended(sizes, **start, sampler_config=sampler_config)
+        parts = {name: np.sort(rows[getattr(self._split, name)]) for name in PARTS}
+        learnt = is_new[interactions.is_target[is_new]]
+        split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], learnt))})
+        targets, old = self._targets_of_update(split, learnt) if epochs else (learnt[:0], learnt[:0])
         # From here on nothing is refused.
         self._warn_of_unknown(interactions, tables["item"], is_new)
         _warn_of_days(before, interactions, is_new)
         self._model, self._tables = larger, tables
-        parts = {name: np.sort(rows[getattr(self._split, name)]) for name in PARTS}
-        is_new = is_new[interactions.is_target[is_new]]
-        self._split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], is_new))})
-        self.interactions, self._found = interactions, None
-        targets = is_new[interactions.history_lengths[is_new] > 0]
-        old = np.setdiff1d(self._split.train_targets(), is_new, assume_unique=True)
+        self.interactions, self._split, self._found = interactions, split, None
         drawn = min(len(old), round(replay * epochs * len(targets)))
         chosen = np.random.default_rng([self.seed, len(interactions)]).choice(old, drawn, replace=False)
         if len(targets) and epochs:
             # All passes shuffled into one, since each has old events of its own.
             self._train(np.sort(np.concatenate([np.repeat(targets, epochs), chosen])), 1, False, verbose)
         return self
+
+    def _targets_of_update(self, split: Split, is_new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that train new events, and rows of old ones."""
+        if not self.model.trains_every_position:
+            targets = is_new[split.interactions.history_lengths[is_new] > 0]
+            return targets, np.setdiff1d(split.train_targets(), is_new, assume_unique=True)
+        if len(split.validation) or len(split.test):
+            rule = "be fitted without `validation` and `test` before an update, where every position is trained"
+            remedy = (
+                "Held-out events are now in histories, and would be trained on: fit(events, epochs=n) holds out none."
+            )
+            raise problem("The recommender", rule, "one that holds out events", remedy)
+        rows = split.sequence_targets(self.max_len)
+        number = np.zeros(len(split.interactions) + 1, np.int64)  # of new events in front of each row
+        number[is_new + 1] = 1
+        number = np.cumsum(number)
+        trained = np.minimum(split.interactions.position[rows], self.max_len)
+        has_new = number[rows + 1] > number[rows + 1 - trained]
+        return rows[has_new], rows[~has_new]
 
     def _read(self, events: Any) -> Interactions:
         if not isinstance(events, Interactions):
@@ -398,7 +419,11 @@ class Recommender:
                     RetrievalMetrics(x, x[self.item], seen=seen, ns=[10], patience=_PATIENCE, restore_best_weights=True)
                 ]
         events, seed = self.interactions, self.seed + len(self.history.get("loss", []))  # later passes: other orders
-        x = window_dataset(events, targets, self.max_len, self.batch_size, weight=self.weight, seed=seed)
+        size = self.batch_size
+        if self.model.trains_every_position:
+            of_rows = np.minimum(events.position[targets], self.max_len)
+            size = max(1, round(size * len(targets) / int(np.sum(of_rows))))
+        x = window_dataset(events, targets, self.max_len, size, weight=self.weight, seed=seed)
         done = self.model.fit(x, epochs=epochs, callbacks=watch, verbose="auto" if verbose == 1 else verbose)
         before = len(self.history.get("loss", []))
         for name in {**self.history, **done.history}:

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat
 
-from deepmatch_ext import NCF, ComiRec, Recommender
-from deepmatch_ext.data import Interactions, leave_last_out, seen_before, windows
+from deepmatch_ext import NCF, ComiRec, Recommender, SequenceDNN
+from deepmatch_ext.data import Interactions, leave_last_out, seen_before, window_dataset, windows
 from deepmatch_ext.data.windows import Cutter
 from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
 from deepmatch_ext.recommender.features import FeatureTable
@@ -242,6 +242,34 @@ def test_each_pass_over_new_events_has_old_ones_of_its_own(plain, tmp_path, monk
     assert len(trained) == 1
     recommender.update(day.assign(at=9002), replay=1e9)
     assert np.unique(trained[1]).size == len(recommender._split.train_targets())  # all that there are
+
+
+@pytest.mark.slow
+def test_a_model_of_every_position_is_trained_on_rows_that_hold_each_event_once(monkeypatch):
+    taken = []
+
+    def noted(interactions, targets, max_len, size, **arguments):
+        taken.append((len(targets), size))
+        return window_dataset(interactions, targets, max_len, size, **arguments)
+
+    monkeypatch.setattr("deepmatch_ext.recommender.recommender.window_dataset", noted)
+    recommender = Recommender(SequenceDNN, **NAMES, **SMALL, dnn_dropout=0.0)
+    recommender.fit(EVENTS, epochs=2, verbose=0)
+    # 7 targets of each user in rows of 5 and 2, so 3.5 on average: 64 events are 18 rows.
+    assert taken == [(2 * USERS, 18)]
+    later = events_of(seed=0, each=10)
+    later = later[later["at"] >= 800]  # two more of each user
+    recommender.update(later, epochs=1, replay=0.0)
+    assert taken[1][0] == USERS  # of the 9 targets, the last row's 5 have both
+    assert len(recommender.interactions) == 10 * USERS
+    assert recommender.recommend(["u7"], n=3)["sku"].str.startswith("sku-").all()
+
+    held_out = Recommender(SequenceDNN, **NAMES, **SMALL).fit(EVENTS, validation="last", epochs=1, verbose=0)
+    with pytest.raises(ValueError, match="must be fitted without `validation` and `test`"):
+        held_out.update(later)
+    assert len(held_out.interactions) == 8 * USERS
+    with pytest.raises(ValueError, match="`weight` must be left out"):
+        Recommender(SequenceDNN, weight="weight", **NAMES, **SMALL).fit(EVENTS, epochs=1, verbose=0)
 
 
 def test_days_that_look_wrong_are_told_of(plain, tmp_path):
