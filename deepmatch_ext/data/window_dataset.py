@@ -59,8 +59,8 @@ def window_dataset(
         context: Side columns whose value of the target event is wanted, as for :func:`windows`.
         weight: The side column of weights, as for :func:`windows`.
         shuffle: False gives the rows in their own order.
-        by_length: Whether the rows of a batch have histories of like length: what is drawn is cut into batches by
-            length, 16 batches at a time, and the order of these drawn again. For models whose step costs what the
+        by_length: Whether the rows of a batch have histories of like length: each run of 16 batches is sorted by length
+            and cut into batches, and these are shuffled. For models whose step costs what the
             batch's longest history does, those that every position trains.
         seed: Decides the order of the first pass, of the second, and so on.
         epochs: Passes in one iteration. Leave it at 1 for Keras's ``fit``, whose every epoch is an iteration.
@@ -104,7 +104,10 @@ def window_dataset(
     cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW, context, weight)
     number = len(targets)
     row_tensor = tf.convert_to_tensor(targets.astype(cutter.row_type))
-    lengths = tf.convert_to_tensor(interactions.history_lengths[targets].astype("int32") if by_length else [0])
+    longest = max(max_len.values()) if isinstance(max_len, Mapping) else max_len
+    lengths = tf.convert_to_tensor(
+        np.minimum(interactions.history_lengths[targets], longest).astype("int32") if by_length else [0]
+    )
 
     stop = number - number % whole if drop_remainder else number
     starts = tf.data.Dataset.range(0, stop, whole)
@@ -141,7 +144,7 @@ def _alike(start: tf.Tensor, key: tf.Tensor, lengths: tf.Tensor, number: int, st
     indices = tf.gather(indices, tf.argsort(tf.gather(lengths, indices), stable=True))
     whole = (last - first) // size  # a smaller batch stays the last
     place = (start - first) // size
-    drawn = shuffled(tf.minimum(place, whole - 1), key + first, tf.maximum(whole, 1))
+    drawn = shuffled(tf.clip_by_value(place, 0, tf.maximum(whole - 1, 0)), key + first, tf.maximum(whole, 1))
     place = tf.where(place < whole, drawn, place)
     return indices[place * size : (place + 1) * size]
 

@@ -36,6 +36,14 @@ class DroppingLayer(WholeWeights, keras.layers.Layer):
         chance = tf.random.stateless_uniform(shape, tf.stack([seed, step]))
         return (chance >= self.rate) | ~training
 
+    def _some_left_out(self, values: tf.Tensor, training: Any) -> tf.Tensor:
+        """The values with some of them 0 and the others scaled, while training."""
+        if training is False:
+            return values
+        kept = self._kept(tf.shape(values), training)
+        scale = tf.where(tf.cast(training, tf.bool), 1 / (1 - self.rate), 1.0)
+        return values * tf.where(kept, tf.cast(scale, values.dtype), tf.zeros([], values.dtype))
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
@@ -59,12 +67,7 @@ class RepeatableDropout(DroppingLayer):
     """
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        training = in_training(training)
-        if training is False:
-            return inputs
-        kept = self._kept(tf.shape(inputs), training)
-        scale = tf.where(tf.cast(training, tf.bool), 1 / (1 - self.rate), 1.0)
-        return inputs * tf.where(kept, tf.cast(scale, inputs.dtype), tf.zeros([], inputs.dtype))
+        return self._some_left_out(inputs, in_training(training))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

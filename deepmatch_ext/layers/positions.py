@@ -20,7 +20,7 @@ from deepmatch_ext.layers.pooling import item_mask
 
 @register
 class UpToLongest(keras.layers.Layer):
-    """A batch's histories without the positions at their end that are padding in all of them; one stays at the least.
+    """A batch's histories without the positions at their end that are padding in all of them; at least one stays.
 
     Input: ids (B, T), items in front; or a list of them and of what else has a value for each position, (B, T, ...).
     Output: the same with t positions.
@@ -151,6 +151,8 @@ class AtNow(_At):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if inputs.shape[1] is not None and inputs.shape[1] <= self.behind:
+            return tf.zeros_like(inputs[:, 0])
         return tf.reduce_sum(inputs[:, self.behind : self.behind + 1], axis=1)  # of none, zeros
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -128,10 +128,7 @@ class CausalBlock(DroppingLayer):
         return tf.reshape(tf.transpose(heads, [0, 2, 1, 3]), [-1, length, self.num_heads * width])
 
     def _dropped(self, values: tf.Tensor, training: Any) -> tf.Tensor:
-        if not self.rate or training is False:
-            return values
-        kept = self._kept(tf.shape(values), training)
-        return tf.where(kept, values / tf.where(tf.cast(training, tf.bool), 1 - self.rate, 1.0), 0.0)
+        return self._some_left_out(values, training) if self.rate else values
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]
@@ -148,8 +145,8 @@ class TransformerBlock(CausalBlock):
     how far behind another one is, in place of a vector for each.
 
     Args:
-        gated: LiGR's form (Borisyuk et al., "LiGR", 2025; "eSASRec", RecSys 2025): what is added is multiplied by a
-            sigmoid gate of what came in, and the dense layers are SwiGLU's of 4 d.
+        gated: LiGR's form (Borisyuk et al., "From Features to Transformers", 2025; as in eSASRec, RecSys 2025): what is
+            added is multiplied by a sigmoid gate of what came in, and the dense layers are SwiGLU's of 4 d.
     """
 
     def __init__(self, max_len: int, num_heads: int = 1, rate: float = 0.0, gated: bool = False, **kwargs: Any) -> None:
@@ -162,7 +159,7 @@ class TransformerBlock(CausalBlock):
         self.projections, self.heads_kernel = self._kernel("projections", dim, 3 * dim), self._kernel("heads", dim, dim)
         self.inner = self._kernel("inner", dim, 2 * wide if self.gated else wide)
         self.outer = self._kernel("outer", wide, dim)
-        self.gates = self._kernel("gates", dim, dim), self._kernel("gates_dense", dim, dim) if self.gated else None
+        self.gates = tuple(self._kernel(f"gates_{place}", dim, dim) for place in range(2)) if self.gated else ()
 
     def _states(self, states: tf.Tensor, valid: tf.Tensor, training: Any) -> tf.Tensor:
         normed = _normalised(states, self.before_attention)
@@ -196,7 +193,7 @@ class HSTUBlock(CausalBlock):
         U, V, Q, K = split(silu(N(X) W))
         Y = X + (N(silu(Q K^T + by lag) V / T) * U) W_out
 
-    so an item that is strange to the rest may add nothing, and many of a kind add up.
+    so an item that is unlike the rest may add nothing, and what occurs often adds up.
     """
 
     def _build(self, dim: int) -> None:

@@ -356,7 +356,9 @@ class Assembly:
         """The user as of every position of the history, for a model that each position trains.
 
         The state at position k reads what stands at k and behind it, so the item at k - 1 is what came next; at
-        position 0 that is the row's own item. A vector is made of each state and the user's `features`.
+        position 0 that is the row's own item. A vector is made of each state and the user's `features`, which count for
+        all positions alike: none may tell of what came later, such as counts of the user's events, or a target's
+        context. A row's weight counts for all of its positions, too.
 
         Args:
             states: (B, T, d) each, T as in the history, or `Behind` of such. None may know of what stands before its
@@ -370,14 +372,20 @@ class Assembly:
             What `model` takes in place of the user's vector.
 
         Raises:
-            ValueError: There is another history, of which nobody knows what of it was later than a position; or
-                examples have labels, or bring their items' features with them.
+            ValueError: There is another history, of which nobody knows what of it was later than a position; a
+                history's weights are normalised over all of it; or examples have labels, or bring their items' features
+                with them.
         """
         others = [each.name for each in self.user_columns if isinstance(each, SequenceColumn)]
         if others := [name for name in others if name not in self._taken]:
             rule = "have no histories beside that of the items and those that have its `length_name` and `maxlen`"
             remedy = "Every position is trained, and another history would show what came after it."
             raise problem("`user_feature_columns`", rule, repr(others[0]), remedy)
+        for column in self.user_columns:
+            if isinstance(column, SequenceColumn) and column.weight_name is not None and column.weight_norm:
+                rule = "have `weight_norm=False` where every position is trained"
+                remedy = "A softmax of the weights shows at every position how the later ones compare."
+                raise problem(f"Column {column.name!r}", rule, "True", remedy)
         if self._of_loss is None or self._of_loss[0] is None:
             remedy = "Each position is trained on what came next, which no label says."
             raise problem("`loss`", f"be another than {LABELLED!r}", repr(LABELLED), remedy)

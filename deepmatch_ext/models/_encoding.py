@@ -73,7 +73,7 @@ def encoded(
         make: The model's.
         blocks: Names in `BLOCKS`, which the rows go through one after the other.
         num_heads: Of the blocks' attention.
-        block_dropout: Rate of what the blocks read and of what each adds.
+        block_dropout: Rate of what the blocks read and of what each adds, or gives.
         pooled: What stands beside the blocks' state, in the words of a column's ``combiner``.
         units: Of the dense layers behind; with several of them, a linear layer is added. None: a linear one alone.
     """
@@ -85,35 +85,38 @@ def encoded(
     if blocks and make.dim % num_heads:
         raise problem("`num_heads`", f"divide the size of the vectors, {make.dim}", num_heads)
     history, *others = make.histories(unit_length=True, up_to_longest=True)
-    rows = make.layer(WithoutPadding, "rows")([history.rows, history.valid])  # (B, t, d)
-    more = [make.layer(WithoutPadding, "more", place)([each.rows, each.valid]) for place, each in enumerate(others)]
-    beside = [_pooled(make, place, rows, history, *each) for place, each in enumerate(_poolings(pooled))]
+    rows = make.layer(WithoutPadding, "history_rows")([history.rows, history.valid])  # (B, t, d)
+    more = [
+        make.layer(WithoutPadding, "more_rows", place)([each.rows, each.valid]) for place, each in enumerate(others)
+    ]
+    poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # else there is nothing
+    beside = [_pooled(make, place, rows, history, each) for place, each in enumerate(poolings)]
     if not blocks:
         return _read_out(make, [*beside, *more], [*beside, rows], history, units)
-    states = make.layer(keras.layers.Concatenate, "events")([rows, *more]) if more else rows
+    states = make.layer(keras.layers.Concatenate, "joined_events")([rows, *more]) if more else rows
     if states.shape[-1] != make.dim:
         start = keras.initializers.GlorotNormal(seed=make.seed("event"))
-        states = make.layer(keras.layers.Dense, "event", units=make.dim, kernel_initializer=start)(states)
+        states = make.layer(keras.layers.Dense, "event_dense", units=make.dim, kernel_initializer=start)(states)
     if rate:
         dropout = make.layer(RepeatableDropout, "event_dropout", rate=rate, seed=make.seed("event_dropout"))
         states = dropout(states)
     for place, name in enumerate(blocks):
         block = BLOCKS[one_of("Every element of `blocks`", name, tuple(BLOCKS))]
         states = block(make, place, states, history, num_heads, rate)
-    states = make.layer(L2Normalization, "state")(states)
+    states = make.layer(L2Normalization, "unit_states")(states)
     return _read_out(make, [states, *beside], [states, *beside, rows], history, units)
 
 
-def _poolings(pooled: str) -> list[tuple[Any, dict[str, Any]]]:
+def _poolings(pooled: str) -> list[dict[str, Any]]:
     if not isinstance(pooled, str):
         raise problem("`pooled`", "be text, such as 'recency+last'", shown(pooled))
     found = combiner_poolings("pooled", pooled) if pooled else []
     if any(pooling is not SequenceMaskPooling or arguments["mode"] == "max" for pooling, arguments in found):
         raise problem("`pooled`", "be made of mean, sum, sqrtn, recency and last", repr(pooled))
-    return found
+    return [arguments for _, arguments in found]
 
 
-def _pooled(make: Assembly, place: int, rows: Any, history: History, _: Any, arguments: dict[str, Any]) -> Any:
+def _pooled(make: Assembly, place: int, rows: Any, history: History, arguments: dict[str, Any]) -> Any:
     if arguments["mode"] == "last":
         return Behind(rows, arguments.get("nth", 1) - 1)
     return make.layer(PooledStates, "pooled", place, **arguments)([rows, history.valid])

@@ -622,7 +622,8 @@ class RetrievalModel(keras.Model):
 
     def _check_negatives(self, batch_size: int) -> None:
         """Refuses batches of one where all negatives are the batch's own: the loss would always be 0."""
-        if batch_size == 1 and self.candidates and isinstance(self.candidates.sampler, InBatchSampler):
+        of_batch = self.candidates is not None and isinstance(self.candidates.sampler, InBatchSampler)
+        if batch_size == 1 and of_batch and not self.trains_every_position:
             remedy = "Or take another sampler, or a MixedSampler around it."
             raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
 

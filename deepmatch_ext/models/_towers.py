@@ -136,6 +136,9 @@ class Features:
         jagged: list[Any] = []
         pooled = []
         for place, (pooling, arguments) in enumerate(combiner_poolings(column.name, column.combiner)):
+            if arguments.get("nth", 1) > column.maxlen:
+                rule = f"name items of the history, of which there are at most {column.maxlen}"
+                raise problem(f"`combiner` of column {column.name!r}", rule, f"last:{arguments['nth']}")
             # A weight for each position, or a pooling that sees positions side by side, takes (B, T, D).
             if column.weight_name is not None or pooling is not SequenceMaskPooling:
                 padded = padded or [*self.history(column, inputs)[:2]]

@@ -34,16 +34,18 @@ def GRU4Rec(
 ) -> RetrievalModel:
     """Gated recurrent units over the history, from the oldest item to the most recent.
 
-    The losses are this package's; the paper's, of the batch's own items, are ``loss="bpr"`` with an `InBatchSampler`.
+    The losses are this package's. The paper's, of the batch's own items, is ``loss="bpr"`` with an `InBatchSampler`,
+    for small batches: a step's candidates are then the items of all its positions.
 
-    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets` gives the rows that hold each
-    event once. Histories that share the ``length_name`` of the items' history and have its ``maxlen``, such as the
-    rating or the category of each item, say more of the same events. The user's other features join the last state in a
-    linear layer.
+    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``, gives
+    the rows that hold each event with a history once as a target. Histories that share the ``length_name`` of the
+    items' history and have its ``maxlen``, such as the rating or the category of each item, say more of the same
+    events. The user's other features join the state in a linear layer; they, and a row's weight, count for all of its
+    positions, so they must not change with events.
 
     Args:
         num_blocks: How many blocks the rows go through.
-        block_dropout: Dropout rate of what the blocks read and of what they add, in [0, 1).
+        block_dropout: Dropout rate of what the blocks read and of what they give, in [0, 1).
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

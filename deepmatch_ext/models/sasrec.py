@@ -34,15 +34,16 @@ def SASRec(
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
-    """Self-attention over the history: the state at a position is what it and the positions behind it say.
+    """Self-attention over the history: the state at a position is made of what stands there and behind it.
 
     With sampled softmax in place of the paper's one negative, which alone is most of the difference between figures
     published for it (Klenitskiy & Vasilev, RecSys 2023). ``block="ligr"`` is eSASRec (RecSys 2025).
 
-    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets` gives the rows that hold each
-    event once. Histories that share the ``length_name`` of the items' history and have its ``maxlen``, such as the
-    rating or the category of each item, say more of the same events. The user's other features join the last state in a
-    linear layer.
+    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``, gives
+    the rows that hold each event with a history once as a target. Histories that share the ``length_name`` of the
+    items' history and have its ``maxlen``, such as the rating or the category of each item, say more of the same
+    events. The user's other features join the state in a linear layer; they, and a row's weight, count for all of its
+    positions, so they must not change with events.
 
     Args:
         num_blocks: How many blocks the rows go through.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from deepmatch_ext.models._arguments import Shared
 
 
-@builder
+@functools.partial(builder, table_stddev=0.01)
 def SequenceDNN(
     make: Assembly,
     user_feature_columns: Sequence[Any],
@@ -40,21 +41,23 @@ def SequenceDNN(
 ) -> RetrievalModel:
     """The last items and two recency-weighted means through dense layers, trained at every position of the history.
 
-    A row trains as many predictions as its history has items: `deepmatch_ext.data.Split.sequence_targets` gives the
-    rows that hold each event once. The state at a position is what `pooled` says of what stands there and behind it,
-    and what `blocks` make of it; the vector is a linear layer of the state, which begins as the mean of its rows, and
-    the dense layers of it, added. Histories that share the ``length_name`` of the items' history and have its
-    ``maxlen``, such as the rating or the category of each item, say more of the same events.
+    A row trains as many predictions as its history has items: `deepmatch_ext.data.Split.sequence_targets`, not
+    ``train_targets``, gives the rows that hold each event with a history once as a target. The state at a position is
+    what `pooled` says of what stands there and behind it, and what `blocks` make of it; the vector is a linear layer of
+    the state, which begins as the mean of its rows, and the dense layers of it, added. Histories that share the
+    ``length_name`` of the items' history and have its ``maxlen``, such as the rating or the category of each item, say
+    more of the same events. The user's other features, and a row's weight, count for all of its positions, so they must
+    not change with events.
 
     Args:
-        blocks: The blocks that the rows go through one after the other: ``sasrec``, ``ligr``, ``hstu``; none by
-            default.
+        blocks: The blocks that the rows go through one after the other: ``sasrec``, ``ligr``, ``hstu``, ``gru``; none
+            by default.
         pooled: What stands beside the blocks' state, in the words of a column's ``combiner``; the columns' own is not
             read. Empty: nothing.
         num_heads: Of the blocks' attention.
         block_dropout: Dropout rate of what the blocks read and of what they add, in [0, 1).
         user_dnn_hidden_units: Units of the dense layers that are added to the linear one. The last must be the items'
-            D. None: (4 D, D). An empty list: the linear layer alone.
+            D. None: (4 D, D). (D,) or an empty list: the linear layer alone.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

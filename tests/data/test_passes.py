@@ -664,6 +664,16 @@ def test_batches_of_rows_of_like_length_hold_each_row_once(drop_remainder, parts
     assert longest[:8].std() > 2  # not from the shortest to the longest
 
 
+@pytest.mark.slow
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 70), st.integers(1, 9))
+def test_batches_of_rows_of_like_length_of_any_number(number, size):
+    interactions = Interactions.from_sequences([0, 100], np.arange(1, 101))
+    batches = window_dataset(interactions, np.arange(number), 5, size, by_length=True)
+    found = np.concatenate([batch["item_id"].numpy() for batch in batches])
+    np.testing.assert_array_equal(np.sort(found), interactions.items[:number])
+
+
 def test_batches_of_rows_of_like_length_are_shuffled():
     interactions = Interactions.from_sequences([0, 3], [7, 8, 9])
     with pytest.raises(ValueError, match="`by_length` must be False"):

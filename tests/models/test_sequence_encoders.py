@@ -18,7 +18,7 @@ ITEMS = [SparseFeat("item", SIZE, DIM)]
 HISTORY = VarLenSparseFeat(SparseFeat("hist_item", SIZE, DIM, embedding_name="item"), LENGTH, length_name="len")
 USER = [
     HISTORY,
-    VarLenSparseFeat(SparseFeat("hist_stars", 6, 3), LENGTH, length_name="len"),
+    VarLenSparseFeat(SparseFeat("hist_stars", 6, 3), LENGTH, "mean", "len", weight_name="sure", weight_norm=False),
     SparseFeat("city", 7, 4),
     DenseFeat("age", 1),
 ]
@@ -38,6 +38,7 @@ def rows(seed=0):
     return {
         "hist_item": (rng.integers(1, SIZE, (ROWS, LENGTH)) * valid).astype("int32"),
         "hist_stars": (rng.integers(1, 6, (ROWS, LENGTH)) * valid).astype("int32"),
+        "sure": (rng.uniform(0.5, 2, (ROWS, LENGTH)) * valid).astype("float32")[..., np.newaxis],
         "len": length.astype("int32"),
         "city": rng.integers(1, 7, ROWS).astype("int32"),
         "age": rng.normal(size=(ROWS, 1)).astype("float32"),
@@ -48,6 +49,7 @@ def rows(seed=0):
 def as_of(x, k):
     """The rows as they were k events ago."""
     earlier = {name: np.pad(x[name][:, k:], [(0, 0), (0, k)]) for name in ("hist_item", "hist_stars")}
+    earlier["sure"] = np.pad(x["sure"][:, k:], [(0, 0), (0, k), (0, 0)])
     return {**x, **earlier, "len": np.maximum(x["len"] - k, 0)}
 
 
@@ -107,6 +109,17 @@ def test_a_history_that_would_show_what_came_later_is_refused():
             SASRec([HISTORY, history], ITEMS)
 
 
+def test_weights_that_are_normalised_over_all_of_a_history_are_refused():
+    stars = VarLenSparseFeat(SparseFeat("hist_stars", 6, 3), LENGTH, "mean", "len", weight_name="sure")
+    with pytest.raises(ValueError, match="'hist_stars' must have `weight_norm=False`"):
+        SASRec([HISTORY, stars], ITEMS)
+
+
+def test_names_of_features_that_are_words_of_the_model():
+    names = [SparseFeat(name, 5, 4) for name in ("state", "rows", "event", "events", "user", "now", "pooled")]
+    assert len(SequenceDNN([HISTORY, *names], ITEMS, blocks=["sasrec"]).user_input) == 9
+
+
 def test_labels_and_features_that_come_with_the_examples_are_refused():
     with pytest.raises(ValueError, match="`loss` must be another than 'logistic'"):
         SASRec([HISTORY], ITEMS, loss="logistic")
@@ -134,9 +147,14 @@ def test_wrong_arguments_are_refused(arguments, message):
 @pytest.mark.slow
 def test_a_model_of_ones_own_reads_states_of_its_own():
     @builder
-    def MeanOfAll(make: Assembly, user_feature_columns, item_feature_columns, **shared):
-        """The mean of all items up to each position."""
+    def LastOfAll(make: Assembly, user_feature_columns, item_feature_columns, **shared):
+        """The last item at each position."""
         history, *_ = make.histories(up_to_longest=True)
         return make.model(make.user_states([history.rows], history, [history.rows]))
 
-    assert MeanOfAll([HISTORY], ITEMS).user_vectors(rows()).shape == (ROWS, DIM)
+    model, x = LastOfAll([HISTORY], ITEMS), rows()
+    table = model.get_layer("table_item")(np.arange(SIZE)).numpy()
+    model.get_layer("user_dense_1").set_weights([np.eye(DIM), np.zeros(DIM)])
+    last = table[x["hist_item"][:, 0]]  # the state of a position is its row
+    expected = last / np.linalg.norm(last, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.user_vectors(x)[:3], expected[:3], rtol=1e-5)

@@ -40,12 +40,16 @@ def whole_tables(trial: Trial) -> None:
     expect(tables, "an embedding table must have a row for each id", "no such variable")
 
     graph = graph_of_step(model, (batch, tf.zeros([13, 1])))
+    expect(handed, "a training step must hand gradients to its optimizer", "none")
     for gradient, variable in handed:
+        name = getattr(variable, "path", variable.name)
+        expect(gradient is not None, f"a training step must have a gradient of {name!r}", "none: nothing reads it")
         table = tables.get(id(raw_variable(variable).handle))
-        if table is not None and gradient is not None:
+        if table is not None:
             rule = f"the gradient of {table!r} must be tf.IndexedSlices, of the rows read"
             expect(isinstance(gradient, tf.IndexedSlices), rule, f"a tensor of shape {tuple(gradient.shape)}")
 
+    wholes = {each for size in sizes.values() for each in (size, size - 1)}  # with padding, and all items
     handles = {inside.op.name: tables[id(outside)] for outside, inside in graph.captures if id(outside) in tables}
     definition = graph.as_graph_def(add_shapes=True)
     functions = {function.signature.name: function for function in definition.library.function}
@@ -55,7 +59,7 @@ def whole_tables(trial: Trial) -> None:
     for node in [*definition.node, *(node for function in functions.values() for node in function.node_def)]:
         for shape in node.attr["_output_shapes"].list.shape:
             dims = [dim.size for dim in shape.dim]
-            if set(dims) & set(sizes.values()):
+            if wholes.intersection(dims):
                 rule = "no tensor of a training step may have a row for each id of a vocabulary"
                 raise Broken(f"{rule}; got shape {dims} from the operation {node.op} {node.name!r}")
 
