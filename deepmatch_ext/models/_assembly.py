@@ -361,7 +361,7 @@ class Assembly:
         context. A row's weight counts for all of its positions, too.
 
         Args:
-            states: (B, T, d) each, T as in the history, or `Behind` of such. None may know of what stands before its
+            states: (B, T, d) each, T as in the history, or `State` of such. None may know of what stands before its
                 position.
             history: The positions, as `histories` gives them.
             from_items: Those of the states that are made of rows of the item's table, as for `dense`.

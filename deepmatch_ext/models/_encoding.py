@@ -19,7 +19,7 @@ from deepmatch_ext.layers import (
 )
 from deepmatch_ext.layers.pooling import combiner_poolings
 from deepmatch_ext.models._assembly import Assembly
-from deepmatch_ext.models._positions import Behind, UserStates
+from deepmatch_ext.models._positions import State, UserStates
 from deepmatch_ext.models._towers import History
 
 
@@ -92,7 +92,7 @@ def encoded(
     poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # else there is nothing
     beside = [_pooled(make, place, rows, history, each) for place, each in enumerate(poolings)]
     if not blocks:
-        return _read_out(make, [*beside, *more], [*beside, rows], history, units)
+        return _read_out(make, [*beside, *more], [*(state.values for state in beside)], history, units)
     states = make.layer(keras.layers.Concatenate, "joined_events")([rows, *more]) if more else rows
     if states.shape[-1] != make.dim:
         start = keras.initializers.GlorotNormal(seed=make.seed("event"))
@@ -104,7 +104,7 @@ def encoded(
         block = BLOCKS[one_of("Every element of `blocks`", name, tuple(BLOCKS))]
         states = block(make, place, states, history, num_heads, rate)
     states = make.layer(L2Normalization, "unit_states")(states)
-    return _read_out(make, [states, *beside], [states, *beside, rows], history, units)
+    return _read_out(make, [states, *beside], [states, *(state.values for state in beside)], history, units)
 
 
 def _poolings(pooled: str) -> list[dict[str, Any]]:
@@ -118,8 +118,9 @@ def _poolings(pooled: str) -> list[dict[str, Any]]:
 
 def _pooled(make: Assembly, place: int, rows: Any, history: History, arguments: dict[str, Any]) -> Any:
     if arguments["mode"] == "last":
-        return Behind(rows, arguments.get("nth", 1) - 1)
-    return make.layer(PooledStates, "pooled", place, **arguments)([rows, history.valid])
+        return State(rows, arguments.get("nth", 1) - 1)
+    now = make.layer(SequenceMaskPooling, "pooled_now", place, **arguments)([rows, history.valid])
+    return State(make.layer(PooledStates, "pooled", place, **arguments)([rows, history.valid]), now=now)
 
 
 def _read_out(

@@ -30,16 +30,18 @@ class UserStates(NamedTuple):
     max_len: int
 
 
-class Behind(NamedTuple):
-    """A state that is what stands some positions behind.
+class State(NamedTuple):
+    """A state at each position that is what stands some positions behind, or at the first one cheaper to have.
 
     Attributes:
         values: (B, t, d).
-        number: How many positions.
+        behind: How many positions.
+        now: (B, d), what the state is at the first position; None: it is read there.
     """
 
     values: Any
-    number: int
+    behind: int = 0
+    now: Any = None
 
 
 def user_states(
@@ -61,22 +63,22 @@ def user_states(
         layers: The model's.
     """
     places, items = layers(TrainedPositions, "trained_positions")([history.ids, target])
-    states = [state if isinstance(state, Behind) else Behind(state, 0) for state in states]
+    states = [state if isinstance(state, State) else State(state) for state in states]
 
-    def at_places(values: Any, behind: int = 0) -> Any:
-        return layers(AtPlaces, "at_places", behind, behind=behind)([values, places])
+    def at_places(state: State) -> Any:
+        return layers(AtPlaces, "at_places", state.behind, behind=state.behind)([state.values, places])
 
-    def now(values: Any, behind: int) -> Any:
-        return layers(AtNow, "now", behind, behind=behind)(values)
+    def now(state: State) -> Any:
+        return layers(AtNow, "now", state.behind, behind=state.behind)(state.values) if state.now is None else state.now
 
-    def vectors(at: Callable[[Any, int], Any], at_row: Callable[[Any], Any]) -> Any:
-        parts = [at(*state) for state in states]
+    def vectors(at: Callable[[State], Any], at_row: Callable[[Any], Any]) -> Any:
+        parts = [at(state) for state in states]
         of_items = [
             part for part, state in zip(parts, states, strict=True) if any(state.values is each for each in from_items)
         ]
         return read([*parts, *map(at_row, features)], of_items)
 
-    trained = vectors(at_places, at_places)
+    trained = vectors(at_places, lambda values: at_places(State(values)))
     return UserStates(vectors(now, lambda values: values), trained, places, items, history.ids, history.max_len)
 
 
