@@ -190,8 +190,17 @@ class PaddingMask(keras.layers.Layer):
         return functools.reduce(tf.logical_and, map(item_mask, several))
 
 
+class IdLayer(keras.layers.Layer):
+    """What layers of ids share: no precision policy has a say in ids, or in what comes with them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+
+
 @register
-class HistoryItems(keras.layers.Layer):
+class HistoryItems(IdLayer):
     """A history's ids up to its length: its first n items, n the length, and 0 in place of any further ones.
 
     An id 0 is never an item, and no length counts it: ``[0, 7, 0, 5]`` of length 2 has the items 7 and 5. So padding in
@@ -204,11 +213,6 @@ class HistoryItems(keras.layers.Layer):
         array([[0, 7, 0, 5],
                [4, 3, 2, 0]], dtype=int32)
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
-        kwargs.setdefault("autocast", False)
-        super().__init__(**kwargs)
 
     def call(self, inputs: Any) -> tf.Tensor:
         ids, lengths = inputs
@@ -228,7 +232,7 @@ class HistoryItems(keras.layers.Layer):
 
 
 @register
-class ItemsInFront(keras.layers.Layer):
+class ItemsInFront(IdLayer):
     """A history's items at its first positions, in their order, and the padding behind them.
 
     Padding may stand anywhere; here position t is the t-th item, whatever stood between.
@@ -240,11 +244,6 @@ class ItemsInFront(keras.layers.Layer):
         array([[7, 5, 0, 0],
                [4, 3, 0, 0]], dtype=int32)
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
-        kwargs.setdefault("autocast", False)
-        super().__init__(**kwargs)
 
     def call(self, inputs: Any) -> Any:
         several = isinstance(inputs, list | tuple)

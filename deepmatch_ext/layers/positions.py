@@ -15,11 +15,11 @@ import tensorflow as tf
 from deepmatch_ext._checks import int_at_least, positive_int
 from deepmatch_ext._keras import in_training, keras, register
 from deepmatch_ext.layers.jagged import is_padded
-from deepmatch_ext.layers.pooling import item_mask
+from deepmatch_ext.layers.pooling import IdLayer, item_mask
 
 
 @register
-class UpToLongest(keras.layers.Layer):
+class UpToLongest(IdLayer):
     """A batch's histories without the positions at their end that are padding in all of them; at least one stays.
 
     Input: ids (B, T), items in front; or a list of them and of what else has a value for each position, (B, T, ...).
@@ -30,11 +30,6 @@ class UpToLongest(keras.layers.Layer):
         array([[7, 5],
                [4, 0]], dtype=int32)
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
-        kwargs.setdefault("autocast", False)
-        super().__init__(**kwargs)
 
     def call(self, inputs: Any) -> Any:
         several = isinstance(inputs, list | tuple)
@@ -56,7 +51,7 @@ class UpToLongest(keras.layers.Layer):
 
 
 @register
-class TrainedPositions(keras.layers.Layer):
+class TrainedPositions(IdLayer):
     """The positions that a step trains, and what came next at each of them.
 
     While training these are all positions that hold an item, and each row's first one, whose history may be empty.
@@ -77,8 +72,6 @@ class TrainedPositions(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
-        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.supports_jit = False  # how many positions there are is not known beforehand
 
