@@ -72,6 +72,9 @@ user_dnn_hidden_units: Units of the user tower's dense layers. The last is the s
     items', D. None: one layer, (D,). An empty list: no dense layer.
 item_dnn_hidden_units: Units of the item tower's dense layers, the last of them the size of the vectors. None: no layer
     for the id alone, else one of the id's ``embedding_dim``.
+num_blocks: How many blocks the rows go through, one after the other.
+num_heads: Heads of the blocks' attention; a divisor of D.
+block_dropout: Dropout rate of what the blocks read and of what each adds or gives, in [0, 1).
 dnn_activation: Activation between the dense layers: a name, ``"dice"`` (`deepmatch_ext.layers.Dice`), or a registered
     function; or a Keras layer such as PReLU, as a class or an instance, of which every place gets a copy with its own
     weights.

@@ -52,15 +52,13 @@ class History(NamedTuple):
         valid: (B, T) booleans, which positions hold an item: the first n of a history of n items.
         ids: (B, T) the items themselves, as row numbers of their table.
         recency_decay: Of the column's ``combiner``: the decay if ``recency:DECAY`` is in it, else 0.
-        name: The column's.
-        max_len: Its ``maxlen``.
+        max_len: The column's ``maxlen``.
     """
 
     rows: Any
     valid: Any
     ids: Any
     recency_decay: float = 0.0
-    name: str = ""
     max_len: int = 0
 
 
@@ -123,7 +121,7 @@ class Features:
                 rows = weighting([rows, valid, moved[column.weight_name]])
             arguments = [arguments for _, arguments in combiner_poolings(column.name, column.combiner)]
             decay = max(each.get("recency_decay", 0.0) for each in arguments)
-            found.append(History(rows, valid, ids, decay, column.name, column.maxlen))
+            found.append(History(rows, valid, ids, decay, column.maxlen))
         return found
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:

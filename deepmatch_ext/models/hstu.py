@@ -43,11 +43,6 @@ def HSTU(
     events. The user's other features join the state in a linear layer; they, and a row's weight, count for all of its
     positions, so they must not change with events.
 
-    Args:
-        num_blocks: How many blocks the rows go through.
-        num_heads: Of the blocks' attention; a divisor of D.
-        block_dropout: Dropout rate of what the blocks read and of what they add, in [0, 1).
-
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
         >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, length_name="len")

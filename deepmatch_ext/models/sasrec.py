@@ -46,10 +46,7 @@ def SASRec(
     positions, so they must not change with events.
 
     Args:
-        num_blocks: How many blocks the rows go through.
-        num_heads: Of the blocks' attention; a divisor of D.
         block: ``sasrec``, or ``ligr``, whose gates decide how much of what a block finds is added.
-        block_dropout: Dropout rate of what the blocks read and of what they add, in [0, 1).
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

@@ -54,8 +54,6 @@ def SequenceDNN(
             by default.
         pooled: What stands beside the blocks' state, in the words of a column's ``combiner``; the columns' own is not
             read. Empty: nothing.
-        num_heads: Of the blocks' attention.
-        block_dropout: Dropout rate of what the blocks read and of what they add, in [0, 1).
         user_dnn_hidden_units: Units of the dense layers that are added to the linear one. The last must be the items'
             D. None: (4 D, D). (D,) or an empty list: the linear layer alone.
 
