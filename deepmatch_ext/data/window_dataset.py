@@ -60,8 +60,8 @@ def window_dataset(
         weight: The side column of weights, as for :func:`windows`.
         shuffle: False gives the rows in their own order.
         by_length: Whether the rows of a batch have histories of like length: each run of 16 batches is sorted by length
-            and cut into batches, and these are shuffled. For models whose step costs what the
-            batch's longest history does, those that every position trains.
+            and cut into batches, and these are shuffled. For models whose step costs what the batch's longest history
+            does, those that every position trains.
         seed: Decides the order of the first pass, of the second, and so on.
         epochs: Passes in one iteration. Leave it at 1 for Keras's ``fit``, whose every epoch is an iteration.
         first_epoch: Passes that an earlier process has made. With Keras's ``initial_epoch`` of the same number, a run
@@ -116,14 +116,13 @@ def window_dataset(
         def rows_of(start: tf.Tensor) -> tf.Tensor:
             if by_length:
                 indices = _alike(start, key, lengths, number, stop, whole)
+            else:
+                indices = tf.range(start, tf.minimum(start + whole, number))
+            if parts > 1:
                 size = tf.size(indices, tf.int64)
                 indices = indices[size * part // parts : size * (part + 1) // parts]
-            else:
-                end = tf.minimum(start + whole, number)
-                if parts > 1:
-                    start, end = start + (end - start) * part // parts, start + (end - start) * (part + 1) // parts
-                indices = tf.range(start, end)
-                indices = shuffled(indices, key, number) if shuffle else indices
+            if shuffle and not by_length:
+                indices = shuffled(indices, key, number)
             if drop_remainder:
                 indices = tf.ensure_shape(indices, [batch_size])
             return tf.gather(row_tensor, indices)
