@@ -21,9 +21,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from quality import figures
+from quality_ours import HeldOut
 
 import deepmatch_ext
-from deepmatch_ext import data, evaluation
+from deepmatch_ext import data
 from deepmatch_ext.optimizers import LazyAdam
 
 DIM = 64
@@ -94,20 +96,6 @@ def trained(split, settings, seconds, seed):
     return {**clock.best, "tensorflow": tf.__version__, "machine": platform.machine()}
 
 
-class HeldOut:
-    """One item of each user, which a model has to rank high among those that the user has not had."""
-
-    def __init__(self, events, rows, max_len):
-        self.columns, self.seen = data.windows(events, rows, max_len), data.seen_before(events, rows)
-
-    def figures(self, model):
-        score = evaluation.inner_products(model.user_vectors(self.columns), model.item_vectors())
-        ranks = evaluation.target_ranks(score, self.columns["item_id"], seen=self.seen)
-        gain = np.where(ranks < 10, 1 / np.log2(ranks + 2.0), 0.0)
-        found = {"HR@10": ranks < 10, "NDCG@10": gain, "Recall@50": ranks < 50}
-        return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
-
-
 class Clock(tf.keras.callbacks.Callback):
     """Stops after so many processor seconds of training; ranks after epochs, off the clock."""
 
@@ -131,7 +119,7 @@ class Clock(tf.keras.callbacks.Callback):
         if not self.model.stop_training and self.spent - self.ranked_at < self.seconds / 8:
             return
         self.ranked_at = self.spent
-        validation, test = (self.held_out[name].figures(self.model) for name in ("validation", "test"))
+        validation, test = (figures(self.held_out[name].ranks(self.model)) for name in ("validation", "test"))
         found = {"NDCG@10 of validation": validation["NDCG@10"], **test, "epoch": epoch + 1, "CPU s": round(self.spent)}
         print(json.dumps(found), flush=True)
         if found["NDCG@10 of validation"] > self.best["NDCG@10 of validation"]:
