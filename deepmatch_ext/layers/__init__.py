@@ -38,7 +38,7 @@ from deepmatch_ext.layers.pooling import (
     SequenceMaskPooling,
     SequenceWeighting,
 )
-from deepmatch_ext.layers.positions import AtNow, AtPlaces, LossOfRows, TrainedPositions, UpToLongest
+from deepmatch_ext.layers.positions import AtNow, AtPlaces, ByPosition, LossOfRows, TrainedPositions, UpToLongest
 from deepmatch_ext.layers.sequence import HSTUBlock, PooledStates, TransformerBlock
 from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairProbability, SampledSoftmaxLayer
 from deepmatch_ext.losses import sampledsoftmaxloss
@@ -47,6 +47,7 @@ _LAYERS: tuple[Any, ...] = (
     AtNow,
     AtPlaces,
     AttentionPooling,
+    ByPosition,
     CandidateLoss,
     CandidateSampler,
     Dice,
@@ -107,6 +108,7 @@ __all__ = [
     "AtNow",
     "AtPlaces",
     "AttentionPooling",
+    "ByPosition",
     "CandidateLoss",
     "CandidateSampler",
     "CapsuleLayer",

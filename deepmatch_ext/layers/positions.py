@@ -87,6 +87,25 @@ class TrainedPositions(IdLayer):
         return (None, 2), (None,)
 
 
+@register
+class ByPosition(keras.layers.Layer):
+    """Vectors of a history's items, one after the other, as those of its positions.
+
+    Input: ``[vectors (B t, d), ids (B, t)]``. Output: (B, t, d).
+
+    Example:
+        >>> ByPosition()([tf.constant([[7.0], [5.0], [4.0], [0.0]]), tf.constant([[7, 5], [4, 0]])]).shape
+        TensorShape([2, 2, 1])
+    """
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        vectors, ids = inputs
+        return tf.reshape(vectors, [*tf.unstack(tf.shape(ids)), vectors.shape[-1]])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[1], input_shape[0][-1])
+
+
 class _At(keras.layers.Layer):
     """What reads a history some positions behind the one that it is asked for."""
 

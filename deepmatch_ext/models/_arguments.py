@@ -71,7 +71,8 @@ item_feature_columns: First a ``SparseFeat``, the item id; id 0 is padding and n
 user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the vectors and must be the
     items', D. None: one layer, (D,). An empty list: no dense layer.
 item_dnn_hidden_units: Units of the item tower's dense layers, the last of them the size of the vectors. None: no layer
-    for the id alone, else one of the id's ``embedding_dim``.
+    for the id alone, else one of the id's ``embedding_dim``. An empty list: no layer; of several columns, all of the
+    id's ``embedding_dim``, the embeddings are added up.
 num_blocks: How many blocks the rows go through, one after the other.
 num_heads: Heads of the blocks' attention; a divisor of D.
 block_dropout: Dropout rate of what the blocks read and of what each adds or gives, in [0, 1).

@@ -18,9 +18,10 @@ from deepmatch_ext._checks import (
     problem,
     shown,
 )
-from deepmatch_ext._keras import require_eager, require_eager_on_keras_3
+from deepmatch_ext._keras import keras, require_eager, require_eager_on_keras_3
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import (
+    ByPosition,
     CandidateLoss,
     CandidateSampler,
     FirstRows,
@@ -153,6 +154,8 @@ class Assembly:
         if units is None:
             units = (self.item.embedding_dim,) if len(self.item_columns) > 1 else ()
         self.item_units = checked_units("`item_dnn_hidden_units`", units)
+        if not self.item_units:
+            _check_that_they_add_up(self.item_columns)
         self.dim = self.item_units[-1] if self.item_units else self.item.embedding_dim
         units = given["user_dnn_hidden_units"]
         self.user_units = checked_units("`user_dnn_hidden_units`", (self.dim,) if units is None else units)
@@ -245,7 +248,11 @@ class Assembly:
         return self.histories([self.item_histories()[0] if name is None else name], unit_length)[0]
 
     def histories(
-        self, names: Sequence[str] | None = None, unit_length: bool = False, up_to_longest: bool = False
+        self,
+        names: Sequence[str] | None = None,
+        unit_length: bool = False,
+        up_to_longest: bool = False,
+        described: bool = False,
     ) -> list[History]:
         """The positions of histories that belong together, such as items and their categories; as `history` gives them.
 
@@ -256,6 +263,9 @@ class Assembly:
                 its ``length_name`` and ``maxlen``.
             unit_length: Whether the rows are L2-normalised.
             up_to_longest: Whether T is the number of items of the batch's longest history, in place of ``maxlen``.
+            described: Whether the first one's rows are the items' vectors, of all that ``item_features`` say of an
+                item, in place of rows of the item's table. The item side must be the one that `model` makes by
+                default. Where the item's id is all that there is, nothing changes.
 
         Raises:
             ValueError: There is no such history, or they differ in length.
@@ -279,7 +289,20 @@ class Assembly:
                 rule = f"have the `maxlen` of {columns[0].name!r}, which it belongs to, {columns[0].maxlen}"
                 raise problem(f"Column {column.name!r}", rule, column.maxlen)
         self._taken.update(names)
-        return self._features.histories(columns, self._user_rows, unit_length, up_to_longest)
+        is_described = described and self._item_features.catalogue and len(self.item_columns) > 1
+        rows_of = self._vectors_by_position if is_described else None
+        return self._features.histories(columns, self._user_rows, unit_length, up_to_longest, rows_of)
+
+    def _vectors_by_position(self, ids: Any) -> Any:
+        """(B, t, D), the items' vectors."""
+        vectors = self._item_vectors(self._features_of(self.item_columns, self._item_features(ids)))
+        return self._layers(ByPosition, "history_vectors")([vectors, ids])
+
+    def _item_vectors(self, parts: list[Any]) -> Any:
+        """(n, D) from the item's features, as `model` makes the item side by default."""
+        if self.item_units or len(parts) == 1:
+            return self.dense("item", parts, self.item_units)
+        return self._layers(keras.layers.Add, "item_added")(parts)
 
     def item_histories(self) -> list[str]:
         """The names of the histories that share the item's table.
@@ -414,7 +437,8 @@ class Assembly:
         Args:
             user: (B, D), or (B, K, D) for K interests of each user; or what `user_states` gave.
             item: From the item's features, (n, d) each, to its vector (n, D). It is called for inputs, for candidates
-                and for whole catalogues, with the same layers each time. None: dense layers of `item_units`.
+                and for whole catalogues, with the same layers each time. None: dense layers of `item_units`, or the sum
+                of the item's embeddings where there are none.
             select: With K interests: a layer from ``[interests (B, K, D), positives (B, D)]`` to the vector (B, D) that
                 is trained. None: the interest with the highest inner product (`NearestInterest`).
             beside: What the logit of a pair has beside the vectors' inner product, for a model of labelled pairs: from
@@ -424,7 +448,7 @@ class Assembly:
         Raises:
             ValueError: The user's and the items' vectors have different sizes.
         """
-        item = item or (lambda parts: self.dense("item", parts, self.item_units))
+        item = item or self._item_vectors
         unit_length = self._layers(L2Normalization, "unit_length")
 
         def vectors_of(inputs: Mapping[str, Any]) -> Any:
@@ -547,6 +571,17 @@ def _item_column(item_columns: list[Column]) -> SparseColumn:
             f"{[type(column).__name__ for column in item_columns]}",
         )
     return item_columns[0]
+
+
+def _check_that_they_add_up(item_columns: list[Column]) -> None:
+    """Where no layer is behind them, an item's embeddings are added up."""
+    size = item_columns[0].embedding_dim  # type: ignore[union-attr]
+    for column in item_columns[1:]:
+        embedded = column.sparsefeat if isinstance(column, SequenceColumn) else column
+        got = embedded.embedding_dim if isinstance(embedded, SparseColumn) else "numbers, which have no embedding"
+        if got != size:
+            rule = f"have the id's `embedding_dim`, {size}, where `item_dnn_hidden_units` is empty"
+            raise problem(f"Item column {column.name!r}", rule, got, "The item's embeddings are then added up.")
 
 
 def _snake_case(name: str) -> str:

@@ -84,7 +84,7 @@ def encoded(
         raise problem("`blocks`", "name at least one where `pooled` is empty", shown(blocks))
     if blocks and make.dim % num_heads:
         raise problem("`num_heads`", f"divide the size of the vectors, {make.dim}", num_heads)
-    history, *others = make.histories(unit_length=True, up_to_longest=True)
+    history, *others = make.histories(unit_length=True, up_to_longest=True, described=True)
     rows = make.layer(WithoutPadding, "history_rows")([history.rows, history.valid])  # (B, t, d)
     more = [
         make.layer(WithoutPadding, "more_rows", place)([each.rows, each.valid]) for place, each in enumerate(others)

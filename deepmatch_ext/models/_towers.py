@@ -5,9 +5,10 @@ B examples, T history positions, K interests, D size of the vectors.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -97,10 +98,12 @@ class Features:
         inputs: Mapping[str, Any],
         unit_length: bool = False,
         up_to_longest: bool = False,
+        rows_of: Callable[[Any], Any] | None = None,
     ) -> list[History]:
         """Histories that belong together: a position of the others is one of the first's, which have an item in front.
 
         Where the first has an item, another may have id 0, such as a category that is unknown: it is not valid there.
+        The first one's rows are those of its table, or what ``rows_of`` makes of its ids (B, t).
         """
         names = [column.name for column in columns]
         weights = {column.name: column.weight_name for column in columns if column.weight_name is not None}
@@ -113,7 +116,8 @@ class Features:
         for column in columns:
             ids = moved[column.name]
             valid = self._layers(PaddingMask, "mask", column.name)(ids if column is columns[0] else [first, ids])
-            rows = self._tables.rows(column.sparsefeat, ids)
+            of_table = functools.partial(self._tables.rows, column.sparsefeat)
+            rows = (rows_of or of_table)(ids) if column is columns[0] else of_table(ids)
             if unit_length:
                 rows = self._layers(L2Normalization, "unit_rows", column.name)(rows)
             if column.weight_name is not None:

@@ -40,8 +40,8 @@ def DSSM(
 
     Args:
         user_dnn_hidden_units: Units of the user tower's dense layers; the last is the size of the vectors, D.
-        item_dnn_hidden_units: Units of the item tower's dense layers, with the same last one. An empty list: the item's
-            features side by side.
+        item_dnn_hidden_units: Units of the item tower's dense layers, with the same last one. An empty list: the sum
+            of the item's embeddings.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -58,5 +58,4 @@ def DSSM(
         ... ).shape
         (2, 32)
     """
-    user = make.dense("user", make.features(), make.user_units)  # (B, D)
-    return make.model(user, item=lambda features: make.dense("item", features, make.item_units))
+    return make.model(make.dense("user", make.features(), make.user_units))

@@ -85,7 +85,7 @@ WITHOUT_STATE = {
     ),
     *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
     *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
-    *("AtNow", "AtPlaces", "LossOfRows", "PooledStates", "TrainedPositions", "UpToLongest"),
+    *("AtNow", "AtPlaces", "ByPosition", "LossOfRows", "PooledStates", "TrainedPositions", "UpToLongest"),
 }
 
 

@@ -165,6 +165,23 @@ def test_a_dense_item_tower_on_the_id_alone():
     assert fitted(model, small_input(32), run_eagerly=True).item_vectors().shape == (VOCABULARY, 5)
 
 
+def test_without_layers_the_embeddings_are_added_up():
+    columns = [SparseFeat("maker", 7, 8), VarLenSparseFeat(SparseFeat("genres", 6, 8), 3, "mean")]
+    genres = np.array([[0, 0, 0], *[[1 + k % 5, 2 if k % 2 else 0, 0] for k in range(1, VOCABULARY)]])
+    known = {"maker": np.arange(VOCABULARY) % 6 + 1, "genres": genres}
+    model = YoutubeDNN([history_column()], [item_column(), *columns], item_features=known, item_dnn_hidden_units=[])
+    trained = model.get_layer("known_items")
+    trained.set_weights([np.ones_like(weights) for weights in trained.get_weights()])
+    items, makers, of_genre = (
+        model.get_layer(f"table_{name}").get_weights()[0].astype("float64") for name in ("item", "maker", "genres")
+    )
+    is_there = genres[..., np.newaxis] > 0
+    mean = (of_genre[genres] * is_there).sum(axis=1) / np.maximum(is_there.sum(axis=1), 1)
+    expected = items + makers[known["maker"]] + mean
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.item_vectors()[1:], expected[1:], atol=1e-6)
+
+
 @pytest.mark.slow
 def test_training_reads_no_item_features():
     model = featured_model()
@@ -212,6 +229,7 @@ def changed(**columns):
             {"item_dnn_hidden_units": [9]},
             r"`user_dnn_hidden_units` must end in the size of the items' vectors, 9; got 8",
         ),
+        ({"item_dnn_hidden_units": []}, r"Item column '\w+' must have the id's `embedding_dim`, 8, .*; got"),
         ({"item_dnn_hidden_units": [0]}, r"Every element of `item_dnn_hidden_units` must be an integer of at least 1"),
         ({"columns": [SparseFeat("hist_len", 5, 4)]}, r"The names of user and item inputs must not repeat"),
         ({"columns": []}, r"`item_features` must be left out where the item id is the only item column"),

@@ -22,12 +22,20 @@ USER = [
     SparseFeat("city", 7, 4),
     DenseFeat("age", 1),
 ]
+DESCRIBED = [*ITEMS, SparseFeat("genre", 5, DIM), DenseFeat("price", 1)]
+OF_ITEMS = {
+    "genre": np.random.default_rng(1).integers(1, 5, SIZE).astype("int32"),
+    "price": np.random.default_rng(2).normal(size=(SIZE, 1)).astype("float32"),
+}
 MODELS = {
     "SequenceDNN": functools.partial(SequenceDNN, dnn_dropout=0.0),
     "with a block": functools.partial(SequenceDNN, blocks=["ligr"], num_heads=2, dnn_dropout=0.0, block_dropout=0.0),
     "SASRec": functools.partial(SASRec, num_blocks=1, block_dropout=0.0),
     "HSTU": functools.partial(HSTU, num_blocks=1, block_dropout=0.0),
     "GRU4Rec": functools.partial(GRU4Rec, block_dropout=0.0),
+    "with items' features": functools.partial(
+        SequenceDNN, dnn_dropout=0.0, item_features=OF_ITEMS, item_id_dropout=0.0
+    ),
 }
 
 
@@ -57,13 +65,16 @@ def moved(model):
     """The model with weights that are not those of its start, where much is 0 or the identity."""
     rng = np.random.default_rng(3)
     model.set_weights([w + (rng.normal(0, 0.2, w.shape) if w.dtype.kind == "f" else 0) for w in model.get_weights()])
+    for layer in model.layers:
+        if layer.name == "known_items":  # as after training
+            layer.set_weights([np.ones_like(weights) for weights in layer.get_weights()])
     return model
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_position_is_trained_as_the_user_was_then_on_what_came_next(name):
-    model = moved(MODELS[name](USER, ITEMS, sampler_config=FullSampler()))
+    model = moved(MODELS[name](USER, DESCRIBED if "features" in name else ITEMS, sampler_config=FullSampler()))
     x = rows()
     then = np.stack([model.user_vectors(as_of(x, k)) for k in range(LENGTH)], axis=1)  # (B, T, D)
     items, temperature = model.item_vectors().astype("float64"), model.loss_layer.temperature
@@ -100,6 +111,18 @@ def test_rows_that_hold_each_event_once_teach_what_windows_teach():
     assert model.evaluate(test, verbose=0) < first / 2
     found = model.user_vectors(test) @ model.item_vectors()[1:].T
     assert np.mean(found.argmax(axis=1) + 1 == test["item_id"]) > 0.95
+
+
+def test_what_describes_an_item_speaks_in_the_history_too():
+    settings = {"pooled": "last", "user_dnn_hidden_units": []}
+    model = moved(SequenceDNN([HISTORY], DESCRIBED, item_features=OF_ITEMS, **settings))
+    history = np.array([[7, 3, 0, 0, 0], [0, 0, 0, 0, 0]])
+    found = model.user_vectors({"hist_item": history, "len": np.array([2, 0])})
+    kernel, bias = (each.astype("float64") for each in model.get_layer("user_dense_1").get_weights())
+    last = np.stack([model.item_vectors()[7].astype("float64"), np.zeros(DIM)])  # already of unit length
+    expected = last @ kernel + bias
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_history_that_would_show_what_came_later_is_refused():
