@@ -16,7 +16,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 BYTES = {"float32": 4, "bfloat16": 2}
-STATE = {"LazyAdam": lambda dim: 8 * dim, "RowwiseAdagrad": lambda dim: 4}
+STATE = {"LazyAdam": lambda dim: 8 * dim, "RowwiseAdam": lambda dim: 8, "RowwiseAdagrad": lambda dim: 4}
 
 
 def measure(size, dim, optimizer, table_dtype):

@@ -19,27 +19,29 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from quality import figures
 from quality_ours import HeldOut
 
 import deepmatch_ext
-from deepmatch_ext import data
-from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext import data, optimizers
 
 DIM = 64
 LINEAR = {"user_dnn_hidden_units": [], "pooled": "recency+last", "dnn_dropout": 0.2}  # for few events
 DEEP = {"user_dnn_hidden_units": [256, 128, 64], "dnn_dropout": 0.0}  # YoutubeDNN's for many
 
 
-def run(builder, max_len, batch_size, learning_rate, falls=False, **model):
+def run(builder, max_len, batch_size, learning_rate, falls=False, attributes=False, optimizer="LazyAdam", **model):
     return {
         "builder": builder,
         "max_len": max_len,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "falls": falls,
+        "attributes": attributes,
+        "optimizer": optimizer,
         "model": model,
     }
 
@@ -49,6 +51,17 @@ OF_AMAZON = {
     "YoutubeDNN": YOUTUBEDNN,
     "SequenceDNN": run("SequenceDNN", 50, 128, 2e-3, falls=True),
     "SequenceDNN, linear": run("SequenceDNN", 50, 128, 1e-3, **LINEAR),
+    "SequenceDNN, linear, falling": run("SequenceDNN", 50, 128, 2e-3, falls=True, optimizer="RowwiseAdam", **LINEAR),
+    "SequenceDNN, attributes": run(
+        "SequenceDNN",
+        *(50, 128, 2e-3),
+        falls=True,
+        attributes=True,
+        optimizer="RowwiseAdam",
+        **LINEAR,
+        item_dnn_hidden_units=[],
+        item_id_dropout=0.0,
+    ),
 }
 RUNS = {
     "ml-1m": {
@@ -77,23 +90,37 @@ def main():
         split = data.leave_last_out(data.read_dataset(args.folder / name, verbose=False).interactions)
         for run_name, settings in RUNS[name].items():
             for seed in args.seeds if run_name.startswith(args.only) else []:
-                best = trained(split, settings, args.seconds or SECONDS[name], seed)
+                best = trained(args.folder / name, split, settings, args.seconds or SECONDS[name], seed)
                 print(json.dumps({"set": name, "run": run_name, "seed": seed, **best}), flush=True)
 
 
-def trained(split, settings, seconds, seed):
+def trained(folder, split, settings, seconds, seed):
     events, max_len, size = split.interactions, settings["max_len"], settings["batch_size"]
     rows = split.train_targets() if settings["builder"] == "YoutubeDNN" else split.sequence_targets(max_len)
     vocabulary = events.item_vocabulary_size
     history = SparseFeat("hist_item_id", vocabulary, DIM, embedding_name="item_id")
     columns = [VarLenSparseFeat(history, max_len, "recency+last", "hist_len")]
-    builder = getattr(deepmatch_ext, settings["builder"])
-    model = builder(columns, [SparseFeat("item_id", vocabulary, DIM)], seed=seed, **settings["model"])
-    model.compile(LazyAdam(settings["learning_rate"]))
+    items, arguments = [SparseFeat("item_id", vocabulary, DIM)], dict(settings["model"])
+    if settings["attributes"]:
+        column, arguments["item_features"] = attributes(folder, events.item_ids)
+        items.append(column)
+    model = getattr(deepmatch_ext, settings["builder"])(columns, items, seed=seed, **arguments)
+    model.compile(getattr(optimizers, settings["optimizer"])(settings["learning_rate"]))
     held_out = {name: HeldOut(events, getattr(split, name), max_len) for name in ("validation", "test")}
     clock = Clock(held_out, seconds, settings["learning_rate"] if settings["falls"] else None)
     model.fit(data.windows(events, rows, max_len), batch_size=size, epochs=10_000, callbacks=[clock], verbose=0)
     return {**clock.best, "tensorflow": tf.__version__, "machine": platform.machine()}
+
+
+def attributes(folder, item_ids):
+    """The column of the items' attributes, several for each, and their lists by item id."""
+    with np.load(folder / "attributes.npz") as arrays:
+        starts, values = arrays["indptr"], arrays["attributes"]
+    raw = np.asarray(item_ids.values, int)
+    lists = [values[starts[item] : starts[item + 1]].tolist() for item in raw]
+    frame = pd.DataFrame({"attributes": lists}, index=np.arange(1, len(raw) + 1))
+    embedding = SparseFeat("attributes", int(values.max()) + 1, DIM)
+    return VarLenSparseFeat(embedding, max(map(len, lists)), "mean"), frame
 
 
 class Clock(tf.keras.callbacks.Callback):

@@ -166,6 +166,83 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
 
 
 @register
+class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
+    """Adam with one second moment for each row of an embedding table, which decays at every step, and no first.
+
+    With g a row's gradient, n the steps since the row was last touched, and t all steps::
+
+        v = beta_2 ** n v + (1 - beta_2) mean(g ** 2)
+        row -= learning_rate sqrt(1 - beta_2 ** t) g / (sqrt(v) + epsilon)
+
+    In Adam a gradient moves a row for many steps, in all by the learning rate times g / sqrt(v), and v decays while the
+    row is not touched, so a row that is seldom touched takes longer steps. That is so here, where a row takes the whole
+    of it at once; in `LazyAdam` moments stand still in between, and rare items learn more slowly. A table's state is
+    two numbers for each row, in place of `LazyAdam`'s 2 D. (One second moment a row: Adafactor, Shazeer & Stern, ICML
+    2018, and FBGEMM's partial row-wise Adam.) Dense variables go through Keras's Adam.
+
+    Args:
+        learning_rate: A float, or a Keras learning-rate schedule.
+        beta_1: As in ``tf.keras.optimizers.Adam``, for dense variables.
+        beta_2, epsilon: As in ``tf.keras.optimizers.Adam``.
+        weight_decay, clipnorm, global_clipnorm, clipvalue, name: As in `LazyAdam`.
+
+    Raises:
+        ValueError: As in `LazyAdam`.
+
+    Example:
+        >>> optimizer = RowwiseAdam(1e-3)
+        >>> table = tf.Variable([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+        >>> gradient = tf.IndexedSlices(tf.constant([[4.0, 4.0]]), tf.constant([2]))
+        >>> _ = optimizer.apply_gradients([(gradient, table)])
+        >>> table[:, 0].numpy().round(4)
+        array([1.   , 1.   , 0.999], dtype=float32)
+    """
+
+    _dense_optimizer = keras.optimizers.Adam
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        name: str = "rowwise_adam",
+        **kwargs: Any,
+    ) -> None:
+        clipping = _take_clipping(type(self).__name__, kwargs)
+        learning_rate = _checked_rate(learning_rate)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
+        self._clipping = clipping
+
+    def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
+        """State like a variable's, or one number a row for an embedding table; Kerases name the arguments."""
+        variable = [*args, *kwargs.values()][0]
+        if is_table(variable):
+            return add_row_state(self, variable, 0.0)
+        return super().add_variable_from_reference(*args, **kwargs)
+
+    def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        # What is Adam's first moment elsewhere says in which step a row was last touched.
+        squares, touched = raw_variable(self._velocities[index]), raw_variable(self._momentums[index])
+        count = tf.cast(self.iterations + 1, tf.float32)
+        square = tf.square(gradient)
+        if squares.shape.rank == 1:  # not so for a table that Keras's own Embedding made
+            square = tf.reduce_mean(square, axis=1)
+        decay = tf.pow(self.beta_2, count - tf.nn.embedding_lookup(touched, rows))
+        square = tf.nn.embedding_lookup(squares, rows) * decay + (1 - self.beta_2) * square
+        squares.scatter_update(tf.IndexedSlices(square, rows))
+        touched.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(square), count), rows))
+        root = tf.sqrt(square) + self.epsilon
+        step = rate * tf.sqrt(1 - tf.pow(self.beta_2, count)) * gradient
+        return step / (root[:, tf.newaxis] if squares.shape.rank == 1 else root)
+
+    def get_config(self) -> dict[str, Any]:
+        config = self._config(super().get_config())
+        config.pop("amsgrad")
+        return config
+
+
+@register
 class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
     """Adagrad with one number of state for each row of an embedding table, of the rows that a batch touched.
 
@@ -215,6 +292,10 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
 
     def get_config(self) -> dict[str, Any]:
         return self._config(super().get_config())
+
+
+LAZY = (LazyAdam, RowwiseAdam, RowwiseAdagrad)
+"""The optimizers above."""
 
 
 def rounded_at_random(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -25,7 +25,7 @@ from deepmatch_ext import DSSM, FM, HSTU, MIND, NCF, SDM, SRGNN, ComiRec, GRU4Re
 from deepmatch_ext.data import Interactions, window_dataset, windows
 from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
 from deepmatch_ext.losses import LOSSES
-from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
+from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, RowwiseAdam
 from deepmatch_ext.samplers import (
     AdaptiveSampler,
     FrequencySampler,
@@ -169,6 +169,10 @@ def rowwise():
     return RowwiseAdagrad(0.05)
 
 
+def rowwise_adam():
+    return RowwiseAdam(0.01)
+
+
 SAMPLERS = {
     "uniform": lambda: UniformSampler(16),
     "log_uniform": lambda: LogUniformSampler(16),
@@ -180,7 +184,7 @@ SAMPLERS = {
     "mixed": lambda: MixedSampler([InBatchSampler(memory=200), QueueSampler(16, memory=200)]),
     "full": lambda: FullSampler(),
 }
-OPTIMIZERS = {"lazy": lazy, "rowwise": rowwise}
+OPTIMIZERS = {"lazy": lazy, "rowwise": rowwise, "rowwise_adam": rowwise_adam}
 CASES = {}
 
 

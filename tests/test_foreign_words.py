@@ -241,6 +241,7 @@ def calls(tmp_path_factory):
         NegativeSampler: {"sampler": "frequency", "num_sampled": 3, "item_name": "item", "item_count": counts},
         optimizers.LazyAdam: {"learning_rate": 1e-3},
         optimizers.RowwiseAdagrad: {"learning_rate": 1e-3},
+        optimizers.RowwiseAdam: {"learning_rate": 1e-3},
         layers.CandidateLoss: {
             "temperature": 1.0,
             "loss": "softmax",

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deepmatch_ext.layers import EmbeddingTable
-from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
+from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, RowwiseAdam
 from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import put_back, small_input, small_model, state_of
 
@@ -104,11 +104,43 @@ def test_rowwise_adagrad_equals_numpy():
     assert (V, D) not in shapes
 
 
+@pytest.mark.parametrize(("arguments", "decay"), [({}, 0.999), ({"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.01}, 0.7)])
+def test_rowwise_adam_equals_numpy(arguments, decay):
+    w, square, last = START.astype("float64"), np.zeros(V), np.zeros(V)
+    for t, (rows, gradient) in enumerate(STEPS * 2, start=1):
+        total, touched = dense_and_summed(rows, gradient)
+        for row in touched:
+            square[row] = decay ** (t - last[row]) * square[row] + (1 - decay) * (total[row] ** 2).mean()
+            last[row] = t
+            step = 0.1 * np.sqrt(1 - decay**t) * total[row]
+            w[row] -= step / (np.sqrt(square[row]) + arguments.get("epsilon", 1e-7))
+    optimizer = RowwiseAdam(0.1, **arguments)
+    np.testing.assert_allclose(run(optimizer, STEPS * 2), w, atol=1e-5)
+    shapes = [tuple(variable.shape) for variable in variables_of(optimizer)]
+    assert shapes.count((V,)) == 2
+    assert (V, D) not in shapes
+
+
+@pytest.mark.slow
+def test_a_row_that_is_seldom_touched_moves_under_rowwise_adam_as_far_as_under_adam():
+    gradient, moved = tf.constant([[1.0, -1.0, 1.0]]), []
+    for make in (RowwiseAdam, tf.keras.optimizers.Adam, LazyAdam):
+        optimizer, table = make(0.01), tf.Variable(np.zeros((2, D), "float32"))
+        for k in range(200):
+            rows = tf.constant([0, 1] if k % 20 == 0 else [0])
+            values = tf.concat([gradient, gradient], axis=0) if k % 20 == 0 else gradient
+            optimizer.apply_gradients([(tf.IndexedSlices(values, rows, tf.constant([2, D])), table)])
+        moved.append(-table.numpy()[1, 0])
+    rowwise, adam, lazy = moved
+    assert 0.8 < rowwise / adam < 1.2
+    assert lazy < adam / 2
+
+
 def variables_of(optimizer):
     return optimizer.variables() if callable(optimizer.variables) else optimizer.variables
 
 
-@pytest.mark.parametrize("optimizer", [LazyAdam(0.1, weight_decay=0.1), RowwiseAdagrad(0.1, weight_decay=0.1)])
+@pytest.mark.parametrize("optimizer", [kind(0.1, weight_decay=0.1) for kind in (LazyAdam, RowwiseAdagrad, RowwiseAdam)])
 def test_rows_that_no_batch_touched_and_their_state_stay(optimizer):
     table, step = table_and_step(optimizer)
     step(*STEPS[0])
@@ -130,7 +162,12 @@ def test_rows_that_no_batch_touched_and_their_state_stay(optimizer):
 
 @pytest.mark.parametrize("arguments", [{}, {"weight_decay": 0.1}, {"clipnorm": 0.3}, {"clipvalue": 0.1}])
 @pytest.mark.parametrize(
-    ("lazy", "keras_class"), [(LazyAdam, tf.keras.optimizers.Adam), (RowwiseAdagrad, tf.keras.optimizers.Adagrad)]
+    ("lazy", "keras_class"),
+    [
+        (LazyAdam, tf.keras.optimizers.Adam),
+        (RowwiseAdagrad, tf.keras.optimizers.Adagrad),
+        (RowwiseAdam, tf.keras.optimizers.Adam),
+    ],
 )
 def test_dense_variables_behave_as_under_keras(lazy, keras_class, arguments):
     results = []
@@ -155,7 +192,7 @@ def test_dense_and_sparse_together_share_the_global_norm_and_count_one_step():
     np.testing.assert_allclose(moment[2], [0.06, 0, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer_class", [LazyAdam, RowwiseAdagrad])
+@pytest.mark.parametrize("optimizer_class", [LazyAdam, RowwiseAdagrad, RowwiseAdam])
 @pytest.mark.parametrize("name", ["use_ema", "gradient_accumulation_steps", "loss_scale_factor", "jit_compile"])
 def test_what_touches_every_row_is_refused_with_the_reason(optimizer_class, name):
     with pytest.raises(ValueError, match=rf"`{name}` must be left out of {optimizer_class.__name__}.* Reason: "):
@@ -168,7 +205,14 @@ def test_what_touches_every_row_is_refused_with_the_reason(optimizer_class, name
 
 @pytest.mark.slow
 @pytest.mark.smoke
-@pytest.mark.parametrize("make", [lambda: LazyAdam(0.01, clipnorm=1.0), lambda: RowwiseAdagrad(0.1, weight_decay=0.01)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LazyAdam(0.01, clipnorm=1.0),
+        lambda: RowwiseAdagrad(0.1, weight_decay=0.01),
+        lambda: RowwiseAdam(0.01, beta_2=0.99),
+    ],
+)
 def test_a_run_resumes_after_reload_with_the_optimizers_state(make, tmp_path):
     x = small_input(96)
 

@@ -78,7 +78,7 @@ from deepmatch_ext.models._persistence import (
 )
 from deepmatch_ext.models._record import BUILDERS, from_plain, to_plain
 from deepmatch_ext.models._resuming import TrainingPlace
-from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
+from deepmatch_ext.optimizers import LAZY
 from deepmatch_ext.samplers import InBatchSampler
 
 
@@ -210,11 +210,11 @@ class RetrievalModel(keras.Model):
                 Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are held in bfloat16, and the optimizer is
                 none of `deepmatch_ext.optimizers`.
         """
-        if not isinstance(optimizer, LazyAdam | RowwiseAdagrad):
+        if not isinstance(optimizer, LAZY):
             for layer in self.layers:
                 if isinstance(layer, EmbeddingTable) and layer.table_dtype != "float32":
                     rule = f"round at random what it writes into tables of {layer.table_dtype}, or small steps are lost"
-                    raise problem("`optimizer`", rule, shown(optimizer), "Take LazyAdam or RowwiseAdagrad.")
+                    raise problem("`optimizer`", rule, shown(optimizer), "Take LazyAdam, say.")
         if self._has_labels:
             if loss is sampledsoftmaxloss:
                 rule, got = "be of probabilities and labels, with the builder's loss 'logistic'", "`sampledsoftmaxloss`"

@@ -46,8 +46,9 @@ def SequenceDNN(
     what `pooled` says of what stands there and behind it, and what `blocks` make of it; the vector is a linear layer of
     the state, which begins as the mean of its rows, and the dense layers of it, added. Histories that share the
     ``length_name`` of the items' history and have its ``maxlen``, such as the rating or the category of each item, say
-    more of the same events. The user's other features, and a row's weight, count for all of its positions, so they must
-    not change with events.
+    more of the same events. Where `item_features` describe the items, what stands at a position is the item's vector,
+    of all that describes it. The user's other features, and a row's weight, count for all of its positions, so they
+    must not change with events.
 
     Args:
         blocks: The blocks that the rows go through one after the other: ``sasrec``, ``ligr``, ``hstu``, ``gru``; none

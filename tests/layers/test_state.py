@@ -7,7 +7,7 @@ import tensorflow as tf
 from deepmatch_ext import deepmatch, layers, samplers
 from deepmatch_ext._keras import keras
 from deepmatch_ext.models import builder
-from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
+from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, RowwiseAdam
 from tests.helpers import history_column, item_column, small_input, small_model
 
 V = 9
@@ -184,7 +184,7 @@ def test_a_checkpoint_holds_what_a_users_layer_has_in_containers(tmp_path):
         np.testing.assert_array_equal(np.array(weight), value, err_msg=weight.name)
 
 
-@pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
+@pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad, RowwiseAdam])
 def test_a_checkpoint_of_a_trained_model_and_its_optimizer_is_whole(optimizer, tmp_path):
     def model():
         made = small_model(sampler_config=None, dnn_dropout=0.2, history_dropout=0.2)

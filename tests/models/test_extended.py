@@ -8,7 +8,7 @@ from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._keras import optimizer_variables
-from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad
+from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, RowwiseAdam
 from deepmatch_ext.samplers import (
     AdaptiveSampler,
     FrequencySampler,
@@ -112,7 +112,7 @@ def test_a_larger_model_trains_on_new_items(grown):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad, tf.keras.optimizers.Adam])
+@pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad, RowwiseAdam, tf.keras.optimizers.Adam])
 def test_a_model_that_does_not_grow_trains_on_as_the_one_before(optimizer):
     model = small_model(sampler_config=AdaptiveSampler(10, memory=40), dnn_dropout=0.1)
     model.compile(optimizer(1e-2))

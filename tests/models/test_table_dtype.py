@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deepmatch_ext._keras import keras
 from deepmatch_ext.layers import EmbeddingTable
-from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, rounded_at_random
+from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, RowwiseAdam, rounded_at_random
 from tests.helpers import small_input, small_model, user_part
 
 
@@ -36,14 +36,14 @@ def test_the_mean_of_what_is_rounded_is_right():
     np.testing.assert_allclose(up.mean(axis=1), fractions, atol=0.01)
 
 
-@pytest.mark.parametrize("optimizer", [LazyAdam(1e-3), RowwiseAdagrad(1e-3)], ids=["lazy", "rowwise"])
-def test_small_steps_are_not_lost(optimizer):
+@pytest.mark.parametrize("kind", [LazyAdam, RowwiseAdagrad, RowwiseAdam])
+def test_small_steps_are_not_lost(kind):
     """Steps of less than half of the distance to the next bfloat16, of which the nearest would be the row as it was."""
     tables = {}
     for dtype in ("float32", "bfloat16"):
         layer = EmbeddingTable(3, 2000, "ones", table_dtype=dtype)
         layer.build()
-        own = type(optimizer).from_config(optimizer.get_config())
+        own = kind(1e-3)
         for _ in range(20):
             with tf.GradientTape() as tape:
                 loss = tf.reduce_sum(layer(tf.constant([1, 1])))
@@ -77,7 +77,7 @@ def test_a_model_learns_and_reloads_as_with_float32(tmp_path):
     for each in (model, reloaded):  # the moments, too, and in float32
         each.fit(x, batch_size=64, verbose=0)
     np.testing.assert_array_equal(reloaded.item_vectors(), model.item_vectors())
-    with pytest.raises(ValueError, match=r"`optimizer` must round at random .* got 'adam'. Take LazyAdam or Rowwise"):
+    with pytest.raises(ValueError, match=r"`optimizer` must round at random .* got 'adam'. Take LazyAdam"):
         model.compile("adam")
 
 
