@@ -67,11 +67,17 @@ RUNS = {
     "ml-1m": {
         "YoutubeDNN": YOUTUBEDNN,
         "YoutubeDNN, deep": run("YoutubeDNN", 50, 1024, 1e-3, **DEEP),
-        "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True),
+        "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
     },
-    "ml-100k": {"YoutubeDNN": YOUTUBEDNN, "SequenceDNN": run("SequenceDNN", 200, 8, 2e-3, falls=True, dnn_dropout=0.3)},
+    "ml-100k": {
+        "YoutubeDNN": YOUTUBEDNN,
+        "SequenceDNN": run("SequenceDNN", 200, 8, 2e-3, falls=True, dnn_dropout=0.3),
+        "SequenceDNN, linear": run(
+            "SequenceDNN", 100, 64, 2e-3, falls=True, optimizer="RowwiseAdam", **{**LINEAR, "dnn_dropout": 0.3}
+        ),
+    },
     "amazon-beauty": OF_AMAZON,
     "amazon-toys": OF_AMAZON,
 }
