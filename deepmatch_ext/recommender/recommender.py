@@ -259,7 +259,7 @@ class Recommender:
         Args:
             events: A table with the same columns as that of `fit`. If events have times, their order does not matter.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
-                with the same columns as the first ones.
+                whose columns have the names and the types of the first ones; integers may stand where floats were.
             sampler_config: A sampler that has counts of the new items, too, if the model's sampler has counts.
             epochs: Passes over the new events. 0 trains nothing: histories get longer and new items get their first
                 vectors, in seconds.
@@ -271,7 +271,8 @@ class Recommender:
             The recommender itself. If an argument is refused, the recommender is unchanged.
 
         Raises:
-            ValueError: The table can't be used; or the model trains every position, and `fit` held out events.
+            ValueError: A table can't be used, such as one with text in a column of numbers; or the model trains every
+                position, and `fit` held out events.
 
         Warns:
             UserWarning: A new item has no features where others have, some events are already known, or all events are
