@@ -89,7 +89,7 @@ _REMEDIES = {
     "the target itself, recorded twice.",
     "same_moment": "Only the order of the source says which came first.",
     "repeated_targets": "Figures with `seen` count them as misses, or leave them out with seen_targets='leave_out'. "
-    "Where items are recommended again, leave `seen` out.",
+    "If your product recommends items again, leave `seen` out.",
     "later_in_train": "Training knows other users' futures: by nature in leave_last_out(), not in split_by_time().",
     "new_items": _NEVER_TRAINED,
     "new_users": _NEVER_TRAINED,
