@@ -21,16 +21,16 @@ _MOST_SHARDS = 10_000
 
 
 def write_tfrecords(data: Any, prefix: str | os.PathLike[str], shards: int = 1) -> list[str]:
-    """Writes rows as ``tf.train.Example`` records, dealt to ``shards`` files in turn.
+    """Writes rows as ``tf.train.Example`` records, to ``shards`` files in turn.
 
-    Give the rows in no order, as :func:`window_dataset` does: reading them shuffles within blocks only.
-    The files get their names when all of them are complete; a run that fails leaves none. About 20,000 rows of 50
+    Give the rows in random order, as :func:`window_dataset` does: reading them shuffles within blocks only.
+    The files get their names when all of them are complete; a failed run leaves none. About 20,000 rows of 50
     values a second.
 
     Args:
         data: Columns by name, (n,) or (n, T), in a dictionary or frame; or a finite dataset of batches of such
             dictionaries, for example of :func:`window_dataset`. Integers (not uint64), booleans, float32 or smaller,
-            strings: what a record holds exactly.
+            or strings: types that a record holds exactly.
         prefix: "folder/train" gives "folder/train-00000-of-00002.tfrecord", and so on. The folder must exist.
         shards: The number of files.
 
@@ -59,7 +59,7 @@ def write_tfrecords(data: Any, prefix: str | os.PathLike[str], shards: int = 1) 
     if isinstance(data, tf.data.Dataset):
         if not isinstance(data.element_spec, Mapping):
             remedy = "Of weights make a column: data.map(lambda x, y, w: {**x, 'sample_weight': w})."
-            raise problem("`data`", "give dictionaries", repr(data.element_spec), remedy)
+            raise problem("`data`", "hold dictionaries", repr(data.element_spec), remedy)
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise problem("`data`", "come to an end", "a dataset that repeats for ever")
         batches = data.as_numpy_iterator()

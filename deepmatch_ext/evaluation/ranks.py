@@ -171,7 +171,7 @@ def check_seen_targets(targets: np.ndarray, seen: Seen | None, seen_targets: str
     count, row = int(held.sum()), int(held.argmax())
     if seen_targets == "leave_out":
         if count == len(targets):
-            rule = "have a target that is not in `seen`, with seen_targets='leave_out'"
+            rule = "have a target that is not in `seen` with seen_targets='leave_out'"
             raise problem("`targets`", rule, f"{count:,} that are all in their own row's `seen`", NO_SEEN)
         done = f"These rows count in no average: {len(targets) - count:,} are left."
     else:

@@ -122,7 +122,7 @@ def test_left_out_rows_count_in_no_average(case, data):
     for users in (None, groups):
         options = {"seen": csr(seen), "seen_targets": "leave_out", "ns": [1, 3], "block_size": block_size}
         if not kept.any():
-            with pytest.raises(ValueError, match="`targets` must have a target that is not in `seen` where"):
+            with pytest.raises(ValueError, match="`targets` must have a target that is not in `seen` with"):
                 evaluate(rows_of(scores), targets, groups=users, **options)
             continue
         figures = evaluate(rows_of(scores), targets, groups=users, **options)

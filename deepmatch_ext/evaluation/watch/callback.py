@@ -158,7 +158,7 @@ class TrainingWatch(keras.callbacks.Callback):
             held = check_seen_targets(targets, seen, seen_targets)
             kept = np.flatnonzero(~held) if seen_targets == "leave_out" else kept
             if len(kept) < 2:
-                rule = "have at least 2 that are not in `seen`, with seen_targets='leave_out'"
+                rule = "have at least 2 that are not in `seen` with seen_targets='leave_out'"
                 raise problem("`targets`", rule, f"{len(kept)} of {length}")
         rows = kept[sample_rows(len(kept), num_users)]
         self.user_input = {name: values[rows] for name, values in arrays.items()}
