@@ -72,6 +72,15 @@ def candidate_logits(
 
     Returns:
         positive logits (B, 1) and candidate logits (B, S).
+
+    Example:
+        >>> users, items = tf.constant([[1.0, 0.0]]), tf.constant([[1.0, 0.0], [0.6, 0.8]])
+        >>> ids, log_counts = tf.constant([7, 9]), tf.zeros([2])  # of the positive and of a candidate
+        >>> positive, candidates = candidate_logits(
+        ...     users, items[:1], items[1:], ids[:1], ids[1:], log_counts[:1], log_counts[1:], temperature=0.5
+        ... )
+        >>> positive.numpy(), candidates.numpy()
+        (array([[2.]], dtype=float32), array([[1.2]], dtype=float32))
     """
     user_emb = user_emb / temperature  # of D numbers for each example, not of S
     positive = tf.reduce_sum(user_emb * positive_emb, axis=1) - positive_log_counts
@@ -90,6 +99,10 @@ def softmax_with_candidates(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Te
 
     Returns:
         (B, 1) the loss of each example.
+
+    Example:
+        >>> softmax_with_candidates(tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])).numpy().round(3)  # log 3
+        array([[1.099]], dtype=float32)
     """
     # log(1 + e^(log of the sum - p)): two thirds of the time of a cross-entropy of all logits side by side.
     return tf.nn.softplus(tf.reduce_logsumexp(candidates, axis=1, keepdims=True) - positive)
@@ -104,6 +117,10 @@ def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
 
     Returns:
         (B, 1) the loss of each example.
+
+    Example:
+        >>> bpr(tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])).numpy().round(3)  # log 2
+        array([[0.693]], dtype=float32)
     """
     # Masked ones are at minus infinity, so they add nothing.
     total = tf.reduce_sum(tf.nn.softplus(candidates - positive), axis=1, keepdims=True)
@@ -123,6 +140,11 @@ def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibra
 
     Returns:
         (B, 1) the loss of each example.
+
+    Example:
+        >>> logits = tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])
+        >>> gbce(*logits, sampling_rate=0.1, calibration=0.0).numpy().round(3)  # log 2
+        array([[0.693]], dtype=float32)
     """
     of_positive = gbce_power(sampling_rate, calibration) * tf.nn.softplus(-positive)
     of_candidates = tf.reduce_sum(tf.nn.softplus(candidates), axis=1, keepdims=True)
@@ -138,6 +160,10 @@ def gbce_power(sampling_rate: Any, calibration: float) -> Any:
 
     Returns:
         The paper's power, in (0, 1].
+
+    Example:
+        >>> gbce_power(0.1, 0.0), round(gbce_power(0.1, 1.0), 3)
+        (1.0, 0.1)
     """
     return 1.0 - calibration + calibration * sampling_rate  # the same, without a difference of large numbers
 
@@ -156,6 +182,17 @@ def gbce_of_samples(
     bounded and around 0. So the logits here are ``(u.i + b) / temperature + log(power / S)``. If all inner products are
     0, positives and candidates then have the same weight. The bias b is the same for all items and changes no ranking.
     The log counts are relative to uniform candidates, for which the logits are ``u.i / temperature``, as in the paper.
+
+    Args:
+        positive: (B, 1) logits of the positives.
+        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+        drawn: () float32, the number of candidates that were drawn, S.
+        num_items: The number of items without padding, V - 1.
+        calibration: t, as in `gbce`.
+        bias: () float32, b divided by the temperature.
+
+    Returns:
+        (B, 1) the loss of each example.
     """
     rate = tf.clip_by_value(drawn / num_items, 1e-12, 1.0)
     level = bias + tf.math.log(rate) + tf.math.log(gbce_power(rate, calibration) / drawn)
@@ -185,6 +222,10 @@ def other_arguments(loss: str) -> set[str]:
 
     Raises:
         ValueError: There is no loss of this name, or it has another argument.
+
+    Example:
+        >>> sorted(other_arguments("gbce")), other_arguments("bpr")
+        (['bias', 'calibration', 'drawn', 'num_items'], set())
     """
     takes = [*inspect.signature(LOSSES[one_of("`loss`", loss, tuple(LOSSES))]).parameters][2:]
     if unknown := [name for name in takes if name not in OTHER_ARGUMENTS]:
@@ -202,6 +243,10 @@ def hardest(candidates: tf.Tensor, num_hard: int) -> tf.Tensor:
 
     Returns:
         (B, min(n, S)), the highest first.
+
+    Example:
+        >>> hardest(tf.constant([[1.0, 3.0, 2.0]]), 2).numpy()
+        array([[3., 2.]], dtype=float32)
     """
     return tf.math.top_k(candidates, tf.minimum(num_hard, tf.shape(candidates)[1])).values
 
@@ -221,5 +266,9 @@ def sampledsoftmaxloss(y_true: Any, y_pred: tf.Tensor) -> tf.Tensor:
 
     Returns:
         (B,) the loss of each example, so that Keras applies sample weights and takes the mean.
+
+    Example:
+        >>> sampledsoftmaxloss(None, tf.constant([[0.5], [1.5]])).numpy()
+        array([0.5, 1.5], dtype=float32)
     """
     return tf.reshape(tf.cast(y_pred, tf.float32), [-1])

@@ -63,12 +63,27 @@ class Popularity:
 
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Popularity:
-        """The popularity over the training ``rows``, (n,), sorted, of ``interactions``."""
+        """The popularity of items in training rows.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+
+        Raises:
+            ValueError: The rows do not ascend.
+        """
         rows = _check_rows(interactions, rows)
         return cls(interactions.item_counts(rows))
 
     def score(self, last_items: np.ndarray) -> np.ndarray:
-        """The item counts, (b, V), once for each of ``last_items`` (b,): a read-only view that holds no memory."""
+        """The item counts for each user.
+
+        Args:
+            last_items: The last item of each user, (b,), which does not matter here.
+
+        Returns:
+            (b, V), a read-only view that takes no memory.
+        """
         last_items = check_ids("`last_items`", last_items, 0, len(self.item_counts) - 1)
         return np.broadcast_to(self.item_counts, (len(last_items), len(self.item_counts)))
 
@@ -132,10 +147,17 @@ class Markov:
 
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Markov:
-        """The chain over the training ``rows``, (n,), sorted, of ``interactions``.
+        """The chain of training rows.
 
         A pair is two adjacent rows of the same user, or session if there are sessions, both of them among ``rows``.
         With kinds of events, rows of kinds that are not to be predicted are skipped.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+
+        Raises:
+            ValueError: The rows do not ascend.
         """
         rows = _check_rows(interactions, rows)
         before, after = rows[:-1], rows[1:]
@@ -210,7 +232,17 @@ class ItemKNN(_Implicit):
 
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray, *, k: int = 100) -> ItemKNN:
-        """Over the training ``rows``, (n,), sorted, of ``interactions``."""
+        """Fits to training rows.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+            k: The number of nearest items of each item.
+
+        Raises:
+            ImportError: ``implicit`` is not installed.
+            ValueError: The rows do not ascend.
+        """
         matrix = cls._matrix(interactions, rows)
         from implicit.nearest_neighbours import CosineRecommender
 
@@ -238,7 +270,18 @@ class ALS(_Implicit):
     def from_interactions(
         cls, interactions: InteractionsLike, rows: np.ndarray, *, factors: int = 64, seed: int = 1024
     ) -> ALS:
-        """Over the training ``rows``, (n,), sorted, of ``interactions``."""
+        """Fits to training rows.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+            factors: The size of the vectors.
+            seed: Seed of their random start.
+
+        Raises:
+            ImportError: ``implicit`` is not installed.
+            ValueError: The rows do not ascend.
+        """
         matrix = cls._matrix(interactions, rows)
         from implicit.als import AlternatingLeastSquares
 

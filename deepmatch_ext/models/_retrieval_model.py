@@ -125,6 +125,16 @@ class RetrievalModel(keras.Model):
         loss_layer: The `CandidateLoss`, which has the ``temperature``. None for a model of labelled pairs.
         seed: The builder's argument.
         trains_every_position: Whether a row trains, at every position of its history, the item that came next.
+
+    Example:
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 3, "mean", "len")
+        >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
+        >>> model.compile("adam")
+        >>> _ = model.fit({"hist_item": [[7, 5], [9, 8, 7]], "item": np.array([4, 6])}, verbose=0)
+        >>> model.user_vectors({"hist_item": [[7, 5]]}).shape, model.item_vectors().shape
+        ((1, 8), (50, 8))
     """
 
     def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
@@ -263,6 +273,17 @@ class RetrievalModel(keras.Model):
 
         Callbacks such as EarlyStopping that monitor a figure of `deepmatch_ext.evaluation`'s callbacks must come after
         these in the list; they need no ``mode``.
+
+        Args:
+            x: The inputs, as described above.
+            y: Labels from 0 to 1, (rows,) or (rows, 1), for the loss ``logistic`` only.
+            sample_weight: The weight of each row in the loss, (rows,), finite.
+            shuffle: Whether the rows of arrays are shuffled before each epoch.
+            batch_size, epochs, verbose, callbacks, validation_split, validation_data, class_weight, kwargs: As in
+            Keras.
+
+        Returns:
+            Keras's ``History``.
 
         Raises:
             ImportError: ``x`` is a table other than pandas's, and pyarrow is not installed.

@@ -580,7 +580,16 @@ class Recommender:
         return pd.DataFrame.from_dict(figures, orient="index")
 
     def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool | None = None) -> None:
-        """Writes figures and pictures of the events that `evaluate` ranks into one HTML file: see `write_report`."""
+        """Writes figures and pictures of the events that `evaluate` ranks into one HTML file: see `write_report`.
+
+        Args:
+            path: The file, ``.html``.
+            events, exclude_seen: As in `evaluate`.
+
+        Raises:
+            ImportError: matplotlib or Jinja2 is not installed.
+            ValueError: No events were given, and `fit` held none out; or the file can't be written there.
+        """
         judged, exclude_seen = judged_events(self, events), self._excludes(exclude_seen)
         with own_words():
             ranks = ranks_of_all(self, judged, exclude_seen)
@@ -614,6 +623,9 @@ class Recommender:
 
         A folder that already holds a recommender is replaced in one step. `load` reads it, and `update` continues.
 
+        Args:
+            folder: The folder, which is created.
+
         Raises:
             ValueError: The folder holds something else, or the model can't be saved; nothing is written then.
         """
@@ -623,6 +635,9 @@ class Recommender:
     def load(cls, folder: str | os.PathLike[str]) -> Recommender:
         """Reads a recommender that `save` wrote.
 
+        Args:
+            folder: The folder.
+
         Raises:
             ValueError: The folder does not hold a recommender, or is damaged.
         """
@@ -631,9 +646,13 @@ class Recommender:
         return recommender
 
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
-        """Writes a SavedModel that recommends without this package; ``options`` are those of `export_recommender`.
+        """Writes a SavedModel that recommends without this package, as a new version in ``folder``.
 
         It reads raw item ids and raw categories, and numbers that are standardised: ``(value - mean) / deviation``.
+
+        Args:
+            folder: The folder of the versions, which is created if necessary.
+            options: Further arguments of `export_recommender`, such as ``vector_dtype``.
 
         Returns:
             The new version's folder.

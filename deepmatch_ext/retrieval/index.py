@@ -181,6 +181,9 @@ class VectorIndex(ABC):
         A new folder appears whole or not at all. A saved index that is already there is replaced in one step: `load`
         reads the old one or the new one, even if this process is killed. Only one process may write at a time.
 
+        Args:
+            folder: The folder, which is created.
+
         Raises:
             ValueError: There is something else in the folder.
             OSError: The index can't be written. A former one is still whole.
@@ -200,6 +203,9 @@ class VectorIndex(ABC):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Any:
         """Reads an index that `save` wrote. ``VectorIndex.load`` reads any kind, ``ExactIndex.load`` exact ones.
+
+        Args:
+            folder: The folder of the saved index.
 
         Raises:
             ValueError: The folder is not a saved index, is damaged (all checksums are compared), or is of another kind;

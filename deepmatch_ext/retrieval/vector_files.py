@@ -179,7 +179,10 @@ def _lists(arrow: Any, vectors: np.ndarray) -> Any:
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Vectors:
-    """Reads what `write_vectors` wrote.
+    """Reads what `write_vectors` wrote; see there for an example.
+
+    Args:
+        path: The file.
 
     Raises:
         ImportError: pyarrow is not installed.

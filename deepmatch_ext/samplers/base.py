@@ -52,7 +52,14 @@ class Sampler:
         return False
 
     def check(self, vocabulary_size: int) -> None:
-        """Refuses settings that don't fit the vocabulary."""
+        """Refuses settings that don't fit the vocabulary.
+
+        Args:
+            vocabulary_size: V.
+
+        Raises:
+            ValueError: The sampler draws more candidates than there are items, or its counts are not of V ids.
+        """
         if self.num_sampled is not None:
             positive_int("`num_sampled`", self.num_sampled)
         if self.num_sampled is not None and self.num_sampled > vocabulary_size - 1:
@@ -63,25 +70,60 @@ class Sampler:
             )
 
     def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
-        """The arrays that `sample` and `log_expected_count` read by row."""
+        """The arrays that `sample` and `log_expected_count` read by row, by name.
+
+        Args:
+            vocabulary_size: V.
+        """
         return {}
 
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
-        """Draws candidates: (S,) int64 ids in 1..V-1. The same ``seed`` (two integers) gives the same ids."""
+        """Draws a step's candidates.
+
+        Args:
+            state: The arrays of `state`, as variables.
+            vocabulary_size: V.
+            seed: (2,) int64. The same seed gives the same ids.
+
+        Returns:
+            (S,) int64 ids in 1..V-1.
+        """
         raise NotImplementedError(f"The sampler {type(self).__name__} needs a method `sample`.")
 
     def log_expected_count(
         self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
     ) -> tf.Tensor:
-        """The log of the expected count of each of ``ids`` (any shape) among a step's candidates, float32."""
+        """The log of the expected count of items among a step's candidates.
+
+        Args:
+            state: The arrays of `state`, as variables.
+            vocabulary_size: V.
+            ids: Item ids of any shape.
+            batch_size: () the number of positives in the batch.
+
+        Returns:
+            float32, the shape of ``ids``.
+        """
         raise NotImplementedError(f"The sampler {type(self).__name__} needs a method `log_expected_count`.")
 
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
-        """Learns from a training step's positives (n,) int64, after its draw; returns the operations that it made."""
+        """Learns from a training step's positives, after its draw.
+
+        Args:
+            state: The arrays of `state`, as variables, which this may change.
+            positives: (n,) int64 item ids.
+
+        Returns:
+            The operations that it made, which the step waits for.
+        """
         return []
 
     def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
         """The ``state`` of a smaller vocabulary, extended to V items, of which the first are the same.
+
+        Args:
+            state: The arrays of `state` for the smaller vocabulary.
+            vocabulary_size: V.
 
         Raises:
             ValueError: The state depends on V, and the sampler does not say how it grows.
@@ -114,10 +156,18 @@ _DEEPMATCH_SETTINGS = ("num_sampled", "item_name", "item_count", "distortion")
 
 
 def make_sampler(spec: Any) -> Sampler:
-    """A sampler from a `Sampler`, DeepMatch's ``NegativeSampler`` (or its ``_asdict()``), or a sampler's `get_config`.
+    """A sampler from another form.
+
+    Args:
+        spec: A `Sampler`, DeepMatch's ``NegativeSampler`` (or its ``_asdict()``), or what a sampler's `get_config`
+            returned.
 
     Raises:
-        ValueError: The sampler's name is unknown, or something it needs is missing.
+        ValueError: The sampler's name is unknown, or a setting is missing.
+
+    Example:
+        >>> make_sampler({"sampler": "uniform", "num_sampled": 20}).num_sampled
+        20
     """
     if isinstance(spec, Sampler):
         if not _is_same(_SAMPLERS.get(getattr(spec, "name", "")), type(spec)):

@@ -166,6 +166,11 @@ def alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         threshold (n,) float64 in [0, 1] and alias (n,) int64.
+
+    Example:
+        >>> threshold, alias = alias_table(np.array([0.75, 0.25]))
+        >>> threshold.tolist(), alias.tolist()
+        ([1.0, 0.5], [0, 0])
     """
     n = len(probability)
     share = np.asarray(probability, np.float64) * n

@@ -23,6 +23,9 @@ def versions(folder: Path) -> list[Path]:
 def highest(folder: Path) -> ServedExport:
     """The highest version in a folder that can be served.
 
+    Args:
+        folder: The folder of the versions, as given to `export_recommender`.
+
     Raises:
         OSError: There is no such folder.
         ValueError: None can be served; the message says why for the highest.

@@ -73,7 +73,11 @@ class Service:
         return self._waiting.qsize()
 
     async def answer(self, export: ServedExport, query: Query) -> dict[str, Any]:
-        """The answer of ``export`` to ``query``.
+        """The answer of an export to a query.
+
+        Args:
+            export: The version that checked the query.
+            query: What `ServedExport.check` returned.
 
         Raises:
             TooManyWait: `max_waiting` requests are waiting already.

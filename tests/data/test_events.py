@@ -468,7 +468,7 @@ def test_json_lines(tmp_path):
         ValueError, match=r"shop.jsonl' must have one user, .*; got several values a row in column 'seen'"
     ):
         read_text(tmp_path, json_lines({"user_id": 1, "item_id": 3, "seen": [3, 3], "ts": 1}), "shop.jsonl")
-    with pytest.raises(ValueError, match=r"argument 'sep' must be one of .* where JSON lines is read"):
+    with pytest.raises(ValueError, match=r"argument 'sep' must be one of .* for JSON lines"):
         read_text(tmp_path, text, "shop.jsonl", sep=";")
     with pytest.raises(ValueError, match="`lines` must be True; got False"):
         read_text(tmp_path, text, "shop.json", lines=False)
