@@ -215,7 +215,7 @@ def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
         encoded = []
         for tensor in model.user_input:
             values = inputs[arguments[tensor.name]]
-            if tensor.name in ids:  # onnxruntime would take a negative id for a row that is counted from the end
+            if tensor.name in ids:  # onnxruntime would count a negative id from the end of the table
                 values = tf.where(values < 0, values.dtype.max, values)
             encoded.append(values)
         return {"user_vector": tf.cast(encoder(encoded, training=False), tf.float32)}
@@ -366,7 +366,7 @@ def _arguments(names: Iterable[str]) -> dict[str, str]:
 
 
 def _argument(name: str) -> str:
-    """A name that a signature can have beside `n`, `seen` and `among`, and Python a function's argument."""
+    """A name that works as a signature's input besides `n`, `seen` and `among`, and as a Python argument."""
     begins_well = name[0].isascii() and name[0].isalpha()
     is_taken = name.lower() in ("n", "seen", "among") or name == "self" or keyword.iskeyword(name)
     return plain_name(name, prefix="" if begins_well and not is_taken else "arg_")
@@ -380,7 +380,7 @@ def _table(ids: IdMap) -> tf.lookup.StaticHashTable:
 
 
 def _no_item(ids: IdMap) -> tuple[tf.DType, Any]:
-    """The type of raw ids, and one of that type that is none of them."""
+    """The type of raw ids, and a value of that type that is not one of them."""
     return tf.string if ids.values.dtype.kind == "O" else tf.int64, ids.no_item
 
 
@@ -409,7 +409,7 @@ def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple
 
 
 def _stored(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The vectors as they are kept, and with int8, what each item's scores are to be multiplied by."""
+    """The vectors as they are stored, and with int8 the factor of each item's scores."""
     if dtype == "int8":
         largest = np.abs(vectors).max(axis=1)
         scales = np.where(largest > 0, largest, 1) / np.float32(127)
@@ -447,7 +447,7 @@ def _checked_maps(columns: Sequence[Column], id_maps: Mapping[str, IdMap] | None
 def _inputs(
     columns: Sequence[Column], id_maps: Mapping[str, IdMap], arguments: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """What each user input is, for whoever checks and fills it."""
+    """The manifest's entry for each user input, from which requests are checked and filled."""
     inputs: dict[str, dict[str, Any]] = {}
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
