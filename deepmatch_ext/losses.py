@@ -1,10 +1,11 @@
 """Losses as pure functions of logits. B: examples in the batch, S: sampled candidates, D: embedding size.
 
-Every loss takes the same two tensors, which `candidate_logits` makes: the positives' logits (B, 1) and the candidates'
-(B, S), each less the log of how often it was to be expected, a candidate that is the positive masked. With that
-correction each of them is least where ``u.i / temperature`` is the log of the item's probability, up to a constant.
+Every loss takes the same two tensors, which `candidate_logits` makes: the logits of the positives (B, 1) and of the
+candidates (B, S). The log of each item's expected count is subtracted, and a candidate that is the positive is masked.
+With that correction, each loss is smallest if ``u.i / temperature`` is the log of the item's probability, up to a
+constant.
 
-`LOSSES` has them by name. A loss of your own is a function and a line::
+`LOSSES` has them by name. A loss of your own is a function and an entry there::
 
     def hinge(positive, candidates):  # (B, 1) and (B, S) -> (B, 1)
         return tf.reduce_mean(tf.nn.relu(1 + candidates - positive), axis=1, keepdims=True)
@@ -12,7 +13,7 @@ correction each of them is least where ``u.i / temperature`` is the log of the i
     LOSSES["hinge"] = hinge
     model = YoutubeDNN(user_columns, item_columns, loss="hinge")
 
-Beside the two, a loss is given what else it names among its arguments: `OTHER_ARGUMENTS` says what there is.
+A loss may also take any of `OTHER_ARGUMENTS`, by naming them among its arguments.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ _MASKED = -1e30
 
 
 class Candidates(NamedTuple):
-    """What a sampler hands to a loss: the positives of a batch, then the candidates that were drawn.
+    """What a sampler passes to a loss: the positives of a batch, then the candidates that were drawn.
 
     Attributes:
         ids: (B + S,) int64; the first B are the positives.
-        log_counts: (B + S,) float32, the log of how often each was to be expected among the candidates.
+        log_counts: (B + S,) float32, the log of the expected count of each among the candidates.
         in_batch: () bool, whether the positives are candidates, too.
     """
 
@@ -54,7 +55,7 @@ def candidate_logits(
     candidate_log_counts: tf.Tensor,
     temperature: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Logits of each example's positive and of the candidates it shares with the batch.
+    """The logits of each example's positive and of the candidates, which the batch shares.
 
     ``s(u, i) = u.i / temperature - log_expected_count(i)`` (the logQ correction of Bengio & Senecal 2008, as in
     ``tf.nn.sampled_softmax_loss``). A candidate that is the example's own positive (an accidental hit) is masked.
@@ -65,12 +66,21 @@ def candidate_logits(
         candidate_emb: (S, D) float32.
         positive_ids: (B,) integer ids of the positives.
         candidate_ids: (S,) integer ids of the candidates.
-        positive_log_counts: (B,) float32: log of how often each positive was to be expected among the candidates.
+        positive_log_counts: (B,) float32: the log of each positive's expected count among the candidates.
         candidate_log_counts: (S,) float32: the same for the candidates.
-        temperature: Divides the inner products, and nothing else.
+        temperature: Divides the inner products, not the log counts.
 
     Returns:
         positive logits (B, 1) and candidate logits (B, S).
+
+    Example:
+        >>> users, items = tf.constant([[1.0, 0.0]]), tf.constant([[1.0, 0.0], [0.6, 0.8]])
+        >>> ids, log_counts = tf.constant([7, 9]), tf.zeros([2])  # of the positive and of a candidate
+        >>> positive, candidates = candidate_logits(
+        ...     users, items[:1], items[1:], ids[:1], ids[1:], log_counts[:1], log_counts[1:], temperature=0.5
+        ... )
+        >>> positive.numpy(), candidates.numpy()
+        (array([[2.]], dtype=float32), array([[1.2]], dtype=float32))
     """
     user_emb = user_emb / temperature  # of D numbers for each example, not of S
     positive = tf.reduce_sum(user_emb * positive_emb, axis=1) - positive_log_counts
@@ -89,6 +99,10 @@ def softmax_with_candidates(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Te
 
     Returns:
         (B, 1) the loss of each example.
+
+    Example:
+        >>> softmax_with_candidates(tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])).numpy().round(3)  # log 3
+        array([[1.099]], dtype=float32)
     """
     # log(1 + e^(log of the sum - p)): two thirds of the time of a cross-entropy of all logits side by side.
     return tf.nn.softplus(tf.reduce_logsumexp(candidates, axis=1, keepdims=True) - positive)
@@ -103,6 +117,10 @@ def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
 
     Returns:
         (B, 1) the loss of each example.
+
+    Example:
+        >>> bpr(tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])).numpy().round(3)  # log 2
+        array([[0.693]], dtype=float32)
     """
     # Masked ones are at minus infinity, so they add nothing.
     total = tf.reduce_sum(tf.nn.softplus(candidates - positive), axis=1, keepdims=True)
@@ -110,18 +128,23 @@ def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
 
 
 def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibration: float) -> tf.Tensor:
-    """gBCE (Petrov & Macdonald, "gSASRec", RecSys 2023): binary cross-entropy that sampling keeps calibrated.
+    """gBCE (Petrov & Macdonald, "gSASRec", RecSys 2023): binary cross-entropy, calibrated for negative sampling.
 
     ``-(b log sigmoid(p) + sum of log(1 - sigmoid(c))) / (S + 1)``, where `gbce_power` gives ``b``.
 
     Args:
         positive: (B, 1) logits of the positives.
         candidates: (B, S) logits of the candidates, the positive not among them (masked).
-        sampling_rate: Scalar in (0, 1], the fraction of all items that the candidates are.
+        sampling_rate: Scalar in (0, 1], the number of candidates divided by the number of items.
         calibration: t in [0, 1]: 0 is plain binary cross-entropy, 1 undoes the effect of sampling.
 
     Returns:
         (B, 1) the loss of each example.
+
+    Example:
+        >>> logits = tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])
+        >>> gbce(*logits, sampling_rate=0.1, calibration=0.0).numpy().round(3)  # log 2
+        array([[0.693]], dtype=float32)
     """
     of_positive = gbce_power(sampling_rate, calibration) * tf.nn.softplus(-positive)
     of_candidates = tf.reduce_sum(tf.nn.softplus(candidates), axis=1, keepdims=True)
@@ -129,14 +152,18 @@ def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibra
 
 
 def gbce_power(sampling_rate: Any, calibration: float) -> Any:
-    """What gBCE weighs the positive with: ``b = a (t (1 - 1/a) + 1/a)`` of the sampling rate a and the calibration t.
+    """gBCE's weight of the positive: ``b = a (t (1 - 1/a) + 1/a)``, with the sampling rate a and the calibration t.
 
     Args:
         sampling_rate: As in `gbce`.
         calibration: As in `gbce`.
 
     Returns:
-        The power of its paper, in (0, 1].
+        The paper's power, in (0, 1].
+
+    Example:
+        >>> gbce_power(0.1, 0.0), round(gbce_power(0.1, 1.0), 3)
+        (1.0, 0.1)
     """
     return 1.0 - calibration + calibration * sampling_rate  # the same, without a difference of large numbers
 
@@ -149,13 +176,23 @@ def gbce_of_samples(
     calibration: float,
     bias: tf.Tensor,
 ) -> tf.Tensor:
-    """`gbce` of logits that are corrected for the expected counts, with a bias that is learnt.
+    """`gbce` of logits that are corrected for the expected counts, with a learnt bias.
 
-    Binary cross-entropy asks for logits far below 0 for nearly all items, and inner products of L2-normalised vectors
-    are around 0 and bounded. So the logits here are ``(u.i + b) / temperature + log(power / S)``: where all inner
-    products are 0, positives and candidates weigh the same, and the bias, the same for all items, changes no ranking.
-    The log counts are taken relative to uniform candidates, with which the logits are ``u.i / temperature``, as in the
-    paper.
+    Binary cross-entropy needs logits far below 0 for nearly all items, but inner products of L2-normalised vectors are
+    bounded and around 0. So the logits here are ``(u.i + b) / temperature + log(power / S)``. If all inner products are
+    0, positives and candidates then have the same weight. The bias b is the same for all items and changes no ranking.
+    The log counts are relative to uniform candidates, for which the logits are ``u.i / temperature``, as in the paper.
+
+    Args:
+        positive: (B, 1) logits of the positives.
+        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+        drawn: () float32, the number of candidates that were drawn, S.
+        num_items: The number of items without padding, V - 1.
+        calibration: t, as in `gbce`.
+        bias: () float32, b divided by the temperature.
+
+    Returns:
+        (B, 1) the loss of each example.
     """
     rate = tf.clip_by_value(drawn / num_items, 1e-12, 1.0)
     level = bias + tf.math.log(rate) + tf.math.log(gbce_power(rate, calibration) / drawn)
@@ -175,20 +212,24 @@ OTHER_ARGUMENTS = {
     "drawn": "() float32, how many candidates were drawn, S",
     "num_items": "int, the number of items without padding, V - 1",
     "calibration": "float, a model's `gbce_t`",
-    "bias": "() float32, a weight that is learnt, 0 at first, divided by the temperature as the logits are",
+    "bias": "() float32, a learnt weight, 0 at first, divided by the temperature as the logits are",
 }
-"""What a loss may name among its arguments beside the logits, and what it is then given."""
+"""The arguments that a loss may take besides the logits, and their values."""
 
 
 def other_arguments(loss: str) -> set[str]:
     """Which of `OTHER_ARGUMENTS` the loss takes.
 
     Raises:
-        ValueError: There is no loss of this name, or it takes something else.
+        ValueError: There is no loss of this name, or it has another argument.
+
+    Example:
+        >>> sorted(other_arguments("gbce")), other_arguments("bpr")
+        (['bias', 'calibration', 'drawn', 'num_items'], set())
     """
     takes = [*inspect.signature(LOSSES[one_of("`loss`", loss, tuple(LOSSES))]).parameters][2:]
     if unknown := [name for name in takes if name not in OTHER_ARGUMENTS]:
-        rule = f"take two logits, and then any of {', '.join(OTHER_ARGUMENTS)}"
+        rule = f"take the two logits, and besides only {', '.join(OTHER_ARGUMENTS)}"
         raise problem(f"The loss {loss!r}", rule, repr(unknown[0]))
     return set(takes)
 
@@ -198,10 +239,14 @@ def hardest(candidates: tf.Tensor, num_hard: int) -> tf.Tensor:
 
     Args:
         candidates: (B, S) logits.
-        num_hard: n, how many to keep; all, if there are fewer.
+        num_hard: How many to keep, n; all, if there are fewer.
 
     Returns:
         (B, min(n, S)), the highest first.
+
+    Example:
+        >>> hardest(tf.constant([[1.0, 3.0, 2.0]]), 2).numpy()
+        array([[3., 2.]], dtype=float32)
     """
     return tf.math.top_k(candidates, tf.minimum(num_hard, tf.shape(candidates)[1])).values
 
@@ -216,10 +261,14 @@ def sampledsoftmaxloss(y_true: Any, y_pred: tf.Tensor) -> tf.Tensor:
     """The Keras loss of a training model, whose output is already the loss of each example.
 
     Args:
-        y_true: Ignored: the label is the item id, a model input. Anything of B rows will do.
+        y_true: Ignored: the label is the item id, a model input. Any tensor of B rows.
         y_pred: (B, 1), the model's output.
 
     Returns:
         (B,) the loss of each example, so that Keras applies sample weights and takes the mean.
+
+    Example:
+        >>> sampledsoftmaxloss(None, tf.constant([[0.5], [1.5]])).numpy()
+        array([0.5, 1.5], dtype=float32)
     """
     return tf.reshape(tf.cast(y_pred, tf.float32), [-1])

@@ -1,8 +1,8 @@
-"""Optimizers whose step costs what its batch costs: of an embedding table, only the rows looked up are touched.
+"""Optimizers that update only the rows of embedding tables that a batch looked up.
 
 Keras's own optimizers decay the moments of every row at every step, so a step reads and writes the whole table and its
-moments. These leave the other rows and their state as they are. Variables with ordinary gradients (dense layers) go
-through Keras's optimizer, unchanged.
+moments. These leave all other rows and their state as they are, so the cost of a step depends on the batch alone.
+Variables with ordinary gradients (dense layers) go through Keras's optimizer, unchanged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REFUSED = {
 
 
 class _LazyRows(SummedBefore):
-    """What the lazy optimizers share. A subclass has a Keras optimizer behind it, and says how rows are updated."""
+    """The base of the lazy optimizers. A subclass also derives from one of Keras's, and says how rows are updated."""
 
     _dense_optimizer: Any
 
@@ -81,7 +81,7 @@ class _LazyRows(SummedBefore):
         step = self._row_step(index, gradient, rows, rate)
         if uses_weight_decay(self, variable):
             step += before * (rate * self.weight_decay)  # type: ignore[attr-defined]
-        # To write rows is several times as fast as to subtract from them in place, which runs on one thread.
+        # Writing rows is several times as fast as subtracting from them in place, which runs on one thread.
         after = before - step
         if table.dtype == tf.bfloat16:
             seed = tf.stack([tf.cast(self.iterations, tf.int64), index])  # type: ignore[attr-defined]
@@ -89,14 +89,14 @@ class _LazyRows(SummedBefore):
         table.scatter_update(tf.IndexedSlices(after, rows))
 
     def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
-        """State like a variable's, in float32 where that is an embedding table of less; Kerases name the arguments."""
+        """State like a variable's, in float32 even for a table of bfloat16; arguments are named by Keras's version."""
         variable, name = [*args, *kwargs.values()][:2]
         if is_table(variable) and raw_variable(variable).dtype == tf.bfloat16:
             return add_float32_state(self, variable, name)
         return super().add_variable_from_reference(*args, **kwargs)  # type: ignore[misc]
 
     def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        """What is to be subtracted from the rows, (n, D); updates their state, the optimizer's ``index``-th."""
+        """What is subtracted from the rows, (n, D); updates their state, the optimizer's ``index``-th."""
         raise NotImplementedError
 
     def _config(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -107,22 +107,22 @@ class _LazyRows(SummedBefore):
 
 @register
 class LazyAdam(_LazyRows, keras.optimizers.Adam):
-    """Adam that updates only the rows that a batch touched, with their moments; everything else as in Keras's Adam.
+    """Adam that updates only the rows that a batch touched, with their moments; everything else is as in Keras's Adam.
 
-    A row's moments decay when the row is touched, not at every step; the bias correction counts all steps. (The same
-    choice as TensorFlow's and PyTorch's sparse Adam.)
+    A row's moments decay when the row is touched, not at every step; the bias correction counts all steps.
+    (TensorFlow's and PyTorch's sparse Adam do the same.)
 
     Args:
         learning_rate: A float, or a Keras learning-rate schedule.
         beta_1, beta_2, epsilon, amsgrad: As in ``tf.keras.optimizers.Adam``.
         weight_decay: Decoupled, on dense variables and on the rows that a batch touched.
-        clipnorm, global_clipnorm, clipvalue: As in Keras, one of them. Gradients of a row that a batch holds several
-            times are summed before.
+        clipnorm, global_clipnorm, clipvalue: As in Keras; at most one of them. The gradients of a row that a batch
+            holds several times are summed first.
         name: The optimizer's name.
 
     Raises:
         ValueError: ``use_ema``, ``gradient_accumulation_steps``, ``loss_scale_factor`` or ``jit_compile`` is given:
-            they would touch every row at every step, or have no use here; the message says why.
+            they would touch every row at every step, or are useless here; the message says why.
 
     Example:
         >>> optimizer = LazyAdam(1e-3, clipnorm=1.0)
@@ -244,19 +244,27 @@ class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
 
 @register
 class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
-    """Adagrad with one number of state for each row of an embedding table, of the rows that a batch touched.
+    """Adagrad with one number of state for each row of an embedding table; it updates only rows that a batch touched.
 
-    ``a += mean(g ** 2); row -= learning_rate g / sqrt(a + epsilon)``: a table's state is a D-th of Adagrad's and a
-    2 D-th of Adam's (as in Facebook's DLRM and TensorFlow Recommenders' embedding accelerators). Dense variables go
+    ``a += mean(g ** 2); row -= learning_rate g / sqrt(a + epsilon)``: a table's state is 1/D of Adagrad's and 1/(2 D)
+    of Adam's (as in Facebook's DLRM and TensorFlow Recommenders' embedding accelerators). Dense variables go
     through Keras's Adagrad.
 
     Args:
-        learning_rate: A float, or a Keras learning-rate schedule. Adagrad wants larger ones than Adam.
+        learning_rate: A float, or a Keras learning-rate schedule. Adagrad needs larger ones than Adam.
         initial_accumulator_value, epsilon: As in ``tf.keras.optimizers.Adagrad``.
         weight_decay, clipnorm, global_clipnorm, clipvalue, name: As in `LazyAdam`.
 
     Raises:
         ValueError: As in `LazyAdam`.
+
+    Example:
+        >>> optimizer = RowwiseAdagrad(0.1, initial_accumulator_value=0.0)
+        >>> table = tf.Variable([[1.0], [1.0], [1.0]])
+        >>> gradient = tf.IndexedSlices(tf.constant([[5.0]]), tf.constant([2]))
+        >>> _ = optimizer.apply_gradients([(gradient, table)])
+        >>> [round(float(value), 4) for value in table[:, 0]]
+        [1.0, 1.0, 0.9]
     """
 
     _dense_optimizer = keras.optimizers.Adagrad
@@ -299,10 +307,10 @@ LAZY = (LazyAdam, RowwiseAdam, RowwiseAdagrad)
 
 
 def rounded_at_random(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """float32 as bfloat16, rounded up or down at random, right in the mean: (n, D), the same for the same seed.
+    """float32 as bfloat16, rounded up or down at random, without bias: (n, D), the same for the same seed.
 
-    A step of less than a 256th of a value would be lost each time, and what is lost would always be the small steps.
-    (Stochastic rounding, as Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015.)
+    Otherwise every step smaller than 1/256 of a value would be lost. (Stochastic rounding, as in Gupta et al., "Deep
+    Learning with Limited Numerical Precision", ICML 2015.)
     """
     bits = tf.bitcast(values, tf.int32)
     noise = tf.random.stateless_uniform(tf.shape(values), seed, 0, 2**16, tf.int32)
@@ -325,7 +333,7 @@ def _checked_rate(learning_rate: Any) -> Any:
 def _take_clipping(class_name: str, arguments: dict[str, Any]) -> tuple[str, float] | None:
     """Takes the clipping out of an optimizer's arguments, since Keras clips before it sums repeated rows.
 
-    Refuses what can't work on rows alone, and Keras's graph mode, which has optimizers of its own.
+    Refuses options that can't work on rows alone, and Keras's graph mode, which has optimizers of its own.
     """
     require_eager(class_name)
     for name, reason in _REFUSED.items():
@@ -341,7 +349,7 @@ def _take_clipping(class_name: str, arguments: dict[str, Any]) -> tuple[str, flo
 
 
 def _moved(state: Any, rows: tf.Tensor, target: tf.Tensor, decay: Any) -> tf.Tensor:
-    """Moves ``rows`` of a moving average towards ``target`` (n, D), and gives them."""
+    """Moves ``rows`` of a moving average towards ``target`` (n, D), and returns them."""
     state = raw_variable(state)
     before = tf.nn.embedding_lookup(state, rows)
     after = before + (target - before) * (1 - decay)

@@ -62,33 +62,33 @@ def export_recommender(
     ``recommend_among``  these, and ``among`` (A,)           the same, of the items in ``among`` alone
     ==================== =================================== ===========================================
 
-    Features have the names, shapes and types of ``model.user_input``. A name that a signature can't have, because it is
-    not of ASCII letters, digits and underscores, say, is made into one that it can, and no two names into the same;
-    ``manifest.json`` has them all. ``n`` is an int32 from 1 to the number of items.
-    ``seen`` holds item ids as they come out, padded with anything that is no item's id. ``among`` holds the ids of the
-    items that may be recommended, such as those in stock, to all users of the request; others than items' are ignored.
-    The best item comes first, and
-    of equal scores the one that comes first in the catalogue. A place that no item is left for has the score -inf, and
-    as its id the manifest's ``no_item``: ``""``, or 0, or where 0 is an item's id, the first of -1, -2, ... that is
-    none. With K interests an item's score is the best of K, and it comes once; the manifest's ``interests`` is K, or
-    null for a model of one vector a user.
+    Features have the names, shapes and types of ``model.user_input``. A name that a signature can't have, such as one
+    with other characters than ASCII letters, digits and underscores, is replaced by one that it can, different for
+    each; ``manifest.json`` lists them. ``n`` is an int32 from 1 to the number of items. ``seen`` holds item ids as they
+    are returned, padded with anything that is not an item's id. ``among`` holds the ids of the items that may be
+    recommended to all users of the request, such as those in stock; unknown ids are ignored.
 
-    A version is a folder with a number for its name, as TensorFlow Serving wants it. It is written under another name
-    and renamed, so that whoever watches the folder finds it whole or not at all; a version that exists is never
-    touched. Beside the SavedModel lies ``manifest.json``: what a server has to know to check its requests, and the size
-    of each file, which tells a copy that is not whole.
+    The best item comes first; of equal scores, the one that is first in the catalogue. If fewer than ``n`` items are
+    left, the row is padded with score -inf and the manifest's ``no_item``: ``""``, or for integers the first of 0, -1,
+    -2, ... that is not an item's id. With K interests an item's score is its best over the K, and it is returned once;
+    the manifest's ``interests`` is K, or null for a model of one vector a user.
+
+    A version is a folder whose name is a number, as TensorFlow Serving expects. It is written under another name and
+    then renamed, so a server that watches the folder finds it whole or not at all. Existing versions are never changed.
+    ``manifest.json`` is beside the SavedModel: it has what a server needs to check requests, and the size of each file,
+    by which an incomplete copy is recognised.
 
     Args:
         model: What a builder such as `YoutubeDNN` returned.
-        folder: Where the versions are. Made if it is not there.
+        folder: The folder of the versions, which is created if necessary.
         item_ids: The items' own ids, integers or strings, in the order of the model's: an `IdMap`, or an array whose
             element ``k`` is item id ``k + 1``. None: the model's ids, 1..V-1.
-        item_vectors: With ``item_ids``: vectors (len(item_ids), D) in their order, in place of those of the whole
-            catalogue; for a hashed item column, or for the part of the catalogue that may be recommended.
-        id_maps: name of a user input -> `IdMap`: this input takes raw ids there, such as a history of the items' own
-            ids. Raw ids that the map does not know become 0.
-        vector_dtype: How the item vectors are kept: ``float32``, ``float16``, or ``int8`` (each vector's entries as
-            127ths of its largest). The table that histories are looked up in stays as it is.
+        item_vectors: With ``item_ids``: vectors (len(item_ids), D) in their order, instead of those of the whole
+            catalogue; for a hashed item column, or if only a part of the catalogue may be recommended.
+        id_maps: name of a user input -> `IdMap`: this input takes raw ids in the export, such as a history of the
+            items' own ids. Raw ids that the map does not know become 0.
+        vector_dtype: The type in which item vectors are stored: ``float32``, ``float16``, or ``int8`` (each vector's
+            entries as 127ths of its largest). The table in which histories are looked up is unchanged.
         version: The new version's number, 1 or more. None: one above the highest in ``folder``.
 
     Returns:
@@ -151,20 +151,20 @@ def export_recommender(
 def export_user_encoder(model: RetrievalModel, path: str | os.PathLike[str]) -> Path:
     """Writes the user encoder as one file for TFLite or ONNX runtimes, on a phone or in a service without TensorFlow.
 
-    The file takes the user's features under the names that `export_recommender` has for them, which for names of ASCII
-    letters, digits and underscores are the model's own, and gives ``user_vector``, (B, D) or (B, K, D) in float32, for
-    any B from 1. A TFLite file has one signature, and needs TFLite's builtin operations alone; an ONNX file is of
-    opset 18. Items are not part of it: `write_vectors` writes the vectors, and an index is built from them.
+    The file takes the user's features under the same names as `export_recommender`'s, which for names of ASCII letters,
+    digits and underscores are the model's own. It returns ``user_vector``, (B, D) or (B, K, D) in float32, for any B
+    from 1. A TFLite file has one signature and needs only TFLite's builtin operations; an ONNX file has opset 18. Items
+    are not part of it: `write_vectors` writes their vectors, for an index.
 
-    Before the file takes its name, its runtime computes a few made-up users, one without a history among them, and the
-    vectors have to be those of ``model.user_vectors`` to 1e-5.
+    Before the file gets its name, its runtime computes the vectors of a few generated users, one of them without a
+    history, which must equal those of ``model.user_vectors`` to 1e-5.
 
-    An id outside of 0..V-1 is an error there as it is in the model.
+    An id outside 0..V-1 is an error there as in the model.
 
     Args:
-        model: What a builder such as `YoutubeDNN` returned, without hashed user columns, which no such runtime can
+        model: What a builder such as `YoutubeDNN` returned, without hashed user columns, since these runtimes can't
             hash.
-        path: The file, which is replaced. Its suffix says the format: ``.tflite``, or ``.onnx``, which takes the extra
+        path: The file, which is replaced. Its suffix is the format: ``.tflite``, or ``.onnx``, which needs the extra
             ``onnx``.
 
     Returns:
@@ -172,7 +172,7 @@ def export_user_encoder(model: RetrievalModel, path: str | os.PathLike[str]) -> 
 
     Raises:
         ValueError: An argument can't be used, the format can't hold the model, such as an `SDM` in TFLite, or the
-            vectors differ. The file is as it was.
+            vectors differ. An existing file is unchanged.
         ImportError: tf2onnx or onnxruntime is not installed.
 
     Example:
@@ -205,7 +205,7 @@ def export_user_encoder(model: RetrievalModel, path: str | os.PathLike[str]) -> 
 
 
 def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
-    """The file's content, whose vectors of made-up users have been compared with the model's."""
+    """The file's content, after its vectors of generated users were compared with the model's."""
     arguments = _arguments(tensor.name for tensor in model.user_input)
     encoder = keras.Model(model.user_input, model.user_emb)
 
@@ -215,7 +215,7 @@ def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
         encoded = []
         for tensor in model.user_input:
             values = inputs[arguments[tensor.name]]
-            if tensor.name in ids:  # onnxruntime would take a negative id for a row that is counted from the end
+            if tensor.name in ids:  # onnxruntime would count a negative id from the end of the table
                 values = tf.where(values < 0, values.dtype.max, values)
             encoded.append(values)
         return {"user_vector": tf.cast(encoder(encoded, training=False), tf.float32)}
@@ -232,7 +232,7 @@ def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
         raise problem(f"The {exchange.name} file", "run", f"{type(error).__name__}: {error}") from error
     difference = float(np.abs(vectors - expected).max()) if vectors.shape == expected.shape else np.inf
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        rule = f"give the model's user vectors, to {_TOLERANCE:g}"
+        rule = f"return the model's user vectors, to {_TOLERANCE:g}"
         raise problem(f"The {exchange.name} file", rule, f"a difference of {difference:.2g}")
     return content
 
@@ -305,7 +305,7 @@ class _Recommender:
             self.signatures[name] = function.get_concrete_function(**user, **n, **more)
 
     def trackable(self) -> tf.Module:
-        """What a SavedModel of the signatures has to hold: the variables and tables that they use, and no others."""
+        """What a SavedModel of the signatures has to hold: only the variables and tables that they use."""
         variables = {v.ref(): v for function in self.signatures.values() for v in function.graph.variables}
         tables = [*self._tables.values(), *self._vocabularies, *([] if self._places is None else [self._places])]
         module = tf.Module()
@@ -366,7 +366,7 @@ def _arguments(names: Iterable[str]) -> dict[str, str]:
 
 
 def _argument(name: str) -> str:
-    """A name that a signature can have beside `n`, `seen` and `among`, and Python a function's argument."""
+    """A name that works as a signature's input besides `n`, `seen` and `among`, and as a Python argument."""
     begins_well = name[0].isascii() and name[0].isalpha()
     is_taken = name.lower() in ("n", "seen", "among") or name == "self" or keyword.iskeyword(name)
     return plain_name(name, prefix="" if begins_well and not is_taken else "arg_")
@@ -380,7 +380,7 @@ def _table(ids: IdMap) -> tf.lookup.StaticHashTable:
 
 
 def _no_item(ids: IdMap) -> tuple[tf.DType, Any]:
-    """The type of raw ids, and one of that type that is none of them."""
+    """The type of raw ids, and a value of that type that is not one of them."""
     return tf.string if ids.values.dtype.kind == "O" else tf.int64, ids.no_item
 
 
@@ -409,7 +409,7 @@ def _catalogue(model: RetrievalModel, item_ids: Any, item_vectors: Any) -> tuple
 
 
 def _stored(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The vectors as they are kept, and with int8, what each item's scores are to be multiplied by."""
+    """The vectors as they are stored, and with int8 the factor of each item's scores."""
     if dtype == "int8":
         largest = np.abs(vectors).max(axis=1)
         scales = np.where(largest > 0, largest, 1) / np.float32(127)
@@ -447,7 +447,7 @@ def _checked_maps(columns: Sequence[Column], id_maps: Mapping[str, IdMap] | None
 def _inputs(
     columns: Sequence[Column], id_maps: Mapping[str, IdMap], arguments: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """What each user input is, for whoever checks and fills it."""
+    """The manifest's entry for each user input, from which requests are checked and filled."""
     inputs: dict[str, dict[str, Any]] = {}
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():

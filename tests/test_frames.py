@@ -410,8 +410,8 @@ def test_datasets_without_user_vectors_are_refused(model):
         (dataset, r"The dataset must be batched; got"),
         (ragged_dataset(x).unbatch(), r"The dataset must be batched; got 'hist_item'"),
         (dataset.batch(8).repeat(), "`x` must come to an end; got a dataset that repeats for ever"),
-        (tf.data.Dataset.range(3), "`x` must give dictionaries of user inputs"),
-        (iter([arrays]), "`x` must be user inputs by name, .*Of other batches, take the vectors of each"),
+        (tf.data.Dataset.range(3), "`x` must hold dictionaries of user inputs"),
+        (iter([arrays]), "`x` must be user inputs by name, .*Take the vectors of each batch by itself"),
         ([1, 2], "`x` must be user inputs by name, a frame or a tf.data.Dataset; got list"),
     ]:
         with pytest.raises(ValueError, match=message):

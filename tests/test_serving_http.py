@@ -551,8 +551,8 @@ def test_half_a_file_is_not_served(trained, tmp_path):
 @pytest.mark.parametrize(
     ("messages", "status", "said"),
     [
-        ([], 408, "the body must come within 0.05 s"),
-        ([{"body": b"{", "more_body": True}], 408, "the body must come within 0.05 s"),
+        ([], 408, "the body must arrive within 0.05 s"),
+        ([{"body": b"{", "more_body": True}], 408, "the body must arrive within 0.05 s"),
         ([{"body": b" " * 2**19, "more_body": True}] * 3, 413, "the body must be at most 1048576 bytes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""From raw events to a model's input: id maps, interactions, splits and their leaks, windows, data to try them on."""
+"""From raw events to a model's input: id maps, interactions, splits and their leaks, windows, generated data."""
 
 from typing import TYPE_CHECKING
 

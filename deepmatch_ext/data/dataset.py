@@ -1,4 +1,4 @@
-"""A data set in one shape, whatever files it came from."""
+"""A data set in one form, from any kind of files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from deepmatch_ext.data.interactions import Interactions
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in one shape, whatever files it came from. ``print(dataset)`` says in one line what it holds.
+    """A data set in one form, from any kind of files. ``print(dataset)`` says in one line what it holds.
 
     Args:
         name: The name of its folder or file.
         interactions: The events, with the names "user_id" and "item_id".
-        users: Attributes of users as strings, indexed by raw user id, or None. It may lack users and have others.
+        users: Attributes of users as strings, indexed by raw user id, or None. Not all users need be there, and others
+            may be.
         items: Attributes of items as strings, indexed by raw item id, or None: "title" and "genres" (as in
-            "Crime|Drama") where they are known, and the file's other columns under their own names.
-        note: What ``print(dataset)`` says beside the numbers, such as the columns that were read.
+            "Crime|Drama") if they are known, and the file's other columns under their own names.
+        note: What ``print(dataset)`` says besides the numbers, such as the columns that were read.
     """
 
     name: str

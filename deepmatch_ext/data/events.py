@@ -1,4 +1,4 @@
-"""From tables of events on disk to interactions: which column is what, ids that stay as they are, times."""
+"""From tables of events on disk to interactions: the roles of columns, ids that are kept as they are, times."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from deepmatch_ext.data.tables import Table, unreadable, whole_numbers
 
 INFER = "infer"
 
-# Column names that are recognised, by their letters and digits in lower case. Where a file has the first of a list,
-# others of the list are columns like any other.
+# Column names that are recognised, by their letters and digits in lower case. If a file has the first of a list,
+# others of the list are ordinary columns.
 USUAL = {
     "user": ("userid", "user", "uid"),
     "item": ("itemid", "item", "movieid", "iid"),
@@ -57,8 +57,8 @@ class Reading:
         item: The column of items, or "infer".
         time: The column of times, "infer", or None: the rows are in the order of time.
         usecols: The columns to look at; None: all.
-        date_format: How dates are written, as for ``pd.to_datetime``.
-        dayfirst: Dates are written 31/12/2024 (True) or 12/31/2024 (False).
+        date_format: The format of dates, as for ``pd.to_datetime``.
+        dayfirst: Whether dates are written 31/12/2024 (True) or 12/31/2024 (False).
     """
 
     user: str = INFER
@@ -80,13 +80,13 @@ class Reading:
                 raise problem("`usecols`", "be a list of column names", listing(names))
             object.__setattr__(self, "usecols", names)
         if self.date_format is not None and self.dayfirst is not None:
-            raise problem("`dayfirst`", "be left out where date_format says how dates are written", self.dayfirst)
+            raise problem("`dayfirst`", "be left out if date_format says how dates are written", self.dayfirst)
         if self.date_format is not None and "%" not in str(self.date_format):
             raise problem("`date_format`", "be a format such as '%d/%m/%Y'", repr(self.date_format))
         if self.dayfirst not in (None, True, False):
             raise problem("`dayfirst`", "be True or False", repr(self.dayfirst))
         if self.time is None and (self.date_format is not None or self.dayfirst is not None):
-            rule = "be left out where time=None says that no times are read"
+            rule = "be left out with time=None, which reads no times"
             raise problem("`date_format` and `dayfirst`", rule, f"{self.date_format!r} and {self.dayfirst!r}")
 
 
@@ -121,7 +121,7 @@ def read_events(tables: Sequence[Table], reading: Reading) -> tuple[Interactions
 
 
 def find(names: Sequence[str], role: str) -> list[str]:
-    """The columns whose names are usual for a role, the likeliest first; the first usual name excludes the others."""
+    """The columns with usual names for a role, the likeliest first; the first usual name excludes the others."""
     usual = USUAL[role]
     found = sorted((name for name in names if plain(name) in usual), key=lambda name: usual.index(plain(name)))
     return [name for name in found if plain(name) == usual[0]] or found
@@ -209,7 +209,7 @@ def _not_found(table: Table, names: Sequence[str], role: str) -> ValueError:
     if role == "time":
         remedy = "Name it, time='...', or say that the rows are in the order of time: time=None."
     elif len(names) == 1 and (separator := re.search(r"[;\t|:,]+|\s+", names[0])):
-        remedy = f"If {separator[0]!r} stands between the columns, say so: sep={separator[0]!r}."
+        remedy = f"If {separator[0]!r} separates the columns, give sep={separator[0]!r}."
     elif any(re.fullmatch(r"[-+.:/ TZ]*\d[-+\d.:/ TZ]*", name) for name in names):
         remedy += " A file without a header is read with header=None, names=['user_id', 'item_id', ...]."
     rule = f"have a column of {role}s, such as {EXAMPLES[role]}"
@@ -260,7 +260,7 @@ def _refuse_headers(where: _Place, piece: pd.DataFrame, columns: Columns) -> Non
         is_header.iloc[0] = True
     if is_header.any():
         row = where.first(is_header)[1]
-        remedy = "Where names take the place of a header, say so: header=0." if row == 1 else "Take it out."
+        remedy = "If `names` replace a header, give header=0." if row == 1 else "Take it out."
         raise problem(f"file {str(where.table.path)!r}", "have no header among its rows", f"one in row {row}", remedy)
 
 
@@ -327,7 +327,7 @@ def _times(where: _Place, column: pd.Series, reading: Reading) -> np.ndarray:
         return _dates_or_numbers(where, column.astype(str).astype(object), reading)
     if told:
         remedy = "Leave date_format and dayfirst out."
-        raise problem(what, "hold text where a format of dates is given", f"dtype {column.dtype}", remedy)
+        raise problem(what, "hold text if a format of dates is given", f"dtype {column.dtype}", remedy)
     times = time_values(what, column)
     _refuse_first(where, column, times.dtype.kind == "f" and ~np.isfinite(times), "hold finite numbers")
     return times
@@ -372,7 +372,7 @@ def _parsed(where: _Place, texts: pd.Series, written: pd.Series, rule: str, reme
             dates = pd.to_datetime(written, utc=True, errors="coerce", **how)
     except (ValueError, TypeError, OverflowError) as error:
         unreadable(where.table.path, f"{rule} in column {texts.name!r}", error, remedy)
-    # pandas reads "now" and "today" as the time at which it reads them.
+    # pandas reads "now" and "today" as the current time.
     wrong = dates.isna() | ~texts.str.contains(r"\d")
     # Numbers among dates are told as such, unless there is something that is neither.
     numbers = wrong & texts.str.fullmatch(r"[-+]?\d+(\.\d*)?")

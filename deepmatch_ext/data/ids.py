@@ -1,4 +1,4 @@
-"""Raw ids of users or items and the numbers that embedding tables know them by."""
+"""Raw ids of users or items, and their row numbers in embedding tables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from deepmatch_ext._no_item import no_item
 class IdMap:
     """Numbers raw ids from 1; id 0 is left for padding and for values that the map does not know.
 
-    The map never changes: raw value number ``k`` of ``values`` has id ``k + 1`` for good, so a table trained with one
-    map stays right as long as the map is kept with it.
+    The map never changes: raw value number ``k`` of ``values`` always has id ``k + 1``, so a table stays valid as long
+    as the map it was trained with is kept.
 
     Args:
         values: Unique raw values, all integers or all strings; their order is kept. Whole floats count as integers,
-            because pandas turns integers into floats where a column once had a gap.
+            because pandas turns integers into floats if a column had a gap.
 
     Raises:
         ValueError: ``values`` is empty, repeats a value, has a missing one, or is neither integers nor strings.
@@ -48,24 +48,25 @@ class IdMap:
 
     @classmethod
     def from_values(cls, values: Any) -> IdMap:
-        """The map of all values that occur, in sorted order. Repeats are welcome.
+        """The map of all values that occur, in sorted order. Values may be repeated.
 
         Args:
             values: Raw values in any order, such as a column of a frame.
 
         Raises:
-            ValueError: As for ``IdMap(values)``, repeats apart.
+            ValueError: As for ``IdMap(values)``, except that repeats are allowed.
         """
         return cls(np.sort(_index(raw_values("values", values).ravel()).unique().to_numpy()))
 
     def extended(self, values: Any) -> IdMap:
-        """The map with further raw values: those it knows keep their ids, and new ones are numbered behind them.
+        """The map with further raw values: known ones keep their ids, and new ones get the next numbers.
 
         Args:
-            values: Raw values in any order, of the map's own kind. Repeats, and values that the map knows, are welcome.
+            values: Raw values in any order, of the map's own kind. They may be repeated or known already.
 
         Returns:
-            A map of its own; new values are in sorted order. `RetrievalModel.extended` makes a model as large.
+            A new map, with the new values in sorted order; or the map itself if there are none.
+            `RetrievalModel.extended` makes a model of that size.
 
         Raises:
             ValueError: Strings for a map of integers or the reverse, or a missing value.
@@ -91,7 +92,7 @@ class IdMap:
 
     @cached_property
     def no_item(self) -> int | str:
-        """What id 0 decodes to, and no raw value: ``""``, or for integers the first of 0, -1, -2, ... that is none.
+        """What id 0 decodes to: ``""``, or for integers the first of 0, -1, -2, ... that is not a raw value.
 
         Raises:
             ValueError: ``""`` is a raw value of the map.
@@ -104,13 +105,13 @@ class IdMap:
         Args:
             values: Raw values of any shape, of the map's own kind (integers or strings). A missing value (None, NaN)
                 is a value that the map does not know.
-            unknown: The fate of values that the map does not know: "padding" gives them id 0, "error" refuses them.
+            unknown: What happens to unknown values: "padding" gives them id 0, "error" refuses them.
 
         Returns:
             int32, the shape of ``values``, each in 0..len(self).
 
         Raises:
-            ValueError: Strings for a map of integers or the reverse, or unknown values where ``unknown="error"``.
+            ValueError: Strings for a map of integers or the reverse, or unknown values with ``unknown="error"``.
         """
         one_of("`unknown`", unknown, ["padding", "error"])
         raw = as_array(values)
@@ -128,7 +129,7 @@ class IdMap:
         return ids.reshape(raw.shape)
 
     def decode(self, ids: Any) -> np.ndarray:
-        """Raw values of ids: of lists that `top_n` gives, too, whose last places are id 0 where no item was left.
+        """Raw values of ids, also of lists from `top_n`, which end in id 0 if no item was left.
 
         Args:
             ids: Integers of any shape, each in 0..len(self).
@@ -137,7 +138,7 @@ class IdMap:
             Raw values, the shape of ``ids``, and `no_item` for id 0.
 
         Raises:
-            ValueError: An id is out of range or no integer, or one is 0 and ``""`` is a raw value.
+            ValueError: An id is out of range or not an integer, or one is 0 and ``""`` is a raw value.
 
         Example:
             >>> ids = IdMap(["tea", "milk", "bread"])
@@ -153,7 +154,7 @@ class IdMap:
         if wrong.any():
             raise problem("`ids`", f"lie in 0..{len(self)}", listing(np.unique(array[wrong])))
         flat = array.ravel().astype(np.int64)
-        values = self._values[flat - 1]  # of id 0 some value: there is at least one
+        values = self._values[flat - 1]  # for id 0 some value: there is at least one
         if not flat.all():
             values[flat == 0] = self.no_item
         return values.reshape(array.shape)
@@ -200,7 +201,7 @@ def raw_values(what: str, values: Any) -> np.ndarray:
         raise problem(what, "be all integers or all strings", f"dtype {array.dtype}")
     if array.dtype.kind == "f" and not (array == np.floor(array)).all():
         raise problem(what, "be whole numbers or strings", listing(array[array != np.floor(array)]))
-    # A float counts exactly up to 2**53, an id of an embedding's raw value up to int64.
+    # A float is exact up to 2**53; integer ids may use all of int64.
     limit = 2**53 if array.dtype.kind == "f" else np.iinfo(np.int64).max
     if array.size and (array.max() > limit or array.min() < -limit):
         raise problem(what, "fit in 64-bit integers", f"a number past {limit}", "Pass such ids as strings.")
@@ -208,7 +209,7 @@ def raw_values(what: str, values: Any) -> np.ndarray:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """An array of our own making, and what it is a view of, closed to changes. Never for a caller's array."""
+    """Makes an array of our own, and what it is a view of, read-only. Never for a caller's array."""
     array.setflags(write=False)
     if isinstance(array.base, np.ndarray):  # as np.flatnonzero gives
         array.base.setflags(write=False)
@@ -216,9 +217,10 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 def own(array: np.ndarray) -> np.ndarray:
-    """An array that nobody can write to as it is, of others a read-only copy.
+    """The array itself if nobody can write to it, else a read-only copy.
 
-    A caller's array stays writable and apart. Pandas' read-only views of a column change with the frame.
+    A caller's array stays writable and separate. Read-only views of pandas' columns change with the frame, so they are
+    copied, too.
     """
     held = array
     while isinstance(held.base, np.ndarray):

@@ -23,24 +23,24 @@ from deepmatch_ext.data.user_features import read_user_features
 class Interactions:
     """Events of users with items, sorted by user, then by time; events of one time keep the order of their source.
 
-    Use :meth:`from_frame` or :meth:`from_sequences`. The constructor itself takes columns that are sorted already and
-    checks them. All arrays are read-only; a writable one is copied, so nobody's array is frozen or shared.
+    Use :meth:`from_frame` or :meth:`from_sequences`. The constructor itself takes columns that are already sorted, and
+    checks them. All arrays are read-only; writable ones are copied, so your arrays are neither frozen nor shared.
 
     Args:
-        users: User ids from 1, (n,), never falling.
+        users: User ids from 1, (n,), ascending.
         items: Item ids from 1, (n,).
-        times: Numbers or datetime64, (n,), never falling within a user. None: the order of the rows is all there is.
+        times: Numbers or datetime64, (n,), ascending within a user. None: only the order of the rows is known.
         side: Other numeric columns by name, (n,) each, such as a rating or the day of the week.
         user_ids: The map from raw user ids to ``users``.
         item_ids: The map from raw item ids to ``items``.
         user_name: The name of the user column of a model's input.
         item_name: The name of the item column of a model's input.
-        sessions: Session numbers from 1, (n,), never falling; a session has one user, and times that never fall. Then
-            a sequence is a session in place of all that a user did: histories end where it began, and its items are
-            recommended again. None: there are no sessions.
+        sessions: Session numbers from 1, (n,), ascending; a session has one user, and ascending times. A sequence is
+            then a session, instead of all events of a user: histories go back to the start of the session, and its
+            items may be recommended again. None: there are no sessions.
         kinds: The kind of each event, and which kinds are to be predicted. Each kind then has a history of its own.
             None: all events are of one kind.
-        user_features: What is known of each user, name -> values by user id, (num_users + 1, ...), 0 for id 0.
+        user_features: Features of users, name -> values by user id, (num_users + 1, ...), 0 for id 0.
             :meth:`with_user_features` makes them of a frame.
 
     Raises:
@@ -147,8 +147,8 @@ class Interactions:
 
         Args:
             frame: Events in any order: a pandas or polars DataFrame, or an Arrow table.
-            user: The column of raw user ids, integers or strings. None: nobody knows whose the sessions are; each is a
-                user of its own.
+            user: The column of raw user ids, integers or strings. None: the users of the sessions are unknown, and each
+                session is a user of its own.
             item: The column of raw item ids, integers or strings.
             time: The column of times: numbers, datetimes, or text in the form 2026-11-26 09:30; those with a time zone
                 are kept in UTC. None: the frame's order is the order of time.
@@ -157,8 +157,8 @@ class Interactions:
             user_ids: A map made earlier; without it, the users of the frame are numbered.
             item_ids: A map made earlier; without it, the items of the frame are numbered.
             session: The column that says which session of its user an event is of, integers or strings. A user's
-                sessions stand in the order in which they end. None: there are no sessions.
-            kind: The column that says of what kind an event is, such as "click" and "purchase"; strings or integers.
+                sessions are in the order in which they end. None: there are no sessions.
+            kind: The column of the kinds of events, such as "click" and "purchase"; strings or integers.
                 Windows then have a history for each kind. None: all events are of one kind.
             targets: The kinds that are to be predicted, one or a list; only events of these are rows of a split.
             kind_ids: A map of kinds made earlier; without it, the kinds of the frame are numbered.
@@ -167,7 +167,7 @@ class Interactions:
             ImportError: The frame is not pandas's, and pyarrow is not installed.
             ValueError: The frame is empty or lacks a column, a column has two roles, missing values or a type that
                 does not fit its role, or a given map does not know a user, an item or a kind; or one of ``kind`` and
-                ``targets`` is given without the other, or ``targets`` are no kinds.
+                ``targets`` is given without the other, or ``targets`` are unknown kinds.
 
         Example:
             >>> columns = {"user_id": 1, "item_id": [7, 8, 7], "timestamp": [1, 2, 3], "event": ["see", "see", "buy"]}
@@ -181,7 +181,7 @@ class Interactions:
         item, time = as_text("`item`", item), None if time is None else as_text("`time`", time)
         session = None if session is None else as_text("`session`", session)
         if user is None and session is None:
-            raise problem("`user`", "name a column where there are no sessions", None)
+            raise problem("`user`", "name a column if there are no sessions", None)
         anonymous = user is None
         user = session if user is None else as_text("`user`", user)
         assert user is not None
@@ -198,7 +198,7 @@ class Interactions:
         if time is not None:
             told[time] = "Name it, time='...', or say that the rows are in the order of time: time=None."
         require_columns(columns, names, "the frame", told)
-        # A column of pandas stays one, which knows what is missing.
+        # A pandas column is kept, since it knows what is missing.
         given = {
             name: column if isinstance(column := columns[name], pd.Series) else one_a_row(f"column {name!r}", column)
             for name in names
@@ -233,22 +233,23 @@ class Interactions:
         )
 
     def extended(self, frame: Any, *, time: str | None = "timestamp", session: str | None = None) -> Interactions:
-        """These events and those of ``frame``, such as the next day's; users and items that are new get new ids.
+        """These events and those of ``frame``, such as the next day's; new users and items get new ids.
 
-        What had an id keeps it, so that a model that is made larger (`RetrievalModel.extended`) reads both.
+        Known users and items keep their ids, so a larger model (`RetrievalModel.extended`) reads both.
 
         Args:
             frame: Events in any order, with the columns that these were read from: `user_name`, `item_name`, `side`,
                 and that of the kinds.
-            time: The column of times; None where these events have none: then those of the frame are later.
-            session: The column of sessions, where these events have sessions. A session of the frame is a new one.
+            time: The column of times; None if these events have none: then those of the frame are later.
+            session: The column of sessions, if these events have sessions. Sessions of the frame are new ones.
 
         Returns:
-            New interactions. Of one user and time, events of the frame come later. Of new users nothing is known until
-            `with_user_features` says it of all again.
+            New interactions. At the same time of a user, events of the frame come last. Features of new users are 0
+            until `with_user_features` gives those of all users again.
 
         Raises:
-            ValueError: As in `from_frame`; or these events have times or sessions and the frame none, or the reverse.
+            ValueError: As for `from_frame`; or these events have times or sessions and the frame does not, or the
+                reverse.
 
         Example:
             >>> frame = pd.DataFrame({"user_id": ["b", "a"], "item_id": [7, 5], "timestamp": [30, 20]})
@@ -270,12 +271,12 @@ class Interactions:
         *,
         sessions: bool = False,
     ) -> Interactions:
-        """Interactions of item sequences that are numbered already; ids and raw ids are the same numbers.
+        """Interactions of sequences of item ids that are already numbered; ids and raw ids are the same numbers.
 
         Args:
             indptr: Sequence k, that of user k + 1, is ``items[indptr[k]:indptr[k + 1]]``; (number of users + 1,).
             items: Item ids from 1, oldest first within a user, (n,).
-            times: Times of the events, (n,), or None. Where they contradict the order of a sequence, the times win.
+            times: Times of the events, (n,), or None. If they contradict the order of a sequence, the times decide.
             user_name: The name of the user column of a model's input.
             item_name: The name of the item column of a model's input.
             sessions: Whether each sequence is a session, of a user of its own.
@@ -316,22 +317,22 @@ class Interactions:
         )
 
     def with_user_features(self, frame: Any) -> Interactions:
-        """The same interactions, with what is known of each user: windows and histories then have these columns.
+        """The same interactions with features of users, which windows and histories then hold as columns.
 
         Args:
             frame: One row for each user: a pandas or polars DataFrame, or an Arrow table. The raw user ids are its
                 column of the interactions' user name, or, of a pandas DataFrame without one, its index. All other
                 columns are features: a number in each row, or a list of numbers, such as ids, padded with 0 to the
-                longest. Users that have no events are left out. Text has to be numbered first, by an :class:`IdMap`.
+                longest. Users without events are left out. Number text first, with an :class:`IdMap`.
 
         Returns:
-            Interactions with these ``user_features`` in place of any that were there. User id 0, an unknown user, has
-            0 in each, as item id 0 has in a model's ``item_features``.
+            Interactions with these ``user_features`` instead of any former ones. User id 0, an unknown user, has 0 in
+            each, as item id 0 has in a model's ``item_features``.
 
         Raises:
             ImportError: The frame is not pandas's, and pyarrow is not installed.
-            ValueError: A user comes twice, a user with events is missing, a value is missing or no number, or there is
-                no feature.
+            ValueError: A user is repeated, a user with events is missing, a value is missing or not a number, or there
+                is no feature.
 
         Example:
             >>> interactions = Interactions.from_sequences([0, 1, 3], [7, 8, 7])
@@ -346,8 +347,11 @@ class Interactions:
         """The events as a DataFrame with raw ids, one a row, sorted as they are here; `from_frame` takes it back.
 
         Args:
-            time: What the column of times is called, if there are times.
-            session: What the column of sessions is called, if there are sessions; its values are their numbers.
+            time: The name of the column of times, if there are times.
+            session: The name of the column of sessions, if there are sessions; its values are their numbers.
+
+        Returns:
+            The columns `user_name`, `item_name`, ``time``, ``session``, that of the kinds, and the side columns.
 
         Example:
             >>> Interactions.from_sequences([0, 2, 3], [4, 1, 4]).to_frame()
@@ -391,7 +395,7 @@ class Interactions:
 
     @cached_property
     def histories(self) -> tuple[History, ...]:
-        """What the histories of the rows are made of: one for each kind of events, or one for all."""
+        """The events from which histories are made: one entry for each kind of events, or one for all."""
         return histories_of(self.kinds, self.sequences, self.starts, self.times)
 
     @cached_property
@@ -404,17 +408,17 @@ class Interactions:
 
     @property
     def is_target(self) -> np.ndarray:
-        """Which rows are to be predicted, (n,) bool: those of the kinds that are, or all if there are no kinds."""
+        """Which rows are to be predicted, (n,) bool: those of the target kinds, or all if there are no kinds."""
         return np.ones(len(self), bool) if self.kinds is None else self.kinds.is_target
 
     @property
     def num_users(self) -> int:
-        """Users that the map knows, padding not counted; one of them may have no rows."""
+        """The number of users in the map, without padding; some may have no rows."""
         return len(self.user_ids)
 
     @property
     def num_items(self) -> int:
-        """Items that the map knows, padding not counted; one of them may have no rows."""
+        """The number of items in the map, without padding; some may have no rows."""
         return len(self.item_ids)
 
     @property
@@ -431,7 +435,8 @@ class Interactions:
         """How often each item occurs.
 
         Args:
-            rows: The rows to count. Give a split's train rows, so that no held-out item leaks into the counts.
+            rows: The rows to count; None: all. Give a split's train rows, so that no held-out event leaks into the
+                counts.
 
         Returns:
             int64, (V,), by item id; id 0 has count 0.
@@ -446,7 +451,7 @@ class Interactions:
 def extended_with_rows(
     events: Interactions, frame: Any, time: str | None, session: str | None = None
 ) -> tuple[Interactions, np.ndarray, np.ndarray]:
-    """What `Interactions.extended` returns, the rows of the events before in it, in their order, and the new rows."""
+    """What `Interactions.extended` returns, and the rows in it of the former events, in their order, and of the new."""
     for what, column, has in (("time", time, events.times), ("session", session, events.sessions)):
         if (column is None) != (has is None):
             rule = f"name the column of {what}s" if column is None else f"be None, as these events have no {what}s"
@@ -580,7 +585,7 @@ def _series(what: str, values: Any) -> pd.Series:
 
 
 def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
-    """Moments of text that is written as ISO 8601 has it, 2026-11-26 or 2026-11-26T09:30Z; others as they are."""
+    """Datetimes from text in ISO 8601, such as 2026-11-26 or 2026-11-26T09:30Z; other columns unchanged."""
     if not pd.api.types.is_string_dtype(series.dtype) or not len(series) or series.isna().all():
         return series
     _nothing_missing(what, series)
@@ -596,7 +601,7 @@ def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
     try:
         return pd.Series(pd.to_datetime(text, format="ISO8601", utc=bool(has_zone.all())))
     except ValueError as error:
-        raise problem(what, "hold dates that there are", str(error).splitlines()[0]) from None
+        raise problem(what, "hold dates that exist", str(error).splitlines()[0]) from None
 
 
 def _is_moments(dtype: Any) -> bool:
@@ -611,7 +616,7 @@ def _numbers(what: str, values: Any) -> np.ndarray:
         raise problem(what, "be numeric", f"dtype {series.dtype}", remedy)
     _nothing_missing(what, series)
     if isinstance(values, np.ndarray):
-        # Not by way of pandas, whose answer is read-only and would pass for an array of our own.
+        # Not through pandas, whose result is read-only and would look like an array of our own.
         return values
     # pandas' own nullable types (Int64, Float32) name the NumPy type that holds their values.
     dtype: Any = getattr(series.dtype, "numpy_dtype", series.dtype)

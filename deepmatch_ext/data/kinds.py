@@ -1,4 +1,4 @@
-"""Kinds of events, such as clicks and purchases: which are to be predicted, and what the history of each is made of."""
+"""Kinds of events, such as clicks and purchases: which are to be predicted, and the history of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ class Kinds:
         name: The name of the column of kinds.
 
     Raises:
-        ValueError: A number that is not in the map, or targets that are no kinds, come twice, or are none.
+        ValueError: A number is not in the map, or ``targets`` are unknown, repeated or empty.
+
+    Example:
+        >>> kinds = Kinds(np.array([1, 1, 2]), IdMap(["click", "purchase"]), "purchase")
+        >>> kinds.is_target.tolist()
+        [False, False, True]
     """
 
     values: np.ndarray = field(repr=False)
@@ -55,7 +60,7 @@ class Kinds:
 
     @property
     def names(self) -> list[str]:
-        """What follows an underscore in the names of each kind's columns, in the order of their numbers."""
+        """The ending, after an underscore, of the names of each kind's columns, in the order of their numbers."""
         return [str(raw) for raw in self.ids.values.tolist()]
 
     @cached_property
@@ -81,16 +86,16 @@ _RULE = "be a kind that is to be predicted, or a list of them"
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What histories of one kind, or of all that users did, are made of.
+    """The events of which histories of one kind, or of all events, are made.
 
-    The history of row r is ``rows[starts[s]:ends[r]]``, oldest first, s being the row's sequence.
+    The history of row r is ``rows[starts[s]:ends[r]]``, oldest first, where s is the row's sequence.
 
     Args:
-        kind: The number of the kind; 0 where there are no kinds.
-        suffix: What its columns' names end with, "_click", or "".
+        kind: The number of the kind; 0 if there are no kinds.
+        suffix: The ending of its columns' names, such as "_click", or "".
         rows: The rows of the kind, (m,), sorted. None: all rows.
-        starts: Of each sequence, where in ``rows`` it begins.
-        ends: Of each row, where in ``rows`` its history ends, (n,). None: at the row itself.
+        starts: The position in ``rows`` at which each sequence begins.
+        ends: The position in ``rows`` at which each row's history ends, (n,). None: at the row itself.
     """
 
     kind: int
@@ -113,11 +118,11 @@ class History:
 
 
 def histories_of(kinds: Kinds | None, sequences: np.ndarray, starts: np.ndarray, times: Any) -> tuple[History, ...]:
-    """The histories of interactions with these columns: one for each kind, or one where there are no kinds.
+    """The histories of interactions with these columns: one for each kind, or one if there are no kinds.
 
-    Events of a row's own kind are in its history if they stand before it, as without kinds. Events of another kind are
-    if their time is earlier: at the same moment, they are often a second record of the row's own event, and in a table
-    that was joined from one for each kind, the order of rows does not say which came first.
+    Events of a row's own kind are in its history if they come before it, as without kinds. Events of another kind are
+    in it if their time is earlier: at the same time, they are often a second record of the row's own event, and in a
+    table that was joined from one for each kind, the order of rows does not say which came first.
     """
     if kinds is None:
         return (History(0, "", None, starts, None),)
@@ -147,5 +152,5 @@ def check_targets(what: str, rows: Any, kinds: Kinds | None, number: int) -> np.
         rule = f"be rows of the kinds that are to be predicted, {listing(list(kinds.targets))}"
         kind = listing(kinds.ids.decode(kinds.values[others[:1]]))
         got = f"{len(others)} of other kinds, such as row {others[0]} of {kind}"
-        raise problem(what, rule, got, "np.flatnonzero(interactions.is_target) are all that may be.")
+        raise problem(what, rule, got, "np.flatnonzero(interactions.is_target) are all allowed rows.")
     return rows

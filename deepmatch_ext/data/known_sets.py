@@ -1,4 +1,4 @@
-"""Public data sets whose files are known: RecBole's, MovieLens's, and item sequences in NumPy files."""
+"""Readers of public data sets: RecBole's, MovieLens's, and item sequences in NumPy files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def recbole(path: Path, given: Mapping[str, Any], reading: Reading, name: str | 
 
 
 def _typed(table: Table) -> Table:
-    """A RecBole table whose header, as in ``user_id:token``, has told what it says of its columns."""
+    """A RecBole table with the types of columns that its header gives, as in ``user_id:token``."""
     pairs = [name.rpartition(":") if ":" in name else (name, "", "") for name in table.names]
     for name, _, kind in pairs:
         if kind and kind not in _RECBOLE:
@@ -77,7 +77,7 @@ def sequences(path: Path) -> Dataset:
     """Item sequences in ``seq.npz``, with ``users.csv`` and ``items.csv`` beside it."""
     file = path / "seq.npz"
     try:
-        # np.load() leaves a file that it cannot read open; ours is closed whatever happens.
+        # np.load() leaves a file open that it cannot read; ours is always closed.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in ("indptr", "items", "times") if name in arrays}
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error, TypeError) as error:
@@ -166,7 +166,7 @@ def _attributes(path: Path, table: pd.DataFrame, side: str, ids: IdMap, given: s
             stacklevel=5,  # the caller of read_dataset()
         )
     if ids.values.dtype.kind == "i":
-        # An id that is another text than that of an integer belongs to no event.
+        # An id that is not written as an integer belongs to no event.
         numbers = [whole_number(text) for text in table[key]]
         whole = np.array([number is not None for number in numbers], bool)
         table = table[whole].assign(**{key: np.array([n for n in numbers if n is not None], np.int64)})

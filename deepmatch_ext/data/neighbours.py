@@ -1,4 +1,4 @@
-"""Which items stand near an item in histories: what is known of one that is new."""
+"""Which items are near an item in histories: what is known of a new one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from deepmatch_ext.data.interactions import Interactions
 
 
 def neighbours(interactions: Interactions, first_new: int, *, reach: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """The old items that users had near each new item: what ``alike`` of `RetrievalModel.extended` begins it with.
+    """The known items that users had near each new item, for the argument ``alike`` of `RetrievalModel.extended`.
 
     Args:
-        interactions: The events, those with new items among them.
+        interactions: The events, including those with new items.
         first_new: The first new item's id: the vocabulary size of the map before it was extended.
-        reach: How many events before and after one of a new item are looked at, of the same sequence.
+        reach: How many events before and after that of a new item count, within its sequence.
 
     Returns:
-        ``indptr`` int64 (k + 1,) and ``items`` int32, of k new items: ``first_new + j`` had
-        ``items[indptr[j]:indptr[j + 1]]`` near it, each as often as it stood there.
+        ``indptr`` int64 (k + 1,) and ``items`` int32, for k new items: ``first_new + j`` had
+        ``items[indptr[j]:indptr[j + 1]]`` near it, each as often as it occurred there.
 
     Raises:
-        ValueError: ``first_new`` is no item id, nor one above the last.
+        ValueError: ``first_new`` is above the vocabulary size or below 1.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 6], [1, 2, 5, 3, 4, 5])

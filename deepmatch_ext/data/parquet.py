@@ -1,4 +1,4 @@
-"""A tf.data dataset of Parquet files, which need not fit into memory."""
+"""A tf.data dataset of Parquet files, which need not fit in memory."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def parquet_dataset(
     drop_remainder: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of Parquet files that need not fit into memory, a block of row groups at a time.
+    """Batches of Parquet files that need not fit in memory; a block of row groups is read at a time.
 
     Each pass draws an order of all row groups of all files, fills blocks of ``shuffle_rows`` rows with whole row
     groups, and shuffles all rows of a block. Rows mix well if a block holds many row groups: write them small
-    (``pyarrow.parquet.write_table(..., row_group_size=10_000)``) or the rows in no order. Three blocks are in memory
-    at a time and two in a saved iterator, each of ``shuffle_rows`` rows or one row group, whichever is more.
+    (``pyarrow.parquet.write_table(..., row_group_size=10_000)``) or write the rows in random order. Three blocks are in
+    memory at a time and two in a saved iterator, each of ``shuffle_rows`` rows or one row group, whichever is more.
 
     Needs pyarrow, which the extra ``parquet`` brings.
 
@@ -47,26 +47,27 @@ def parquet_dataset(
         weight: The column that is the weight of each row in the loss, one of ``columns``: numbers, one in each row.
         max_len: T of columns whose lists differ in length: longer ones keep their first T values, shorter ones are
             padded with 0 (of text, "0"). Lists of a fixed size in the schema keep that size.
-        shuffle_rows: Rows in a block; 0 gives all rows in the order of the files.
-        seed: Decides the order of the first pass, of the second, and so on.
+        shuffle_rows: Rows in a block; 0 returns all rows in the order of the files.
+        seed: Determines the order of every pass.
         epochs: Passes in one iteration, as for :func:`window_dataset`.
         first_epoch: Passes that an earlier process has made, as for :func:`window_dataset`.
-        drop_remainder: Leaves out a last batch that is smaller.
-        shard: (k, n): part k of n of each pass, from 0, for training on n workers. Each worker reads its own row groups
-            alone, and the first and last of them in part, so that all have the same number of rows and batches; up to
-            n - 1 rows of a pass are left out. (Which rows meet in a batch is therefore not as without ``shard``.)
+        drop_remainder: Whether a smaller last batch is left out.
+        shard: (k, n): part k of n of each pass, from 0, for training on n workers. Each worker reads only its own row
+            groups, the first and last of them in part, so that all have the same number of rows and batches; up to
+            n - 1 rows of a pass are left out. (So batches hold other rows together than without ``shard``.)
 
     Returns:
-        A dataset of dictionaries: a column (B,), a column of lists (B, T), in the types of the files' schema. With a
-        weight, tuples of such a dictionary without it, of labels, which are all 1 (B, 1), and of weights (B,), as
-        ``fit`` takes them.
+        A dataset of dictionaries, column -> (B,), or (B, T) for a column of lists, in the types of the files' schema.
+        With a weight, tuples as ``fit`` takes them: such a dictionary without the weight, labels, which are all 1
+        (B, 1), and weights (B,).
 
     Raises:
         ImportError: pyarrow is not installed.
         FileNotFoundError: There is no such file.
         ValueError: No files or rows, a damaged file, files of different columns, an unknown column, one of another type
-            or a list column without a length, k not less than n in `shard`, or fewer rows than parts. While it is read:
-            ``tf.errors.InvalidArgumentError`` for a missing value or a damaged file, which is named.
+            or a list column without a length, k not less than n in `shard`, or fewer rows than parts.
+        tf.errors.InvalidArgumentError: While the dataset is read: a value is missing, or a file is damaged, which is
+            named.
     """
     pyarrow_parquet("parquet_dataset()")
     files, drop_remainder = existing_files("`paths`", paths), as_flag("`drop_remainder`", drop_remainder)

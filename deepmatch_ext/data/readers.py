@@ -1,4 +1,4 @@
-"""Data sets as they lie on disk, read into one shape."""
+"""Reads data sets from disk into one form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
 _PARQUET = (".parquet", ".pq")
 
-# The arguments of pandas that a form takes, beside those that `Reading` has for all.
+# The arguments of pandas for each form, besides those that `Reading` has for all.
 _BYTES = ("encoding", "encoding_errors", "compression")
 _TEXT = (
     *("sep", "header", "names", "dtype", *_BYTES),
@@ -50,32 +50,32 @@ def read_dataset(
     verbose: bool = True,
     **options: Any,
 ) -> Dataset:
-    """Reads a data set, and prints in one line what was read. These are looked for in this order:
+    """Reads a data set, and prints in one line what was read. It looks for these, in this order:
 
     - a folder with one RecBole ``*.inter`` file (or that file), and ``.item`` and ``.user`` of its name beside it;
     - a folder with ``seq.npz`` (``indptr``, ``items`` and perhaps ``times``; row k is user k + 1), and ``items.csv``
-      and ``users.csv`` beside it, which go by the same numbers;
+      and ``users.csv`` beside it, with the same numbers;
     - a MovieLens folder as GroupLens ships it: ``ratings.dat`` (1M, 10M), ``u.data`` (100K) or ``ratings.csv`` (20M,
       25M, 32M, latest);
     - one event a row: ``.csv``, ``.tsv``, JSON lines (``.jsonl``, ``.ndjson``), Parquet (``.parquet``), or text under
-      any name with ``sep=``. Each but Parquet may be packed (``.gz``, ``.bz2``, ``.xz``, ``.zip``);
+      any name with ``sep=``. All but Parquet may be compressed (``.gz``, ``.bz2``, ``.xz``, ``.zip``);
     - a folder of such files of one form, and of folders such as ``day=2024-05-01``, whose names are columns;
     - a pattern, as in ``"events/part-*.csv"``.
 
-    Ids stay what they are in the files. A column of text is read as integers if every id is written exactly as Python
+    Ids are kept as they are in the files. A column of text is read as integers if every id is written exactly as Python
     writes that integer; "007", "1e5" or "7.0" make it a column of strings, as does RecBole's header ``item_id:token``.
     Rows of attributes belong to an id if they have the same text. Users and items are numbered in the order of their
-    raw ids, of numbers if all are numbers (as strings, too).
+    raw ids, in numerical order if all are numbers, even as strings.
 
     Events of one user at one time keep the order of the files, by name, and of their rows. Times are numbers or dates
-    as ISO 8601 writes them; dates with a time zone are converted to UTC, others are taken to be in UTC.
+    in ISO 8601; dates with a time zone are converted to UTC, others are taken as UTC.
 
     Args:
         path: The folder, file or pattern.
-        user: The column of users; by default a usual name is looked for.
+        user: The column of users; by default the column with a usual name.
         item: The column of items, likewise.
-        time: The column of times, likewise. None says that the rows are in the order of time.
-        verbose: False prints nothing; ``print(dataset)`` does.
+        time: The column of times, likewise. None: the rows are in the order of time.
+        verbose: Whether the line is printed; ``print(dataset)`` prints it, too.
         **options: Arguments of pandas under pandas' own names. For text: ``sep``, ``header``, ``names``, ``encoding``,
             ``encoding_errors``, ``compression``, ``quoting``, ``quotechar``, ``doublequote``, ``escapechar``,
             ``comment``, ``skiprows``, ``skipinitialspace``, and ``dtype`` (``str`` or ``{"sku": str}``: ids that are
@@ -84,9 +84,9 @@ def read_dataset(
             columns to look at), and ``date_format`` or ``dayfirst`` for dates that are not ISO 8601.
 
     Raises:
-        ValueError: One line: the path, what was expected there, and what was found. So for a file in which no column of
-            times is found, or two; for a column that holds lists, such as RecBole's ``item_id_list:token_seq``; for an
-            id or a time that is missing; and for a damaged file among many.
+        ValueError: A file has no column of times, or two; a column holds lists, such as RecBole's
+            ``item_id_list:token_seq``; an id or a time is missing; or a file is damaged. The message names the path,
+            what was expected there, and what was found.
         ImportError: A Parquet file without pyarrow.
 
     Example:
@@ -135,7 +135,7 @@ def _read(path: Path, options: dict[str, Any]) -> Dataset:
             given = {name: value for name, value in options.items() if not isinstance(value, str) or value != INFER}
             if given:
                 got = ", ".join(f"{name}={value!r}" for name, value in given.items())
-                raise problem("arguments for columns and for pandas", f"be left out where {file} is read", got)
+                raise problem("arguments for columns and for pandas", f"be left out for {file}", got)
             return read(path)
     if inside := _event_files(path):
         return _parts(path, inside, options)
@@ -153,12 +153,12 @@ def _event_file(path: Path, options: dict[str, Any]) -> Dataset:
 
 
 def _event_files(folder: Path) -> list[Path]:
-    """All files in a folder, and in those inside it, of a form that their names tell."""
+    """All files in a folder, and in its subfolders, whose names show a known form."""
     return [file for file in folder.rglob("*") if _form(file.name) and file.is_file() and not _hidden(file, folder)]
 
 
 def _parts(path: Path, files: Collection[Path], options: dict[str, Any]) -> Dataset:
-    """Many files as one; ``path`` is the folder, or the pattern, that they were found by."""
+    """Many files as one; ``path`` is the folder or the pattern."""
     root = path
     while glob.has_magic(str(root)) and not root.exists():
         root = root.parent
@@ -207,11 +207,11 @@ def _table(path: Path, options: dict[str, Any]) -> Table:
 
 
 def _arguments(options: dict[str, Any], form: str) -> dict[str, Any]:
-    """The arguments of a form, those of `Reading` apart; refuses those that it does not have."""
+    """The arguments of a form, without those of `Reading`; refuses others."""
     common = [field.name for field in fields(Reading)]
     for name in options:
         if name not in common and name not in _OF_FORM[form]:
-            rule = f"be one of {', '.join([*common, *_OF_FORM[form]])} where {form} is read"
+            rule = f"be one of {', '.join([*common, *_OF_FORM[form]])} for {form}"
             raise problem(f"argument {name!r}", rule, f"{name}={options[name]!r}")
     return {name: value for name, value in options.items() if name not in common}
 
@@ -221,7 +221,7 @@ def _reading(options: dict[str, Any]) -> Reading:
 
 
 def _hidden(file: Path, root: Path) -> bool:
-    """Whether Spark, Hive or the system put it there for themselves: _SUCCESS, .part-0.crc."""
+    """Whether it is a file that Spark, Hive or the system made for itself: _SUCCESS, .part-0.crc."""
     return any(part.startswith(("_", ".")) for part in file.relative_to(root).parts)
 
 

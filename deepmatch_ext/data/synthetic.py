@@ -1,4 +1,4 @@
-"""Made-up events with the structure of real ones, for tests, examples and benchmarks without a download."""
+"""Generated events with the structure of real ones, for tests, examples and benchmarks without a download."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _GENRES = (
     "Superhero Parody Travel Ballet Pirate Robot Epic"
 )
 
-# How the next item is chosen; set so that popularity, transitions and longer histories each tell something, in the
-# proportions of MovieLens (tests/test_data_synthetic.py holds them to it).
+# How the next item is chosen; set so that popularity, transitions and longer histories are each informative, in the
+# proportions of MovieLens (tests/data/test_synthetic.py checks that).
 _LATENT_SIZE = 16
-_SPREAD = 0.8  # how far an item's latent vector lies from its genre's centre
+_SPREAD = 0.8  # the distance of an item's latent vector from its genre's centre
 _RECENT = 12  # past items that act on the next one, the one j steps back with weight 1 / j
 _SUCCESSORS = 3  # likely next items of each item
 _TASTE, _HOME, _FOLLOW, _POPULAR = 7.5, 2.0, 1.8, 0.8  # logits: recent items, home taste, successors, popularity
 _DRIFT = 0.05  # the probability, at each event, that a user's home genre changes
-_SEVERAL_TASTE, _SEVERAL_HOME = 8.0, 8.0  # in place of _TASTE and _HOME, and without drift, where users have several
+_SEVERAL_TASTE, _SEVERAL_HOME = 8.0, 8.0  # instead of _TASTE and _HOME, and without drift, if users have several
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticData:
-    """Events and what is known of their items and users. All arrays are read-only; entry 0 is padding.
+    """Events, and features of their items and users. All arrays are read-only; entry 0 is padding.
 
     Args:
         interactions: The events; raw ids and ids are the same numbers.
         item_genres: Genre ids from 1, int32, (V,), by item id.
         item_titles: Words such as "Western 17", objects, (V,), by item id.
-        user_genres: The genre that each user began with, int32, (number of users + 1,), by user id; with several
-            tastes, that of each, (number of users + 1, tastes).
+        user_genres: The genre with which each user began, int32, (number of users + 1,), by user id; with several
+            tastes, that of each taste, (number of users + 1, tastes).
     """
 
     interactions: Interactions
@@ -53,24 +53,24 @@ def synthetic_interactions(
     seed: int = 0,
     tastes: int = 1,
 ) -> SyntheticData:
-    """Seeded events in which popularity tells something, the last item more, and the recent items together most.
+    """Seeded events in which popularity predicts a little, the last item more, and the recent items together most.
 
     Items have Zipf popularity, a genre, a latent vector near their genre's, and a few successors. A user's next item is
-    drawn from a softmax over the items not had yet, of popularity, of likeness to the user's recent items (weighted by
-    1, 1/2, 1/3, ... backwards) and to a home genre that now and then changes, and of being a successor of the recent
-    items. No user has an item twice. Times are seconds, with users active side by side over about two years.
+    drawn from a softmax over the items that the user has not had. Its logits add popularity, similarity to the user's
+    recent items (with weights 1, 1/2, 1/3, ... backwards) and to a home genre that sometimes changes, and whether the
+    item is a successor of the recent items. No user has an item twice. Times are in seconds over about two years.
 
-    A user with several tastes follows them in turns: each event belongs to one of them, drawn at random, and only that
-    one's home genre and earlier items act on it. Each begins in a genre of its own.
+    A user with several tastes follows them in turns: each event belongs to one of them, drawn at random, and depends
+    only on that taste's home genre and earlier items. Each taste begins in a genre of its own.
 
     Args:
-        num_users: Users, each with at least 5 events.
-        num_items: Items.
-        mean_length: Events of a user on average, at most a third of the items.
-        num_genres: Genres, 2 to 36.
-        seed: Same seed, same data.
-        tastes: Tastes of each user, at most the number of genres. If there are several, the interactions have a side
-            column ``taste``: which of its user's tastes an event belongs to, from 1.
+        num_users: The number of users, each with at least 5 events.
+        num_items: The number of items.
+        mean_length: The mean number of events of a user, from 6 to a third of the items.
+        num_genres: The number of genres, 2 to 36.
+        seed: The same seed gives the same data.
+        tastes: The number of tastes of each user, at most the number of genres. If there are several, the interactions
+            have a side column ``taste``: to which of its user's tastes an event belongs, from 1.
 
     Raises:
         ValueError: An argument out of range.
@@ -177,19 +177,20 @@ _AGAIN, _BACK, _ONWARDS = 0.8, 0.35, 0.7
 def synthetic_sessions(
     num_sessions: int = 5000, num_items: int = 500, mean_length: float = 8, seed: int = 0
 ) -> Interactions:
-    """Seeded sessions that come back to their items, and go on from there as they did before.
+    """Seeded sessions that return to their items, and continue from there as they did before.
 
-    Each session is anonymous: a user of its own. At an item that the session has left before, the next click repeats
-    the last way on with probability 0.8. Else it goes back to any earlier item of the session with probability 0.35,
-    follows one of the item's three successors in the catalogue with 0.455, and jumps anywhere, popular items first,
-    otherwise. So the last click says something of the next one, the other clicks more, and which click followed which
-    within the session most.
+    Each session is anonymous: a user of its own. At an item that the session had before, the next click is the
+    one that followed it last time with probability 0.8. Otherwise it returns to any earlier item of the session with
+    probability 0.35, goes to one of the item's three successors in the catalogue with 0.455, and else jumps to any
+    item, more often to popular ones. So the last click predicts the next one a little, the other clicks more, and the
+    order of the clicks within the session most.
 
     Args:
-        num_sessions: Sessions, each with at least 2 clicks. They begin an hour after one another, in order.
-        num_items: Items.
-        mean_length: Clicks of a session on average, above 2.
-        seed: Same seed, same sessions.
+        num_sessions: The number of sessions, each with at least 2 clicks. They begin an hour after one another, in
+            order.
+        num_items: The number of items.
+        mean_length: The mean number of clicks of a session, above 2.
+        seed: The same seed gives the same sessions.
 
     Raises:
         ValueError: An argument out of range.

@@ -41,11 +41,11 @@ class Table:
 
     Args:
         path: The file.
-        names: The names of its columns as they stand there, repeats included.
+        names: The names of its columns as in the file, repeats included.
         pieces: A function from some of these names to frames of these columns, with the index 0, 1, ... each.
-        untyped: Columns of text in which only the text tells numbers from names.
+        untyped: Columns of text in which only the text shows whether a value is a number.
         lists: Columns with several values a row.
-        constants: Columns with one value for the whole file, which does not stand in it.
+        constants: Columns with one value for the whole file, which is not in the file.
     """
 
     path: Path
@@ -56,13 +56,13 @@ class Table:
     constants: frozenset[str] = frozenset()
 
     def frame(self) -> pd.DataFrame:
-        """All rows of all columns that have a name; a name that comes twice is refused."""
+        """All rows of all columns that have a name; a repeated name is refused."""
         names = [name for name in self.names if name]
         no_duplicates(f"the columns of file {str(self.path)!r}", names)
         return pd.concat(list(self.pieces(names)), ignore_index=True)
 
     def with_constants(self, values: Mapping[str, str | None]) -> Table:
-        """The table with more columns of text, each with one value; a column that it has already stays as it is."""
+        """The table with more columns of text, each with one value; columns that it already has are unchanged."""
         values = {name: value for name, value in values.items() if name not in self.names}
         if not values:
             return self
@@ -84,7 +84,7 @@ def suffixes(name: str) -> tuple[str, str]:
 
 
 def unreadable(path: Path, rule: str, error: Exception, remedy: str = "") -> NoReturn:
-    """Refuses a file with what another library said of it; some messages of pandas have several lines."""
+    """Refuses a file with another library's message, in one line; some messages of pandas have several."""
     message = " ".join(str(error).split()) or type(error).__name__
     raise problem(f"file {str(path)!r}", rule, message.removesuffix("."), remedy) from None
 
@@ -110,8 +110,8 @@ def text_table(
         names: The names of all columns.
         dtype: ``str``, or a mapping of columns to ``str``, for text whose every value may look like a number.
         encoding: The encoding of the text.
-        encoding_errors: The fate of bytes that are not text.
-        compression: None, "gzip", "bz2", "xz" or "zip"; "infer" goes by the name of the file.
+        encoding_errors: How bytes that are not text are treated.
+        compression: None, "gzip", "bz2", "xz" or "zip"; "infer" uses the name of the file.
         **parsing: quoting, quotechar, doublequote, escapechar, comment, skiprows, skipinitialspace.
     """
     if not isinstance(sep, str) or not sep:
@@ -165,7 +165,7 @@ def text_table(
             stream = opened()
         with stream:
             with _readable(path, encoding):
-                # Columns go by place, since pandas would rename one whose name comes twice.
+                # Columns are read by position, since pandas would rename one with a repeated name.
                 reader = pd.read_csv(
                     stream,
                     header=0 if has_header else None,
@@ -217,7 +217,7 @@ def json_table(
     def pieces(wanted: list[str]) -> Iterator[pd.DataFrame]:
         values = ([row.get(name) for name in wanted] for row in rows())
         while taken := list(itertools.islice(values, ROWS)):
-            # As objects: pandas would turn integers into floats where one is missing.
+            # As objects: pandas would turn integers into floats if one is missing.
             yield pd.DataFrame(taken, columns=wanted, dtype=object)
 
     return Table(path, list(names), pieces, lists=frozenset(lists))
@@ -290,7 +290,7 @@ def whole_number(text: str) -> int | None:
 
 @contextmanager
 def _readable(path: Path, encoding: str) -> Iterator[None]:
-    """Tells every way in which a text cannot be read in one line."""
+    """Refuses, in one line, a text that cannot be read."""
     rule = "be a text table"
     try:
         with warnings.catch_warnings():

@@ -21,16 +21,16 @@ _MOST_SHARDS = 10_000
 
 
 def write_tfrecords(data: Any, prefix: str | os.PathLike[str], shards: int = 1) -> list[str]:
-    """Writes rows as ``tf.train.Example`` records, dealt to ``shards`` files in turn.
+    """Writes rows as ``tf.train.Example`` records, to ``shards`` files in turn.
 
-    Give the rows in no order, as :func:`window_dataset` does: reading them shuffles within blocks only.
-    The files get their names when all of them are complete; a run that fails leaves none. About 20,000 rows of 50
+    Give the rows in random order, as :func:`window_dataset` does: reading them shuffles within blocks only.
+    The files get their names when all of them are complete; a failed run leaves none. About 20,000 rows of 50
     values a second.
 
     Args:
         data: Columns by name, (n,) or (n, T), in a dictionary or frame; or a finite dataset of batches of such
             dictionaries, for example of :func:`window_dataset`. Integers (not uint64), booleans, float32 or smaller,
-            strings: what a record holds exactly.
+            or strings: types that a record holds exactly.
         prefix: "folder/train" gives "folder/train-00000-of-00002.tfrecord", and so on. The folder must exist.
         shards: The number of files.
 
@@ -59,7 +59,7 @@ def write_tfrecords(data: Any, prefix: str | os.PathLike[str], shards: int = 1) 
     if isinstance(data, tf.data.Dataset):
         if not isinstance(data.element_spec, Mapping):
             remedy = "Of weights make a column: data.map(lambda x, y, w: {**x, 'sample_weight': w})."
-            raise problem("`data`", "give dictionaries", repr(data.element_spec), remedy)
+            raise problem("`data`", "hold dictionaries", repr(data.element_spec), remedy)
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise problem("`data`", "come to an end", "a dataset that repeats for ever")
         batches = data.as_numpy_iterator()
@@ -108,30 +108,30 @@ def tfrecord_dataset(
 
     Args:
         paths: One file, or several with the same columns.
-        columns: name -> ``tf.TensorSpec(shape, dtype)`` of one row: shape [] or [T]. Records know only int64, float32
-            and bytes; values are cast to the dtype asked for.
+        columns: name -> ``tf.TensorSpec(shape, dtype)`` of one row: shape [] or [T]. Records hold only int64, float32
+            and bytes; values are cast to the given dtype.
         batch_size: Rows in a batch, B; the last batch may be smaller.
         weight: The column that is the weight of each row in the loss, one of ``columns``: numbers, one in each row.
-        shuffle_rows: Rows in a block; 0 gives all rows in the order of the files.
-        seed: Decides the order of the first pass, of the second, and so on.
+        shuffle_rows: Rows in a block; 0 returns all rows in the order of the files.
+        seed: Determines the order of every pass.
         epochs: Passes in one iteration, as for :func:`window_dataset`.
         first_epoch: Passes that an earlier process has made, as for :func:`window_dataset`.
-        drop_remainder: Leaves out a last batch that is smaller.
-        batches: The number of batches in a pass, which files of records do not tell: a pass ends after so many, and one
-            that has fewer is an error. None: not known, of which Keras 3 warns in ``fit``.
-        shard: (k, n): part k of n of the files, from 0, for training on n workers. Each worker reads its own files
-            alone: give at least n, as alike in their rows as `write_tfrecords` makes them. ``batches`` must be given,
-            since a worker that ends early leaves the others waiting.
+        drop_remainder: Whether a smaller last batch is left out.
+        batches: The number of batches in a pass, which TFRecord files do not say. A pass ends after this number; one
+            that has fewer is an error. None: unknown, and Keras 3 warns of that in ``fit``.
+        shard: (k, n): part k of n of the files, from 0, for training on n workers. Each worker reads only its own
+            files: give at least n, of similar numbers of rows, as `write_tfrecords` makes them. ``batches`` must be
+            given, since a worker that ends early leaves the others waiting.
 
     Returns:
-        A dataset of dictionaries: a column (B,) or (B, T). With a weight, tuples of such a dictionary without it, of
-        labels, which are all 1 (B, 1), and of weights (B,), as ``fit`` takes them.
+        A dataset of dictionaries, column -> (B,) or (B, T). With a weight, tuples as ``fit`` takes them: such a
+        dictionary without the weight, labels, which are all 1 (B, 1), and weights (B,).
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: No files or columns, a column without a fixed shape, or a first record that does not fit them; k not
-            less than n in `shard`, fewer files than parts, or parts without `batches`. While it is read:
-            ``tf.errors.FailedPreconditionError`` if a pass has fewer batches than `batches`.
+            less than n in `shard`, fewer files than parts, or parts without `batches`.
+        tf.errors.FailedPreconditionError: While the dataset is read: a pass has fewer batches than `batches`.
     """
     files, drop_remainder = existing_files("`paths`", paths), as_flag("`drop_remainder`", drop_remainder)
     batch_size = positive_int("`batch_size`", batch_size)
@@ -146,7 +146,7 @@ def tfrecord_dataset(
     if parts > len(files):
         raise problem("`paths`", f"be at least {parts} files, one for each part", f"{len(files)}")
     if parts > 1 and batches is None:
-        remedy = "Where shards differ, take that of the smallest."
+        remedy = "If the parts differ, give the number of the smallest."
         raise problem("`batches`", "be given with `shard`, the same for all parts", None, remedy)
     files = files[part::parts]
 

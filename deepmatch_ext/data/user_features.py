@@ -1,4 +1,4 @@
-"""What is known of each user, by user id, from a frame with one row for each."""
+"""Features of users by user id, from a frame with one row for each user."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def read_user_features(frame: Any, user_name: str, user_ids: IdMap, needed: np.n
     columns = dict(columns_of(what, frame))
     ids = _user_ids(what, frame, columns.pop(user_name, None), user_name, user_ids)
     if not columns:
-        raise problem(what, "have a column beside the users", "none")
+        raise problem(what, "have a column besides the users", "none")
     known = ids > 0
     missing = needed.copy()
     missing[ids] = False
     if missing.any():
         raw = user_ids.decode(np.flatnonzero(missing))
         got = f"none for {len(raw)} of {np.count_nonzero(needed)}, {listing(raw)}"
-        remedy = "Give them a row; 0 in a column of ids is what users whom the map does not know have."
+        remedy = "Give them a row; unknown users have 0 in a column of ids."
         raise problem(what, "have a row for each user with events", got, remedy)
     features = {}
     for name, column in columns.items():
@@ -55,7 +55,7 @@ def read_user_features(frame: Any, user_name: str, user_ids: IdMap, needed: np.n
 
 
 def _user_ids(what: str, frame: Any, column: Any, user_name: str, user_ids: IdMap) -> np.ndarray:
-    """The user id of each row, 0 for one that the map does not know."""
+    """The user id of each row, 0 for unknown users."""
     raw: Any
     if column is not None:
         where = f"column {user_name!r} of user features"
@@ -91,7 +91,12 @@ def _numbers(what: str, column: Any) -> np.ndarray:
         flat = values
     missing = missing_values(flat)
     if missing:
-        raise problem(what, "have no missing value", f"{missing} missing of {flat.size}", "Fill them: 0 is no id.")
+        raise problem(
+            what,
+            "have no missing value",
+            f"{missing} missing of {flat.size}",
+            "Fill them; in a column of ids, 0 means none.",
+        )
     plain = without_objects(flat)
     if plain.dtype.kind not in "iufb":
         remedy = "Number its values first, for example with IdMap.from_values(column).encode(column)."

@@ -1,11 +1,11 @@
-"""Scorers to compare with, for every table of figures.
+"""Baselines to compare with.
 
 Popularity and a first-order Markov chain need no training. Both have ``score(last_items) -> (b, V)``, so that the same
 ``evaluate`` runs on them::
 
     evaluate(lambda start, stop: baseline.score(last_items[start:stop]), targets, seen=seen)
 
-Item-kNN and ALS, which score users by their ids, are those of the package ``implicit``. A model that does not beat the
+Item-kNN and ALS score users by their ids and are those of the package ``implicit``. A model that does not beat the
 Markov chain has learnt no more than which item follows which.
 """
 
@@ -22,7 +22,7 @@ from deepmatch_ext._checks import int_at_least, missing_extra, problem, shown
 
 
 class InteractionsLike(Protocol):
-    """What ``from_interactions`` reads: one row for each interaction, sorted by sequence, then by time."""
+    """What ``from_interactions`` reads: a row for each interaction, sorted by sequence, then by time."""
 
     @property
     def sequences(self) -> np.ndarray: ...
@@ -63,12 +63,27 @@ class Popularity:
 
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Popularity:
-        """The popularity over the training ``rows``, (n,), sorted, of ``interactions``."""
+        """The popularity of items in training rows.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+
+        Raises:
+            ValueError: The rows do not ascend.
+        """
         rows = _check_rows(interactions, rows)
         return cls(interactions.item_counts(rows))
 
     def score(self, last_items: np.ndarray) -> np.ndarray:
-        """The item counts, (b, V), once for each of ``last_items`` (b,): a read-only view that holds no memory."""
+        """The item counts for each user.
+
+        Args:
+            last_items: The last item of each user, (b,), which does not matter here.
+
+        Returns:
+            (b, V), a read-only view that takes no memory.
+        """
         last_items = check_ids("`last_items`", last_items, 0, len(self.item_counts) - 1)
         return np.broadcast_to(self.item_counts, (len(last_items), len(self.item_counts)))
 
@@ -76,8 +91,9 @@ class Popularity:
 class Markov:
     """Scores every item by how often it came right after the user's last item.
 
-    Popularity breaks ties, by a term of at most 1e-6; where the last item was never followed by anything, or is 0 (no
-    history), it alone sets the order. The distinct pairs are held in CSR form: memory grows with them, not with V x V.
+    Popularity breaks ties, by a term of at most 1e-6. If the last item was never followed by anything, or is 0 (no
+    history), popularity alone determines the order. The distinct pairs are kept in CSR form: memory grows with their
+    number, not with V x V.
 
     Source: the first-order chain that Rendle et al. factorise in "Factorizing Personalized Markov Chains for
     Next-Basket Recommendation" (WWW 2010), here not factorised. Build it with ``fit`` or ``from_interactions``.
@@ -131,10 +147,17 @@ class Markov:
 
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray) -> Markov:
-        """The chain over the training ``rows``, (n,), sorted, of ``interactions``.
+        """The chain of training rows.
 
         A pair is two adjacent rows of the same user, or session if there are sessions, both of them among ``rows``.
-        With kinds of events, rows of kinds that are not to be predicted are passed over.
+        With kinds of events, rows of kinds that are not to be predicted are skipped.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+
+        Raises:
+            ValueError: The rows do not ascend.
         """
         rows = _check_rows(interactions, rows)
         before, after = rows[:-1], rows[1:]
@@ -168,17 +191,17 @@ class Markov:
         rows = np.repeat(np.arange(len(last_items)), lengths)
         ends = np.cumsum(lengths)
         pairs = np.arange(len(rows)) + np.repeat(starts - (ends - lengths), lengths)
-        scores[rows, self._next_items[pairs]] += self._counts[pairs]  # no (row, item) comes twice
+        scores[rows, self._next_items[pairs]] += self._counts[pairs]  # each (row, item) comes once
         return scores
 
 
 def has_implicit() -> bool:
-    """Whether `ItemKNN` and `ALS` can be made here."""
+    """Whether ``implicit`` is installed, which `ItemKNN` and `ALS` need."""
     return importlib.util.find_spec("implicit") is not None
 
 
 class _Implicit:
-    """A model of the package ``implicit``, from which users had which items."""
+    """A model of the package ``implicit``, fitted to which users had which items."""
 
     def __init__(self, user_items: Any, model: Any) -> None:
         self._user_items, self._model = user_items, model
@@ -199,20 +222,33 @@ class _Implicit:
 
 
 class ItemKNN(_Implicit):
-    """Scores items by how alike they are to those that a user has had: the cosine of who had them, of the k nearest.
+    """Scores items by their similarity to a user's items: the cosine of who had them, for the k nearest.
 
-    Needs the package ``implicit``, whose ``CosineRecommender`` it is. Build it with ``from_interactions``.
+    It is the ``CosineRecommender`` of the package ``implicit``, which it needs. Build it with ``from_interactions``.
+
+    Raises:
+        ImportError: ``implicit`` is not installed.
     """
 
     @classmethod
     def from_interactions(cls, interactions: InteractionsLike, rows: np.ndarray, *, k: int = 100) -> ItemKNN:
-        """Over the training ``rows``, (n,), sorted, of ``interactions``."""
+        """Fits to training rows.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+            k: The number of nearest items of each item.
+
+        Raises:
+            ImportError: ``implicit`` is not installed.
+            ValueError: The rows do not ascend.
+        """
         matrix = cls._matrix(interactions, rows)
         from implicit.nearest_neighbours import CosineRecommender
 
         model = CosineRecommender(K=k)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it tells of the form of a matrix of its own
+            warnings.simplefilter("ignore")  # it warns of the format of its own matrix
             model.fit(matrix, show_progress=False)
         return cls(matrix, model)
 
@@ -222,16 +258,30 @@ class ItemKNN(_Implicit):
 
 
 class ALS(_Implicit):
-    """Alternating least squares on who had which item (Hu, Koren and Volinsky, ICDM 2008).
+    """Alternating least squares on which user had which item (Hu, Koren and Volinsky, ICDM 2008).
 
-    Needs the package ``implicit``. Build it with ``from_interactions``.
+    It needs the package ``implicit``. Build it with ``from_interactions``.
+
+    Raises:
+        ImportError: ``implicit`` is not installed.
     """
 
     @classmethod
     def from_interactions(
         cls, interactions: InteractionsLike, rows: np.ndarray, *, factors: int = 64, seed: int = 1024
     ) -> ALS:
-        """Over the training ``rows``, (n,), sorted, of ``interactions``."""
+        """Fits to training rows.
+
+        Args:
+            interactions: The events.
+            rows: The training rows, (n,), ascending.
+            factors: The size of the vectors.
+            seed: Seed of their random start.
+
+        Raises:
+            ImportError: ``implicit`` is not installed.
+            ValueError: The rows do not ascend.
+        """
         matrix = cls._matrix(interactions, rows)
         from implicit.als import AlternatingLeastSquares
 
@@ -249,5 +299,5 @@ def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:
         raise problem("`interactions`", "be Interactions", shown(interactions))
     rows = check_ids("`rows`", rows, 0, len(interactions.items) - 1)
     if (rows[1:] <= rows[:-1]).any():
-        raise problem("`rows`", "rise, without repeats", "rows out of order", "Sort them: np.unique(rows).")
+        raise problem("`rows`", "ascend, without repeats", "rows out of order", "Sort them: np.unique(rows).")
     return rows

@@ -1,4 +1,4 @@
-"""What lists of recommendations are like, beside whether they are right: coverage, novelty, diversity, popularity bias.
+"""Figures of lists beyond accuracy: coverage, novelty, diversity, popularity bias.
 
 B users, N places in a list, V items with padding (id 0), D the vectors' size.
 """
@@ -29,7 +29,7 @@ def beyond_accuracy(
     categories: Any | None = None,
     name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
-    """Coverage, novelty, popularity bias, and as the arguments allow, serendipity and diversity, at each N.
+    """Coverage, novelty, popularity bias, and given their arguments, serendipity and diversity, at each N.
 
     They describe the first N places of the lists. Of all items:
 
@@ -39,29 +39,29 @@ def beyond_accuracy(
 
     The others are a mean over each user's recommended items, averaged over the users who have any:
 
-    - ``Novelty@N``: self-information in bits, ``-log2(count / total)``. Where `item_count` counts users and `num_users`
+    - ``Novelty@N``: self-information in bits, ``-log2(count / total)``. If `item_count` counts users and `num_users`
       is given, it is the mean inverse user frequency (Zhou et al., "Solving the apparent diversity-accuracy dilemma of
       recommender systems", 2010); otherwise ``total`` is the sum of the counts. An item that does not occur counts as
-      if it did once.
+      one that occurs once.
     - ``ARP@N``: average recommendation popularity, the mean of ``count`` (Yin et al., "Challenging the Long Tail
       Recommendation", 2012).
     - ``Serendipity@N`` with `targets`: the mean of ``max(popularity rank - place, 0) / (V - 1)``, where items that are
-      no target count 0. Places and ranks start at 1; an item's popularity rank is 1 + the number of items that occur
-      more often. A target that a popularity recommender would have put as high counts 0, too.
+      not a target count 0. Places and ranks start at 1; an item's popularity rank is 1 + the number of items that occur
+      more often. A target that a popularity recommender would have ranked as high counts 0, too.
     - ``ILD@N`` with `item_vectors`: intra-list diversity, the mean cosine distance (1 - cosine) between two items of a
       list (Ziegler et al., "Improving Recommendation Lists Through Topic Diversification", 2005). A vector of length
       zero has distance 1 to all. A list of one item has 0.
     - ``CategoryILD@N`` with `categories`: the same for a distance of 0 between items of one category, and 1 otherwise.
 
     Args:
-        lists: The items recommended to each user, best first, (B, N), ids 0..V-1 as `top_n` gives them; 0 where there
-            is none, which is never counted.
-        item_count: Occurrences of each item in the training data, (V,): of events, or of users. That of id 0 is
-            ignored.
+        lists: The items recommended to each user, best first, (B, N), ids 0..V-1 as `top_n` returns them; 0 is no item
+            and is never counted.
+        item_count: Occurrences of each item in the training data, (V,): of events, or of users. The entry of id 0
+            is ignored.
         ns: The cut-offs N, each at most the lists' length.
-        num_users: The number of users in the training data, where `item_count` counts users.
-        targets: What each user should have got: (B,) ids 1..V-1; or a pair ``(indptr (B + 1,), ids)``, as in `Seen`,
-            for several each.
+        num_users: The number of users in the training data, if `item_count` counts users.
+        targets: The items that each user should have got: (B,) ids 1..V-1; or, for several each, a pair
+            ``(indptr (B + 1,), ids)``: user k's are ``ids[indptr[k]:indptr[k + 1]]``.
         item_vectors: (V, D), such as a model's; row 0 is padding.
         categories: The category of each item, (V,), numbers or texts. An item without one (None, NaN, "") is like no
             other.

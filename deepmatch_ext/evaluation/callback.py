@@ -1,4 +1,4 @@
-"""The one place that joins model and metrics: ranking quality after every epoch of ``fit``."""
+"""The callback that ranks held-out items after every epoch of ``fit``."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from deepmatch_ext.evaluation.ranks import check_seen_targets, check_targets, in
 class RetrievalMetrics(keras.callbacks.Callback):
     """Ranks each user's held-out item among all items after every epoch, and adds the metrics to Keras's logs.
 
-    They appear beside the loss, under ``val_HR@10`` and so on, in the progress bar, in ``History``, and for other
-    callbacks that stand behind this one. `fit` sees to it that Keras's EarlyStopping, ModelCheckpoint and the like take
-    the highest value for the best, and refuses them in front. The loss tells little here: it is sampled, and falls on
-    when the ranking has long stopped to get better.
+    They appear beside the loss, under ``val_HR@10`` and so on, in the progress bar, in ``History``, and for
+    callbacks that come after this one. `fit` makes Keras's EarlyStopping, ModelCheckpoint and the like treat the
+    highest value as the best, and refuses them before this one. The loss says little about quality: it is sampled, and
+    still falls when the ranking has long stopped improving.
 
-    `best`, the best weights and `patience` go by the epochs of one call of ``fit``. A run that Keras's BackupAndRestore
-    takes up again starts again with them.
+    `best`, the best weights and `patience` refer to the epochs of one call of ``fit``. They start again if Keras's
+    BackupAndRestore resumes a run.
 
     Args:
         user_input: The model's user inputs of the held-out events, B rows of anything that `user_vectors` takes by
             name: a dictionary of arrays or lists, a frame.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before, ``(indptr (B + 1,), items)``, which are left out of the ranking:
-            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
-        seen_targets: What a target counts as that is in its own row's `seen`: "miss", a miss at every N, as it is
-            served; or "leave_out", the row counts in no average, and is not encoded.
+            `deepmatch_ext.data.seen_before` makes them. If your product recommends items again, leave it out.
+        seen_targets: What a target that is in its own row's `seen` counts as: "miss", a miss at every N, since it is
+            never recommended; or "leave_out", the row counts in no average, and is not encoded.
         ns: Metrics at each of these lengths.
-        groups: (B,) which rows belong to one user, where users have several held-out events.
-        monitor: The metric that early stopping and the best weights go by; higher is better. None: NDCG at 10.
-        patience: Stop after this many epochs without a better `monitor`. None: never.
-        restore_best_weights: Put back the weights of the best epoch when training ends.
+        groups: (B,) which rows belong to one user, if users have several held-out events.
+        monitor: The metric for early stopping and the best weights; higher is better. None: NDCG at 10.
+        patience: Training stops after this many epochs without a better `monitor`. None: never.
+        restore_best_weights: Whether the weights of the best epoch are restored when training ends.
         batch_size: Users encoded at a time.
-        name_format: How the metrics are named behind ``val_``. Experiment trackers that refuse ``@``, such as MLflow,
+        name_format: How the metrics are named after ``val_``. Experiment trackers that refuse ``@``, such as MLflow,
             take ``"{metric}_at_{n}"``.
 
     Attributes:
@@ -51,7 +51,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
         ValueError: `monitor` is not among the metrics, the arrays don't fit each other, or every row is left out.
 
     Warns:
-        SeenTargetsWarning: Some targets are in their own row's `seen`. Told once, here.
+        SeenTargetsWarning: Some targets are in their own row's `seen`. The warning comes once, here.
 
     Example:
         >>> watch = RetrievalMetrics({"hist_item": [[1, 0]], "hist_len": [1]}, targets=[2], patience=3)
@@ -128,7 +128,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
             self._best_weights = None
 
     def evaluate(self) -> dict[str, float]:
-        """The metrics of the model as it is now."""
+        """The metrics of the model now."""
         users = self.model.user_vectors(self.user_input, self.batch_size)
         score = inner_products(users, self.model.item_vectors())
         ranks = ranks_of(score, self.targets, self.seen, self._held)

@@ -13,26 +13,26 @@ from deepmatch_ext._arrays import Seen, check_item_counts, check_seen, check_vec
 from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._interests import best_scores, nearest_interests
 
-_MAX_ITEMS = 10_000  # so many items tell the variance of scores
+_MAX_ITEMS = 10_000  # enough items to estimate the variance of scores
 _USERS_AT_ONCE = 256  # scored for all of these items
 
 
 def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, float]:
-    """How alike the users are, to each other and to the items.
+    """How similar the vectors of users are to each other, as figures that show collapse.
 
     - ``score_correlation``: the correlation of two users' scores over the items, averaged over pairs of users as
-      (mean covariance) / (mean variance). At 1 all users rank the items alike. It is this that tells of collapse, and
-      not the cosine: what all users' vectors have in common says nothing where the items don't differ in it.
+      (mean covariance) / (mean variance). At 1 all users rank the items alike. This figure shows collapse;
+      the cosine does not, since a direction that all users share does not matter if the items do not differ in it.
     - ``user_cosine``: the mean cosine over pairs of users.
-    - ``user_rank``: in how many directions the users differ from their mean: of the variances l along the principal
-      axes, the participation ratio (sum of l) ** 2 / sum of l ** 2, in 1..D; 0 if they don't differ at all.
+    - ``user_rank``: the number of directions in which users differ from their mean. With l the variances along the
+      principal axes it is the participation ratio (sum of l) ** 2 / sum of l ** 2, in 1..D; 0 if users do not differ.
 
     With K interests a user's score of an item is the best of K, and in the other two figures the k-th interest of one
     user is compared with the k-th of another. Then there is a fourth figure:
 
     - ``interest_correlation``: the correlation of the scores that two interests of one user give to the items, averaged
-      over the user's pairs of interests, then over users. At 1 all interests rank the items alike. Interests that are
-      equal to the user's first are surplus and left out, unless that is so of all users.
+      over the user's pairs of interests, then over users. At 1 all interests rank the items alike. Interests that
+      equal the user's first are left out as surplus, unless they do for all users.
 
     No pair of users is formed: the means over pairs follow from the sum of the vectors, without the users' pairs with
     themselves. It costs O((B + items) D^2), with at most 10,000 of the items; with K interests O(B K D items).
@@ -42,8 +42,11 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
         item_vectors: (V, D), finite; row 0 is left out.
 
     Returns:
-        The three figures, or four if K is at least 2. A correlation or cosine is 1 where nothing differs, and vectors
-        of length zero have cosine 0 to all others.
+        The three figures, or four if K is at least 2. A correlation or cosine is 1 if nothing differs; vectors of
+        length zero have cosine 0 with all others.
+
+    Raises:
+        ValueError: There are fewer than two users, or the vectors are not finite or do not fit each other.
 
     Example:
         >>> items = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -75,12 +78,15 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
 def popular_share(lists: np.ndarray, item_count: np.ndarray, seen: Seen | None = None) -> float:
     """The fraction of the recommendations that a popularity recommender would have made too: 1 for its own.
 
-    For every user these are the N most popular of the items that the user has not seen.
+    A popularity recommender recommends the N most popular of the items that the user has not seen.
 
     Args:
-        lists: (B, N) the items recommended to each user; 0 where there was none.
+        lists: (B, N) the items recommended to each user; 0 is no item.
         item_count: (V,) how often each item occurs; of equal ones, the lower id goes first, as in `top_n`.
-        seen: What each of the B users has seen, and was not recommended.
+        seen: The items that each of the B users has seen, which were not recommended, ``(indptr (B + 1,), ids)``.
+
+    Raises:
+        ValueError: The arrays do not fit each other.
 
     Example:
         >>> counts = np.array([0, 9, 8, 7, 1])
@@ -121,8 +127,8 @@ def full_cross_entropy(
 ) -> float:
     """The mean of ``-log p(target)`` in nats, with p the softmax of ``u.i / temperature`` over all items but padding.
 
-    It is what sampled softmax with the logQ correction estimates, whatever its sampler. One who knows nothing has
-    log(V - 1). Of K interests, u is the one with the largest inner product with the target.
+    Sampled softmax with the logQ correction estimates it, with any sampler. A uniform guess has log(V - 1). With K
+    interests, u is the one with the largest inner product with the target.
 
     Args:
         user_vectors: (B, D) or (B, K, D).
@@ -132,7 +138,7 @@ def full_cross_entropy(
         block_size: Users at a time; the largest array held is (block_size, V).
 
     Example:
-        >>> users, items = np.zeros((1, 2)), np.zeros((5, 2))  # which tell nothing: log 4
+        >>> users, items = np.zeros((1, 2)), np.zeros((5, 2))  # a uniform guess: log 4
         >>> round(full_cross_entropy(users, items, np.array([3]), temperature=0.1), 4)
         1.3863
     """
@@ -150,11 +156,11 @@ def full_cross_entropy(
 
 
 def highest_temperature(num_choices: int) -> float:
-    """The temperature above which L2-normalised vectors can't make half of what there is to make of the loss.
+    """The temperature above which L2-normalised vectors can't reduce the loss of a uniform guess by half.
 
     The logits of two choices differ by at most 2 / T. So a softmax over n choices gives none of them more than
-    1 / (1 + (n - 1) exp(-2 / T)), and no vectors bring the loss below log(1 + (n - 1) exp(-2 / T)), while knowing
-    nothing costs log n. The former is half of the latter at T = 2 / log(1 + sqrt(n)).
+    1 / (1 + (n - 1) exp(-2 / T)), and no vectors bring the loss below log(1 + (n - 1) exp(-2 / T)). A uniform
+    guess has log n. The former is half of the latter at T = 2 / log(1 + sqrt(n)).
 
     Args:
         num_choices: n: all items in the softmax loss, 2 in a pairwise one.
@@ -167,7 +173,7 @@ def highest_temperature(num_choices: int) -> float:
 
 
 def lowest_loss(temperature: float, num_choices: int) -> float:
-    """The bound in `highest_temperature`: what L2-normalised vectors can bring the loss down to, in nats."""
+    """The bound in `highest_temperature`: the lowest loss that L2-normalised vectors can reach, in nats."""
     return math.log1p((num_choices - 1) * math.exp(-2 / temperature))
 
 

@@ -1,4 +1,4 @@
-"""Ranking metrics over the whole catalogue. One idea: every metric follows from the ranks of the targets.
+"""Ranking metrics over the whole catalogue. Every metric follows from the ranks of the targets.
 
 ``target_ranks`` turns scores into ranks, ``ranking_metrics`` turns ranks into figures, ``evaluate`` does both.
 No sampled negatives: every item of the vocabulary is ranked (Krichene and Rendle, "On Sampled Metrics for Item
@@ -42,20 +42,20 @@ def ranking_metrics(
     A user is one row, or with ``groups`` all the rows of one group. For a user with ranks r (0 is best):
 
     - ``HR@N``: 1 if any r < N.
-    - ``NDCG@N``: the sum of 1 / log2(r + 2) over r < N, divided by its value when min(number of targets, N) targets
-      take the first places (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002).
+    - ``NDCG@N``: the sum of 1 / log2(r + 2) over r < N, divided by its value if min(number of targets, N) targets
+      took the first places (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002).
     - ``MRR@N``: 1 / (smallest r + 1) if that is below N, else 0.
     - ``Recall@N``: the fraction of the user's targets with r < N. With one target it equals ``HR@N``.
 
     Args:
-        ranks: The number of other items ranked at or before each target, (B,), as ``target_ranks`` gives it;
+        ranks: The number of other items ranked at or before each target, (B,), as ``target_ranks`` returns it;
             ``MISSED`` for a target that is in ``seen``.
         ns: The cut-offs N, each at least 1.
         groups: The user of each row, (B,), integers or strings in any order. A user's rows should be different targets
             in one ranking (the same scores and seen items). Two targets cannot share a place: the user's i-th best
             rank (from 0) is taken as at least i, which keeps every figure within 0..1.
-        seen_targets: What a rank of ``MISSED`` counts as: "miss", a miss at every N, as it is served; or "leave_out",
-            the row counts in no average.
+        seen_targets: What a rank of ``MISSED`` counts as: "miss", a miss at every N, since it is never recommended; or
+            "leave_out", the row counts in no average.
         name_format: How figures are named, from ``metric`` and ``n``. Some experiment trackers refuse ``@``, so give
             them ``"{metric}_at_{n}"``.
 
@@ -85,7 +85,7 @@ def ranking_metrics(
     if seen_targets == "leave_out":
         kept = ranks != MISSED
         if not kept.any():
-            rule = "hold a rank that is not MISSED where seen_targets='leave_out'"
+            rule = "hold a rank that is not MISSED, with seen_targets='leave_out'"
             raise problem("`ranks`", rule, f"{len(ranks)} that are", NO_SEEN)
         ranks, users = ranks[kept], np.unique(users[kept], return_inverse=True)[1]
     num_targets = np.bincount(users)
@@ -129,12 +129,12 @@ def evaluate(
         score: As in ``target_ranks``: ``score(start, stop)`` gives the scores (stop - start, V).
         targets: The item that each row should have got, (B,), ids 1..V-1.
         seen: The items that each row has already had and that are not recommended, ``(indptr (B + 1,), item ids)``.
-            Where the product recommends items again, leave it out: repeats then rank like any other item.
-        seen_targets: What a target counts as that is in its own row's ``seen``: "miss", a miss at every N, as it is
-            served; or "leave_out", the row counts in no average.
+            If your product recommends items again, leave it out: repeats then rank like any other item.
+        seen_targets: What a target that is in its own row's ``seen`` counts as: "miss", a miss at every N, since it is
+            never recommended; or "leave_out", the row counts in no average.
         ns: The cut-offs N, each at least 1.
-        groups: The user of each row, (B,), where a user may have several targets. An item that is the target of one
-            user twice counts once, by its first row that is not left out.
+        groups: The user of each row, (B,), if users may have several targets. An item that is a target of the same user
+            twice counts once, by its first row that is not left out.
         block_size: Rows scored at once.
         name_format: As in ``ranking_metrics``.
 
@@ -239,7 +239,7 @@ def format_table(
     """An aligned plain-text table of figures, one line for each model, to print.
 
     Args:
-        rows: The figures of each model by its name, as ``evaluate`` gives them.
+        rows: The figures of each model by its name, as ``evaluate`` returns them.
         columns: The figures to show. A model without one of them shows "-".
 
     Returns:
@@ -281,7 +281,7 @@ def check_ns(ns: Any) -> list[int]:
 
 
 def check_name_format(name_format: Any) -> str:
-    """``name_format`` if it makes a name of its own for each metric and n."""
+    """``name_format`` if it makes a different name for each metric and n."""
     try:
         names = {name_format.format(metric=metric, n=n) for metric in ("HR", "MRR") for n in (1, 10)}
     except Exception:  # whatever is no such text

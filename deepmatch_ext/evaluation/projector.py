@@ -1,4 +1,4 @@
-"""Vectors for TensorBoard's projector: a map to turn and search, with names."""
+"""Vectors for TensorBoard's projector: a map that can be turned and searched, with labels."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def write_projector(
     The projector itself draws at most 100,000 points.
 
     Args:
-        folder: The log folder, made if it isn't there.
+        folder: The log folder, which is created if necessary.
         item_vectors: (V, D) one vector for each item id. Row 0, padding, is left out.
-        labels: What is known of each item, by item id: a list of V names, or column -> list of V. The item id is
+        labels: Labels of each item, by item id: a list of V names, or column -> list of V values. The item id is
             the last column, unless it is given.
-        name: What the vectors are called.
+        name: The name of the vectors.
 
     Raises:
         ValueError: The arrays don't fit each other.
@@ -58,7 +58,7 @@ def write_projector(
         if len(columns[str(column)]) != len(vectors):
             raise problem(f"the labels {column!r}", rule, f"{len(columns[str(column)])}")
     columns.setdefault("item_id", list(range(len(vectors))))
-    # The projector takes the first line for a header only where there are several columns.
+    # The projector takes the first line for a header only if there are several columns.
     lines = ["\t".join(map(_cell, columns))] if len(columns) > 1 else []
     lines += ["\t".join(map(_cell, row)) for row in zip(*(values[1:] for values in columns.values()), strict=True)]
     numbers = io.StringIO()
@@ -80,5 +80,5 @@ def write_projector(
 
 
 def _cell(value: Any) -> str:
-    """A value on one line and in one column; the projector wants no empty name."""
+    """A value on one line and in one column; the projector refuses empty names."""
     return " ".join(str(value).split()) or "-"

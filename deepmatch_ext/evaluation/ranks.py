@@ -1,6 +1,6 @@
-"""Ranks of targets among the whole catalogue, and what becomes of targets that are not served.
+"""Ranks of targets among the whole catalogue, and of targets that are never recommended.
 
-A target that ``seen`` excludes is never served, so its rank is ``MISSED``, and a warning says how many there are.
+A target that ``seen`` excludes is never recommended, so its rank is ``MISSED``, and a warning says how many there are.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from deepmatch_ext._checks import as_function, one_of, positive_int, problem, wa
 from deepmatch_ext._interests import best_scores
 
 Score = Callable[[int, int], np.ndarray]
-"""``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop; column 0 is padding."""
+"""``score(start, stop)`` returns the scores (stop - start, V) of rows start..stop; column 0 is padding."""
 
 MISSED = 2**31 - 1
-"""The rank of a target that is in its row's ``seen``: it is never served, so it is a miss at every N."""
+"""The rank of a target that is in its row's ``seen``: it is never recommended, so it is a miss at every N."""
 
 SEEN_TARGETS = ("miss", "leave_out")
 
@@ -30,17 +30,17 @@ class SeenTargetsWarning(UserWarning):
 def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None, block_size: int = 1024) -> np.ndarray:
     """How many other items score at least as high as each row's target: 0 is best.
 
-    Ties count against the model, so a model that gives every item the same score is ranked last, not first. Items that
-    the row has already seen are left out of the ranking. A target that is one of them gets the rank ``MISSED``, since
-    ``top_n(exclude=seen)`` never returns it. When one user has several targets (several rows), the user's other targets
-    are ordinary items: they are ranked, unless ``seen`` lists them.
+    Ties count against the model, so the targets of a model that gives every item the same score are ranked last. Items
+    that the row has already seen are left out of the ranking. A target that is one of them gets the rank ``MISSED``,
+    since ``top_n(exclude=seen)`` never returns it. When one user has several targets (several rows), the user's other
+    targets are ordinary items: they are ranked, unless ``seen`` lists them.
 
     Args:
         score: ``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop. Column 0 is padding and is
             never ranked. -inf is allowed; NaN is refused, since it would compare as lower than any target.
             The array is only read.
         targets: The item that each row should have got, (B,), ids 1..V-1.
-        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``. See ``Seen``. Where the product
+        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``. See ``Seen``. If your product
             recommends items again, leave it out: all items are then ranked.
         block_size: Rows scored at once; the largest arrays held are (block_size, V).
 
@@ -106,8 +106,8 @@ def inner_products(user_vectors: np.ndarray, item_vectors: np.ndarray) -> Score:
 
     Args:
         user_vectors: One vector for each row, (B, D), taken as float32; or (B, K, D) for K interests: an item's score
-            is then the largest of its K inner products. A vector of zeros beside others of the same row is no
-            interest, and is passed over.
+            is then the largest of its K inner products. A vector of zeros is ignored if the row has
+            others.
         item_vectors: One vector for each item id, (V, D), taken as float32. Row 0 is padding.
 
     Returns:
@@ -138,7 +138,7 @@ def _check_scores(values: Any, start: int, stop: int, vocabulary_size: int | Non
         raise problem(what, "return numbers", f"dtype {scores.dtype}")
     if np.isnan(scores[:, 1:].min()):  # min hands NaN on
         row, item = np.argwhere(np.isnan(scores[:, 1:]))[0]
-        raise problem(what, "have no NaN", f"NaN for row {start + row}, item {item + 1}", "NaN has no place in a rank.")
+        raise problem(what, "have no NaN", f"NaN for row {start + row}, item {item + 1}", "NaN can't be ranked.")
     return scores
 
 
@@ -150,18 +150,18 @@ def check_targets(values: Any) -> np.ndarray:
 
 
 NO_SEEN = (
-    "Where items are recommended again, leave `seen` out: repeats then rank like any other item. If `seen` holds the "
-    "very events to be predicted, end it before them, as seen_before() does."
+    "If your product recommends items again, leave `seen` out: repeats then rank like any other item. If `seen` holds "
+    "the very events to be predicted, end it before them, as seen_before() does."
 )
 
 
 def check_seen_targets(targets: np.ndarray, seen: Seen | None, seen_targets: str | None = None) -> np.ndarray:
-    """``in_seen``; warns of what it finds, and refuses to leave all rows out.
+    """``in_seen``, with a warning of such targets; refuses to leave all rows out.
 
     Args:
         targets: (B,), checked.
         seen: Checked for B rows.
-        seen_targets: The caller's choice. None: the caller has none, and gives ranks.
+        seen_targets: The caller's choice. None: the caller has none, and returns ranks.
     """
     if seen_targets is not None:
         one_of("`seen_targets`", seen_targets, SEEN_TARGETS)
@@ -171,12 +171,13 @@ def check_seen_targets(targets: np.ndarray, seen: Seen | None, seen_targets: str
     count, row = int(held.sum()), int(held.argmax())
     if seen_targets == "leave_out":
         if count == len(targets):
-            rule = "have a target that is not in `seen` where seen_targets='leave_out'"
+            rule = "have a target that is not in `seen` with seen_targets='leave_out'"
             raise problem("`targets`", rule, f"{count:,} that are all in their own row's `seen`", NO_SEEN)
         done = f"These rows count in no average: {len(targets) - count:,} are left."
     else:
         done = (
-            "Each is a miss at every N, as it is served; seen_targets='leave_out' leaves its row out of the averages."
+            "Each is a miss at every N, since it is never recommended; seen_targets='leave_out' leaves its row out of "
+            "the averages."
         )
     found = f"{count:,} of {len(targets):,} targets are in their own row's `seen`, whose items are not recommended"
     warn_caller(f"{found}; the first is item {targets[row]} in row {row}. {done} {NO_SEEN}", SeenTargetsWarning)

@@ -1,7 +1,7 @@
-"""The layers; all are registered, so Keras loads models that have them without being told.
+"""The layers. All are registered with Keras, so models that contain them load without ``custom_objects``.
 
-``custom_objects`` is for code written against DeepCTR and DeepMatch, which pass it to `load_model`; loading works
-without. It also holds DeepCTR's own, if DeepCTR has been imported before.
+The dictionary ``custom_objects`` is for code written against DeepCTR and DeepMatch, which pass it to `load_model`. It
+also contains DeepCTR's layers, if DeepCTR was imported before.
 """
 
 import sys

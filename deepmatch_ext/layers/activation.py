@@ -13,10 +13,10 @@ from deepmatch_ext._plain import check_settings_named, nameless
 
 @register
 class Dice(keras.layers.Layer):
-    """``p x + (1 - p) alpha x`` with ``p = sigmoid(x normalised over the batch)``: a PReLU whose bend follows the data.
+    """``p x + (1 - p) alpha x`` with ``p = sigmoid(x normalised over the batch)``: a PReLU that adapts to its inputs.
 
-    From Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018; the numbers are those of
-    DeepCTR's ``Dice``, whose weights Keras 3 does not find when it loads a model.
+    From Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018. It computes what
+    DeepCTR's ``Dice`` does, whose weights Keras 3 does not find when it loads a model.
 
     Args:
         axis: The axis of the features.
@@ -54,7 +54,7 @@ class Dice(keras.layers.Layer):
 
 
 def check_activation(what: str, activation: Any) -> None:
-    """Refuses what `activation_layer` can make nothing of."""
+    """Refuses what `activation_layer` cannot make a layer of."""
     if activation is None or callable(activation) or (isinstance(activation, str) and activation.lower() == "dice"):
         return
     try:

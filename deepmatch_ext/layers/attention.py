@@ -1,6 +1,6 @@
-"""Attention over the positions of a history, and what surrounds it in a model of sessions.
+"""Attention over the positions of a history, and what models of sessions need around it.
 
-B examples, T positions of a history, d the width of what stands at them.
+B examples, T positions of a history, d the size of the vectors at these positions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MASKED = -1e9
 
 @register
 class OldestFirst(keras.layers.Layer):
-    """A history's rows in the order of time: the first n positions reversed, n the number of items.
+    """A history's rows in the order of time: the first n positions reversed, where n is the number of items.
 
     Input: ``[rows (B, T, d), valid (B, T)]``, the items at the first positions. Output: (B, T, d).
 
@@ -39,14 +39,17 @@ class OldestFirst(keras.layers.Layer):
 class SelfAttention(keras.layers.Layer):
     """Multi-head scaled dot-product self-attention over the positions that hold an item (Vaswani et al., 2017).
 
-    For each head ``softmax(Q K^T / sqrt(d / heads)) V``, and the heads side by side times a matrix. Positions without
-    an item are attended to by none.
+    Each head computes ``softmax(Q K^T / sqrt(d / heads)) V``. The concatenated heads are multiplied by a matrix. No
+    position attends to one without an item.
 
     Args:
-        num_heads: How many heads; a divisor of d.
-        seed: Of the initial weights.
+        num_heads: The number of heads, a divisor of d.
+        seed: Seed of the initial weights.
 
     Input: ``[rows (B, T, d), valid (B, T)]``. Output: (B, T, d), in the layer's compute dtype.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide d.
 
     Example:
         >>> rows, valid = tf.random.normal([2, 5, 8]), tf.constant([[True] * 5, [True] * 2 + [False] * 3])
@@ -92,13 +95,16 @@ class SelfAttention(keras.layers.Layer):
 
 @register
 class AttentionPooling(keras.layers.Layer):
-    """The mean of a history's rows, weighted by what somebody asks for: ``softmax(rows q / sqrt(d))`` over its items.
+    """The mean of a history's rows, weighted by their fit to a query q: ``softmax(rows q / sqrt(d))`` over its items.
 
     Args:
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
-    Input: ``[rows (B, T, d), valid (B, T), query (B, d)]``; or without a query, and then one is learnt that is the same
-    for all. Output: (B, d), in the layer's compute dtype; zeros for an empty history.
+    Input: ``[rows (B, T, d), valid (B, T), query (B, d)]``. Without a query, one is learnt for all
+    examples. Output: (B, d), in the layer's compute dtype; zeros for an empty history.
+
+    Raises:
+        ValueError: The query has another size than the rows.
 
     Example:
         >>> rows = tf.constant([[[4.0, 0.0], [0.0, 4.0], [9.0, 9.0]]])
@@ -160,7 +166,7 @@ class GatedSum(keras.layers.Layer):
 
 @register
 class Positions(keras.layers.Layer):
-    """Some positions of a history: from ``start`` to ``stop``, which is not among them.
+    """The positions of a history from ``start`` up to, but not including, ``stop``.
 
     Args:
         start, stop: As in a slice; a ``stop`` of None is the end.
@@ -186,7 +192,7 @@ class Positions(keras.layers.Layer):
 
 @register
 class WithoutPadding(keras.layers.Layer):
-    """A history's rows with zeros where no item is. Keras's own mask, if they have one, ends here.
+    """A history's rows, with zeros at positions without an item. A Keras mask is not passed on.
 
     Input: ``[rows (B, T, d), valid (B, T)]``. Output: (B, T, d).
 

@@ -1,4 +1,4 @@
-"""Items by their id: the features that the model keeps of each, and what stands for items that were never trained."""
+"""The features that a model keeps of each item, and the replacement of items that were never trained."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from deepmatch_ext.layers.dropout import DroppingLayer
 
 @register
 class ItemCatalogue(WholeWeights, keras.layers.Layer):
-    """Keeps the features of all items, and looks those of some items up.
+    """Keeps the features of all items and looks them up by item id.
 
     Args:
         features: name -> (shape of one item's values, their type): what the catalogue holds.
         vocabulary_size: V.
-        values: name -> array (V, ...), the values by item id. None: they are to come with saved weights.
+        values: name -> array (V, ...), the values by item id. None: they come with saved weights.
 
     Input: item ids (n,) or (n, 1). Output: a list, in the order of ``features``, of (n, ...).
 
     Raises:
         tf.errors.InvalidArgumentError: The layer was rebuilt from its config, and the weights, which hold the values,
             were not loaded.
+
+    Example:
+        >>> catalogue = ItemCatalogue({"genre": ((), "int32")}, 4, {"genre": np.array([0, 7, 8, 7], "int32")})
+        >>> [values.numpy().tolist() for values in catalogue(tf.constant([3, 2]))]
+        [[7, 8]]
     """
 
     def __init__(self, features: Any, vocabulary_size: int, values: Any = None, **kwargs: Any) -> None:
@@ -60,7 +65,7 @@ class ItemCatalogue(WholeWeights, keras.layers.Layer):
             first = raw_variable(self._values[0])
             value = tf.reshape(tf.nn.embedding_lookup(first, tf.zeros([1], tf.int64)), [-1])[0]
             is_there = tf.math.is_finite(value) if value.dtype.is_floating else value != _absent(value.dtype.name)
-            message = f"{self.name}: the items' features must be there, which come with saved weights; load these first"
+            message = f"{self.name}: the features of the items must be loaded first; they come with the saved weights"
             checks.append(tf.debugging.Assert(is_there, [message]))
         with tf.control_dependencies([check for check in checks if check is not None]):
             return self._rows(ids)
@@ -83,18 +88,24 @@ def _absent(dtype: str) -> Any:
 
 @register
 class KnownItems(DroppingLayer):
-    """Replaces the ids of items that were never trained by 0, whose row stands for what is unknown.
+    """Replaces the ids of items that were never trained by 0, the id of unknown items.
 
-    While training, some ids are replaced by chance, so that the row of id 0, and the features beside it, learn to speak
-    for an item alone. (DropoutNet, Volkovs et al., NeurIPS 2017, drops whole inputs to the same end.)
+    In training, some ids are replaced at random, so that the model learns to encode items from their features and the
+    row of id 0 alone. (DropoutNet, Volkovs et al., NeurIPS 2017, drops whole inputs for the same reason.)
 
     Args:
         vocabulary_size: V.
-        rate: The share of ids that are replaced while training, in [0, 1).
-        seed: Of that choice.
+        rate: The fraction of ids that are replaced in training, in [0, 1).
+        seed: Seed of that choice.
 
     Input: ids (n,) or (n, 1); or ``[ids, positives]``, with the ids of a batch's positives, which training marks as
     trained. Output: ids (n,).
+
+    Example:
+        >>> known = KnownItems(vocabulary_size=9, rate=0.0)
+        >>> _ = known([tf.constant([3]), tf.constant([3])], training=True)
+        >>> known(tf.constant([3, 4])).numpy().tolist()
+        [3, 0]
     """
 
     def __init__(self, vocabulary_size: int, rate: float, seed: int = 1024, **kwargs: Any) -> None:

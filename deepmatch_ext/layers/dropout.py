@@ -1,4 +1,4 @@
-"""Dropout that repeats: of values, and what other layers that draw while training share with it."""
+"""Repeatable dropout of values, and the base of other layers that leave something out at random."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from deepmatch_ext._keras import WholeWeights, add_state, check_on_replica, in_t
 
 
 class DroppingLayer(WholeWeights, keras.layers.Layer):
-    """What layers share that leave something out by chance while training.
+    """The base of layers that leave something out at random in training.
 
-    The choice follows from the seed and the number of the training step, which is a weight: so a model that is saved in
-    the midst of its training and loaded again goes on as if nothing had been. Keras's own Dropout starts again.
+    The choice depends on the seed and on the number of the training step, which is saved as a weight. So a model that
+    is saved during training and loaded again continues as if it had not been interrupted. Keras's own Dropout starts
+    again.
     """
 
     def __init__(self, rate: float, seed: int = 1024, **kwargs: Any) -> None:
@@ -29,7 +30,7 @@ class DroppingLayer(WholeWeights, keras.layers.Layer):
         self.built = True
 
     def _kept(self, shape: tf.Tensor, training: Any) -> tf.Tensor:
-        """Booleans of a shape: what stays, on each replica by itself. Counts a step; all stays when not training."""
+        """What stays, booleans of a shape, drawn by each replica. Counts a step; outside training all stays."""
         training = tf.cast(training, tf.bool)
         step = counted(self, training)
         seed = tf.constant(self.seed + replica_id() * 2**32, tf.int64)
@@ -37,7 +38,7 @@ class DroppingLayer(WholeWeights, keras.layers.Layer):
         return (chance >= self.rate) | ~training
 
     def _some_left_out(self, values: tf.Tensor, training: Any) -> tf.Tensor:
-        """The values with some of them 0 and the others scaled, while training."""
+        """The values; in training, some are 0 and the others scaled."""
         if training is False:
             return values
         kept = self._kept(tf.shape(values), training)
@@ -57,13 +58,17 @@ def counted(layer: Any, training: tf.Tensor) -> tf.Tensor:
 
 @register
 class RepeatableDropout(DroppingLayer):
-    """Sets values to zero by chance while training, and divides the others by what is left, as Keras's Dropout does.
+    """Sets values to zero at random in training, and divides the others by ``1 - rate``, as Keras's Dropout does.
 
     Args:
-        rate: The share of values that become zero, in [0, 1).
-        seed: Of the choice.
+        rate: The fraction of values that become zero, in [0, 1).
+        seed: Seed of the choice.
 
     Input: floats of any shape. Output: the same shape and type.
+
+    Example:
+        >>> sorted(set(RepeatableDropout(0.5)(tf.ones([100]), training=True).numpy().tolist()))
+        [0.0, 2.0]
     """
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:

@@ -37,7 +37,7 @@ TABLE_DTYPES = ("float32", "bfloat16")
 
 @register
 class EmbeddingTable(WholeWeights, keras.layers.Layer):
-    """An embedding table that is looked up by row, so that a step costs what its ids cost and not what the table costs.
+    """An embedding table that is looked up by row, so that a step's cost depends on its ids, not on the table's size.
 
     Gradients stay ``tf.IndexedSlices``. Share one instance between a history and an item to share the table.
 
@@ -45,22 +45,22 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
         vocabulary_size: V, the number of rows; row 0 is padding.
         embedding_dim: D.
         embeddings_initializer: A Keras initializer, its name, a function of a shape, or an array (V, D). None: normal
-            with deviation ``stddev``, drawn from ``seed`` block by block, so that a large table never takes twice its
-            memory, as Keras's initializers do. An array, or Constant of one, is not in the layer's config: a table that
-            is made from that awaits its weights.
-        seed, stddev: For that default.
-        check_ids: False leaves the check of the ids out. On a GPU a look-up out of range then reads zeros without a
-            word, and on a CPU it fails without the table's name.
+            with standard deviation ``stddev``, drawn from ``seed`` block by block, so that a large table never takes
+            twice its memory, as it would with Keras's initializers. An array, or Constant of one, is not part of the
+            layer's config: a table that is made from the config needs its saved weights.
+        seed, stddev: Seed and standard deviation of that default.
+        check_ids: Whether ids are checked. Without the check, an id out of range silently reads zeros on a GPU, and on
+            a CPU the error does not name the table.
         l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the different rows of each look-up to the loss. (Over the whole
             table, as Keras's regularisers do it, every step would read and update every row.)
-        table_dtype: ``float32``, or ``bfloat16``: half the memory. Rows are float32 once they are looked up, and
-            `deepmatch_ext.optimizers` round them at random when they are written, up as often as is needed for the
-            mean of many small steps to be right.
+        table_dtype: ``float32``, or ``bfloat16`` for half the memory. Rows become float32 when they are looked up. When
+            they are written, `deepmatch_ext.optimizers` round them up or down at random, so that many small steps are
+            right on average.
 
     Input: integer ids of any shape. Output: that shape + (D,), in the layer's compute dtype.
 
     Raises:
-        ValueError: What the initializer gives has another shape, or is not finite.
+        ValueError: The initializer's values have another shape, or are not finite.
         tf.errors.InvalidArgumentError: An id is outside 0..V-1. Or the layer was made from its config, and the weights,
             which hold the table's values, were not loaded.
 
@@ -145,7 +145,7 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
             checks.append(tf.debugging.Assert(in_range, [rule, tf.reduce_min(ids), tf.reduce_max(ids)]))
         if self.embeddings_initializer is not None and self.embeddings_initializer.awaits_values:
             padding = tf.nn.embedding_lookup(raw_variable(self.embeddings), tf.zeros([1], tf.int64))
-            message = f"{self.name}: the table's values must be there, which come with saved weights; load these first"
+            message = f"{self.name}: the values of the table must be loaded first; they come with the saved weights"
             checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(padding)), [message]))
         return checks
 
@@ -176,13 +176,16 @@ class HashIds(keras.layers.Layer):
 
     Args:
         num_buckets: V.
-        mask_zero: Keep bucket 0 for padding, the value 0 or the strings "0" and ""; all else falls in 1..V-1.
+        mask_zero: Keep bucket 0 for padding, the value 0 or the strings "0" and ""; everything else falls in 1..V-1.
         vocabulary_path: A text file of ``id,key`` lines. Keys are looked up there, and unknown ones become 0.
 
     Attributes:
         vocabulary: The file's keys as a lookup table, or None.
 
     Input: numbers or strings of any shape. Output: int64 ids of that shape.
+
+    Raises:
+        ValueError: The file does not exist or does not have such lines.
 
     Example:
         >>> HashIds(100, mask_zero=True)(tf.constant([["0", "Lund"]])).numpy()

@@ -16,17 +16,18 @@ from deepmatch_ext._keras import compute_dtype, keras, register
 def session_graph(ids: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The graph of each session, whose nodes are its items and whose edges go from a click's item to the next one's.
 
-    A node lives at the position of its item's most recent click. The other positions are nodes without edges. Both
+    A node is stored at the position of its item's most recent click. The other positions are nodes without edges. Both
     matrices take B T^2 numbers, whatever the sessions' real lengths.
 
     Args:
         ids: (B, T) integers, most recent first.
-        valid: (B, T) booleans, which positions hold a click. Valid ones stand in front.
+        valid: (B, T) booleans, which positions hold a click. Valid ones come first.
 
     Returns:
-        node: (B, T) int32, the position where each click's item lives.
-        incoming: (B, T, T) float32: row v weighs the nodes with an edge to v alike, with the sum 1; zeros if none has.
-        outgoing: (B, T, T) float32: row v weighs the nodes that v has an edge to.
+        node: (B, T) int32, the position of each click's node.
+        incoming: (B, T, T) float32: row v has equal weights for the nodes with an edge to v. They sum to 1, or are 0 if
+            there are none.
+        outgoing: (B, T, T) float32: row v has the weights of the nodes to which v has an edge.
 
     Example:
         >>> clicks = tf.constant([[4, 2, 3, 2, 1]])  # the session 1, 2, 3, 2, 4
@@ -42,7 +43,7 @@ def session_graph(ids: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     session = tf.repeat(tf.range(batch)[:, tf.newaxis], length - 1, axis=1)
     edges = tf.stack([session, node[:, 1:], node[:, :-1]], axis=2)
     number = tf.scatter_nd(edges, tf.cast(valid[:, 1:], tf.float32), tf.stack([batch, length, length]))
-    follows = tf.minimum(number, 1.0)  # an edge that is walked twice counts once
+    follows = tf.minimum(number, 1.0)  # an edge that occurs twice counts once
     outgoing = tf.math.divide_no_nan(follows, tf.reduce_sum(follows, axis=2, keepdims=True))
     incoming = tf.math.divide_no_nan(follows, tf.reduce_sum(follows, axis=1, keepdims=True))
     return node, tf.transpose(incoming, [0, 2, 1]), outgoing
@@ -50,7 +51,7 @@ def session_graph(ids: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 
 @register
 class GatedSessionGraph(keras.layers.Layer):
-    """The state of each click's item after it has heard of its neighbours in the session's graph.
+    """The state of each click's item after messages from its neighbours in the session's graph.
 
     With H the states of the nodes, at first their rows, a propagation (equations 1 to 5 of the paper) is::
 
@@ -64,8 +65,8 @@ class GatedSessionGraph(keras.layers.Layer):
     times has the row of its most recent click.
 
     Args:
-        steps: How many propagations.
-        seed: Of the initial weights.
+        steps: The number of propagations.
+        seed: Seed of the initial weights.
 
     Input: ``[rows (B, T, D), valid (B, T), ids (B, T)]``. Output: (B, T, D), in the layer's compute dtype, zeros where
     not valid.
@@ -138,7 +139,7 @@ class SessionReadout(keras.layers.Layer):
     session has a longer sum. An empty session gives zeros.
 
     Args:
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
     Input: ``[states (B, T, D), valid (B, T)]``, most recent first. Output: (B, D) the sum, and (B, D) the last state,
     in the layer's compute dtype.
@@ -184,5 +185,5 @@ class SessionReadout(keras.layers.Layer):
 
 
 def _start(dim: int, seed: int) -> Any:
-    """Uniform within 1 / sqrt(D), as the authors' code starts all weights."""
+    """Uniform within 1 / sqrt(D), as the authors' code initialises all weights."""
     return keras.initializers.RandomUniform(-(dim**-0.5), dim**-0.5, seed=seed)

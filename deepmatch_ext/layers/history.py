@@ -14,15 +14,15 @@ from deepmatch_ext.layers.pooling import item_mask
 
 @register
 class HistoryDropout(DroppingLayer):
-    """Leaves out whole items of a history while training, as if they had never happened: the rest moves up.
+    """Leaves out whole items of a history in training, as if they had never occurred; the others move up.
 
     Args:
         rate: The fraction of items that are left out, in [0, 1).
-        seed: Of the choice.
+        seed: Seed of the choice.
 
-    Input: a list of histories that belong together, such as items, their genres and their weights: ids (B, T), of which
-    the first is one, and numbers (B, T, 1). A position where no history has an id but 0 is padding. All lose the same
-    positions.
+    Input: a list of histories of the same events, such as the items, their genres and their weights: ids (B, T), of
+    which at least one comes first, and numbers (B, T, 1). A position at which all ids are 0 is padding. All histories
+    lose the same positions.
 
     Output: a list of the same shapes and types, padded with zeros at the end. Unchanged when not training.
 

@@ -1,4 +1,4 @@
-"""Several vectors for a user: K interests, taken from a history, and which of them is trained.
+"""Several vectors for a user: K interests, which are made of a history, and the choice of the one to train.
 
 B examples, T positions of a history (most recent first), K interests, S sampled candidates, D size of the vectors.
 """
@@ -22,16 +22,16 @@ class SelfAttentiveInterests(keras.layers.Layer):
     """K weighted means of a history, each with its own attention: ComiRec-SA (Cen et al., KDD 2020, section 3.3).
 
     With e_t the row at position t and p_t a vector of that position, ``H = tanh(W1 (e + p))``, the attention is the
-    softmax of ``W2 H`` over the positions that hold an item, and an interest is the mean of the e_t under it. The
-    positions say where to look and are not in the interests. An empty history gives zeros.
+    softmax of ``W2 H`` over the positions that hold an item, and an interest is the mean of the e_t weighted by it.
+    Positions affect the weights only. An empty history gives zeros.
 
     Args:
         num_interests: K.
-        add_pos: Whether the attention knows positions.
+        add_pos: Whether the attention depends on positions.
         hidden_units: The width of H; None: 4 D, as in the paper's code.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         recency_decay: At least 0. The item of rank k (0: the most recent) has its attention multiplied by
-            ``(k + 1) ** -recency_decay`` before that is normalised. The paper has 0: all alike.
+            ``(k + 1) ** -recency_decay`` before it is normalised. The paper has 0: all items count alike.
 
     Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
 
@@ -97,25 +97,25 @@ class SelfAttentiveInterests(keras.layers.Layer):
 class DynamicRouting(keras.layers.Layer):
     """K interests as capsules that the positions of a history are routed to.
 
-    A position's row becomes ``e_hat``, a prediction for each interest; a softmax over the INTERESTS says how much of it
-    goes to which; an interest is the squashed sum, ``|z|^2 / (1 + |z|^2) * z / |z|``; and the logits of the softmax
-    grow by the inner products of predictions and interests. After some rounds of this, the last interests are the
-    output. Gradients go through the last round alone. An empty history gives zeros.
+    Each position's row is mapped to ``e_hat``, a prediction for each interest. A softmax over the interests says how
+    much of it goes to which interest. An interest is the squashed sum z, ``|z|^2 / (1 + |z|^2) * z / |z|``. Then the
+    inner products of predictions and interests are added to the logits of the softmax, and the next round begins. The
+    interests of the last round are the output; gradients go through that round alone. An empty history gives zeros.
 
     Args:
         num_interests: K.
-        rounds: How many rounds of routing.
-        scale: What the inner products are multiplied by before they are added to the logits. The papers have 1. Rows
-            that are L2-normalised have inner products within -1..1, which a softmax hardly tells apart.
+        rounds: The number of rounds of routing.
+        scale: Multiplies the inner products before they are added to the logits. The papers have 1. L2-normalised rows
+            have inner products within -1..1, which a softmax hardly distinguishes.
         shared: MIND's routing (Li et al., CIKM 2019, section 4.2): one matrix makes all predictions, and the logits
-            begin at random. They are drawn once, from the seed, so the same history gives the same interests at every
-            call. Else ComiRec-DR's (Cen et al., KDD 2020, section 3.2): a matrix for each position and interest, and
-            the logits begin at 0.
+            start at random. They are drawn once, from the seed, so the same history gives the same interests at every
+            call. False: ComiRec-DR's routing (Cen et al., KDD 2020, section 3.2): a matrix for each position and
+            interest, and the logits start at 0.
         dynamic_k: A user of n items has ``max(1, min(K, log2(n)))`` interests, rounded down, as in MIND. The surplus
             ones repeat the first, so they change no maximum over the interests.
-        seed: Of the initial weights and logits.
-        recency_decay: At least 0. In the sums of the last round, the item of rank k (0: the most recent) counts
-            ``(k + 1) ** -recency_decay``. The papers have 0: all alike.
+        seed: Seed of the initial weights and logits.
+        recency_decay: At least 0. In the sums of the last round, the item of rank k (0: the most recent) has the
+            weight ``(k + 1) ** -recency_decay``. The papers have 0: all items count alike.
 
     Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
 
@@ -204,10 +204,10 @@ class DynamicRouting(keras.layers.Layer):
 
 @register
 class NearIdentity(keras.initializers.Initializer):
-    """Matrices (..., D, D) that are the identity and a tenth of Glorot's uniform distribution.
+    """Matrices (..., D, D): the identity plus a tenth of Glorot's uniform distribution.
 
-    Predictions then begin near the rows that they are made of. A random matrix turns each of them away, and each item
-    has to be learnt through that turn; but equal ones would make K interests of one.
+    Predictions then start near the rows that they are made of. A random matrix would rotate all rows away, and each
+    item would have to be learnt through that rotation; but equal matrices would make K equal interests.
     """
 
     def __init__(self, seed: int) -> None:
@@ -223,7 +223,7 @@ class NearIdentity(keras.initializers.Initializer):
 
 
 def _recency(valid: tf.Tensor, decay: float) -> tf.Tensor:
-    """What each position counts by its rank among the valid ones, (B, T)."""
+    """The weight of each position by its rank among the valid ones, (B, T)."""
     return recency_weights(tf.cumsum(tf.cast(valid, tf.int32), axis=1, exclusive=True), decay)
 
 
@@ -237,15 +237,15 @@ def _squashed(vectors: tf.Tensor) -> tf.Tensor:
 class LabelAwareAttention(keras.layers.Layer):
     """The interests, weighted by how near each is to the positive: ``softmax(p u_k . i)`` over the interests.
 
-    MIND's read-out while training (Li et al., CIKM 2019, section 4.3), with the power inside of the softmax, where it
-    can neither overflow nor change a sign. Interests that repeat the first count once.
+    MIND's read-out in training (Li et al., CIKM 2019, section 4.3), with the power inside the softmax, where it can
+    neither overflow nor change a sign. Interests that repeat the first count once.
 
     Args:
-        p: 0 weighs all interests alike; the larger, the nearer to `NearestInterest`.
-        pow_p, k_max: DeepMatch's arguments: ``LabelAwareAttention(k_max, pow_p)`` has ``pow_p`` in the place of ``p``.
+        p: 0 weighs all interests alike; the larger p is, the closer the result is to `NearestInterest`.
+        pow_p, k_max: DeepMatch's arguments: ``LabelAwareAttention(k_max, pow_p)`` uses ``pow_p`` as ``p``.
 
-    Input: ``[interests (B, K, D), positives (B, D) or (B, 1, D)]``, or with a third, how many of its K interests each
-    user has, (B, 1). Output: (B, D) float32.
+    Input: ``[interests (B, K, D), positives (B, D) or (B, 1, D)]``, or with a third input, the number of
+    interests that each user has, (B, 1). Output: (B, D) float32.
 
     Example:
         >>> interests = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])
@@ -282,9 +282,9 @@ class LabelAwareAttention(keras.layers.Layer):
 
 @register
 class NearestInterest(keras.layers.Layer):
-    """Of each user's interests the one with the highest inner product with the positive; the others get no gradient.
+    """Each user's interest with the highest inner product with the positive; the others get no gradient.
 
-    ComiRec's read-out while training (Cen et al., KDD 2020, equation 7).
+    ComiRec's read-out in training (Cen et al., KDD 2020, equation 7).
 
     Input: ``[interests (B, K, D), positives (B, D)]``. Output: (B, D) float32.
 
@@ -309,9 +309,13 @@ class NearestInterest(keras.layers.Layer):
 
 @register
 class FirstRows(keras.layers.Layer):
-    """As many rows of the second tensor as the first has: of positives and candidates together, the positives.
+    """The first B rows of the second tensor, where B is the batch of the first: the positives, ahead of candidates.
 
     Input: ``[anything (B, ...), vectors (B + S, D)]``. Output: (B, D).
+
+    Example:
+        >>> FirstRows()([tf.zeros([1, 3]), tf.constant([[1.0], [2.0]])]).numpy()
+        array([[1.]], dtype=float32)
     """
 
     def call(self, inputs: Any) -> tf.Tensor:

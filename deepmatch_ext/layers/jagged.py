@@ -1,6 +1,6 @@
-"""Pooling without padding: a batch's histories as their different ids and the places where these stand.
+"""Pooling without padding: a batch's histories as their different ids and the positions of these.
 
-(B, T, D) is never built: an id that stands a hundred times in a batch is looked up once, and its gradient is summed
+(B, T, D) is never built: an id that occurs a hundred times in a batch is looked up once, and its gradient is summed
 before it reaches the table. B examples, T positions, N items in the batch, U different ids among them.
 """
 
@@ -21,10 +21,10 @@ _PADDED = ContextVar("padded", default=False)
 
 @contextmanager
 def padded_pooling() -> Iterator[None]:
-    """Within the block, what is traced pools padded rows, (B, T, D), as `SequenceMaskPooling` does.
+    """Within the block, models that are traced pool padded rows, (B, T, D), as `SequenceMaskPooling` does.
 
-    For exports: runtimes other than TensorFlow's have no sparse matrices, and some fail where no history has an item.
-    `JaggedIds` then hands on the ids (B, T) and which of them are items (B, T), and `JaggedPooling` takes these.
+    For exports: runtimes other than TensorFlow's have no sparse matrices, and some fail if no history has an item.
+    `JaggedIds` then returns the ids (B, T) and which of them are items (B, T), and `JaggedPooling` takes these.
     """
     token = _PADDED.set(True)
     try:
@@ -40,15 +40,15 @@ def is_padded() -> bool:
 
 @register
 class JaggedIds(keras.layers.Layer):
-    """The items of a batch of histories: the different ids among them, and where each of these stands.
+    """The items of a batch of histories: the different ids, and the positions of each.
 
-    An id 0 is never an item: it is left out, wherever it stands.
+    Id 0 is padding and is left out at any position.
 
     Input: ids (B, T).
 
-    Output: ``unique_ids`` (U,) in the ids' type, ``index`` (N,) int64, which of them each item is, ``row`` (N,) int64,
-    the item's example, rising, ``rank`` (N,) int64, how many items of its history stand before it, and ``num_rows`` ()
-    int64, B. A table looks ``unique_ids`` up; `JaggedPooling` takes its rows and the rest.
+    Output: ``unique_ids`` (U,) in the ids' type, ``index`` (N,) int64, the position of each item's id in them,
+    ``row`` (N,) int64, the item's example, ascending, ``rank`` (N,) int64, the number of items before it in its
+    history, and ``num_rows`` () int64, B. A table looks up ``unique_ids``; `JaggedPooling` takes its rows and the rest.
 
     Example:
         >>> unique_ids, index, row, rank, num_rows = JaggedIds()(tf.constant([[7, 0, 5], [5, 0, 0]]))
@@ -78,15 +78,21 @@ class JaggedIds(keras.layers.Layer):
 
 @register
 class JaggedPooling(HistoryPooling):
-    """`SequenceMaskPooling` on what `JaggedIds` gives: the same modes and numbers, without (B, T, D).
+    """`SequenceMaskPooling` of what `JaggedIds` returns: the same modes and results, without (B, T, D).
 
     Args:
         mode, keepdims, recency_decay, nth: As in `SequenceMaskPooling`.
 
     Input: ``[rows (U, D), index (N,), row (N,), rank (N,), num_rows ()]``: the rows of the unique ids, and the rest
-    of what `JaggedIds` gave.
+    of what `JaggedIds` returned.
 
     Output: (B, D), or (B, 1, D) with ``keepdims``, in the layer's compute dtype.
+
+    Example:
+        >>> unique_ids, *places = JaggedIds()(tf.constant([[7, 0, 5], [5, 0, 0]]))  # the ids 7 and 5
+        >>> JaggedPooling("mean")([tf.constant([[1.0], [3.0]]), *places]).numpy()
+        array([[2.],
+               [3.]], dtype=float32)
     """
 
     def call(self, inputs: Any) -> tf.Tensor:

@@ -20,7 +20,7 @@ class L2Normalization(keras.layers.Layer):
     ``tf.math.l2_normalize`` would multiply its gradient by a million.
 
     Args:
-        axis: The axis of what has a length.
+        axis: The axis along which vectors have their length.
 
     Input: floats of any shape. Output: the same shape, float32.
 

@@ -16,7 +16,7 @@ _MASKED = -1e30
 
 
 class HistoryPooling(keras.layers.Layer):
-    """What the pooling layers share: arguments, and how the modes weigh and normalise."""
+    """The base of the pooling layers: arguments, and the weights and norms of the modes."""
 
     def __init__(
         self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, nth: int = 1, **kwargs: Any
@@ -25,14 +25,14 @@ class HistoryPooling(keras.layers.Layer):
         self.mode = one_of("`mode`", mode, MODES)
         self.nth = positive_int("`nth`", nth)
         if self.nth > 1 and mode != "last":
-            raise problem("`nth`", f"be 1 with mode {mode!r}, which counts no items", nth)
+            raise problem("`nth`", f"be 1 with mode {mode!r}, which does not pick an item", nth)
         self.keepdims = as_flag("`keepdims`", keepdims)
         self.recency_decay = number_between("`recency_decay`", recency_decay, 0, float("inf"))
         if self.recency_decay and mode in ("max", "last"):
-            raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which weighs nothing", recency_decay)
+            raise problem("`recency_decay`", f"be 0 with mode {mode!r}, which has no weights", recency_decay)
 
     def _pool_padded(self, embeddings: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        """(B, T, D) embeddings, of which those count that are valid (B, T), to (B, D) in float32."""
+        """Pools the valid (B, T) embeddings (B, T, D) into (B, D), in float32."""
         values = tf.where(valid[:, :, tf.newaxis], tf.cast(embeddings, tf.float32), 0.0)
         if self.mode == "max":
             lowest = tf.where(valid[:, :, tf.newaxis], values, values.dtype.min)
@@ -45,11 +45,11 @@ class HistoryPooling(keras.layers.Layer):
         return self._normalised(tf.einsum("btd,bt->bd", values, weights), norm)
 
     def _norm_term(self, weights: tf.Tensor) -> tf.Tensor:
-        """What is summed over a history's positions for `_normalised`."""
+        """The term whose sum over a history's positions `_normalised` takes."""
         return tf.square(weights) if self.mode == "sqrtn" else weights
 
     def _normalised(self, total: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
-        """The weighted sum (B, D) as the mode wants it; ``norm`` is (B, 1)."""
+        """The weighted sum (B, D), normalised as the mode requires; ``norm`` is (B, 1)."""
         if self.mode == "mean":
             return total / (norm + _TINY)
         if self.mode == "sqrtn":
@@ -89,26 +89,26 @@ class SequenceMaskPooling(HistoryPooling):
     ======== =====================================================================
 
     The mean is that of DeepMatch-style YoutubeDNNs: lengths (B, 1) -> sequence mask (B, 1, T) -> transposed (B, T, 1)
-    -> times the embedding, summed over T, divided by the length + 1e-9. An empty history gives zeros in every mode, and
-    what stands at masked positions, a NaN even, changes nothing. Sums are taken in float32 under every policy.
+    -> times the embedding, summed over T, divided by the length + 1e-9. An empty history gives zeros in every mode.
+    Values at masked positions, even NaN, change nothing. Sums are taken in float32 under every policy.
 
     Args:
         mode: One of mean, sum, max, sqrtn, last.
-        keepdims: Give (B, 1, D), as DeepCTR's pooling does, in place of (B, D).
-        recency_decay: At least 0. The valid position of rank k counts ``(k + 1) ** -recency_decay``: 0 counts all
-            alike, 1 weights by 1, 1/2, 1/3 ... For mean, sum and sqrtn.
-        nth: For last: which item, 1 the most recent; zeros where there are fewer.
+        keepdims: Return (B, 1, D), as DeepCTR's pooling does, instead of (B, D).
+        recency_decay: At least 0. The valid position of rank k has the weight ``(k + 1) ** -recency_decay``: 0 weighs
+            all alike, 1 gives the weights 1, 1/2, 1/3 ... For mean, sum and sqrtn.
+        nth: For last: which item, 1 being the most recent; a shorter history gives zeros.
 
     Input, one of:
         - ``[embeddings (B, T, D), lengths (B, 1) or (B,)]``, integer lengths; one above T counts as T.
-        - ``[embeddings (B, T, D), mask (B, T)]``: what is not zero or False is valid.
+        - ``[embeddings (B, T, D), mask (B, T)]``: positions that are neither 0 nor False are valid.
         - ``embeddings (B, T, D)`` with a Keras mask, or with ``mask=(B, T)`` in the call; without any, all positions
           are valid.
 
     Output: (B, D), or (B, 1, D) with ``keepdims``, in the layer's compute dtype.
 
     Raises:
-        ValueError: An unknown mode, a negative decay, or a decay that the mode has no use for.
+        ValueError: An unknown mode, a negative decay, or a ``recency_decay`` or ``nth`` that the mode does not use.
 
     Example:
         >>> history = tf.constant([[[4.0], [2.0], [9.0]]])
@@ -171,9 +171,9 @@ def _embeddings_and_mask(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 @register
 class PaddingMask(keras.layers.Layer):
-    """Which positions of a history hold an item: all but those of id 0, wherever they stand.
+    """Which positions of a history hold an item: all but those of id 0, anywhere in the history.
 
-    Input: ids (B, T), or a list of them, of which all must be an item's. Output: booleans (B, T).
+    Input: ids (B, T), or a list of them, which must all be an item's. Output: booleans (B, T).
 
     Example:
         >>> PaddingMask()(tf.constant([[7, 0, 5]])).numpy()
@@ -185,13 +185,13 @@ class PaddingMask(keras.layers.Layer):
         super().__init__(**kwargs)
 
     def call(self, ids: Any) -> tf.Tensor:
-        # Keras is left to infer the output, since with a shape alone it takes it for integers.
+        # Keras has to infer the output: with a shape alone it would take it for integers.
         several = list(ids) if isinstance(ids, list | tuple) else [ids]
         return functools.reduce(tf.logical_and, map(item_mask, several))
 
 
 class IdLayer(keras.layers.Layer):
-    """What layers of ids share: no precision policy has a say in ids, or in what comes with them."""
+    """The base of layers of ids: precision policies change neither ids nor what comes with them."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
@@ -201,10 +201,10 @@ class IdLayer(keras.layers.Layer):
 
 @register
 class HistoryItems(IdLayer):
-    """A history's ids up to its length: its first n items, n the length, and 0 in place of any further ones.
+    """A history's first n items, where n is its length; further items become 0.
 
-    An id 0 is never an item, and no length counts it: ``[0, 7, 0, 5]`` of length 2 has the items 7 and 5. So padding in
-    front is read as padding at the end is, and an item that is unknown, id 0, is left out.
+    Id 0 is not an item and does not count towards the length: ``[0, 7, 0, 5]`` of length 2 has the items 7 and 5. So
+    padding may come first or last, and unknown items, id 0, are left out.
 
     Input: ``[ids (B, T), lengths (B, 1)]``. Output: ids (B, T).
 
@@ -223,7 +223,7 @@ class HistoryItems(IdLayer):
             number = tf.cumsum(tf.cast(is_item, tf.int32), axis=1)
             return tf.where(number <= lengths, ids, tf.zeros([], ids.dtype))
 
-        # Data that agree with themselves, nearly always all of a batch, need no more than a count.
+        # If lengths and ids agree, as they nearly always do in a whole batch, a count is enough.
         fits = tf.reduce_all(item_counts(is_item) <= lengths)
         return tf.ensure_shape(tf.cond(fits, lambda: tf.identity(ids), cut), ids.shape)
 
@@ -233,11 +233,11 @@ class HistoryItems(IdLayer):
 
 @register
 class ItemsInFront(IdLayer):
-    """A history's items at its first positions, in their order, and the padding behind them.
+    """A history's items moved to its first positions, in their order, with the padding behind them.
 
-    Padding may stand anywhere; here position t is the t-th item, whatever stood between.
+    Padding may be anywhere in the input; in the output, position t is the t-th item.
 
-    Input: ids (B, T); or a list of them and of what else has a value for each position, (B, T, ...). Output: the same.
+    Input: ids (B, T); or a list of them and of other values of each position, (B, T, ...). Output: the same.
 
     Example:
         >>> ItemsInFront()(tf.constant([[0, 7, 0, 5], [4, 3, 0, 0]])).numpy()
@@ -265,7 +265,7 @@ class ItemsInFront(IdLayer):
 
 
 def item_mask(ids: tf.Tensor) -> tf.Tensor:
-    """Where ids (B, T) are an item's: all but 0, or of strings, "0" and ""."""
+    """Which ids (B, T) are an item's: all but 0, or for strings, all but "0" and ""."""
     if ids.dtype == tf.string:
         return tf.not_equal(ids, "0") & tf.not_equal(ids, "")
     return tf.not_equal(ids, tf.zeros([], ids.dtype))
@@ -281,9 +281,14 @@ class SequenceWeighting(keras.layers.Layer):
     """Multiplies each position's embedding by its weight, as DeepCTR's ``WeightedSequenceLayer`` does.
 
     Args:
-        weight_norm: Take the softmax of the weights over the valid positions first.
+        weight_norm: Whether the weights first go through a softmax over the valid positions.
 
     Input: ``[embeddings (B, T, D), lengths (B, 1) or mask (B, T), weights (B, T, 1)]``. Output: (B, T, D).
+
+    Example:
+        >>> rows, lengths = tf.constant([[[4.0], [2.0]]]), tf.constant([[2]])
+        >>> SequenceWeighting(weight_norm=False)([rows, lengths, tf.constant([[[0.5], [2.0]]])]).numpy()[0, :, 0]
+        array([2., 4.], dtype=float32)
     """
 
     def __init__(self, weight_norm: bool = True, **kwargs: Any) -> None:
@@ -308,19 +313,23 @@ class SequenceWeighting(keras.layers.Layer):
 
 
 POOLINGS: dict[str, Any] = {}
-"""What a column's ``combiner`` may name beside the modes: name -> a layer's class.
+"""What a column's ``combiner`` may name besides the modes: name -> a layer's class.
 
-The layer pools ``[rows (B, T, D), valid (B, T)]`` into (B, d). It is made without arguments, but for a name, and a
-``seed`` if it takes one.
+The layer pools ``[rows (B, T, D), valid (B, T)]`` into (B, d). Its only arguments are a name, and a ``seed`` if it
+takes one.
 """
 
 
 def combiner_poolings(column_name: str, combiner: str) -> list[tuple[Any, dict[str, Any]]]:
     """The layers that a column's ``combiner`` stands for: classes, and their arguments.
 
-    ``mean``, ``sum`` and ``max`` mean what they mean in DeepCTR, ``sqrtn`` and ``last`` what they mean above,
-    ``recency`` is the mean weighted by 1/rank and ``recency:0.5`` by 1/rank ** 0.5, ``last:2`` the last item but one;
-    other names are those of `POOLINGS`. Several, joined by ``+``, stand beside each other: ``recency+last``.
+    ``mean``, ``sum`` and ``max`` are DeepCTR's, ``sqrtn`` and ``last`` the modes of `SequenceMaskPooling`. ``recency``
+    is the mean weighted by 1/rank, and ``recency:0.5`` that weighted by 1/rank ** 0.5. ``last:2`` is the last item but
+    one. Other names are those of `POOLINGS`. The results of several, joined by ``+``, are concatenated:
+    ``recency+last``.
+
+    Raises:
+        ValueError: An unknown name, a decay that is not above 0, or a number of an item below 1.
 
     Example:
         >>> [arguments for _, arguments in combiner_poolings("hist_item", "recency:0.5+last")]
@@ -335,11 +344,11 @@ def combiner_poolings(column_name: str, combiner: str) -> list[tuple[Any, dict[s
             except ValueError:
                 decay = -1.0
             if not 0 < decay < float("inf"):
-                raise problem(f"`combiner` of column {column_name!r}", "give a decay above 0 after `recency:`", part)
+                raise problem(f"`combiner` of column {column_name!r}", "have a decay above 0 after `recency:`", part)
             poolings.append((SequenceMaskPooling, {"mode": "mean", "recency_decay": decay}))
         elif name == "last" and colon:
             if not number.strip().isdecimal() or not int(number):
-                raise problem(f"`combiner` of column {column_name!r}", "give a number from 1 on after `last:`", part)
+                raise problem(f"`combiner` of column {column_name!r}", "have an integer above 0 after `last:`", part)
             poolings.append((SequenceMaskPooling, {"mode": "last", "nth": int(number)}))
         elif name in MODES and not colon:
             poolings.append((SequenceMaskPooling, {"mode": name}))

@@ -25,21 +25,21 @@ LOWEST_TEMPERATURE = 1e-6
 class CandidateSampler(WholeWeights, keras.layers.Layer):
     """Draws a step's candidates and puts their ids behind those of the batch's positives.
 
-    One look-up of the ids that come out encodes positives and candidates alike, through the same table or tower.
+    One look-up of these ids encodes positives and candidates through the same table or tower.
 
     Args:
-        sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler``. None: 512 of an
-            `AdaptiveSampler`, or as many as there are items.
+        sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler``. None: an
+            `AdaptiveSampler` of 512 candidates, or of as many as there are items.
         vocabulary_size: V of the item column, padding included.
-        seed: The draws repeat for a seed. Each training step draws new candidates (a weight counts the steps, so that a
-            reloaded run goes on where it stopped). Otherwise the draws depend on the positives alone, so
-            ``evaluate`` gives the same loss at every call and leaves the training as it was.
+        seed: The same seed gives the same draws. Each training step draws new candidates; a weight counts the steps, so
+            a reloaded model continues where it stopped. Outside training, the draws depend only on the seed and the
+            positives, so ``evaluate`` gives the same loss at every call and does not affect training.
 
     Input: ids of the positives (B, 1) or (B,), any integer type.
 
     Output: `deepmatch_ext.losses.Candidates`: ``ids`` (B + S,), ``log_counts`` (B + S,), and ``in_batch`` (), whether
-    the positives are candidates, too. The first B ids are the positives. A sampler whose candidates are the batch's own
-    has S = 0. A sampler that learns does so at every training step, after its draw.
+    the positives are candidates, too. The first B ids are the positives. An in-batch sampler has S = 0. A sampler that
+    learns does so at every training step, after its draw.
 
     Attributes:
         step: The weight that counts the training steps.
@@ -48,10 +48,16 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
         ValueError: The sampler's settings don't fit the vocabulary.
         tf.errors.InvalidArgumentError: The layer was rebuilt from its config, and the weights, which hold the sampler's
             counts, were not loaded.
+
+    Example:
+        >>> from deepmatch_ext.samplers import UniformSampler
+        >>> candidates = CandidateSampler(UniformSampler(5), vocabulary_size=100)(tf.constant([[7], [9]]))
+        >>> candidates.ids.shape, candidates.ids[:2].numpy().tolist()
+        (TensorShape([7]), [7, 9])
     """
 
     def __init__(self, sampler_config: Any, vocabulary_size: int, seed: int = 1024, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "float32")  # ids and log counts are not for a precision policy to round
+        kwargs.setdefault("dtype", "float32")  # a precision policy must not round ids and log counts
         super().__init__(**kwargs)
         self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, "Id 0 is padding and counts.")
         self.seed = int_at_least("`seed`", seed, 0)
@@ -67,16 +73,14 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
     def call(self, positive_ids: tf.Tensor, training: Any = None) -> Candidates:
         positives = tf.cast(tf.reshape(positive_ids, [-1]), tf.int64)
         state = self._variables()
-        everyones, others = of_all_replicas(positives)  # all replicas draw and learn as one with all examples does
+        everyones, others = of_all_replicas(positives)  # replicas draw and learn as one with all examples would
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(everyones, training))
         in_batch = [] if others is None or not self.sampler.in_batch else [others]
         ids = tf.concat([positives, *in_batch, tf.cast(candidates, tf.int64)], axis=0)
         log_counts = self.sampler.log_expected_count(state, self.vocabulary_size, ids, tf.size(everyones))
         checks: list[Any] = []
         if self.sampler.awaits_counts:  # rebuilt from its config
-            message = (
-                f"{self.name}: the sampler's counts must be there, which come with saved weights; load these first"
-            )
+            message = f"{self.name}: the counts of the sampler must be loaded first; they come with the saved weights"
             checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(log_counts)), [message]))
         with tf.control_dependencies(_present(ids, log_counts, *checks)):
             learnt = self.sampler.update(state, everyones[: tf.where(_is_on(training), tf.size(everyones), 0)])
@@ -85,7 +89,7 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
             raise problem(what, "return a list of the operations that it made", shown(learnt))
         if learnt and has_parameter_servers():
             remedy = "Take UniformSampler, LogUniformSampler, or FrequencySampler with counts."
-            got = f"{type(self.sampler).__name__}, which does: workers would write its counts at the same time"
+            got = f"{type(self.sampler).__name__}, whose counts the workers would write at the same time"
             raise problem("`sampler_config`", "not learn from the batches on parameter servers", got, remedy)
         with tf.control_dependencies(_present(*learnt, *checks)):
             ids, log_counts = tf.identity(ids), tf.identity(log_counts)
@@ -128,19 +132,19 @@ class CandidateLoss(keras.layers.Layer):
 
     - ``softmax``: sampled softmax, ``-log(e^s(positive) / (e^s(positive) + sum over candidates of e^s))``.
     - ``bpr``: Bayesian personalised ranking, the mean of ``-log sigmoid(s(positive) - s(candidate))``.
-    - ``gbce``: generalised binary cross-entropy, as `deepmatch_ext.losses.gbce_of_samples` says.
-    - and what is added to `LOSSES`.
+    - ``gbce``: generalised binary cross-entropy, see `deepmatch_ext.losses.gbce_of_samples`.
+    - your own, if you add them to `LOSSES`.
 
     Args:
         temperature: Divides the inner products.
         loss: A name in `LOSSES`.
         gbce_t: The calibration of gbce, in [0, 1].
-        num_hard: How many of the candidates, those with the highest logits, each example keeps; None: all. The gradient
-            is then that of the largest terms of the sum over the candidates alone, so it is biased by what is left out.
+        num_hard: Each example keeps only this many candidates, those with the highest logits. None: all. The gradient
+            is then that of the largest terms of the sum over the candidates, so it is biased.
         vocabulary_size: V, which gbce needs.
 
     Attributes:
-        bias: With a loss that takes one, such as gbce, the scalar weight.
+        bias: For a loss that takes one, such as gbce, the scalar weight.
 
     Input: ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,), in_batch ()]``: the last three
     are the `Candidates` of a `CandidateSampler`, ``item_emb`` the vectors of ``ids``.
@@ -149,6 +153,12 @@ class CandidateLoss(keras.layers.Layer):
 
     Raises:
         ValueError: An unknown loss, a temperature not above 0, gbce without a vocabulary size.
+
+    Example:
+        >>> users, items = tf.constant([[1.0, 0.0]]), tf.constant([[1.0, 0.0], [0.0, 1.0]])  # a positive, a candidate
+        >>> candidates = [tf.constant([7, 9]), tf.zeros([2]), tf.constant(False)]
+        >>> CandidateLoss()([users, items, *candidates]).numpy().round(3)  # log(1 + e^(0 - 1))
+        array([[0.313]], dtype=float32)
     """
 
     def __init__(
@@ -211,7 +221,7 @@ class CandidateLoss(keras.layers.Layer):
             logits = hardest(logits, self.num_hard)
         losses = LOSSES[self.loss](positive, logits, **{name: others[name] for name in self._takes})
         if losses.shape.rank is not None and (losses.shape.rank != 2 or losses.shape[1] not in (1, None)):
-            raise problem(f"The loss {self.loss!r}", "give a number for each example, (B, 1)", f"shape {losses.shape}")
+            raise problem(f"The loss {self.loss!r}", "return a number an example, (B, 1)", f"shape {losses.shape}")
         return tf.ensure_shape(losses, [None, 1])
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
@@ -230,13 +240,13 @@ class CandidateLoss(keras.layers.Layer):
 
 @register
 class PairProbability(keras.layers.Layer):
-    """The probability that a user takes an item, ``sigmoid(u.i / temperature)``, for pairs that have labels.
+    """The probability that a user takes an item, ``sigmoid(u.i / temperature)``, for pairs with labels.
 
     Args:
         temperature: Divides the inner products.
 
-    Input: ``[user_emb (B, D), item_emb (B, D)]``, or with a third, (B, 1), which is added to the logits. Output: (B, 1)
-    float32.
+    Input: ``[user_emb (B, D), item_emb (B, D)]``, or with a third input, (B, 1), which is added to the logits. Output:
+    (B, 1) float32.
 
     Example:
         >>> vectors = tf.constant([[0.6, 0.8], [1.0, 0.0]])
@@ -273,14 +283,14 @@ class SampledSoftmaxLayer(CandidateLoss):
 
     Args:
         sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler`` (or its
-            ``_asdict()``). None: `num_sampled` uniform ones, or without it what `CandidateSampler` takes.
+            ``_asdict()``). None: `num_sampled` uniform candidates, or without that the default of `CandidateSampler`.
         temperature: Divides the inner products.
-        num_sampled: For code that gives no sampler: how many uniform candidates.
-        seed: The draws repeat for a seed.
+        num_sampled: The number of uniform candidates, if no sampler is given.
+        seed: The same seed gives the same draws.
 
     Input, one of:
         - ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,), in_batch ()]``: as
-          `CandidateLoss`. What a step reads of the item table is these rows.
+          for `CandidateLoss`. A step reads only these rows of the item table.
         - ``[item_weights (V, D), user_emb (B, D), item_id (B, 1)]``: DeepMatch's and ``tf.nn.sampled_softmax_loss``'s
           order, for tables small enough to be read whole at every step. The candidates are drawn here.
 
@@ -309,7 +319,7 @@ class SampledSoftmaxLayer(CandidateLoss):
         super().__init__(temperature, **kwargs)
         self.sampler = None if sampler_config is None else make_sampler(sampler_config)
         if sampler_config is not None and num_sampled is not None:
-            raise problem("`num_sampled`", "be given in the sampler where there is one", num_sampled)
+            raise problem("`num_sampled`", "be given in the sampler, if there is one", num_sampled)
         self.num_sampled = num_sampled if num_sampled is None else positive_int("`num_sampled`", num_sampled)
         self.seed = int_at_least("`seed`", seed, 0)
 
@@ -356,7 +366,7 @@ def checked_temperature(temperature: Any) -> float:
 
 
 def default_sampler(vocabulary_size: int, num_sampled: int | None = None) -> Sampler:
-    """``num_sampled`` uniform candidates, if that is given; else 512, or as many as there are items, by frequency."""
+    """A uniform sampler of ``num_sampled``, if that is given; else an adaptive one of 512, or of all items if fewer."""
     if num_sampled is not None:
         return UniformSampler(num_sampled)
     return AdaptiveSampler(min(DEFAULT_NUM_SAMPLED, vocabulary_size - 1))

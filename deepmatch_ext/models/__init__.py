@@ -1,4 +1,4 @@
-"""The model builders, and what a builder of your own is made with."""
+"""The model builders, and the parts from which a builder of your own is made."""
 
 from deepmatch_ext.models._arguments import Shared
 from deepmatch_ext.models._assembly import Assembly, builder

@@ -54,7 +54,7 @@ OPTIONAL: dict[str, Any] = {
     "seed": 1024,
 }
 
-# The loss of labelled pairs, which draws nothing.
+# The loss of labelled pairs, which draws no negatives.
 LABELLED = "logistic"
 
 # DeepMatch's name -> ours: a builder that declares the former does not take the latter.
@@ -62,59 +62,59 @@ ALIASES = {"loss_type": "loss"}
 
 _MEANINGS = """
 user_feature_columns: DeepCTR columns of the user side: ``SparseFeat``, ``VarLenSparseFeat``, ``DenseFeat``. A history
-    shares the item's table by its ``embedding_name``, and lists the most recent first. Its ``combiner`` is DeepCTR's
+    shares the item's table by its ``embedding_name``, and has the most recent item first. Its ``combiner`` is DeepCTR's
     ``mean``, ``sum`` or ``max``, or ``sqrtn``, ``last``, ``recency`` (the mean weighted by 1/rank), or several joined
-    by ``+``; ``recency+last`` recommends best. An array (V, D) as ``embeddings_initializer``, or Constant of one, is a
-    pretrained table; row 0 is padding.
-item_feature_columns: First a ``SparseFeat``, the item id; id 0 is padding and never drawn as a negative. Then, if
-    wanted, columns of any kind that describe the item.
+    by ``+``; ``recency+last`` is the best choice for the next item. An array (V, D) as ``embeddings_initializer``, or
+    Constant of one, is a pretrained table; row 0 is padding.
+item_feature_columns: First a ``SparseFeat``, the item id; id 0 is padding and never drawn as a negative. Then,
+    optionally, columns of any kind that describe the item.
 user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the vectors and must be the
     items', D. None: one layer, (D,). An empty list: no dense layer.
 item_dnn_hidden_units: Units of the item tower's dense layers, the last of them the size of the vectors. None: no layer
-    for the id alone, else one of the id's ``embedding_dim``. An empty list: no layer; of several columns, all of the
-    id's ``embedding_dim``, the embeddings are added up.
-num_blocks: How many blocks the rows go through, one after the other.
-num_heads: Heads of the blocks' attention; a divisor of D.
-block_dropout: Dropout rate of what the blocks read and of what each adds or gives, in [0, 1).
+    for the id alone, else one of the id's ``embedding_dim``. An empty list: no layer; the embeddings of several
+    columns, all of the id's ``embedding_dim``, are added up.
+num_blocks: The number of blocks, which are applied one after the other.
+num_heads: The number of heads of the blocks' attention, a divisor of D.
+block_dropout: Dropout rate of the inputs of the blocks and of what each block adds or returns, in [0, 1).
 dnn_activation: Activation between the dense layers: a name, ``"dice"`` (`deepmatch_ext.layers.Dice`), or a registered
-    function; or a Keras layer such as PReLU, as a class or an instance, of which every place gets a copy with its own
+    function; or a Keras layer such as PReLU, as a class or an instance. Each use gets a copy with its own
     weights.
-dnn_use_bn: Batch normalization before each activation.
-l2_reg_dnn: L2 of the dense kernels.
-l2_reg_embedding: L2 of the embedding rows that a step looks up.
-dnn_dropout: Dropout rate of what each dense layer reads, in [0, 1).
-output_activation: Activation of the last dense layer, given as `dnn_activation` is.
+dnn_use_bn: Whether there is batch normalisation before each activation.
+l2_reg_dnn: L2 regularisation of the dense kernels.
+l2_reg_embedding: L2 regularisation of the embedding rows that a step looks up.
+dnn_dropout: Dropout rate of the inputs of each dense layer, in [0, 1).
+output_activation: Activation of the last dense layer, in the forms of `dnn_activation`.
 temperature: Divides the inner products in the loss, above 0.
-sampler_config: Where negatives come from: a sampler of `deepmatch_ext.samplers` or DeepMatch's ``NegativeSampler``.
+sampler_config: The source of negatives: a sampler of `deepmatch_ext.samplers` or DeepMatch's ``NegativeSampler``.
     None: `AdaptiveSampler`, which learns the items' frequencies.
-seed: Of the initial weights, dropout and negatives; with it and a fixed order of the data, a run repeats exactly on a
-    CPU.
-num_sampled: Without a `sampler_config`: how many uniform negatives, as in DeepMatch's older versions.
-loss: What is made of the logits: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
+seed: Seed of the initial weights, dropout and negatives. With the same seed and order of the data, a run repeats
+    exactly on a CPU.
+num_sampled: The number of uniform negatives, if there is no `sampler_config`, as in DeepMatch's older versions.
+loss: The loss: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
     `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
     ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
 gbce_t: The calibration of ``gbce``, in [0, 1].
-num_hard: How many of the negatives, the hardest, each example keeps. None: all.
-item_features: With several item columns: their values by item id, as the model keeps them for positives and negatives.
+num_hard: Each example keeps only this many negatives, the hardest. None: all.
+item_features: With several item columns: their values by item id, which the model keeps for positives and negatives.
     A pandas DataFrame whose index is the item id; a polars DataFrame or Arrow table with the ids in the column of the
-    item's name; or name -> array (V, ...), row k for item id k. What belongs to a ``VarLenSparseFeat`` may be lists of
-    any length; items that a frame leaves out have 0. Training reads the item id alone. None: each example brings its
-    item's features, and the batch's items are the negatives (`InBatchSampler`).
+    item's name; or name -> array (V, ...), row k for item id k. Values of a ``VarLenSparseFeat`` may be lists of
+    any length; items that a frame leaves out have 0. Training then reads only the item id. None: each example holds
+    its item's features, and the items of the batch are the negatives (`InBatchSampler`).
 item_id_dropout: With several item columns: the fraction of items whose id is dropped during training, so that only
     their features are encoded. At inference this is always done for items that were never trained, and for id 0.
-history_dropout: Fraction of a history's items that are left out during training, in [0, 1).
-exclude_features: Names of user columns that are not read, such as the user id, where one list of columns serves a
-    ranker, too.
+history_dropout: The fraction of a history's items that are left out during training, in [0, 1).
+exclude_features: Names of user columns that are not read, such as the user id, if a ranker uses the same list of
+    columns.
 check_ids: Whether every look-up checks that its ids are in their table. ``fit``, ``evaluate``, ``predict`` and
-    `user_vectors` check what they are given in any case; without this, a loop of your own, or an encoder that is called
-    by itself, reads zeros for an id out of range on a GPU. The checks take about 2 % of a step's time on a CPU (a
+    `user_vectors` always check their input. Without this, a training loop of your own, or an encoder that is called
+    directly, reads zeros for an id out of range on a GPU. The checks take about 2 % of a step's time on a CPU (a
     million items, batches of 256).
-table_dtype: How the embedding tables are held: ``float32``, or ``bfloat16`` in half the memory, to be trained by an
-    optimizer of `deepmatch_ext.optimizers`. Arithmetic is in float32 either way.
+table_dtype: The type of the embedding tables: ``float32``, or ``bfloat16`` for half the memory, which needs an
+    optimizer of `deepmatch_ext.optimizers`. Arithmetic is in float32 in both cases.
 """
 
 _RETURNS = """Returns:
-    A Keras model from user and item inputs to each example's loss (B, 1), or its probability with labels, with the
+    A Keras model from user and item inputs to each example's loss (B, 1), or with labels to its probability, with the
     attributes ``user_input``, ``user_emb``, ``item_input`` and ``item_emb`` (also as ``user_embedding``,
     ``item_embedding``)."""
 

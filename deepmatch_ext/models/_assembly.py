@@ -50,19 +50,19 @@ def builder(
 ) -> Callable[P, RetrievalModel]:
     """Makes a model builder of a function from an `Assembly` and arguments to a model.
 
-    The builder takes the arguments alone. Its signature and its documentation have the shared arguments in place of
-    ``**shared``, and the meaning of every argument that has one in all models. A model that it built reloads by the
-    builder's name, so the module of a builder of your own must be imported before its models are loaded.
+    The builder takes the arguments without the assembly. Its signature and documentation list the shared arguments
+    instead of ``**shared``, and explain every argument that models share. A saved model is rebuilt by the builder's
+    name, so the module of a builder of your own must be imported before its models are loaded.
 
     Args:
         function: Takes an `Assembly`, ``user_feature_columns``, ``item_feature_columns``, then arguments that have
-            defaults: of its own; those of `OPTIONAL` that it wants, which the assembly reads by their names; and
+            defaults: of its own; any of `OPTIONAL`, which the assembly reads by their names; and
             ``**shared: Unpack[Shared]``.
-        prepare: What is done with the arguments by name before anything else, for a builder that takes other forms of
+        prepare: A function of the arguments by name that is applied first, for a builder that takes other forms of
             columns.
-        table_stddev: The deviation that the tables' rows are drawn with, where a column does not say. None: .05 with
-            hidden layers in the user's tower, else .01. A model that L2-normalises the rows that it reads learns
-            sooner from small ones, whatever its tower.
+        table_stddev: The standard deviation of the tables' initial rows, unless a column has an initializer. None: .05
+            with hidden layers in the user tower, else .01. A model that L2-normalises the rows that it reads learns
+            faster from small ones, whatever its tower.
 
     Raises:
         ValueError: Another builder has the function's name, or its parameters do not begin as described.
@@ -70,7 +70,7 @@ def builder(
     Example:
         >>> @builder
         ... def LastItem(make, user_feature_columns, item_feature_columns, seed=1024, **shared):
-        ...     '''The user's features, averaged with weights that are learnt.'''
+        ...     '''The user's features, averaged with learnt weights.'''
         ...     return make.model(make.dense("user", make.features(), (make.dim,)))
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
         >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, "last", "len")
@@ -89,7 +89,7 @@ def builder(
         arguments = dict(given.arguments) if prepare is None else prepare(dict(given.arguments))
         model = function(Assembly(name, arguments, table_stddev), **arguments)  # type: ignore[call-arg]
         if not isinstance(model, RetrievalModel):
-            raise problem(f"The builder {name}", "return what `make.model` gives", type(model).__name__)
+            raise problem(f"The builder {name}", "return what `make.model` returns", type(model).__name__)
         return model
 
     build.__signature__ = signature  # type: ignore[attr-defined]
@@ -99,21 +99,21 @@ def builder(
 
 
 class Assembly:
-    """What a builder makes its model with.
+    """The parts from which a builder makes its model.
 
-    It checks the arguments and columns, makes the inputs and the embedding tables, and turns columns into tensors. What
-    a builder writes itself is how the user's vector, or vectors, come of these. `model` does the rest: the item side,
-    candidates, loss, and the record of all arguments that the model is rebuilt from.
+    It checks the arguments and columns, makes the inputs and the embedding tables, and turns columns into tensors. The
+    builder makes the user's vector, or vectors, of these tensors. `model` does the rest: the item side, candidates,
+    loss, and the record of all arguments from which the model is rebuilt.
 
     Args:
         name: The builder's name.
-        arguments: The builder's arguments by name, all of them. Those that other models have, too, are read here.
-        table_stddev: As `builder` has it.
+        arguments: All of the builder's arguments by name. Those that models share are read here.
+        table_stddev: As for `builder`.
 
     Attributes:
         user_columns: The user side's columns, without those that are excluded.
-        item_columns: The item side's; the first is `item`.
-        item: The item id's column.
+        item_columns: The item side's columns; the first is `item`.
+        item: The column of the item id.
         dim: D, the size of the vectors.
         user_units: The units of the user tower's dense layers: the argument ``user_dnn_hidden_units``, or ``(dim,)``.
         item_units: The units of the item tower's.
@@ -178,7 +178,7 @@ class Assembly:
 
     def _check_negatives(self, sampler: Sampler) -> None:
         if not self._item_features.catalogue and not isinstance(sampler, InBatchSampler):
-            rule = "be given where several columns describe the item, and other items than the batch's are negatives"
+            rule = "be given if several columns describe the item and other items than the batch's are negatives"
             remedy = "Or take `InBatchSampler` as the `sampler_config`."
             raise problem("`item_features`", rule, None, remedy)
 
@@ -220,15 +220,15 @@ class Assembly:
         )
 
     def seed(self, *place: Any) -> int:
-        """A seed for one place of the model, such as ``seed("attention", 1)``; other places have other seeds."""
+        """A seed for one part of the model, such as ``seed("attention", 1)``; other parts have other seeds."""
         return derived_seed(self._seed, *place)
 
     def layer(self, layer_class: Callable[..., Any], *name: Any, **arguments: Any) -> Any:
-        """The layer ``layer_class(**arguments, name=...)``; a second call with the same name gives the same layer.
+        """The layer ``layer_class(**arguments, name=...)``; a second call with the same name returns the same layer.
 
-        A layer that is made otherwise has the name that Keras gives it, which changes from model to model, so that its
-        weights are not found again. And what `model` calls several times, for inputs and for candidates, has to apply
-        the same layers.
+        Make all layers by this method. Otherwise Keras names them, differently in each model, so that saved weights are
+        not found again; and functions that `model` calls several times, for inputs and for candidates, must use the
+        same layers each time.
         """
         return self._layers(layer_class, *name, **arguments)
 
@@ -236,8 +236,9 @@ class Assembly:
         """The positions of one history, which `features` leaves out from then on.
 
         Args:
-            name: The column's. None: the first that shares the item's table.
-            unit_length: Whether the rows are L2-normalised, as the items' vectors are; the column's weights come after.
+            name: The column's name. None: the first history that shares the item's table.
+            unit_length: Whether the rows are L2-normalised, as item vectors are; the column's weights are applied
+                after.
 
         Returns:
             ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first.
@@ -254,18 +255,18 @@ class Assembly:
         up_to_longest: bool = False,
         described: bool = False,
     ) -> list[History]:
-        """The positions of histories that belong together, such as items and their categories; as `history` gives them.
+        """The positions of histories of the same events, such as items and their categories, each as from `history`.
 
-        Position t of each is that of the first's t-th item.
+        Position t of each belongs to the t-th item of the first.
 
         Args:
-            names: The columns', of one ``maxlen``. None: the first that shares the item's table, and those that have
-                its ``length_name`` and ``maxlen``.
+            names: The columns' names; they have one ``maxlen``. None: the first that shares the item's table, and those
+                with its ``length_name`` and ``maxlen``.
             unit_length: Whether the rows are L2-normalised.
-            up_to_longest: Whether T is the number of items of the batch's longest history, in place of ``maxlen``.
-            described: Whether the first one's rows are the items' vectors, of all that ``item_features`` say of an
-                item, in place of rows of the item's table. The item side must be the one that `model` makes by
-                default. Where the item's id is all that there is, nothing changes.
+            up_to_longest: Whether T is the number of items of the batch's longest history, instead of ``maxlen``.
+            described: Whether the rows of the first are the items' vectors, which include their ``item_features``,
+                instead of rows of the item's table. The item side must be the one that `model` makes by default. If
+                the item id is the only item column, nothing changes.
 
         Raises:
             ValueError: There is no such history, or they differ in length.
@@ -319,11 +320,11 @@ class Assembly:
         return names
 
     def features(self, tables: str | None = None, dim: int | None = None) -> list[Any]:
-        """What the user columns say, (B, d) each: ids, pooled histories, numbers; without histories that were taken.
+        """The user columns as tensors (B, d): embeddings, pooled histories, numbers; without histories that were taken.
 
         Args:
-            tables: None: the embeddings that the columns describe. Or a name: the columns have further embeddings, in
-                tables of that name, for models in which a feature has more than one.
+            tables: None: the embeddings that the columns describe. Or a name of further tables, for models in which a
+                feature has more than one embedding.
             dim: The size of the further embeddings.
         """
         columns = [column for column in self.user_columns if column.name not in self._taken]
@@ -339,7 +340,7 @@ class Assembly:
         return self._noted(features(further, rows))
 
     def _noted(self, features: Sequence[Feature]) -> list[Any]:
-        """The features' values, whose tables are kept in mind."""
+        """The features' values; remembers their tables."""
         self._tables_of += features
         return [feature.values for feature in features]
 
@@ -351,16 +352,16 @@ class Assembly:
         from_items: Sequence[Any] = (),
         shortcut: bool = False,
     ) -> Any:
-        """Dense layers over what is given, made as the builder's ``dnn_`` arguments say.
+        """Dense layers over the concatenated parts, as the builder's ``dnn_`` arguments say.
 
         Args:
-            side: The layers' name; of the same name, they are the same layers.
-            parts: Tensors (B, d), or (B, K, d), which the others are repeated for.
-            units: The widths of the layers; none: the parts side by side.
-            from_items: Those of the parts that are made of rows of the item's table, beside those that `features` gave.
-                A single layer begins as the mean of such parts.
-            shortcut: Whether a linear layer of the parts is added to the layers' output, which is 0 at first: it begins
-                as the mean of those parts, and what the other layers find comes to it.
+            side: The layers' name; the same name gives the same layers.
+            parts: Tensors (B, d), or (B, K, d), for which the others are repeated.
+            units: The widths of the layers; none: the concatenated parts themselves.
+            from_items: The parts that are made of rows of the item's table, besides those from `features`. A single
+                layer is initialised as the mean of such parts.
+            shortcut: Whether a linear layer of the parts, initialised as the mean of those parts, is added to the
+                layers' output, which is 0 at first.
 
         Returns:
             (B, units[-1]), or (B, K, units[-1]).
@@ -376,44 +377,43 @@ class Assembly:
         from_items: Sequence[Any] = (),
         read: Callable[[list[Any], list[Any]], Any] | None = None,
     ) -> UserStates:
-        """The user as of every position of the history, for a model that each position trains.
+        """The user at every position of the history, for a model that is trained at each of them.
 
-        The state at position k reads what stands at k and behind it, so the item at k - 1 is what came next; at
-        position 0 that is the row's own item. A vector is made of each state and the user's `features`, which count for
-        all positions alike: none may tell of what came later, such as counts of the user's events, or a target's
-        context. A row's weight counts for all of its positions, too.
+        The state at position k reads the positions from k on, which are as old or older. The item at k - 1 is what came
+        next; for position 0 that is the row's own target. A vector is made of each state and the user's `features`,
+        which are the same for all positions. None of them may depend on later events, such as counts of the user's
+        events or the context of a target. A row's weight also applies to all of its positions.
 
         Args:
-            states: (B, T, d) each, T as in the history, or `State` of such. None may know of what stands before its
-                position.
-            history: The positions, as `histories` gives them.
-            from_items: Those of the states that are made of rows of the item's table, as for `dense`.
+            states: (B, T, d) each, T as in the history, or `State` of such. A state must not depend on positions before
+                its own, which are later in time.
+            history: The positions, as from `histories`.
+            from_items: The states that are made of rows of the item's table, as for `dense`.
             read: From parts (n, d), and those of them that are made of rows of the item's table, to vectors (n, D). It
                 is called several times, with the same layers each time. None: dense layers of `user_units`.
 
         Returns:
-            What `model` takes in place of the user's vector.
+            What `model` takes as the user.
 
         Raises:
-            ValueError: There is another history, of which nobody knows what of it was later than a position; a
-                history's weights are normalised over all of it; or examples have labels, or bring their items' features
-                with them.
+            ValueError: There is another history, which could show a position what came later; a history's weights are
+                normalised over all of it; or examples have labels, or hold their items' features.
         """
         others = [each.name for each in self.user_columns if isinstance(each, SequenceColumn)]
         if others := [name for name in others if name not in self._taken]:
-            rule = "have no histories beside that of the items and those that have its `length_name` and `maxlen`"
-            remedy = "Every position is trained, and another history would show what came after it."
+            rule = "have no histories except that of the items and those with its `length_name` and `maxlen`"
+            remedy = "Every position is trained, and another history would show what came later."
             raise problem("`user_feature_columns`", rule, repr(others[0]), remedy)
         for column in self.user_columns:
             if isinstance(column, SequenceColumn) and column.weight_name is not None and column.weight_norm:
-                rule = "have `weight_norm=False` where every position is trained"
-                remedy = "A softmax of the weights shows at every position how the later ones compare."
+                rule = "have `weight_norm=False` if every position is trained"
+                remedy = "A softmax of the weights would depend on later positions."
                 raise problem(f"Column {column.name!r}", rule, "True", remedy)
         if self._of_loss is None or self._of_loss[0] is None:
             remedy = "Each position is trained on what came next, which no label says."
             raise problem("`loss`", f"be another than {LABELLED!r}", repr(LABELLED), remedy)
         if not self._item_features.catalogue:
-            rule = "be given where several columns describe the item, and each position of a history is trained"
+            rule = "be given if several columns describe the item and every position of a history is trained"
             raise problem("`item_features`", rule, None)
 
         def dense(parts: list[Any], of_items: list[Any]) -> Any:
@@ -435,15 +435,15 @@ class Assembly:
         never reaches the user side.
 
         Args:
-            user: (B, D), or (B, K, D) for K interests of each user; or what `user_states` gave.
+            user: (B, D), or (B, K, D) for K interests of each user; or what `user_states` returned.
             item: From the item's features, (n, d) each, to its vector (n, D). It is called for inputs, for candidates
                 and for whole catalogues, with the same layers each time. None: dense layers of `item_units`, or the sum
                 of the item's embeddings where there are none.
             select: With K interests: a layer from ``[interests (B, K, D), positives (B, D)]`` to the vector (B, D) that
                 is trained. None: the interest with the highest inner product (`NearestInterest`).
-            beside: What the logit of a pair has beside the vectors' inner product, for a model of labelled pairs: from
-                a function like `features`, of the pair's item, to (B, 1). The model's output is then each pair's
-                probability, and it takes labels.
+            beside: For a model of labelled pairs: what is added to the inner product in the logit of a pair. It takes a
+                function like `features`, but of the pair's item, and returns (B, 1). The model's output is then each
+                pair's probability, and it takes labels.
 
         Raises:
             ValueError: The user's and the items' vectors have different sizes.
@@ -490,7 +490,7 @@ class Assembly:
             outputs = loss_of_rows(outputs, of_positions, self._layers)
 
         if taken := sorted(self._layers.names().intersection(self._inputs)):
-            raise problem("The names of inputs", "be none of those of the model's layers", repr(taken[0]))
+            raise problem("The names of inputs", "differ from those of the model's layers", repr(taken[0]))
         user_input = [self._inputs[name] for name in input_names(self.user_columns)]
         item_input = [self._inputs[name] for name in input_names(self.item_columns)]
         catalogue_emb = encode(item_id) if self._item_features.catalogue else None
@@ -513,7 +513,7 @@ class Assembly:
             raise problem(what, rule, got)
 
     def _record(self, sampler: Any) -> dict[str, Any]:
-        """What the model is rebuilt from: every argument, as it was read."""
+        """Every argument as it was read, from which the model is rebuilt."""
         recorded = {
             **self._arguments,
             "user_feature_columns": self.user_columns,
@@ -541,7 +541,7 @@ def _with_further_table(column: Column, tables: str, dim: int | None) -> Column:
 def checked_units(what: str, units: Any) -> tuple[int, ...]:
     """The widths of dense layers, as an argument gives them."""
     if not isinstance(units, list | tuple):
-        older = "DeepMatch's older versions had `num_sampled` in this place; give it by its name."
+        older = "DeepMatch's older versions had `num_sampled` in this position; give it by its name."
         raise problem(what, "be a list of integers", shown(units), older if isinstance(units, int) else "")
     return tuple(positive_int(f"Every element of {what}", each) for each in units)
 
@@ -550,7 +550,7 @@ def _sampler_for(sampler_config: Any, num_sampled: Any, vocabulary_size: int) ->
     if sampler_config is None:
         return default_sampler(vocabulary_size, num_sampled)
     if num_sampled is not None:
-        raise problem("`num_sampled`", "be given in `sampler_config` where there is one", num_sampled)
+        raise problem("`num_sampled`", "be given in `sampler_config`, if there is one", num_sampled)
     return make_sampler(sampler_config)
 
 

@@ -1,4 +1,4 @@
-"""What is known of each item, as arrays by item id, from a frame or a dictionary of arrays."""
+"""The features of each item, as arrays by item id, from a frame or a dictionary of arrays."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ WHAT = "`item_features`"
 
 
 def catalogue_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
-    """name -> (shape of one item's values, type) as they are kept, ids as row numbers of their tables.
+    """name -> (shape of one item's values, type) as they are kept, with ids as row numbers of their tables.
 
-    Lengths are not kept: id 0 says where a list ends.
+    Lengths are not kept: id 0 marks the end of a list.
     """
     shapes = input_shapes(column)
     if not isinstance(column, DenseColumn):
@@ -43,7 +43,7 @@ def read_catalogue(
         vocabulary_size: V.
 
     Raises:
-        ValueError: Something is missing, comes twice, or can't be what its column says.
+        ValueError: Something is missing, is repeated, or does not fit its column.
     """
     if not (is_frame(item_features) or isinstance(item_features, Mapping)):
         rule = "be a DataFrame by item id, another frame, or a dictionary of arrays"

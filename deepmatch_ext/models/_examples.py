@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate`, `predict` and the rest are given: read, checked, and as Keras takes it."""
+"""Reads and checks what `fit`, `evaluate`, `predict` and the like are given, and converts it for Keras."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from deepmatch_ext.models._input_rules import (
 
 DEFAULT_BATCH_SIZE = 32  # as in Keras
 
-# What can be iterated, and is no sequence of batches.
+# What can be iterated, but is not a sequence of batches.
 _NO_BATCHES = (str, bytes, list, tuple, set, range, type, np.ndarray, np.generic, tf.Tensor, tf.RaggedTensor, pd.Series)
 
 
@@ -48,8 +48,8 @@ class Examples:
         x: name -> array (rows, ...); or a dataset, generator or Sequence of batches.
         y: Labels, (rows, 1).
         weights: Sample weights, or None.
-        rows: The number of examples. None where they come in batches.
-        steps: The steps of an epoch, where batches of a function come again and again.
+        rows: The number of examples. None if they come in batches.
+        steps: The steps of an epoch, if the batches of a function are repeated.
     """
 
     x: Any
@@ -73,7 +73,7 @@ class Examples:
         return batches(self.parts, self.rows, batch_size, order)
 
     def split(self, fraction: float) -> tuple[Examples, Examples]:
-        """The first examples, and the last ``fraction`` of them, as Keras's ``validation_split`` takes them."""
+        """The examples without the last ``fraction`` of them, and those, as Keras's ``validation_split`` does."""
         assert self.rows is not None
         kept = int(self.rows * (1 - fraction))
         if not 0 < kept < self.rows:
@@ -123,7 +123,7 @@ class ArrayReader:
     def arrays(self, x: Any) -> tuple[dict[str, np.ndarray], int]:
         """Every input by name, checked, and the number of rows.
 
-        Their rank and type are always the model's: of another one, Keras would trace its functions again.
+        Their rank and type are always the model's; otherwise Keras would trace its functions again.
         """
         given = input_arrays(self.columns, x)
         rows = check_model_input(self.columns, given, [] if self.target is None else [self.target])
@@ -134,7 +134,7 @@ class ArrayReader:
         }, rows
 
     def read(self, x: Any, y: Any = None, weights: Any = None, asks_labels: bool = True) -> Examples:
-        """Examples of arrays by name or of a frame, or of a list of as many arrays as there are inputs."""
+        """Examples from arrays by name, from a frame, or from a list with an array for each input."""
         if isinstance(x, list | tuple) and len(x) == len(self.inputs):
             x = dict(zip(self.inputs, x, strict=True))
         if asks_labels and weights is None:
@@ -159,7 +159,7 @@ class ArrayReader:
         return is_frame(x) or isinstance(x, Mapping) or (isinstance(x, list | tuple) and len(x) == len(self.inputs))
 
     def batch(self, element: Any, asks_labels: bool = True) -> Any:
-        """A batch as a Sequence gives it: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
+        """A batch of a Sequence: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
         x, y, weights = _three(element)
         return self.read(x, y, weights, asks_labels).parts if self.reads(x) else element
 
@@ -171,7 +171,7 @@ class Reader:
         columns: All columns of the input.
         tensors: The model's Keras inputs.
         target: The item's column.
-        is_unknown: Tells which items a target's file of keys does not know, if it has one: they would be trained as
+        is_unknown: Says which items a target's file of keys does not have, if there is one: they would be trained as
             padding.
         has_labels: Whether examples have labels.
     """
@@ -199,16 +199,16 @@ class Reader:
         asks_labels: bool = True,
         steps: int | None = None,
     ) -> Examples:
-        """Examples of ``x``, after the checks that can be made before anything runs; of batches, the others come then.
+        """Examples of ``x``, after the checks that need no run; batches are checked when they are read.
 
         Args:
             x: Arrays by name, a frame, a list of arrays, or a dataset, generator or Sequence of batches. Where labels
-                are asked for also a function that gives a worker its dataset.
+                are asked for, also a function that returns a worker's dataset.
             y, weights: Labels and sample weights, or None.
             in_processes: Whether a Sequence is read in other processes.
             what: The argument, for error messages.
-            asks_labels: Whether examples that have labels need them here.
-            steps: The steps of an epoch, if they are an argument.
+            asks_labels: Whether labels, if the model has them, are needed here.
+            steps: The steps of an epoch, if they were given.
         """
         is_function = callable(x) and not isinstance(x, _NO_BATCHES) and not hasattr(x, "__iter__")
         if has_parameter_servers(self._strategy) and asks_labels and not is_function:
@@ -219,12 +219,12 @@ class Reader:
             return Examples(self._checked_dataset(x, asks_labels), y, check_weights(weights))
         if is_function and asks_labels:
             if y is not None or weights is not None:
-                rule = "come with the batches where the dataset is a function's"
+                rule = "come with the batches if a function makes the dataset"
                 raise problem("`y` and `sample_weight`", rule, "arguments of their own")
             return self._of_function(x, what, steps)
         if isinstance(x, tf.distribute.DistributedDataset):
-            rule = "be the dataset, or a function of a tf.distribute.InputContext, that the strategy distributes"
-            raise problem(what, rule, "what the strategy made of it", "Its batches could not be checked.")
+            rule = "be a dataset, or a function of a tf.distribute.InputContext, for the strategy to distribute"
+            raise problem(what, rule, "a dataset that is distributed already", "Its batches could not be checked.")
         if self._arrays.reads(x):
             examples = self._arrays.read(x, y, weights, asks_labels)
             self._check_known(examples.x[self._target.name])
@@ -243,7 +243,7 @@ class Reader:
     def _of_function(self, function: Callable[[Any], Any], what: str, steps: int | None) -> Examples:
         """Batches of a function from a ``tf.distribute.InputContext`` to a worker's dataset.
 
-        On several replicas they come again and again: of an end the workers would have to tell each other at each step.
+        On several replicas they are repeated; otherwise workers would have to agree on the end at every step.
         """
         numbers: list[int] = []
         on_servers = has_parameter_servers(self._strategy)
@@ -271,7 +271,7 @@ class Reader:
         if steps is None:
             replicas = len(self._strategy.extended.worker_devices)  # in this process: each takes a batch in a step
             if number < 0:
-                rule = "be known where no number of steps is given"
+                rule = "be known if no number of steps is given"
                 raise problem(of, rule, "none", "Give `steps_per_epoch`, `validation_steps` or `steps`.")
             if not number or number % replicas:
                 rule, remedy = f"be a multiple of {replicas}, this worker's replicas", "Leave the rest out with `take`."
@@ -281,7 +281,7 @@ class Reader:
 
     def _check_not_of_one_worker(self, what: str, dataset: tf.data.Dataset) -> None:
         if has_several_workers(self._strategy) and is_not_divided(dataset):
-            text = f"{what} is a dataset that is not to be divided among workers, so each trains on all of its batches."
+            text = f"{what} is a dataset that is not divided among workers, so each trains on all of its batches."
             warn_caller(f"{text} If it is one worker's part, give `fit` a function that returns it.", UserWarning)
 
     def held_out(self, given: Any, steps: int | None = None) -> Examples | None:
@@ -338,12 +338,12 @@ class Reader:
 
 
 def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """The columns' inputs alone of a finite dataset of batches, dense and in batches of ``batch_size``."""
+    """Only the columns' inputs of a finite dataset of batches, dense and in batches of ``batch_size``."""
     require_eager("`user_vectors` of a dataset")
     spec = dataset.element_spec
     features = spec[0] if isinstance(spec, tuple) else spec
     if not isinstance(features, Mapping):
-        raise problem("`x`", "give dictionaries of user inputs, or tuples of these and others", f"{spec}")
+        raise problem("`x`", "hold dictionaries of user inputs, or tuples that begin with them", f"{spec}")
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise problem("`x`", "come to an end", "a dataset that repeats for ever")
     check_types(columns, dense_spec(columns, features))
@@ -356,7 +356,7 @@ def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size
 
 
 def number_of_batches(x: Any) -> int | None:
-    """Of a dataset or a Sequence; None where nobody knows."""
+    """The number of batches of a dataset or a Sequence; None if unknown."""
     if isinstance(x, tf.data.Dataset):
         number = int(x.cardinality())
         return number if number > 0 else None
@@ -397,11 +397,11 @@ class _CheckedSequence(keras.utils.Sequence):
 
 
 def _tell_of_weights(inputs: Collection[str], names: Any) -> None:
-    """Warns of a column of weights that nothing reads."""
+    """Warns of a column of weights that is not read."""
     if "sample_weight" in names and "sample_weight" not in inputs:
         warn_caller(
-            "The input has a column 'sample_weight', which is not read there: give it as the argument `sample_weight`; "
-            "a dataset gives it beside its columns, as those of deepmatch_ext.data do with their argument `weight`.",
+            "The input has a column 'sample_weight', which is not read there: give it as the argument `sample_weight`. "
+            "A dataset returns it after its columns, as those of deepmatch_ext.data do with their argument `weight`.",
             UserWarning,
         )
 
@@ -412,6 +412,6 @@ def _three(element: Any) -> list[Any]:
 
 
 def _as_keras_input(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Tensors where there is text: Keras 3 refuses NumPy's, and outside of graphs a mixture of tensors and arrays."""
+    """Tensors if there is text: Keras 3 refuses NumPy's, and outside of graphs a mixture of tensors and arrays."""
     has_text = any(array.dtype.kind in "OUST" for array in arrays.values())
     return {name: tf.constant(array) for name, array in arrays.items()} if has_text and eager_is_on() else arrays

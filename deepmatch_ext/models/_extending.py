@@ -1,4 +1,4 @@
-"""A model with larger tables: what it has learnt stays, and new rows begin where something is known of them."""
+"""A model with larger tables: it keeps what it has learnt, and new rows start from what is known of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from deepmatch_ext.models._catalogue import given_items
 from deepmatch_ext.models._tables import layer_name
 
 _BLOCK_ROWS = 2**16
-# With so many items that are alike, a new one begins half way to their mean. Of 0, 10 and 30 the best on days of
+# With this many similar items, a new one starts half way to their mean. Of 0, 10 and 30 the best on days of
 # MovieLens 100K (benchmarks/daily.py), and hardly worse on Amazon's: with 0 all users get the newest items.
 ALIKE_FOR_HALF = 30
 
@@ -42,7 +42,7 @@ def extended(
 
     Args:
         model, vocabulary_sizes, item_features, alike, sampler_config: As there.
-        rebuilt: From V by table and changed arguments to a model as the builder makes it.
+        rebuilt: Makes a new model of the builder, from V by table and the changed arguments.
     """
     require_eager("`extended`")
     if has_parameter_servers(model.distribute_strategy):
@@ -86,7 +86,7 @@ def _sizes(given: Any, columns: list[Column], tables: Mapping[str, list[SparseCo
             raise problem("`vocabulary_sizes`", f"have names of columns with ids, {sorted(table_of)}", repr(name))
         column = tables[table_of[name]][0]
         if column.use_hash:
-            remedy = "Hashed ids have room for new ones; in more buckets the old ones would fall elsewhere."
+            remedy = "Hashed ids have room for new ones; with more buckets the old ones would move."
             raise problem(f"Column {name!r}", "not be hashed, to be extended", "use_hash=True", remedy)
         what = f"The size of {name!r} in `vocabulary_sizes`"
         size = int_at_least(what, size, column.vocabulary_size, "Tables don't shrink.")
@@ -96,12 +96,12 @@ def _sizes(given: Any, columns: list[Column], tables: Mapping[str, list[SparseCo
 
 
 def _check_pretrained(tables: Mapping[str, list[SparseColumn]], sizes: Mapping[str, int], known: str | None) -> None:
-    """Refuses to make up rows of a table whose values were given, but of ``known``."""
+    """Refuses to invent rows of tables whose values were given, except ``known``."""
     for name, size in sizes.items():
         given = [column.embeddings_initializer for column in tables[name] if column.embeddings_initializer is not None]
         grows = size > tables[name][0].vocabulary_size
         if grows and name != known and any(each.plain() == SAVED for each in given):
-            rule, remedy = "begin as an initializer says, to be extended", "Build a model with a larger array."
+            rule, remedy = "be initialised by an initializer, to be extended", "Build a model with a larger array."
             raise problem(f"The table {name!r}", rule, "an array", remedy)
 
 
@@ -137,7 +137,7 @@ def _copy_layers(
                 rows = _mean(table, range(1, old.vocabulary_size))
                 _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
                 continue
-            if has_unknown:  # the row that stands for items known by their features alone
+            if has_unknown:  # the row of items that are known by their features alone
                 rows = table[:1]
                 _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
             if starts is not None:
@@ -184,11 +184,11 @@ def _mean(table: tf.Variable, rows: range) -> tf.Tensor:
 
 
 def _write_means(table: tf.Variable, weight: Any, starts: Seen) -> None:
-    """Turns each new row from where it began by chance towards the mean of the rows of those that are alike.
+    """Rotates each new row from its random start towards the mean of the rows of similar items.
 
-    The fewer of these there are, the less. A mean lies in the midst of what users like, and would be recommended to
-    everybody, when all that is known of the item is that one user took it once. It is as long as those rows are: a
-    short one would be turned far by an optimizer's first steps.
+    The fewer of these there are, the less. A mean is near many users' vectors: an item of which one event is known
+    would otherwise be recommended to everybody. The row gets the length of those rows, since an optimizer's first steps
+    rotate a short row far.
     """
     indptr, items = starts
     number = np.diff(indptr)

@@ -1,7 +1,7 @@
 """NumPy arrays into a model and vectors out of it, without waiting.
 
-Keras feeds arrays through tf.data with its autotuning on, whose thread sleeps for 10, 20, 40, ... ms and is waited for
-at the end of every epoch and every call: an epoch can take twice its work. Here it is off.
+Keras feeds arrays through tf.data with autotuning. Its thread sleeps for 10, 20, 40, ... ms, and the end of every epoch
+and call waits for it, so that an epoch can take twice as long as its work. Here autotuning is off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deepmatch_ext._passes import in_passes
 
 
 def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
-    """``arrays`` in batches, the last one smaller if they don't come out even.
+    """``arrays`` in batches, the last one smaller if the rows don't divide evenly.
 
     Args:
         arrays: A structure (tuples, dictionaries) of arrays or tensors, each of ``rows`` rows.
@@ -38,7 +38,7 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
 
     if order is None:
         return in_passes(None, lambda _: starts, number, from_start)
-    # TensorFlow never lets go of a numpy_function's function, and behind this one is the whole model.
+    # TensorFlow never releases a numpy_function's function, and this one holds the whole model.
     order_of = weakref.ref(order)
 
     def next_order() -> np.ndarray:

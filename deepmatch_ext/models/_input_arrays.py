@@ -1,7 +1,7 @@
-"""Whatever the inputs come in, in the shapes that the columns ask for: arrays, frames, lists, and tf.data's tensors.
+"""Inputs in any form (arrays, frames, lists, tf.data's tensors), brought into the shapes of the columns.
 
-A history that comes as lists loses its zeros, is cut after its first T items, which are the most recent, and is padded
-with 0 at the end. Its length may be left out.
+A history that is given as lists loses its zeros, is cut after its first T items, which are the most recent, and is
+padded with 0 at the end. Its length may be left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
         name -> array, for `check_model_input`. Plain arrays are the ones given.
 
     Raises:
-        ValueError: A value or a list is missing, or lists can't be what their column says.
+        ValueError: A value or a list is missing, or lists do not fit their column.
     """
     named = columns_of("`x`", x, input_names(columns))
     found = {
@@ -60,7 +60,7 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
 
 
 def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
-    """Histories that share a length, whose positions belong together, and each history without one by itself."""
+    """Histories that share a length, which are of the same events, and each history without one by itself."""
     groups: dict[str, list[SequenceColumn]] = {}
     for column in columns:
         if isinstance(column, SequenceColumn):
@@ -69,9 +69,9 @@ def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
 
 
 def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists]) -> dict[str, Lists]:
-    """The lists of histories without the positions where none that belongs to them has an item: unknown items, say.
+    """The lists of histories without positions at which none of them has an item, such as unknown items.
 
-    They would take the room of items that are known. Lists of other lengths than they should have are left as they are.
+    Those would take the room of known items. Lists of wrong lengths are left as they are.
     """
     left: dict[str, Lists] = {}
     for group in _belonging(columns).values():
@@ -187,10 +187,10 @@ def dense_spec(columns: Iterable[Column], spec: Mapping[str, Any]) -> dict[str, 
 
 
 def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-    """A dataset's batch with its ragged histories as `input_arrays` makes them of lists.
+    """A dataset's batch, with ragged histories treated as lists are by `input_arrays`.
 
     Raises:
-        tf.errors.InvalidArgumentError: When the batch comes by: lists that belong together differ in length.
+        tf.errors.InvalidArgumentError: When the batch is read: lists of the same events differ in length.
     """
     dense: dict[str, tf.Tensor] = dict(batch)
     ragged: dict[str, tf.RaggedTensor] = {}
@@ -250,7 +250,7 @@ def _ragged_without_zeros(
 
 
 def _filled(history: tf.Tensor) -> tf.Tensor:
-    """How many places each row has up to the last that is not padding, (B,) int32, of (B, T)."""
+    """The number of positions up to the last one that is not padding, (B,) int32, of (B, T)."""
     padding = tf.constant("0") if history.dtype == tf.string else tf.zeros([], history.dtype)
     places = tf.range(1, tf.shape(history)[1] + 1)
     return tf.reduce_max(tf.where(tf.not_equal(history, padding), places, 0), 1)

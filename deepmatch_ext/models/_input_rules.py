@@ -1,8 +1,8 @@
-"""The rules of a model's input: for NumPy's arrays, which are checked before anything runs, and beside each for the
-tensors of a dataset, which are checked as a batch comes by.
+"""The rules of a model's input: for NumPy arrays, which are checked before anything runs, and for the tensors of a
+dataset, which are checked when a batch is read.
 
-Arrays are refused with a ValueError that says what is wrong with how many values. Of tensors the type and shape are
-refused beforehand; their values by an operation in front of whatever reads them, which says the rule.
+Arrays are refused with a ValueError that says what is wrong, and in how many values. Tensors of a wrong type or shape
+are refused beforehand; their values are checked by an operation before they are read, which names the rule.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from deepmatch_ext.layers.pooling import item_counts, item_mask
 LARGEST_NUMBER = 1e15
 
 Rule = tuple[tf.Tensor, str]
-"""Booleans that must all be true, and what holds then, in words."""
+"""Booleans that must all be true, and the rule in words."""
 
 
 def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = ()) -> int:
-    """Refuses arrays that the columns can't take, before anything is computed.
+    """Refuses arrays that do not fit the columns, before anything is computed.
 
     Args:
         columns: The model's columns.
-        x: name -> array of (B,), (B, 1), (B, maxlen) ...; further names are left alone.
-        targets: Names of id columns in which padding, id 0, has no place.
+        x: name -> array of (B,), (B, 1), (B, maxlen) ...; further names are ignored.
+        targets: Names of id columns in which padding, id 0, is refused.
 
     Returns:
         The number of examples, B.
@@ -65,7 +65,7 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
 
 
 def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
-    """Refuses a dataset whose elements can't be what the columns say, before anything runs.
+    """Refuses a dataset whose elements do not fit the columns, before anything runs.
 
     Args:
         columns: All columns of the input.
@@ -96,7 +96,7 @@ def check_batch(
         shapes: name -> the shape of one row.
 
     Raises:
-        tf.errors.InvalidArgumentError: When the batch comes by, with the input's name and the rule.
+        tf.errors.InvalidArgumentError: When the batch is read, with the input's name and the rule.
     """
     rows = tf.shape(batch[next(iter(targets))])[0]
     checked = {name: _in_rows(name, batch[name], shape, rows) for name, shape in shapes.items()}
@@ -140,7 +140,7 @@ def _array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) 
     if wants_text != is_text or values.dtype.kind in "cmM" or (wants_integer and values.dtype.kind not in "iub"):
         raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", "Convert it with `.astype`.")
     if values.dtype.kind == "O" and pd.api.types.infer_dtype(values.ravel(), skipna=False) not in ("string", "bytes"):
-        raise problem(f"Input {name!r}", "hold strings alone", "other objects among them, such as None or NaN")
+        raise problem(f"Input {name!r}", "hold only strings", "other objects among them, such as None or NaN")
     return values
 
 
@@ -242,7 +242,7 @@ def _limit_rules(values: tf.Tensor, low: int, high: int, rule: str) -> list[Rule
 
 
 def is_item(ids: np.ndarray) -> np.ndarray:
-    """Where an array of ids has an item: all but 0, or of strings, "0" and "". Strings may come as bytes.
+    """Which ids of an array are an item's: all but 0, or for strings, all but "0" and "". Strings may be bytes.
 
     `deepmatch_ext.layers.pooling.item_mask` does it for tensors.
     """
@@ -270,7 +270,7 @@ def _no_padding(column: Column, name: str) -> str:
     return f"no padding, {padding}, since it is what is to be predicted"
 
 
-# A history has no more ids than its length says; more are told of, not refused.
+# A history has no more ids than its length says; more lead to a warning, not an error.
 
 
 def _tell_of_length(column: SequenceColumn, ids: np.ndarray, lengths: np.ndarray) -> None:
@@ -291,7 +291,7 @@ def _told_of_length(column: SequenceColumn, ids: tf.Tensor, lengths: tf.Tensor) 
 
 
 def _warn_of_length(column: SequenceColumn) -> None:
-    """Tells that a history and its length disagree. The text is always the same, so Python tells it once."""
+    """Warns that a history and its length disagree. The text is always the same, so Python shows it once."""
     warn_caller(
         f"Input {column.name!r} has rows with more ids than {column.length_name!r} says: as many are read as it says, "
         "the first ones. Count a history's ids for its length, and fill the rest with 0.",
@@ -299,7 +299,7 @@ def _warn_of_length(column: SequenceColumn) -> None:
     )
 
 
-# Weights are finite numbers: one that is not would be in every weight of the model after a step.
+# Weights are finite numbers: otherwise all weights of the model would be NaN after one step.
 
 _WEIGHTS = f"finite numbers of at most {LARGEST_NUMBER:g} in size"
 
@@ -318,7 +318,7 @@ def check_weights(sample_weight: Any) -> Any:
 
 
 def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
-    """A dataset's batch of sample weights, refused when it comes by."""
+    """A dataset's batch of sample weights, checked when it is read."""
     if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
         raise problem("The dataset's `sample_weight`", f"hold {_WEIGHTS}", weights.dtype.name)
     return _held_to([(_is_small(weights), _WEIGHTS)], "sample_weight", weights)
@@ -343,7 +343,7 @@ def check_labels(y: Any) -> np.ndarray:
 
 
 def check_batch_labels(labels: tf.Tensor) -> tf.Tensor:
-    """A dataset's batch of labels, refused when it comes by."""
+    """A dataset's batch of labels, checked when it is read."""
     if not (labels.dtype.is_floating or labels.dtype.is_integer or labels.dtype.is_bool):
         raise problem("The dataset's labels", f"hold {_LABELS}", labels.dtype.name)
     numbers = tf.cast(labels, tf.float32)

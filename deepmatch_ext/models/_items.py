@@ -17,19 +17,19 @@ from deepmatch_ext.samplers import SAVED
 
 
 class ItemFeatures:
-    """What describes an item beside its id: given with the input, or looked up in the model's catalogue.
+    """The features of an item besides its id: given with the input, or looked up in the model's catalogue.
 
     Args:
-        item: The id's column.
-        described_by: The other columns of the item; none, where the id is all that there is.
-        item_features: Their values by item id; `SAVED` where they come with the model's weights; None where each
-            example brings its item's own.
-        id_dropout: Fraction of ids that are dropped during training.
-        seed: Of the dropout.
+        item: The column of the id.
+        described_by: The other columns of the item; none, if items have only an id.
+        item_features: Their values by item id; `SAVED` if they come with the model's weights; None if each example
+            holds its item's own.
+        id_dropout: The fraction of ids that are dropped during training.
+        seed: Seed of the dropout.
         tables, layers: The model's.
 
     Attributes:
-        catalogue: Whether any item can be encoded from its id alone.
+        catalogue: Whether every item can be encoded given its id alone.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ItemFeatures:
         if described_by and item.use_hash:
             raise problem(
                 f"Item column {item.name!r}",
-                "have integer ids where other columns describe the item, not hashed ones",
+                "have integer ids, not hashed ones, if other columns describe the item",
                 "use_hash=True",
                 "`deepmatch_ext.data.IdMap` makes ids.",
             )
@@ -75,9 +75,9 @@ class ItemFeatures:
         """The item columns' inputs by name, ids as row numbers of their tables.
 
         Args:
-            ids: Item ids of any number.
-            given: The features that came with the ids; None: the catalogue's.
-            positives: While training, the batch's own items.
+            ids: Any number of item ids.
+            given: The features that were given with the ids; None: the catalogue's.
+            positives: In training, the batch's own items.
         """
         if not self._described_by:
             return {self._item.name: ids}

@@ -20,7 +20,7 @@ _PREFERS = {"greater": "max", "gt": "max", "less": "min", "lt": "min"}  # by the
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Refuses callbacks that are none."""
+    """Refuses objects that are not callbacks."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return
     for callback in [] if callbacks is None else tf.nest.flatten(callbacks):
@@ -29,7 +29,7 @@ def check_callbacks(callbacks: Any) -> None:
 
 
 def agree_on_figures(callbacks: Any) -> None:
-    """Makes callbacks that monitor figures of ours look for the better value, and refuses those that never see them.
+    """Makes callbacks that monitor figures of ours prefer the better value, and refuses those that never see them.
 
     A callback adds figures to the logs if it has `figure_modes`: name in the logs -> "max" or "min", whichever is
     better. A callback monitors one if it has a `monitor`, as EarlyStopping, ModelCheckpoint and ReduceLROnPlateau have.
@@ -40,7 +40,8 @@ def agree_on_figures(callbacks: Any) -> None:
         callbacks: As `fit` takes them.
 
     Raises:
-        ValueError: A callback's ``mode`` is contrary to its figure, or it stands in front of what adds the figure.
+        ValueError: A callback's ``mode`` is the opposite of its figure's, or it comes before the callback that adds the
+            figure.
     """
     listed = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else tf.nest.flatten(callbacks)
     modes: dict[str, str] = {}
@@ -64,17 +65,17 @@ def _look_in_front(giver: Any, figures: Mapping[str, str], in_front: Iterable[An
         is_new = isinstance(monitored, str) and monitored in figures and monitored not in known
         if is_new and not hasattr(callback, "figure_modes"):
             what = f"The callback {reader}, which monitors {monitored!r},"
-            raise problem(what, f"stand behind {name} in `callbacks`", "it in front", "It would never see the figure.")
+            raise problem(what, f"come after {name} in `callbacks`", "it before that", "It would never see the figure.")
         if isinstance(callback, tuple(getattr(keras.callbacks, each) for each in _READERS)):
-            text = f"The callback {reader} stands in front of {name} in `callbacks`, so it does not get its figures."
-            warnings.warn(f"{text} Put it behind.", stacklevel=4)
+            text = f"The callback {reader} comes before {name} in `callbacks`, so it does not get its figures."
+            warnings.warn(f"{text} Put it after.", stacklevel=4)
     if again := sorted(set(figures).intersection(known)):
         text = f"Two callbacks add {again[0]!r} to the logs; the later one's stays."
         warnings.warn(f"{text} Give one of them a `name_format` of its own.", stacklevel=4)
 
 
 def _set_mode(callback: Any, mode: str) -> None:
-    """Has a callback take the highest (or lowest) value of what it monitors for the best one."""
+    """Makes a callback treat the highest (or lowest) value of what it monitors as the best."""
     what = f"`mode` of the callback {type(callback).__name__}, which monitors {callback.monitor!r},"
     rule = f"be {mode!r}, since {'higher' if mode == 'max' else 'lower'} is better"
     said = getattr(callback, "mode", None)

@@ -11,12 +11,12 @@ from deepmatch_ext.models._retrieval_model import RetrievalModel
 
 
 def model_of_interests(make: Assembly, interests: Any, p: float) -> RetrievalModel:
-    """The model whose user vectors are the interests, beside the user's other features, through dense layers.
+    """The model whose user vectors are made by dense layers of the interests and the user's other features.
 
     Args:
-        make: The builder's.
+        make: The builder's assembly.
         interests: (B, K, d).
-        p: Of `LabelAwareAttention`, which says what is trained.
+        p: As for `LabelAwareAttention`, which chooses what is trained.
     """
     units = make.user_units  # a single layer begins as the interests
     if units and units[-1] != make.dim:  # as DeepMatch does

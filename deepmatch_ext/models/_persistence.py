@@ -18,8 +18,8 @@ from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._files import whole_file
 from deepmatch_ext._version import __version__
 
-# Of the config in a model's file and of the description in a file of weights. A higher number is for what this version
-# would read wrongly; an argument that is new in a builder needs none: other versions refuse it by its name.
+# Of the config in a model's file and of the description in a file of weights. A higher number marks what this version
+# would read wrongly. A new argument of a builder needs none: other versions refuse it by its name.
 FORMAT = 1
 
 _SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5")
@@ -42,21 +42,21 @@ def check_config(config: Mapping[str, Any], builders: Mapping[str, Callable[...,
 
 
 def check_path(filepath: Any) -> None:
-    """Refuses what is no path, nor a file that is open."""
+    """Refuses what is neither a path nor an open file."""
     if not isinstance(filepath, str | os.PathLike) and not hasattr(filepath, "write"):
         raise problem("`filepath`", "be a path", shown(filepath))
 
 
 @contextmanager
 def whole_model_file(filepath: Any, overwrite: bool = True, kept: bool = True) -> Iterator[Any]:
-    """A name to write to in the place of ``filepath``, which is replaced when all is written and else left as it was.
+    """A name to write to instead of ``filepath``, which is replaced when all is written, and otherwise unchanged.
 
-    Folders, remote paths, and what Keras is to ask about first, are left to Keras.
+    Folders, remote paths, and files about which Keras asks first, are left to Keras.
 
     Args:
         filepath, overwrite: As in Keras's ``save``.
-        kept: False writes to nowhere. Of several workers all have to save, since to read some of their variables takes
-            all of them; one keeps the file.
+        kept: Whether the file is kept. All of several workers have to save, since reading some of their variables takes
+            all of them; only one keeps the file.
     """
     path = os.fspath(filepath) if isinstance(filepath, str | os.PathLike) else ""
     if path and not kept:
@@ -111,7 +111,7 @@ def check_weights_file(filepath: Any, model: Any) -> None:
     try:
         text = _description(filepath)
     except (OSError, zipfile.BadZipFile) as error:
-        # Of the kind that Keras's BackupAndRestore turns to its former file for.
+        # On this kind of error Keras's BackupAndRestore falls back to its former file.
         what = f"{str(filepath)!r} must be a whole file of weights; it is damaged or of another kind"
         raise OSError(f"{what}: {error} Save the weights again, or take an older file.") from error
     if text is None:

@@ -1,4 +1,4 @@
-"""What a model is rebuilt from: its builder's name and the arguments, as plain data."""
+"""The record from which a model is rebuilt: its builder's name and the arguments, as plain data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register_builder(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def to_plain(what: str, value: Any) -> Any:
-    """Builder arguments as JSON can hold them; refuses what no name stands for."""
+    """Builder arguments in a form that JSON can hold; refuses functions without a registered name."""
     if isinstance(value, Mapping):
         return {key: to_plain(f"`{key}`", item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -54,7 +54,7 @@ def _plain_settings(sampler: Sampler) -> Any:
     except (AttributeError, TypeError, ValueError):
         what = f"`get_config` of the sampler {type(sampler).__name__}"
         remedy = "Counts and the like are its `state`, which is saved with the weights."
-        raise problem(what, "give numbers, text and lists of them", repr(settings), remedy) from None
+        raise problem(what, "return numbers, text and lists of them", repr(settings), remedy) from None
     return settings
 
 

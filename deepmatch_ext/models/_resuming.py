@@ -1,4 +1,4 @@
-"""What `fit` has to know of a run that goes on where an earlier process stopped."""
+"""What `fit` has to know about a resumed run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from deepmatch_ext._passes import permutation
 
 
 class TrainingPlace(keras.callbacks.Callback):
-    """Where a run stands after callbacks such as ``BackupAndRestore`` have put its weights back.
+    """The position of a run after callbacks such as ``BackupAndRestore`` have restored its weights.
 
-    The weights count the training steps. So they tell which epoch is to come, and which order its rows have: both as
-    in a run that nothing has disturbed.
+    The weights count the training steps. From them follow the next epoch and the order of its rows, both as in an
+    uninterrupted run.
 
     Args:
-        seed: Decides the order of the rows, with the number of the step that begins a pass over them.
-        steps_made: Gives the number of steps that the weights have seen.
-        steps_per_epoch: Of this run; None where nobody knows.
-        steps_per_pass: Steps that see each row once; an epoch, unless it was given another length.
-        initial_epoch: The run's first epoch, if it is not a run that goes on.
+        seed: Determines the order of the rows, with the number of the step that begins a pass over them.
+        steps_made: Returns the number of training steps of the weights.
+        steps_per_epoch: Of this run; None if unknown.
+        steps_per_pass: The steps that see each row once; an epoch, unless that was given another length.
+        initial_epoch: The run's first epoch, if it is not resumed.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TrainingPlace(keras.callbacks.Callback):
         self._orders_from(self._at_first)
 
     def among(self, callbacks: Any) -> Any:
-        """The callbacks of a call of ``fit``, with this one behind those that restore weights."""
+        """The callbacks of a call of ``fit``, with this one after those that restore weights."""
         if isinstance(callbacks, keras.callbacks.CallbackList):  # the caller's, and complete
             return callbacks
         callbacks = [] if callbacks is None else tf.nest.flatten(callbacks)
@@ -84,7 +84,7 @@ class TrainingPlace(keras.callbacks.Callback):
     def next_order(self, rows: int, whole_batches_of: int | None = None) -> np.ndarray:
         """The order of the rows in the next pass over them, (rows,); `permutation` says what whole batches are.
 
-        tf.data calls it on a thread of its own, beside the step that counts; so the steps are not read here.
+        tf.data calls it on another thread than the step that counts, so the steps are not read here.
         """
         draw = np.random.default_rng([self._seed, self._first + next(self._passes) * self._steps_per_pass])
         return permutation(draw, rows, whole_batches_of)

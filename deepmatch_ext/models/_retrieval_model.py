@@ -86,8 +86,8 @@ from deepmatch_ext.samplers import InBatchSampler
 class Towers:
     """The tensors that make the two encoders, and the columns that they read.
 
-    ``item_columns`` begin with the item id. ``catalogue_emb`` is an item's vector from its id alone; None, where only
-    features that come with the input say what an item is.
+    ``item_columns`` begin with the item id. ``catalogue_emb`` is an item's vector given its id alone; None if the
+    item's features come with the input.
     """
 
     user_input: list[Any]
@@ -108,23 +108,33 @@ class RetrievalModel(keras.Model):
     `test_on_batch` need no labels: the label is the item id.
 
     A model with the loss ``logistic`` is one of labelled pairs: its output is the probability that the user takes the
-    item, labels are 1 and 0, and Keras's losses and metrics are for it.
+    item, labels are 1 and 0, and Keras's own losses and metrics can be used.
 
     On tf-keras it also works after ``tf.compat.v1.disable_eager_execution()``, in Keras's own graph mode.
 
     A copy without the weights is ``type(model).from_config(model.get_config())``. On Keras 3
-    ``tf.keras.models.clone_model`` gives a plain Keras model of the same layers, without what is added here.
+    ``tf.keras.models.clone_model`` gives a plain Keras model of the same layers, without these additions.
 
     Attributes:
         user_input, user_emb: ``tf.keras.Model(model.user_input, model.user_emb)`` is the user encoder, (B, D), or
             (B, K, D) with K interests.
         item_input, item_emb: the same for the item encoder, (B, D).
-        user_columns, item_columns: The columns that the two read; the item's begin with its id.
-        candidates: The `CandidateSampler`, whose ``sampler`` draws and whose ``step`` counts the training steps. None,
-            where labels say what is negative.
-        loss_layer: The `CandidateLoss`, which has the ``temperature``. None with labels.
-        seed: The builder's.
-        trains_every_position: Whether a row trains what came next at every position of its history.
+        user_columns, item_columns: The columns that the encoders read; those of the item begin with its id.
+        candidates: The `CandidateSampler`, whose ``sampler`` draws and whose ``step`` counts the training steps. None
+            for a model of labelled pairs.
+        loss_layer: The `CandidateLoss`, which has the ``temperature``. None for a model of labelled pairs.
+        seed: The builder's argument.
+        trains_every_position: Whether a row trains, at every position of its history, the item that came next.
+
+    Example:
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 3, "mean", "len")
+        >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
+        >>> model.compile("adam")
+        >>> _ = model.fit({"hist_item": [[7, 5], [9, 8, 7]], "item": np.array([4, 6])}, verbose=0)
+        >>> model.user_vectors({"hist_item": [[7, 5]]}).shape, model.item_vectors().shape
+        ((1, 8), (50, 8))
     """
 
     def __init__(self, inputs: Any, outputs: Any, towers: Towers, config: Mapping[str, Any], **kwargs: Any) -> None:
@@ -178,7 +188,7 @@ class RetrievalModel(keras.Model):
 
     @property
     def trains_every_position(self) -> bool:
-        """Whether a row trains what came next at every position of its history, as `Assembly.user_states` says."""
+        """Whether a row trains, at every position of its history, what came next: see `Assembly.user_states`."""
         return self._layer_of(TrainedPositions) is not None
 
     def _layer_of(self, kind: type) -> Any:
@@ -196,25 +206,25 @@ class RetrievalModel(keras.Model):
     item_embedding = item_emb
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Keras's ``compile``. The optimizer is enough: the output is the loss of each example already.
+        """Keras's ``compile``. It needs only the optimizer, since the model's output is the loss of each example.
 
         Args:
             optimizer: As in Keras, by name or an instance.
             loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own. With labels
                 (the builder's loss ``logistic``): any loss of probabilities; None: ``"binary_crossentropy"``.
-            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold what is your own, and
-                with labels Keras's.
+            args, kwargs: Keras's other arguments. ``metrics`` and ``weighted_metrics`` may hold your own metrics,
+                and with labels also Keras's.
 
         Raises:
             ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
-                Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are held in bfloat16, and the optimizer is
-                none of `deepmatch_ext.optimizers`.
+                Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are bfloat16, and the optimizer is not of
+                `deepmatch_ext.optimizers`.
         """
         if not isinstance(optimizer, LAZY):
             for layer in self.layers:
                 if isinstance(layer, EmbeddingTable) and layer.table_dtype != "float32":
-                    rule = f"round at random what it writes into tables of {layer.table_dtype}, or small steps are lost"
-                    raise problem("`optimizer`", rule, shown(optimizer), "Take LazyAdam, say.")
+                    rule = f"round tables of {layer.table_dtype} at random, or small steps are lost"
+                    raise problem("`optimizer`", rule, shown(optimizer), "Take LazyAdam or RowwiseAdam.")
         if self._has_labels:
             if loss is sampledsoftmaxloss:
                 rule, got = "be of probabilities and labels, with the builder's loss 'logistic'", "`sampledsoftmaxloss`"
@@ -244,31 +254,42 @@ class RetrievalModel(keras.Model):
     ) -> Any:
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
 
-        ``x`` is name -> array, or whatever says the same: a pandas or polars DataFrame, an Arrow table, lists, ragged
-        tensors; or a dataset, generator or Sequence of batches of these. A history may come as lists of any length,
-        most recent first (tf.data's ``ragged_batch`` keeps them so): zeros are left out, each is cut after its first T
-        ids and padded with 0, and its length, if `x` does not have it, is counted.
+        ``x`` is name -> array, or another form of the same: a pandas or polars DataFrame, an Arrow table, lists, ragged
+        tensors; or a dataset, generator or Sequence of batches of these. A history may be lists of any length, most
+        recent first (tf.data's ``ragged_batch`` keeps them so): zeros are left out, each list is cut after its first T
+        ids and padded with 0, and its length is counted, unless `x` has it.
 
         Under a strategy of `tf.distribute`, batches are those of all replicas together, and each replica takes its part
-        of every one. ``x`` may then be a function, too, from a ``tf.distribute.InputContext`` to the dataset of one
-        worker, in batches for one replica, so that no worker makes what others train on: see docs/distributed.md. It
-        also works in one process.
+        of every batch. ``x`` may also be a function from a ``tf.distribute.InputContext`` to the dataset of one worker,
+        in batches for one replica, so that no worker makes what others train on: see docs/distributed.md. Such a
+        function also works in one process.
 
-        With arrays, the order of each epoch follows from the model's seed and the steps made so far, so a run repeats,
-        and a run that stops and goes on sees what an undisturbed one sees, if its epochs are whole passes over the
+        With arrays, the order of each epoch depends on the model's seed and the steps made so far. So a run can be
+        repeated, and a resumed run sees the same order as an uninterrupted one, if its epochs are whole passes over the
         rows. (Without eager mode the order is Keras's.)
 
         ``verbose="auto"`` shows a progress bar in a terminal or a notebook, and elsewhere, as in a log file, prints a
         line for each epoch.
 
-        Callbacks such as EarlyStopping that monitor a figure of `deepmatch_ext.evaluation`'s callbacks stand behind
-        these; they need no ``mode``.
+        Callbacks such as EarlyStopping that monitor a figure of `deepmatch_ext.evaluation`'s callbacks must come after
+        these in the list; they need no ``mode``.
+
+        Args:
+            x: The inputs, as described above.
+            y: Labels from 0 to 1, (rows,) or (rows, 1), for the loss ``logistic`` only.
+            sample_weight: The weight of each row in the loss, (rows,), finite.
+            shuffle: Whether the rows of arrays are shuffled before each epoch.
+            batch_size, epochs, verbose, callbacks, validation_split, validation_data, class_weight, kwargs: As in
+            Keras.
+
+        Returns:
+            Keras's ``History``.
 
         Raises:
             ImportError: ``x`` is a table other than pandas's, and pyarrow is not installed.
-            ValueError: An array in ``x`` or ``validation_data`` can't be what its column says; nothing has run then.
-                Datasets, generators and sequences are refused at the batch that is wrong. Or callbacks don't agree on
-                a figure: one stands in front of what adds it, or has the contrary ``mode``.
+            ValueError: An array in ``x`` or ``validation_data`` does not fit its column; nothing has run then.
+                Datasets, generators and sequences are refused at the wrong batch. Or a callback comes before the one
+                that adds its figure, or has the opposite ``mode``.
         """
         leave_jit_off(self)
         check_optimizer(self)
@@ -382,22 +403,22 @@ class RetrievalModel(keras.Model):
         return {**super()._trackable_children(save_type, **kwargs), **hidden_from_checkpoints(self, save_type)}
 
     def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
-        """The users' vectors, float32, as ``tf.keras.Model(model.user_input, model.user_emb).predict(x)`` gives them.
+        """The users' vectors, float32, as from ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
 
-        They are (B, D), or of a model of K interests (B, K, D): what takes user vectors takes both, and of K gives an
-        item the best score. A user with fewer interests than K has one of them more than once, which changes no best
-        score; zeros would, since a score of 0 beats all negative ones.
+        They are (B, D), or (B, K, D) for a model of K interests. Everything that takes user vectors takes both; with K
+        interests an item has its best score. A user with fewer than K interests has one of them more than once, which
+        changes no best score; zeros would, since their score of 0 is higher than all negative ones.
 
         Args:
-            x: name -> array of B rows, or what else `fit` takes: a frame, lists, ragged tensors. Names that the user
-                side does not read are left alone. Or a finite ``tf.data.Dataset`` of batches of them, whose vectors
-                come in its order; a dataset that shuffles gives nobody that order.
+            x: name -> array of B rows, or another form that `fit` takes: a frame, lists, ragged tensors. Names that
+                the user side does not read are ignored. Or a finite ``tf.data.Dataset`` of batches of them, whose
+                vectors come in its order, which is not known if the dataset shuffles.
             batch_size: Users encoded at a time; the vectors don't depend on it.
 
         Raises:
-            ValueError: An array can't be what its column says, or a dataset never ends.
+            ValueError: An array does not fit its column, or a dataset never ends.
 
-        With more users than fit into memory, take the vectors of a batch at a time, where the users' ids are at hand::
+        If the vectors do not fit in memory, take those of one batch at a time, with the users' ids::
 
             for k, batch in enumerate(dataset):
                 write_vectors(f"users-{k:05d}.parquet", batch["user_id"], model.user_vectors(batch))
@@ -417,7 +438,7 @@ class RetrievalModel(keras.Model):
             x: As for `user_vectors`, but no dataset.
 
         Raises:
-            ValueError: An array is missing or can't be what its column says.
+            ValueError: An array is missing or does not fit its column.
 
         Example:
             >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -429,7 +450,7 @@ class RetrievalModel(keras.Model):
             ([[7, 5, 0], [9, 8, 7]], [[2], [3]])
         """
         if not (isinstance(x, Mapping) or is_frame(x)):
-            remedy = "Of other batches, take the vectors of each." if isinstance(x, Iterator) else ""
+            remedy = "Take the vectors of each batch by itself." if isinstance(x, Iterator) else ""
             raise problem("`x`", "be user inputs by name, a frame or a tf.data.Dataset", type(x).__name__, remedy)
         return ArrayReader.of(self._towers.user_columns, self.user_input).arrays(x)[0]
 
@@ -438,12 +459,12 @@ class RetrievalModel(keras.Model):
 
         Args:
             batch_size: Items encoded at a time.
-            ids: Item ids (n,), whose vectors (n, D) are wanted. None: all. Where memory does not hold all vectors,
-                those of some ids after the other can be written: `deepmatch_ext.retrieval.write_vectors`.
+            ids: Item ids (n,), whose vectors (n, D) are wanted. None: all. If not all vectors fit in memory, write
+                those of some ids at a time: `deepmatch_ext.retrieval.write_vectors`.
 
         Raises:
-            ValueError: An id is none of the items'. Or the item column is hashed, so a row number is no item; or the
-                model was built without the items' features. Encode the items then:
+            ValueError: An id is out of range. Or the item column is hashed, so that a row is not an item; or the model
+                was built without the items' features. Then encode the items yourself:
                 ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
         """
         column = self.check_item_vectors()
@@ -486,32 +507,33 @@ class RetrievalModel(keras.Model):
         alike: Seen | None = None,
         sampler_config: Any = None,
     ) -> RetrievalModel:
-        """A model with larger tables that goes on where this one stands: tomorrow's, with new items and users.
+        """A copy of this model with larger tables, for new items and users, that continues its training.
 
-        Rows, dense layers, the optimizer's state, the counts of samplers that learn, the steps made and the features of
-        the catalogue are kept, and the old items have the vectors that they had. A new item's row begins as that of id
-        0, which stands for items that are known by their features alone, if the model has features; else as in a new
-        model. Where there are n items in ``alike``, it is turned towards their mean by n / (n + 30), and is as long as
-        they are: what is known of few of them is little. A new row of another table begins as the mean of its rows.
+        Rows, dense layers, the optimizer's state, the counts of samplers that learn, the number of steps and the
+        features of the catalogue are kept, so known items keep their vectors. A new item's row starts as the row of id
+        0 if the model has item features, since that row stands for items known by their features alone; otherwise it
+        starts as in a new model. If ``alike`` has n items for it, the row is rotated towards their mean by n / (n +
+        30), so that few items have little effect, and gets their length. A new row of another table starts as the mean
+        of its rows.
 
-        This model stays as it is, so both are in memory until it is dropped.
+        This model is unchanged, so both are in memory until it is deleted.
 
         Args:
             vocabulary_sizes: name -> the new vocabulary size, of columns whose tables grow; a history may stand for
-                its item. `IdMap.extended` says how large.
+                its item. It is the ``vocabulary_size`` of the map from `IdMap.extended`.
             item_features: With features in the catalogue: those of the new items, and of others that have changed, by
                 item id, in the forms that the builder takes.
-            alike: For each new item ids of old ones that it is like, ``(indptr (k + 1,), ids)``, k of them in the order
-                of their ids; none, where nothing is known. `deepmatch_ext.data.neighbours` makes them of events.
-            sampler_config: A sampler in place of the present one. It has to be given with new items where the present
-                one has counts that were given.
+            alike: For each of k new items, in the order of their ids, the ids of similar known items,
+                ``(indptr (k + 1,), ids)``; an item may have none. `deepmatch_ext.data.neighbours` makes them of events.
+            sampler_config: A sampler to replace the present one. It is needed for new items if the present one was
+                given counts.
 
         Returns:
             A model of the same builder, compiled as this one is.
 
         Raises:
-            ValueError: A name is no column's, its table is hashed or began as an array, or a size is smaller than
-                before; or what describes the new items is missing. The message names it.
+            ValueError: A name is not a column's, its table is hashed or was given as an array, or a size is smaller
+                than before; or features of the new items are missing. The message names it.
 
         Example:
             >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -540,11 +562,11 @@ class RetrievalModel(keras.Model):
         return TrainingPlace(self.seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
 
     def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
-        """Keras's ``save``. The file is written under another name first, so that a former one stays whole until then.
+        """Keras's ``save``. The file is first written under another name, so an existing one stays whole until then.
 
         ``tf.keras.models.load_model(filepath)`` reads a ``.keras`` file, with ``safe_mode`` on and no `custom_objects`;
-        an ``.h5`` file wants ``deepmatch_ext.layers.custom_objects``. ``tf.keras.models.save_model`` does not come by
-        here, and writes in place. A process that is killed while it saves leaves a hidden file with ``.tmp`` in its
+        an ``.h5`` file needs ``deepmatch_ext.layers.custom_objects``. ``tf.keras.models.save_model`` does not use this
+        method and writes in place. A process that is killed while it saves leaves a hidden file with ``.tmp`` in its
         name, which may be deleted.
 
         Under a MultiWorkerMirroredStrategy all workers call it, and the first one writes the file.
@@ -559,8 +581,8 @@ class RetrievalModel(keras.Model):
     def save_weights(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
         """Keras's ``save_weights``, written as in `save`, with a description that `load_weights` checks.
 
-        Any name that ends in ``.h5`` will do. Keras 3 wants ``.weights.h5``; for another name it writes the older
-        format, which its ``load_weights`` reads.
+        The name may end in any ``.h5``. Keras 3 requires ``.weights.h5``; for another name the older format is written,
+        which its ``load_weights`` reads.
         """
         check_path(filepath)
         name = str(filepath)
@@ -581,7 +603,7 @@ class RetrievalModel(keras.Model):
 
         Raises:
             ValueError: The weights are another model's, or of a format that this version does not know.
-            OSError: The file is damaged, or there is none.
+            OSError: The file is damaged or does not exist.
         """
         check_path(filepath)
         if not args and not kwargs.get("skip_mismatch") and not kwargs.get("by_name"):
@@ -603,7 +625,7 @@ class RetrievalModel(keras.Model):
 
     @staticmethod
     def _rebuilt(config: Mapping[str, Any], changed: Mapping[str, Any] = MappingProxyType({})) -> Any:
-        """A model of the same config, but for some arguments."""
+        """A model of the same config, except some arguments."""
         policy = global_policy_name()
         set_global_policy(config["dtype_policy"])
         try:
@@ -621,14 +643,14 @@ class RetrievalModel(keras.Model):
         compile_as_saved(self, compilation_here(config))
 
     def _check_negatives(self, batch_size: int) -> None:
-        """Refuses batches of one where all negatives are the batch's own: the loss would always be 0."""
+        """Refuses batches of one if all negatives are the batch's own: the loss would always be 0."""
         of_batch = self.candidates is not None and isinstance(self.candidates.sampler, InBatchSampler)
         if batch_size == 1 and of_batch and not self.trains_every_position:
             remedy = "Or take another sampler, or a MixedSampler around it."
-            raise problem("`batch_size`", "be at least 2 where the batch's items are the negatives", "1", remedy)
+            raise problem("`batch_size`", "be at least 2 if the batch's items are the negatives", "1", remedy)
 
     def _is_unknown(self, items: tf.Tensor) -> tf.Tensor:
-        """Which items their column's file of keys doesn't know: they would be trained as padding."""
+        """Which items are not in their column's file of keys: they would be trained as padding."""
         column = self._towers.item_columns[0]
         assert isinstance(column, SparseColumn)
         of_file = [

@@ -13,7 +13,7 @@ from deepmatch_ext.layers import EmbeddingTable, HashIds, HistoryDropout, Histor
 
 
 def derived_seed(seed: int, *place: Any) -> int:
-    """A seed for one place of a model, so that no two weights start alike."""
+    """A seed for one part of a model, so that no two weights start alike."""
     return zlib.crc32(repr((seed, *place)).encode()) & 0x7FFFFFFF
 
 
@@ -23,14 +23,14 @@ def layer_name(*parts: Any) -> str:
 
 
 class NamedLayers:
-    """A model's layers by name: what is asked for a second time is the same layer."""
+    """A model's layers by name; the same name returns the same layer."""
 
     def __init__(self) -> None:
         self._layers: dict[str, tuple[Any, Any]] = {}
         self._prefix: tuple[Any, ...] = ()
 
     def under(self, *prefix: Any) -> NamedLayers:
-        """The same layers, whose names begin with a prefix from here on."""
+        """The same layers, whose names get a prefix from here on."""
         view = NamedLayers()
         view._layers, view._prefix = self._layers, (*self._prefix, *prefix)
         return view
@@ -39,7 +39,7 @@ class NamedLayers:
         """The layer of this name, made by ``layer_class(**arguments, name=...)`` if there is none yet.
 
         Raises:
-            ValueError: There is a layer of this name that something else has made.
+            ValueError: There is another layer of this name.
         """
         full_name = layer_name(*self._prefix, *name)
         if full_name not in self._layers:
@@ -55,7 +55,7 @@ class NamedLayers:
 
 
 class Tables:
-    """The embedding tables of a model, one for each ``embedding_name``, and the way from a column's input to rows."""
+    """The embedding tables of a model, one for each ``embedding_name``, and the look-up of a column's input in them."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Tables:
 
 
 def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
-    """The columns' inputs, ids that are hashed as row numbers of their tables, and histories up to their lengths."""
+    """The columns' inputs, with hashed ids as row numbers of their tables, and histories cut to their lengths."""
     ready = {name: inputs[name] for name in input_names(columns)}
     for column in columns:
         if isinstance(column, SequenceColumn):
@@ -132,7 +132,7 @@ def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables
 def with_history_dropout(
     columns: Iterable[Column], inputs: Mapping[str, Any], rate: float, seed: int, layers: NamedLayers
 ) -> dict[str, Any]:
-    """``inputs`` after whole items have been left out; what shares a length loses the same positions."""
+    """``inputs`` after history dropout; histories that share a length lose the same positions."""
     groups: dict[Any, list[str]] = {}
     for column in columns:
         if isinstance(column, SequenceColumn):

@@ -1,4 +1,4 @@
-"""What columns say, as tensors, and the dense layers that make a vector of them.
+"""Columns as tensors, and the dense layers that make a vector of them.
 
 B examples, T history positions, K interests, D size of the vectors.
 """
@@ -34,7 +34,7 @@ from deepmatch_ext.models._tables import NamedLayers, Tables, derived_seed
 
 
 class Feature(NamedTuple):
-    """What one column says.
+    """One column as a tensor.
 
     Attributes:
         values: (B, d).
@@ -52,7 +52,7 @@ class History(NamedTuple):
         rows: (B, T, D) the rows of their table; at padding, whatever row 0 holds.
         valid: (B, T) booleans, which positions hold an item: the first n of a history of n items.
         ids: (B, T) the items themselves, as row numbers of their table.
-        recency_decay: Of the column's ``combiner``: the decay if ``recency:DECAY`` is in it, else 0.
+        recency_decay: The decay, if the column's ``combiner`` contains ``recency`` or ``recency:DECAY``, else 0.
         max_len: The column's ``maxlen``.
     """
 
@@ -100,10 +100,10 @@ class Features:
         up_to_longest: bool = False,
         rows_of: Callable[[Any], Any] | None = None,
     ) -> list[History]:
-        """Histories that belong together: a position of the others is one of the first's, which have an item in front.
+        """Histories of the same events: position t of each belongs to the t-th item of the first.
 
-        Where the first has an item, another may have id 0, such as a category that is unknown: it is not valid there.
-        The first one's rows are those of its table, or what ``rows_of`` makes of its ids (B, t).
+        At an item of the first, another may have id 0, such as an unknown category: it is not valid there. The first
+        one's rows are those of its table, or what ``rows_of`` makes of its ids (B, t).
         """
         names = [column.name for column in columns]
         weights = {column.name: column.weight_name for column in columns if column.weight_name is not None}
@@ -141,7 +141,7 @@ class Features:
             if arguments.get("nth", 1) > column.maxlen:
                 rule = f"name items of the history, of which there are at most {column.maxlen}"
                 raise problem(f"`combiner` of column {column.name!r}", rule, f"last:{arguments['nth']}")
-            # A weight for each position, or a pooling that sees positions side by side, takes (B, T, D).
+            # A weight for each position, or a pooling of all positions together, takes (B, T, D).
             if column.weight_name is not None or pooling is not SequenceMaskPooling:
                 padded = padded or [*self.history(column, inputs)[:2]]
                 layer, read = pooling, padded
@@ -152,7 +152,7 @@ class Features:
                 layer, read = JaggedPooling, jagged
             values = self._layers(layer, "pooled", column.name, place, **arguments)(read)
             if len(values.shape) != 2 or values.shape[1] is None:
-                rule, got = "give one vector for each history, (B, d)", f"shape {tuple(values.shape)}"
+                rule, got = "return one vector for each history, (B, d)", f"shape {tuple(values.shape)}"
                 raise problem(f"The pooling {pooling.__name__} of column {column.name!r}", rule, got)
             pooled.append(Feature(values, column.sparsefeat.embedding_name))
         return pooled
@@ -166,13 +166,13 @@ class Features:
             return self._layers(keras.layers.Lambda, "transformed", column.name, function=column.transform_fn)(values)
         if column.dtype.startswith("float"):
             return values
-        # Integers can't stand beside embeddings; a scale of 1 makes floats of them.
+        # Integers can't be concatenated with embeddings; a scale of 1 makes floats of them.
         return self._layers(keras.layers.Rescaling, "float", column.name, scale=1.0)(values)
 
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """How dense layers are made, checked; the names are those of builders' arguments."""
+    """Checked settings of dense layers, named as builders' arguments."""
 
     dnn_activation: Any = "relu"
     output_activation: Any = "linear"
@@ -194,20 +194,20 @@ class DenseSettings:
 
 
 class DenseLayers:
-    """Dense layers by side, the same ones each time that a side is asked for.
+    """Dense layers by side; the same side returns the same layers.
 
-    Dropout falls on what each layer reads, so the output is whole. A single layer, and a shortcut, is initialised to
-    average the inputs that are rows of `item_table`, if their size equals the output size: user vectors then start
-    close to the items of their history.
+    Dropout is applied to the input of each layer, not to the output of the last. A single layer, and a shortcut, is
+    initialised to average the inputs that are rows of `item_table`, if their size equals the output size: user vectors
+    then start close to the items of their history.
     """
 
     def __init__(self, settings: DenseSettings, item_table: str, layers: NamedLayers) -> None:
         self._settings, self._item_table, self._layers = settings, item_table, layers
 
     def __call__(self, side: str, features: Sequence[Feature], units: Sequence[int], shortcut: bool = False) -> Any:
-        """(B, units[-1]), or (B, K, units[-1]) if a feature is (B, K, d); without any units the joined features.
+        """(B, units[-1]), or (B, K, units[-1]) if a feature is (B, K, d); without units, the concatenated features.
 
-        With a ``shortcut`` a linear layer of what the first one reads is added, and the last begins with zeros.
+        With a ``shortcut``, a linear layer of the input is added, and the last layer is initialised with zeros.
         """
         hidden = self._joined(side, [feature.values for feature in features])
         starts = [*itertools.accumulate((feature.values.shape[-1] for feature in features), initial=0)]
@@ -233,7 +233,7 @@ class DenseLayers:
         return hidden
 
     def _joined(self, side: str, parts: list[Any]) -> Any:
-        """The parts side by side; (B, d) beside (B, K, d) is repeated for each of the K."""
+        """The concatenated parts; (B, d) is repeated for each of K if another is (B, K, d)."""
         interests = [part.shape[1] for part in parts if len(part.shape) == 3]
         if interests:
             repeat = self._layers(keras.layers.RepeatVector, side, "repeat", n=interests[0])
@@ -274,11 +274,11 @@ class DenseLayers:
 
 @register
 class MeanOfBlocks(keras.initializers.Initializer):
-    """Glorot's normal kernel in which some blocks of inputs begin as the identity: the layer begins as their mean.
+    """Glorot's normal kernel, in which some blocks of inputs are the identity, so that the layer starts as their mean.
 
     Args:
-        starts: Where the blocks begin among the inputs. Each is as wide as the layer.
-        seed: Of the rest.
+        starts: The first input of each block. Each block is as wide as the layer.
+        seed: Seed of the rest.
     """
 
     def __init__(self, starts: Sequence[int], seed: int) -> None:

@@ -44,22 +44,22 @@ def ComiRec(
 ) -> RetrievalModel:
     """K vectors for each user, one for each interest that the history shows.
 
-    The history that shares the item's table is taken apart by self-attention (``sa``) or dynamic routing (``dr``); if
-    its ``combiner`` has ``recency`` in it, recent items count more in the interests. The user's other features stand
-    beside each interest before the dense layers. The interest that is nearest to the positive is trained, and an item's
-    score is its best over the interests. All vectors are L2-normalised. The order of the arguments is DeepMatch's.
+    Self-attention (``sa``) or dynamic routing (``dr``) makes the interests of the history that shares the item's table.
+    If its ``combiner`` contains ``recency``, recent items count more. The dense layers read each interest and the
+    user's other features. Training prefers the interest that is nearest to the positive, and an item's score is its
+    best over the interests. All vectors are L2-normalised. The order of the arguments is DeepMatch's.
 
     Args:
         k_max: K, the number of interests.
-        p: How sharply training picks the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. The paper takes
-            the nearest alone, which 100 comes close to.
+        p: How much training prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. The paper trains
+            the nearest alone, to which 100 comes close.
         interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`.
-        add_pos: With ``sa``: whether the attention knows positions.
-        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which begins as the
-            interests. If the last is not the items' D, a layer of D is appended, as in DeepMatch. An empty list, as in
-            the paper: no dense layer, and the interests alone; there must be no other features then.
+        add_pos: With ``sa``: whether the attention depends on positions.
+        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which is
+            initialised to return the interests. If the last is not the items' D, a layer of D is appended, as in
+            DeepMatch. An empty list, as in the paper: no dense layer; there must be no other user features then.
         routing_scale: With ``dr``: how sharply items are routed to interests. At 0 all interests stay near the mean of
-            the history; the larger, the more each is one group of its items.
+            the history; the larger it is, the more each interest is one group of the history's items.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,

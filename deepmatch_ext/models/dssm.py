@@ -34,14 +34,14 @@ def DSSM(
 ) -> RetrievalModel:
     """Two towers of dense layers, one for the user and one for the item, compared by their cosine.
 
-    As in the paper, the score is the cosine of the two towers' outputs, and a softmax with a temperature over the
-    positive and sampled negatives is trained. The paper's towers read hashed letter trigrams of text; these read
+    As in the paper, the score is the cosine of the two towers' outputs, and training uses a softmax with a temperature
+    over the positive and sampled negatives. The paper's towers read hashed letter trigrams of text; these read
     DeepCTR's columns. The order and the defaults of the arguments are DeepMatch's.
 
     Args:
         user_dnn_hidden_units: Units of the user tower's dense layers; the last is the size of the vectors, D.
-        item_dnn_hidden_units: Units of the item tower's dense layers, with the same last one. An empty list: the sum
-            of the item's embeddings.
+        item_dnn_hidden_units: Units of the item tower's dense layers, which end in the same size. An empty list: the
+            sum of the item's embeddings.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

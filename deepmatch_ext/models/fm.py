@@ -30,14 +30,14 @@ def FM(
 ) -> RetrievalModel:
     """Each side's vector is the sum of its fields' embeddings; the inner product sums all pairs across the two sides.
 
-    Of a factorization machine's pairs of fields these are the ones between user and item, all that a ranking of one
-    user's items depends on but for the item's own terms. As in DeepMatch, the sums are L2-normalised, which leaves
-    popularity to the correction for it. The order and the defaults of the arguments are DeepMatch's.
+    Of a factorization machine's pairs of fields, only those between user and item, and the item's own terms, affect the
+    ranking of items for one user. The item's own terms are left out. As in DeepMatch, the sums are L2-normalised. The
+    order and the defaults of the arguments are DeepMatch's.
 
     Args:
         user_feature_columns: ``SparseFeat`` and ``VarLenSparseFeat`` of one ``embedding_dim``; a history counts once
-            for each of its combiner's parts.
-        item_feature_columns: The same of the item side, the item id first.
+            for each part of its combiner.
+        item_feature_columns: The same for the item side, the item id first.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

@@ -34,13 +34,13 @@ def GRU4Rec(
 ) -> RetrievalModel:
     """Gated recurrent units over the history, from the oldest item to the most recent.
 
-    The losses are this package's. The paper's, of the batch's own items, is ``loss="bpr"`` with an `InBatchSampler`,
-    for small batches: a step's candidates are then the items of all its positions.
+    The losses are this package's. ``loss="bpr"`` with an `InBatchSampler` is close to the paper's. The candidates of a
+    step are then the items of all its positions, so use small batches.
 
-    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``, gives
-    the rows that hold each event with a history once as a target. Histories that share the ``length_name`` of the
-    items' history and have its ``maxlen``, such as the rating or the category of each item, say more of the same
-    events. The user's other features join the state in a linear layer; they, and a row's weight, count for all of its
+    Every position of the history is trained. `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``,
+    returns the rows in which each event with a history is a target once. Histories with the ``length_name`` and the
+    ``maxlen`` of the item history, such as the rating or the category of each item, are read beside the items. The
+    user's other features and the state go through a linear layer. These features and a row's weight apply to all of its
     positions, so they must not change with events.
 
     Example:

@@ -33,14 +33,14 @@ def HSTU(
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
-    """Attention without softmax and with a gate, so what occurs often adds up (`deepmatch_ext.layers.HSTUBlock`).
+    """Attention without softmax and with a gate, so repeated events add up (`deepmatch_ext.layers.HSTUBlock`).
 
-    Positions are known by how far behind another one they are; the paper's bias by time is left out.
+    Positions matter by their distance to each other; the paper's bias by time is left out.
 
-    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``, gives
-    the rows that hold each event with a history once as a target. Histories that share the ``length_name`` of the
-    items' history and have its ``maxlen``, such as the rating or the category of each item, say more of the same
-    events. The user's other features join the state in a linear layer; they, and a row's weight, count for all of its
+    Every position of the history is trained. `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``,
+    returns the rows in which each event with a history is a target once. Histories with the ``length_name`` and the
+    ``maxlen`` of the item history, such as the rating or the category of each item, are read beside the items. The
+    user's other features and the state go through a linear layer. These features and a row's weight apply to all of its
     positions, so they must not change with events.
 
     Example:

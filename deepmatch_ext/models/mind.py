@@ -45,21 +45,21 @@ def MIND(
     """K vectors for each user, by routing the history's items to K capsules.
 
     The history that shares the item's table is routed (`deepmatch_ext.layers.DynamicRouting`, with one matrix for all);
-    if its ``combiner`` has ``recency`` in it, recent items count more in the interests. The user's other features stand
-    beside each interest before the dense layers. Label-aware attention says which interests a positive trains, and an
+    if its ``combiner`` contains ``recency``, recent items count more in the interests. The dense layers read each
+    interest and the user's other features. Label-aware attention weighs which interests a positive trains, and an
     item's score is its best over the interests. All vectors are L2-normalised. The order of the arguments is
     DeepMatch's.
 
     Args:
         k_max: K, the number of interests.
-        p: How sharply label-aware attention picks the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`.
+        p: How much label-aware attention prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`.
         dynamic_k: Whether a user of n items has ``max(1, min(K, log2(n)))`` interests. The others repeat the first.
-        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which begins as the
-            interests. If the last is not the items' D, a layer of D is appended, as in DeepMatch. An empty list: no
-            dense layer; there must be no other features then.
-        rounds: Rounds of routing.
-        routing_scale: How sharply items are routed to interests. At 0 they stay as the logits were drawn; the larger,
-            the more each interest is one group of the history's items.
+        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which is
+            initialised to return the interests. If the last is not the items' D, a layer of D is appended, as in
+            DeepMatch. An empty list: no dense layer; there must be no other features then.
+        rounds: The number of rounds of routing.
+        routing_scale: How sharply items are routed to interests. At 0 the routing follows the random logits; the
+            larger it is, the more each interest is one group of the history's items.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,

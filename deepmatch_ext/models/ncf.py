@@ -28,7 +28,7 @@ def _columns_of_sizes(arguments: dict[str, Any]) -> dict[str, Any]:
                 SparseColumn(name, vocabulary_size, dim) for name, vocabulary_size in arguments[columns].items()
             ]
         elif dim is not None:
-            rule = f"be left out where `{columns}` are DeepCTR's, which have an `embedding_dim`"
+            rule = f"be left out if `{columns}` are DeepCTR's, which have an `embedding_dim`"
             raise problem(f"`{size}`", rule, dim)
     return arguments
 
@@ -60,26 +60,27 @@ def NCF(
 ) -> RetrievalModel:
     """NeuMF: the probability that a user takes an item, from a factorization (GMF) and a multi-layer perceptron (MLP).
 
-    The model itself is the scorer of pairs: its output is ``sigmoid(u.i / temperature + w.MLP(p, q) + b)``, it is
+    The model itself scores pairs: its output is ``sigmoid(u.i / temperature + w.MLP(p, q) + b)``, it is
     trained with labels, 1 and 0, and ``model.predict(x)`` gives the probability of each pair. To recommend with it
     means to score every item for a user.
 
-    ``user_emb`` and ``item_emb``, and with them `user_vectors`, an index and an export, are the GMF half alone, since
-    no vectors have the MLP's scores as their inner products. Retrieve with them, and score what comes with the whole.
-    Rendle et al., "Neural Collaborative Filtering vs. Matrix Factorization Revisited", RecSys 2020, found the inner
-    product alone to do better than the MLP: take `FM` or `YoutubeDNN` unless you need NCF.
+    ``user_emb`` and ``item_emb``, and with them `user_vectors`, an index and an export, are of the GMF half alone,
+    since the MLP's scores are not inner products of vectors. Retrieve with them, and rank the result with the whole
+    model.
+    Rendle et al., "Neural Collaborative Filtering vs. Matrix Factorization Revisited", RecSys 2020, found that the
+    inner product alone does better than the MLP: take `FM` or `YoutubeDNN` unless you need NCF.
 
     The two halves have embeddings of their own. The weights of GMF's product, which the paper writes as h, are part of
     the user's embedding. The order of the arguments is DeepMatch's.
 
     Args:
-        user_feature_columns: DeepCTR's columns, or a dict, name -> vocabulary size, as DeepMatch's NCF takes it. More
-            than one, side by side, go through a linear layer of the items' D in the GMF half.
-        item_feature_columns: The same of the item, the id first.
+        user_feature_columns: DeepCTR's columns, or a dict, name -> vocabulary size, as for DeepMatch's NCF. If
+            there are several, a linear layer maps their embeddings to the items' D in the GMF half.
+        item_feature_columns: The same for the item, the id first.
         user_gmf_embedding_dim: The size of the embeddings of a dict's columns in the GMF half; None: 20.
-        item_gmf_embedding_dim: The same of the item, D; None: 20.
+        item_gmf_embedding_dim: The same for the item, D; None: 20.
         user_mlp_embedding_dim: The size of the MLP's embedding of each user column.
-        item_mlp_embedding_dim: The same of the item columns.
+        item_mlp_embedding_dim: The same for the item columns.
         dnn_hidden_units: Units of the MLP's layers. An empty list: its logit is linear in the embeddings.
 
     Returns:

@@ -34,19 +34,19 @@ def SASRec(
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
-    """Self-attention over the history: the state at a position is made of what stands there and behind it.
+    """Causal self-attention: the state at a position depends on that item and on earlier ones.
 
-    With sampled softmax in place of the paper's one negative, which alone is most of the difference between figures
-    published for it (Klenitskiy & Vasilev, RecSys 2023). ``block="ligr"`` is eSASRec (RecSys 2025).
+    The loss is sampled softmax instead of the paper's one negative, which explains most of the differences between
+    published figures (Klenitskiy & Vasilev, RecSys 2023). ``block="ligr"`` is eSASRec (RecSys 2025).
 
-    Every position of the history is trained: `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``, gives
-    the rows that hold each event with a history once as a target. Histories that share the ``length_name`` of the
-    items' history and have its ``maxlen``, such as the rating or the category of each item, say more of the same
-    events. The user's other features join the state in a linear layer; they, and a row's weight, count for all of its
+    Every position of the history is trained. `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``,
+    returns the rows in which each event with a history is a target once. Histories with the ``length_name`` and the
+    ``maxlen`` of the item history, such as the rating or the category of each item, are read beside the items. The
+    user's other features and the state go through a linear layer. These features and a row's weight apply to all of its
     positions, so they must not change with events.
 
     Args:
-        block: ``sasrec``, or ``ligr``, whose gates decide how much of what a block finds is added.
+        block: ``sasrec``, or ``ligr``, whose gates weigh what each block adds.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

@@ -50,28 +50,29 @@ def SDM(
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
-    """What the user does now, by LSTM and attention, and what the user has long liked, by attention, fused by a gate.
+    """What the user does now, by LSTM and attention, and has long liked, by attention, combined by a gate.
 
-    The current session's items and what is known of them go through LSTMs, from the oldest to the most recent, and
-    multi-head self-attention; attention by the user's other features makes one vector of the states. Each of the longer
-    histories is pooled by attention, too. A gate says for each entry how much comes from which. All vectors are
+    The current session's items and their features go through LSTMs, from the oldest to the most recent, and
+    multi-head self-attention; attention with the user's other features as the query makes one vector of the states.
+    Each of the longer histories is pooled by attention, too. A gate weighs the two for each entry. All vectors are
     L2-normalised. The order and the defaults of the arguments are DeepMatch's.
 
     Args:
-        history_feature_list: DeepMatch's way to name the histories: ``x`` stands for a history ``short_x`` and a
-            history ``prefer_x``. As in its programs, ``short_x`` has the OLDEST first; all other histories have the
-            most recent first. None: as the next arguments say.
+        history_feature_list: DeepMatch's names of histories: ``x`` stands for the histories ``short_x`` and
+            ``prefer_x``. As in its programs, ``short_x`` has the OLDEST item first; all other histories have the
+            most recent first. None: see `short_history` and `long_history`.
         units: The width of all layers. If it is not the items' D, a layer of D follows.
-        rnn_layers: How many LSTMs, each with weights of its own.
-        dropout_rate: Dropout of what each LSTM reads and of what the self-attention gives, while training, in [0, 1).
-        rnn_num_res: How many of the LSTMs, the last ones, have a residual connection.
-        num_head: Heads of the self-attention; a divisor of `units`.
+        rnn_layers: The number of LSTMs, each with weights of its own.
+        dropout_rate: Dropout rate of the inputs of each LSTM and of the output of the self-attention, in [0, 1).
+        rnn_num_res: How many of the LSTMs, counted from the last, have a residual connection.
+        num_head: The number of heads of the self-attention, a divisor of `units`.
         dnn_activation: Activation of the dense layers of user, session and long histories, as in other models.
-        short_history: What the user does now: how many of the most recent positions of `long_history`, which then has
-            the others; or the names of histories of their own, such as the items of the current session and their
-            categories. They have one ``maxlen``, and the first says which positions hold an item.
-        long_history: The names of the histories that show what the user has long liked, of one ``maxlen``, the first of
-            them that of the items. None: the history that shares the item's table, and those with the same length.
+        short_history: What the user does now: a number of the most recent positions of `long_history`, which then has
+            only the others; or names of separate histories, such as the items of the current session and their
+            categories. These have one ``maxlen``, and the first says which positions hold an item.
+        long_history: The names of the histories that show what the user has long liked. They have one ``maxlen``, and
+            the first is that of the items. None: the history that shares the item's table, and those with the same
+            length.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

@@ -45,20 +45,20 @@ def SRGNN(
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
-    """A session as the graph of its items, along whose edges they tell each other where the session goes.
+    """A session as the graph of its items, whose states are propagated along the edges.
 
     The history that shares the item's table is the session. Its items are the nodes, and an edge goes from a click's
-    item to the next one's, so a session that comes back to an item has a cycle. A gated cell changes each item's state
-    by those of its neighbours (`deepmatch_ext.layers.GatedSessionGraph`); soft attention sums the states of the clicks
-    up (`SessionReadout`). The dense layers make the session's vector of this sum, the last click's state, the mean of
-    the clicks weighted by 1/rank, the last click itself, and the user's other features; the paper has the first two
-    alone. Histories that share the session's ``length_name`` and have its ``maxlen``, such as the category of each
-    click, say more of the same clicks.
+    item to the next one's, so a session that returns to an item has a cycle. A gated cell updates each item's state
+    with those of its neighbours (`deepmatch_ext.layers.GatedSessionGraph`); soft attention sums the states of the
+    clicks (`SessionReadout`). The dense layers make the session's vector of this sum, the last click's state, the mean
+    of the clicks weighted by 1/rank, the last click itself, and the user's other features; the paper has only the first
+    two. Histories with the ``length_name`` and the ``maxlen`` of the session, such as the category of each click, are
+    read beside the clicks.
 
     Time and memory grow with the square of ``maxlen``: 20 to 50 clicks are enough.
 
     Args:
-        steps: How many times the items hear of their neighbours.
+        steps: The number of propagations.
         click_dropout: Dropout rate of the clicks' rows, in [0, 1).
         user_dnn_hidden_units: Units of the dense layers behind the graph. The last is the size of the vectors and must
             be the items', D. None, as in the paper: one layer, (D,).

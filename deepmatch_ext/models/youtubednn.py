@@ -35,13 +35,14 @@ def YoutubeDNN(
 ) -> RetrievalModel:
     """A two-tower model: pooled history and user features through dense layers, items from their table or features.
 
-    Both sides end in L2-normalised vectors, and the model is trained with sampled softmax over their inner products.
+    Both sides end in L2-normalised vectors. By default the model is trained with sampled softmax over their inner
+    products.
     The order of the arguments is DeepMatch's.
 
     Args:
         user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the vectors and must be
-            the items', D. None: one layer, (D,), which does well everywhere; with a million events or more, (4 D, 2 D,
-            D) and no dropout do better. An empty list: no dense layer.
+            the items', D. None: one layer, (D,), which does well in general. With a million events or more,
+            (4 D, 2 D, D) and no dropout do better. An empty list: no dense layer.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ FEATURE_DIM = 8
 _MOST_CODES = 50  # different whole numbers that are codes, such as 0 and 1, stars, months; with more they measure
 _LONGEST = 20  # of lists of values
 _CATEGORY, _NUMBER, _LIST = "category", "number", "list"
+_TEXT, _BOOLEANS, _NUMBERS, _WHOLE_NUMBERS = "text", "booleans", "finite numbers", "whole numbers"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Feature:
     Args:
         name: The column's.
         kind: A ``category``, a ``number`` or a ``list`` of categories.
+        holds: What its values were in the first frame, and must be in later ones: ``text``, ``booleans``,
+            ``finite numbers`` or ``whole numbers``.
         ids: Of categories: their numbers, from 1; 0 is what is missing or new.
         mean, deviation: Of numbers, which are standardised by them; what is missing counts as the mean.
         length: Of lists: how many values are kept.
@@ -44,6 +50,7 @@ class Feature:
 
     name: str
     kind: str
+    holds: str
     ids: IdMap | None = None
     mean: float = 0.0
     deviation: float = 1.0
@@ -52,27 +59,34 @@ class Feature:
 
     def encoded(self, values: Any) -> np.ndarray:
         """A column (n,) as numbers, (n,) or of lists (n, length)."""
-        what = f"feature {self.name!r}"
-        array = array_of(what, values)
-        if isinstance(array, Lists) != (self.kind == _LIST):
-            raise problem(what, f"be a {self.kind}, as it was at first", "lists" if self.kind != _LIST else "no lists")
-        if self.kind == _NUMBER:
-            numbers = _numbers(what, array)
-            return np.where(np.isfinite(numbers), (numbers - self.mean) / self.deviation, 0.0).astype(np.float32)
-        assert self.ids is not None
+        array = self._checked(values)
         if isinstance(array, Lists):
-            codes = self.ids.encode(_categories(what, array.values))
+            assert self.ids is not None
+            codes = self.ids.encode(_categories(array.values))
             return replace(array, values=codes).padded(self.length, 0).astype(np.int32)
-        return self.ids.encode(_categories(what, one_a_row(what, array)))
+        if self.ids is not None:
+            return self.ids.encode(_categories(array))
+        standardised = (_floats(array) - self.mean) / self.deviation
+        return np.where(np.isnan(standardised), 0.0, standardised).astype(np.float32)
 
     def extended(self, values: Any) -> Feature:
         """With the categories that are new in a column."""
         if self.ids is None:
             return self
-        what, array = f"feature {self.name!r}", array_of(f"feature {self.name!r}", values)
-        flat = array.values if isinstance(array, Lists) else array.reshape(-1)
-        ids = self.ids.extended(_present(_categories(what, flat)))
+        array = self._checked(values)
+        ids = self.ids.extended(_present(_categories(array.values if isinstance(array, Lists) else array)))
         return self if ids is self.ids else _with_size(replace(self, ids=ids), ids.vocabulary_size)
+
+    def _checked(self, values: Any) -> np.ndarray | Lists:
+        """A column as an array (n,) or as lists, refused where it holds something else than the first frame's."""
+        what = f"feature {self.name!r}"
+        array = array_of(what, values)
+        if isinstance(array, Lists) != (self.kind == _LIST):
+            had, got = ("lists", "none") if self.kind == _LIST else ("one value in each row", "lists")
+            raise problem(what, f"hold {had}, as in the first frame", got)
+        array = array if isinstance(array, Lists) else one_a_row(what, array)
+        _require(what, array.values if isinstance(array, Lists) else array, self.holds, ", as in the first frame")
+        return array
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it, the DeepCTR column apart, which is in the model."""
@@ -139,7 +153,8 @@ class FeatureTable:
         if frame is None:
             return self
         if self.owners is None:
-            raise problem(what, "be given to the Recommender at first, to be known later", "a frame")
+            rule = "be left out, as the Recommender was made without it"
+            raise problem(what, rule, "a frame", "Make a Recommender with it, and fit that.")
         owners, columns = _owners(what, frame, name)
         require_columns(columns, [feature.name for feature in self.features], what, {})
         features = [feature.extended(columns[feature.name]) for feature in self.features]
@@ -188,11 +203,13 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_catego
     if given is None and isinstance(values, np.ndarray) and values.ndim > 1:
         return None, f"left out: an array of shape {values.shape[1:]} in each row. Give a column for each number."
     if isinstance(given, DenseColumn) or (given is None and not is_category and _is_number(values)):
-        numbers = _numbers(what, values)
-        good = numbers[np.isfinite(numbers)]
+        values = one_a_row(what, values)
+        holds = _BOOLEANS if _are_booleans(values) else _NUMBERS
+        _require(what, values, holds)
+        good = _floats(_present(values))
         if not len(good) or good.min() == good.max():
             return None, "left out: the same number everywhere"
-        feature = Feature(name, _NUMBER, mean=float(good.mean()), deviation=float(good.std()))
+        feature = Feature(name, _NUMBER, holds, mean=float(good.mean()), deviation=float(good.std()))
         missing = f"; {rows - len(good)} missing, which count as the mean" if len(good) < rows else ""
         line = f'DenseFeat("{name}"), a number, standardised{missing}'
         if given is None and (good == np.floor(good)).all():
@@ -206,7 +223,8 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_catego
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         return None, "left out: moments. Make a number or a category of them."
     flat = values.values if isinstance(values, Lists) else one_a_row(what, values)
-    present = _present(_categories(what, flat))
+    present = _present(_categories(flat))
+    raw_values(what, present)
     different = len(pd.unique(present))
     if different < 2:
         return None, "left out: the same value everywhere"
@@ -214,14 +232,15 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_catego
     if is_text and different > max(rows / 2, 20):
         return None, f"left out: {different:,} different texts in {rows:,} rows"
     ids = IdMap.from_values(present)
+    holds = _TEXT if ids.values.dtype == object else _BOOLEANS if _are_booleans(flat) else _WHOLE_NUMBERS
     if isinstance(values, Lists):
         length = given.maxlen if isinstance(given, SequenceColumn) else int(min(max(values.lengths.max(), 1), _LONGEST))
         sparse = SparseColumn(name, ids.vocabulary_size, FEATURE_DIM, embedding_name=name)
-        feature = Feature(name, _LIST, ids, length=length, column=given or SequenceColumn(sparse, length))
+        feature = Feature(name, _LIST, holds, ids, length=length, column=given or SequenceColumn(sparse, length))
         line = f'VarLenSparseFeat(SparseFeat("{name}", {ids.vocabulary_size}, {FEATURE_DIM}), {length}, "mean")'
     else:
         column = given or SparseColumn(name, ids.vocabulary_size, FEATURE_DIM, embedding_name=name)
-        feature = Feature(name, _CATEGORY, ids, column=column)
+        feature = Feature(name, _CATEGORY, holds, ids, column=column)
         line = f'SparseFeat("{name}", {ids.vocabulary_size}, {FEATURE_DIM})'
     missing = "" if len(present) == len(flat) else f"; {len(flat) - len(present)} missing"
     if given is not None:
@@ -259,19 +278,76 @@ def _is_number(values: np.ndarray | Lists) -> bool:
     return len(np.unique(present)) > _MOST_CODES
 
 
-def _numbers(what: str, values: Any) -> np.ndarray:
-    """Numbers, (n,) float64, NaN for what is none."""
-    return pd.to_numeric(pd.Series(one_a_row(what, values)), errors="coerce").to_numpy(np.float64)
+def _require(what: str, values: np.ndarray, holds: str, why: str = "") -> None:
+    """Refuses a column in which a value, (n,), is neither missing nor what the column must hold.
+
+    Text is refused where there were numbers even if it can be read as one: "1,5" and "N/A" stand beside "1.5".
+    """
+    kinds = _kinds(values)
+    of_numbers = kinds == _NUMBERS
+    fits = pd.isna(values)
+    if holds in (_TEXT, _BOOLEANS):
+        fits |= kinds == holds
+    if holds != _TEXT and of_numbers.any():
+        floats = np.full(len(values), np.nan)
+        floats[of_numbers] = _floats(values[of_numbers])
+        if holds == _BOOLEANS:
+            fits |= np.isin(floats, [0, 1])
+        else:
+            fits |= np.isfinite(floats) & ((holds == _NUMBERS) | (floats == np.floor(floats)))
+    if fits.all():
+        return
+    wrong = np.flatnonzero(~fits)
+    own_name = "numbers" if holds == _TEXT else "other numbers"
+    found = [own_name if kind == _NUMBERS else kind for kind in pd.unique(kinds[wrong])]
+    first = pd.Series(values[wrong[:1]]).iloc[0]
+    got = f"{' and '.join(found)} in {len(wrong):,} of {len(values):,} values"
+    got += f", such as {repr(first) if isinstance(first, str) else first}"
+    remedy = "Convert the column first."
+    if holds in (_NUMBERS, _WHOLE_NUMBERS) and _TEXT in found:
+        remedy = 'pd.to_numeric(column, errors="coerce") reads numbers from text; what is no number becomes missing.'
+    elif holds == _NUMBERS and found == [own_name]:
+        remedy = "column.replace([np.inf, -np.inf], np.nan) makes them missing."
+    raise problem(what, f"hold {holds}{why}", got, remedy)
 
 
-def _categories(what: str, values: np.ndarray) -> np.ndarray:
-    """Values as an id map takes them, missing ones still among them."""
-    values = values.astype(np.int64) if values.dtype.kind == "b" else values
+def _kinds(values: np.ndarray) -> np.ndarray:
+    """What each value is: text, booleans, finite numbers (or others), or a name for anything else, (n,)."""
     if values.dtype == object:
-        present = _present(values)
-        if pd.api.types.infer_dtype(present, skipna=False) == "boolean":
-            return pd.Series(values).map({True: 1, False: 0}).to_numpy()
-    raw_values(what, _present(values))
+        named = {kind: _kind(kind) for kind in set(map(type, values))}
+        return np.array([named[type(value)] for value in values], dtype=object)
+    return np.broadcast_to(np.array(_kind(values.dtype.type), dtype=object), values.shape)
+
+
+def _kind(kind: type) -> str:
+    if issubclass(kind, str):
+        return _TEXT
+    if issubclass(kind, bool | np.bool_):
+        return _BOOLEANS
+    if issubclass(kind, numbers.Real | Decimal) and not issubclass(kind, np.timedelta64):
+        return _NUMBERS
+    if issubclass(kind, datetime.date | np.datetime64):
+        return "datetimes"
+    return f"values of the type {kind.__name__}"
+
+
+def _are_booleans(values: np.ndarray) -> bool:
+    return bool((_kinds(_present(values)) == _BOOLEANS).all())
+
+
+def _floats(values: np.ndarray) -> np.ndarray:
+    """Numbers or booleans as float64, NaN for missing ones, (n,)."""
+    floats, is_present = np.full(len(values), np.nan), ~pd.isna(values)
+    floats[is_present] = values[is_present].astype(np.float64)
+    return floats
+
+
+def _categories(values: np.ndarray) -> np.ndarray:
+    """Values as an id map takes them, missing ones still among them."""
+    if values.dtype.kind == "b":
+        return values.astype(np.int64)
+    if values.dtype == object and len(present := _present(values)) and _are_booleans(present):
+        return pd.Series(values).map({True: 1, False: 0}).to_numpy()
     return values
 
 

@@ -259,7 +259,7 @@ class Recommender:
         Args:
             events: A table with the same columns as that of `fit`. If events have times, their order does not matter.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
-                with the same columns as the first ones.
+                whose columns have the names and the types of the first ones; integers may stand where floats were.
             sampler_config: A sampler that has counts of the new items, too, if the model's sampler has counts.
             epochs: Passes over the new events. 0 trains nothing: histories get longer and new items get their first
                 vectors, in seconds.
@@ -271,7 +271,8 @@ class Recommender:
             The recommender itself. If an argument is refused, the recommender is unchanged.
 
         Raises:
-            ValueError: The table can't be used; or the model trains every position, and `fit` held out events.
+            ValueError: A table can't be used, such as one with text in a column of numbers; or the model trains every
+                position, and `fit` held out events.
 
         Warns:
             UserWarning: A new item has no features where others have, some events are already known, or all events are
@@ -579,7 +580,16 @@ class Recommender:
         return pd.DataFrame.from_dict(figures, orient="index")
 
     def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool | None = None) -> None:
-        """Writes figures and pictures of the events that `evaluate` ranks into one HTML file: see `write_report`."""
+        """Writes figures and pictures of the events that `evaluate` ranks into one HTML file: see `write_report`.
+
+        Args:
+            path: The file, ``.html``.
+            events, exclude_seen: As in `evaluate`.
+
+        Raises:
+            ImportError: matplotlib or Jinja2 is not installed.
+            ValueError: No events were given, and `fit` held none out; or the file can't be written there.
+        """
         judged, exclude_seen = judged_events(self, events), self._excludes(exclude_seen)
         with own_words():
             ranks = ranks_of_all(self, judged, exclude_seen)
@@ -613,6 +623,9 @@ class Recommender:
 
         A folder that already holds a recommender is replaced in one step. `load` reads it, and `update` continues.
 
+        Args:
+            folder: The folder, which is created.
+
         Raises:
             ValueError: The folder holds something else, or the model can't be saved; nothing is written then.
         """
@@ -622,6 +635,9 @@ class Recommender:
     def load(cls, folder: str | os.PathLike[str]) -> Recommender:
         """Reads a recommender that `save` wrote.
 
+        Args:
+            folder: The folder.
+
         Raises:
             ValueError: The folder does not hold a recommender, or is damaged.
         """
@@ -630,9 +646,13 @@ class Recommender:
         return recommender
 
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
-        """Writes a SavedModel that recommends without this package; ``options`` are those of `export_recommender`.
+        """Writes a SavedModel that recommends without this package, as a new version in ``folder``.
 
         It reads raw item ids and raw categories, and numbers that are standardised: ``(value - mean) / deviation``.
+
+        Args:
+            folder: The folder of the versions, which is created if necessary.
+            options: Further arguments of `export_recommender`, such as ``vector_dtype``.
 
         Returns:
             The new version's folder.

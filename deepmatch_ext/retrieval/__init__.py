@@ -1,4 +1,4 @@
-"""Retrieval: from user and item vectors to each user's best items, and vectors to where people keep them."""
+"""Retrieval: from user and item vectors to each user's best items, and vectors in files and databases."""
 
 from typing import TYPE_CHECKING
 

@@ -16,28 +16,28 @@ from deepmatch_ext._frames import as_array
 
 
 def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """The ``n`` of each user's candidates that are best together, where items of one category count for less and less.
+    """The best ``n`` of each user's candidates, with a penalty for further items of the same category.
 
-    A list is filled from the first place on, each time with the candidate of the largest
+    A list is filled from the first place on, each time with the candidate that has the largest
     ``score - penalty * (how many of its category are in the list)``; of equal ones, the first. This is ComiRec's greedy
-    aggregation (Cen et al., KDD 2020, section 3.5), which weighs accuracy against diversity.
+    aggregation (Cen et al., KDD 2020, section 3.5), which trades accuracy for diversity.
 
-    No place is filled in a loop. Items of a category come into the list in the order of their scores, so the k-th of
-    them (k from 0) always comes with ``score - penalty * k``, and sorting by that gives the same list.
+    It needs no loop. Items of a category enter the list in the order of their scores, so the k-th of them (k from 0)
+    always has ``score - penalty * k``, and sorting by that gives the same list.
 
     Args:
-        ids: The candidates' item ids, (B, C), as `top_n` gives them: each item once in a row; 0 where there is none.
+        ids: The candidates' item ids, (B, C), as `top_n` returns them: each item once in a row; 0 is no item.
         scores: Their scores, (B, C).
         categories: The category of each item, (V,), by item id: numbers or texts. An item without one (None, NaN,
             "") is like no other item.
-        n: The length of the lists, 1..C. Candidates that it can choose among make lists diverse: take a C several
-            times as large.
-        penalty: What each item of the same category takes away, at least 0, in the unit of the scores. 0: the ``n``
-            best scores. With L2-normalised vectors, scores lie within -1..1.
+        n: The length of the lists, 1..C. Lists can only become diverse if there is a choice: take a C several times
+            as large.
+        penalty: What each earlier item of the same category subtracts, at least 0, in the unit of the scores. 0: the
+            ``n`` best scores. With L2-normalised vectors, scores lie within -1..1.
 
     Returns:
-        ``(ids, scores)``: (B, N) int64 and (B, N) float32, in the order chosen; the scores are those given. Where a
-        user has fewer than ``n`` candidates, the rest of the row is id 0 with score -inf, as in `top_n`.
+        ``(ids, scores)``: (B, N) int64 and (B, N) float32, in the order chosen; the scores are those given. If a
+        user has fewer than ``n`` candidates, the row is padded with id 0 and score -inf, as in `top_n`.
 
     Raises:
         ValueError: The arrays don't fit each other, a row has an item twice, a score is NaN or +inf, an id has no
@@ -74,7 +74,7 @@ def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float)
 
 
 def category_codes(categories: Any) -> np.ndarray:
-    """A number for each item's category, (V,) int64, of its own where an item has none."""
+    """A number for each item's category, (V,) int64; an item without one gets a number of its own."""
     values = as_array(categories)
     if values.ndim != 1 or not len(values):
         raise problem("`categories`", "have shape (V,), an entry for each item id", f"shape {values.shape}")
@@ -89,11 +89,11 @@ def category_codes(categories: Any) -> np.ndarray:
 
 
 def _candidates(ids: Any, scores: Any, vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both checked, (B, C) int64 and float64; -inf is the score of what is no candidate."""
+    """Both checked, (B, C) int64 and float64; positions without a candidate have score -inf."""
     ids, scores = np.asarray(ids), np.asarray(scores)
     if ids.ndim != 2 or ids.shape != scores.shape:
         raise problem("`ids` and `scores`", "both have shape (B, C)", f"shapes {ids.shape} and {scores.shape}")
-    remedy = "`categories` has an entry for each item id, and one for padding in front."
+    remedy = "`categories` has an entry for each item id, after one for padding."
     ids = check_ids("`ids`", ids.ravel(), 0, vocabulary_size - 1, remedy=remedy).reshape(ids.shape)
     if scores.dtype.kind not in "iuf":
         raise problem("`scores`", "hold numbers", f"dtype {scores.dtype}")

@@ -1,4 +1,4 @@
-"""The exact index: all items are looked at, in blocks, by TensorFlow."""
+"""The exact index: TensorFlow scores all items, in blocks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ROWS_AT_ONCE = 65536
 
 
 class ExactIndex(VectorIndex):
-    """The very best items, by looking at all of them: TensorFlow's matrix product and a choice of the largest.
+    """Exact search: TensorFlow computes the scores of all items and takes the largest.
 
     Items of equal scores come in the order in which they were added. The scores are float32 sums: their last bit may
-    differ between machines and numbers of users, and items that close may change places.
+    differ between machines and numbers of users, so items with nearly equal scores may change places.
 
     Besides its vectors it holds some 32 MB of scores while it searches. On two cores a search of 1,000,000 items of
     dimension 64 is about as fast as FAISS's flat index: `benchmarks/retrieval.py`.
@@ -62,7 +62,7 @@ class ExactIndex(VectorIndex):
         self._fill(len(vectors), (self._measured("`vectors`", vectors[k : k + _ROWS_AT_ONCE], k) for k in blocks))
 
     def _fill(self, count: int, blocks: Iterable[np.ndarray]) -> None:
-        """Makes the tensor in the memory that it needs, and no more: tf.constant() would copy a copy."""
+        """Makes the tensor without a second copy in memory, as tf.constant() would make."""
         # TensorFlow takes memory as its own if it begins on a multiple of 64.
         size = count * self.dimension
         memory = np.empty(size + 16, np.float32)

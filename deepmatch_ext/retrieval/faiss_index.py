@@ -1,4 +1,4 @@
-"""FAISS behind the calls of every index: for catalogues where an exact search takes too long."""
+"""FAISS as a `VectorIndex`, for catalogues for which an exact search takes too long."""
 
 from __future__ import annotations
 
@@ -37,26 +37,28 @@ class FaissIndex(VectorIndex):
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
         vectors: The items' vectors, (V, D), taken as float32. IVF and PQ learn from them.
-        factory: What FAISS's ``index_factory`` makes of it, among these families:
+        factory: The index to build, in the words of FAISS's ``index_factory``, from these families:
 
             - ``"Flat"``: exact.
-            - ``"HNSW32"``: a graph of neighbours, 32 each: fast, at some 270 bytes an item besides its vector, and
-              long to build. It is made for vectors of one length: others, with "inner_product", are found less well.
+            - ``"HNSW32"``: a graph of 32 neighbours for each item: fast to search, slow to build, with some 270 bytes
+              an item besides its vector. It is made for L2-normalised vectors or "cosine"; with "inner_product" and
+              vectors of different lengths, its recall is lower.
             - ``"HNSW32_SQfp16"``: the same with vectors in 16 bits: half the memory for them, and less to read.
             - ``"IVF4096,Flat"``: 4096 lists of items, of which a search reads a few. About sqrt(V) to 16 sqrt(V) lists.
-            - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D has to be
-              a multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
+            - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D must be a
+              multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
             - ``"IVF4096,PQ64x4fs,Refine(SQfp16)"``: lists again, of codes of 64 times 4 bits (so D is a multiple of 64)
-              that are read many at a time; then four times as many as are returned, and 100, are scored again from
-              vectors in 16 bits. Half a graph's size, and somewhat faster. A graph's scores may be refined, too.
+              that are read many at a time. Then four times as many as are returned, plus 100, are scored again from
+              vectors in 16 bits. It has half the size of a graph, and is somewhat faster. ``Refine`` also works with a
+              graph.
         metric: "inner_product" or "cosine".
         effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as it
-            returns), or lists (IVF's ``nprobe``). More is slower, and finds more: `recall` says how much. By default
-            128 candidates, or a 64th of the lists. Where these don't have the ``n`` items that a search asks for, it
-            looks at more, and at all in the end: where items are left, they are found.
+            returns), or lists (IVF's ``nprobe``). More is slower and finds more; `recall` measures how much. By default
+            128 candidates, or a 64th of the lists. If these do not have the ``n`` items that a search asks for, it
+            looks at more, and in the end at all items.
 
     Attributes:
-        effort: As given; it may be changed at any time. None where everything is looked at.
+        effort: As given; it may be changed at any time. None if a search looks at everything.
 
     Raises:
         ImportError: FAISS is not installed.
@@ -107,7 +109,7 @@ class FaissIndex(VectorIndex):
         faiss, vectors = _faiss(), self._measured("`vectors`", vectors)
         families = ", ".join(repr(name) for name in ("Flat", "HNSW32", "IVF4096,Flat", "IVF4096,PQ16"))
         rule = f"be a factory string like {families}"
-        for name, number in re.findall(r"([A-Za-z]+)_?(\d+)", self.factory):  # FAISS takes these, and ends the process
+        for name, number in re.findall(r"([A-Za-z]+)_?(\d+)", self.factory):  # FAISS accepts these and ends the process
             least = 2 if name == "HNSW" else 1
             if int(number) < least:
                 raise problem("`factory`", f"{rule}, with {name} of at least {least}", repr(self.factory))
@@ -123,7 +125,7 @@ class FaissIndex(VectorIndex):
         try:
             index.train(vectors)
         except RuntimeError as error:
-            rule = f"be an index that {len(vectors)} vectors suffice for"
+            rule = f"be an index for which {len(vectors)} vectors are enough"
             raise problem("`factory`", rule, f"{self.factory!r}: {_reason(error)}") from None
         order = np.arange(len(vectors))
         if self._family == "HNSW" and len(vectors) >= _MANY:
@@ -164,7 +166,7 @@ class FaissIndex(VectorIndex):
             held = _faiss().rev_swig_ptr(self._index.get_xb(), self._index.ntotal * self.dimension)
             held.reshape(-1, self.dimension)[rows] = vectors
             return
-        # A graph can't forget a vector: the old one stays as a way to others, and isn't returned.
+        # A graph can't forget a vector: the old one still leads to others, but isn't returned.
         self._index.add(vectors)
         old = np.isin(self._row_of, rows)
         self._set_rows(np.concatenate([np.where(old, -1, self._row_of), rows]))
@@ -196,7 +198,7 @@ class FaissIndex(VectorIndex):
         return search_each(lambda users, n, seen: self._search_one(users, n, seen, choice), vectors, n, seen)
 
     def _search_own(self, vectors: np.ndarray, n: int, seen: Seen | None, among: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """As `_search`, for a set of each user's own. FAISS takes one in a call."""
+        """As `_search`, with a set for each user. FAISS takes one set in a call."""
         rows, scores = np.full((len(vectors), n), -1, np.int64), np.full((len(vectors), n), -np.inf, np.float32)
         among = _distinct(among, len(self))
         few = np.array([self._is_few(count, n) for count in np.diff(among[0]).tolist()], bool)
@@ -211,9 +213,9 @@ class FaissIndex(VectorIndex):
         return rows, scores
 
     def _is_few(self, count: int, n: int) -> bool:
-        """Whether all allowed items are scored in less time than FAISS would take to find the best of them.
+        """Whether scoring all allowed items takes less time than FAISS takes to find the best of them.
 
-        Of what FAISS looks at, ``count`` of V are allowed, so it has to look at V / ``count`` times as much.
+        ``count`` of V items are allowed, so FAISS has to look at V / ``count`` times as much.
         """
         if not count or self._family == "Flat":
             return True
@@ -239,7 +241,7 @@ class FaissIndex(VectorIndex):
     def _unseen(
         self, vectors: np.ndarray, n: int, seen: Seen | None, choice: _Choice, wider: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What is found with ``wider`` times the effort, or where that is None among all items, less what was seen."""
+        """The items found with ``wider`` times the effort, or if that is None among all items, without seen ones."""
         if seen is None:
             return self._found(vectors, n, choice, wider)
         rows = np.full((len(vectors), n), -1)
@@ -262,7 +264,7 @@ class FaissIndex(VectorIndex):
         return rows, scores
 
     def _found(self, vectors: np.ndarray, k: int, choice: _Choice, wider: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """What FAISS finds, best first. Where a user is alone, each call here counts: the graph takes half a ms."""
+        """What FAISS finds, best first. For a single user each call here matters: the graph takes half a ms."""
         if wider is None:
             return self._by_all(vectors, k, choice)
         parameters = self._parameters(k, choice, wider)
@@ -273,7 +275,7 @@ class FaissIndex(VectorIndex):
         return rows, scores
 
     def _by_all(self, vectors: np.ndarray, k: int, choice: _Choice) -> tuple[np.ndarray, np.ndarray]:
-        """The best of all vectors that are held: a graph has parts that nothing leads to, around equal vectors say."""
+        """The best of all stored vectors: nothing may lead to some parts of a graph, as around equal vectors."""
         rows, scores = np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
         for start in range(0, len(self._row_of), _ROWS_AT_ONCE):
             allowed = choice.allowed[start : start + _ROWS_AT_ONCE]
@@ -289,7 +291,7 @@ class FaissIndex(VectorIndex):
         return rows, scores
 
     def _vectors_of(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors of some of our rows, as they are held, (m, D)."""
+        """The stored vectors of some of our rows, (m, D)."""
         if not len(rows):
             return np.empty((0, self.dimension), np.float32)
         return self._index.reconstruct_batch(self._place_of[rows])
@@ -313,7 +315,7 @@ class FaissIndex(VectorIndex):
         return parameters
 
     def _set_rows(self, row_of: np.ndarray) -> None:
-        """Takes FAISS's rows, in the order in which it got them, to ours; -1 for a vector that is no item's now."""
+        """Maps FAISS's rows, in the order in which they were added, to ours; -1 for the vector of no item."""
         current = np.flatnonzero(row_of >= 0)
         self._row_of, self._place_of = row_of, np.empty(len(current), np.int64)
         self._place_of[row_of[current]] = current
@@ -356,8 +358,8 @@ class _Choice:
 
     Args:
         allowed: Which of FAISS's rows, (rows,) bool.
-        count: How many.
-        selector: What tells FAISS. None: all.
+        count: Their number.
+        selector: The same for FAISS. None: all.
     """
 
     allowed: np.ndarray
@@ -380,17 +382,17 @@ def _distinct(seen: Seen, count: int) -> Seen:
 
 
 def _by_neighbourhood(vectors: np.ndarray) -> np.ndarray:
-    """An order of the vectors in which near ones are near each other, (V,).
+    """An order of the vectors in which similar ones are near each other, (V,).
 
-    A search looks at thousands of vectors that are near the user's. Where these lie together in memory, it waits less
-    for it: measured at a million items, it takes 0.7 to 0.9 times as long and finds the same. FAISS adds vectors to the
-    graph in an order of its own, so that one doesn't suffer.
+    A search looks at thousands of vectors near the user's. If these are together in memory, it waits less for memory:
+    measured at a million items, it takes 0.7 to 0.9 times as long and finds the same. FAISS adds vectors to the graph
+    in an order of its own, so the graph is as good.
     """
     cells = 2 * int(len(vectors) ** 0.5)
     means = _faiss().Kmeans(vectors.shape[1], cells, niter=4, max_points_per_centroid=64)
     means.train(vectors)
     _, cell = means.index.search(vectors, 1)
-    # From each cell to the nearest that has not had its turn.
+    # From each cell to the nearest one that is not yet in the order.
     centres = means.centroids
     lengths = np.einsum("cd,cd->c", centres, centres)
     turn, left, here = np.empty(cells, np.int64), np.ones(cells, bool), 0
@@ -402,7 +404,7 @@ def _by_neighbourhood(vectors: np.ndarray) -> np.ndarray:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What FAISS says, without the place in its own code."""
+    """FAISS's message, without the place in its own code."""
     return " ".join(str(error).split()).split(": ", 1)[-1].removeprefix("Error: ")
 
 

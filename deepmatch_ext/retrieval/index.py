@@ -1,4 +1,4 @@
-"""What every index of vectors has in common, and how much of the exact best one finds."""
+"""The base of all indexes of vectors, and the recall of an index."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _KINDS = ("exact_index", "faiss_index")  # modules, which import this one
 
 
 class VectorIndex(ABC):
-    """Items' vectors under their own ids, and the search for those nearest to users' vectors.
+    """The vectors of items under your own ids, and the search for those nearest to users' vectors.
 
-    `ExactIndex` and `FaissIndex` are such. An index is built from ids and vectors, and what it was built with goes
-    with it, into its folder and back: the metric, the type of the ids.
+    `ExactIndex` and `FaissIndex` are subclasses. An index is built from ids and vectors. The metric and the type of the
+    ids are saved with it.
 
-    Several threads may search at once. `add`, `replace` and `remove` are for one thread, while no other searches: where
-    a server has to go on, change or load a second index and put it in place of the first.
+    Several threads may search at once, but not while `add`, `replace` or `remove` run. A server that must not pause
+    changes or loads a second index, and then uses it instead of the first.
 
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
@@ -67,17 +67,17 @@ class VectorIndex(ABC):
 
     @property
     def no_item(self) -> int | str:
-        """What `search` gives in place of an id where no item is left: never the id of an item.
+        """The id in `search`'s result at positions for which no item is left; it is never the id of an item.
 
-        It is ``""``, or for integers the first of 0, -1, -2, ... that is no item's id; in an unsigned type -1 is the
-        largest value. It follows the items that `add` brings and `remove` takes.
+        It is ``""``, or for integers the first of 0, -1, -2, ... that is not an item's id; in an unsigned type -1 is
+        the largest value. It may change with `add` and `remove`.
         """
         return self._ids.no_item
 
     @property
     @abstractmethod
     def is_exact(self) -> bool:
-        """Whether `search` always finds the very best items."""
+        """Whether `search` always finds the best items."""
 
     def search(
         self, vectors: Any, n: int, *, exclude: Seen | None = None, among: Any | None = None
@@ -85,18 +85,18 @@ class VectorIndex(ABC):
         """Each user's ``n`` items with the largest scores, best first.
 
         Args:
-            vectors: Users' vectors, (N, D); or (N, K, D) for K interests: an item's score is then the best that one of
-                them gives it, and it comes once. A vector of zeros beside others of the same user is passed over.
+            vectors: Users' vectors, (N, D); or (N, K, D) for K interests: an item's score is then its best
+                over the K, and it is returned once. A vector of zeros is ignored if the user has others.
             n: How many items to return, 1..V.
-            exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``: user ``k`` doesn't
-                get ``ids[indptr[k]:indptr[k + 1]]``. Ids that the index does not have are ignored.
-            among: The items that may be found, such as those in stock, by their ids: (m,) for all users; or, as in
+            exclude: The ids of items that a user must not get, ``(indptr (N + 1,), ids)``: user ``k`` does not get
+                ``ids[indptr[k]:indptr[k + 1]]``. Ids that the index does not have are ignored.
+            among: The ids of items that may be found, such as those in stock: (m,) for all users; or, as in
                 ``exclude``, a pair ``(indptr (N + 1,), ids)`` with a set for each user, which may be empty. Ids that
                 the index does not have are ignored. None: all items.
 
         Returns:
-            ``(ids, scores)``: (N, n) in the type of the index's ids, and (N, n) float32. Where fewer than ``n`` items
-            are left for a user, the rest of the row is `no_item` with score -inf.
+            ``(ids, scores)``: (N, n) in the type of the index's ids, and (N, n) float32. If fewer than ``n`` items
+            are left for a user, the row is padded with `no_item` and score -inf.
 
         Raises:
             ValueError: The vectors are not finite or not of the index's dimension, ``n`` is out of 1..V, ``exclude`` or
@@ -115,14 +115,14 @@ class VectorIndex(ABC):
         return self._ids.at(rows), scores
 
     def add(self, ids: Any, vectors: Any) -> None:
-        """Adds items that the index doesn't have.
+        """Adds new items.
 
         Args:
             ids: (k,) in the type of the index's ids.
             vectors: (k, D).
 
         Raises:
-            ValueError: The index has one of them, one comes twice, or they don't fit as in the index's own arguments.
+            ValueError: The index has one of them, one is repeated, or an id or vector cannot be used, as for the class.
                 Nothing is added then.
         """
         ids, vectors = self._items(ids, vectors)
@@ -131,15 +131,15 @@ class VectorIndex(ABC):
         self._ids = joined
 
     def replace(self, ids: Any, vectors: Any) -> None:
-        """Gives items that the index has new vectors.
+        """Replaces the vectors of known items.
 
         Args:
             ids: (k,) in the type of the index's ids.
             vectors: (k, D).
 
         Raises:
-            ValueError: The index doesn't have one of them, one comes twice, or they don't fit as in the index's own
-                arguments. Nothing is replaced then.
+            ValueError: The index does not have one of them, one is repeated, or a vector cannot be used, as for the
+                class. Nothing is replaced then.
         """
         ids, vectors = self._items(ids, vectors)
         rows = self._ids.rows("`ids`", ids)
@@ -149,15 +149,15 @@ class VectorIndex(ABC):
         self._overwrite(rows, self._measured("`vectors`", vectors))
 
     def remove(self, ids: Any) -> None:
-        """Takes items out of the index: no search finds them, unless `add` brings them back.
+        """Takes items out of the index; `add` can bring them back.
 
-        The others keep their order. A graph or lists of FAISS's keep the vectors, which aren't returned any more.
+        The others keep their order. FAISS's graphs and lists keep the vectors in memory, but never return them.
 
         Args:
-            ids: (k,) in the type of the index's ids. None of them is no change.
+            ids: (k,) in the type of the index's ids; k may be 0.
 
         Raises:
-            ValueError: The index doesn't have one of them, one comes twice, or no item would be left. Nothing is
+            ValueError: The index does not have one of them, one is repeated, or no item would be left. Nothing is
                 removed then.
         """
         ids = raw_ids("`ids`", ids)
@@ -176,15 +176,17 @@ class VectorIndex(ABC):
         self._ids = ids_left
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the index into a folder of its own, with a manifest of what it is and the checksums of its files.
+        """Writes the index into a folder of its own, with a manifest and the checksums of its files.
 
-        A new folder appears whole or not at all. Where the folder holds a saved index, that one is replaced, in one
-        step: whoever loads it gets the one or the other, even if this process is killed. One process may write at a
-        time.
+        A new folder appears whole or not at all. A saved index that is already there is replaced in one step: `load`
+        reads the old one or the new one, even if this process is killed. Only one process may write at a time.
+
+        Args:
+            folder: The folder, which is created.
 
         Raises:
             ValueError: There is something else in the folder.
-            OSError: It can't be written. A former index is whole, still.
+            OSError: The index can't be written. A former one is still whole.
         """
         settings, files = self._parts()
         manifest = {
@@ -202,9 +204,12 @@ class VectorIndex(ABC):
     def load(cls, folder: str | os.PathLike[str]) -> Any:
         """Reads an index that `save` wrote. ``VectorIndex.load`` reads any kind, ``ExactIndex.load`` exact ones.
 
+        Args:
+            folder: The folder of the saved index.
+
         Raises:
-            ValueError: The folder is no saved index, is damaged (all checksums are compared), or is of another kind:
-                what is wrong.
+            ValueError: The folder is not a saved index, is damaged (all checksums are compared), or is of another kind;
+                the message says what is wrong.
         """
         manifest, files = INDEX_FOLDER.read(folder)
         for module in _KINDS:  # a class is known once its module is loaded, which takes TensorFlow
@@ -266,23 +271,23 @@ class VectorIndex(ABC):
             raise problem("`among`", "hold an item of the index", f"{listing(ids)}, which it does not have", ALL_ITEMS)
         return np.flatnonzero(allowed)
 
-    # What a kind of index has to do. Rows are numbers of ids, and vectors come measured but in `_build`.
+    # What a subclass implements. Rows are numbers of ids; vectors are prepared by `_measured`, except in `_build`.
 
     @abstractmethod
     def _build(self, vectors: np.ndarray) -> None:
-        """Takes the first vectors, as they were given, without keeping the array, and measures them."""
+        """Stores the first vectors, as they were given, without keeping the array, and applies `_measured`."""
 
     @abstractmethod
     def _append(self, vectors: np.ndarray) -> None:
-        """Takes further ones."""
+        """Stores further vectors."""
 
     @abstractmethod
     def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Replaces some."""
+        """Replaces some vectors."""
 
     @abstractmethod
     def _keep(self, kept: np.ndarray) -> None:
-        """Takes out all but ``kept`` (V,) bool, whose rows then follow each other."""
+        """Removes all but ``kept`` (V,) bool, whose rows are then numbered anew."""
 
     @abstractmethod
     def _search(
@@ -292,11 +297,11 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
-        """What the manifest should say of it, and what writes its files."""
+        """The entries of the manifest, and the functions that write the files."""
 
     @abstractmethod
     def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
-        """The reverse. Returns the shape of the vectors that are in the files."""
+        """Reads what `_parts` wrote. Returns the shape of the vectors in the files."""
 
     @staticmethod
     def _versions() -> dict[str, str]:
@@ -313,21 +318,21 @@ def recall(
     exclude: Seen | None = None,
     among: Any | None = None,
 ) -> float:
-    """The fraction of each user's exact best ``n`` items that another index finds, averaged over users.
+    """The fraction of each user's exact best ``n`` items that an index finds, averaged over users.
 
     Args:
         index: Any index.
         exact: An exact one of the same items.
-        vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand tell the recall to about 0.01.
+        vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand users give the recall to about 0.01.
         n: How many items to compare.
         exclude: As in `VectorIndex.search`.
         among: As in `VectorIndex.search`.
 
     Returns:
-        Within 0..1. A user with no item left doesn't count; without any other user it is 1.
+        A number in 0..1. Users without an item left do not count; without any other user it is 1.
 
     Raises:
-        ValueError: ``exact`` isn't exact, or the two have other metrics, dimensions or ids.
+        ValueError: ``exact`` is not exact, or the two have different metrics, dimensions or ids.
 
     Example:
         >>> from deepmatch_ext.retrieval import ExactIndex
@@ -374,8 +379,9 @@ def unit_vectors(what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
 
 
 def spare(counts: np.ndarray) -> np.ndarray:
-    """How many candidates to ask for beyond ``n`` where ``counts`` items are excluded, which may all be among the best.
+    """How many candidates to ask for beyond ``n`` if ``counts`` items are excluded, which may all be among the best.
 
-    A power of two, so that users with like numbers go together, and a few who have seen much don't slow all down.
+    A power of two, so that users with similar numbers are searched together, and a few who have seen much do not slow
+    down all.
     """
     return np.where(counts, 2 ** np.ceil(np.log2(np.maximum(counts, 1))), 0).astype(np.int64)

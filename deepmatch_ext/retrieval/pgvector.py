@@ -28,9 +28,9 @@ def write_pgvector(
 ) -> None:
     """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), by COPY.
 
-    A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new. Other
-    columns belong in a table of yours beside it, and grants have to be given again. The extra ``pgvector`` brings
-    psycopg and the package pgvector.
+    A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new ones.
+    Put other columns into a table of your own; grants have to be given again. The extra ``pgvector`` brings psycopg and
+    the package pgvector.
 
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
@@ -42,9 +42,9 @@ def write_pgvector(
 
     Raises:
         ImportError: psycopg or pgvector is not installed.
-        ValueError: There is another table of this name, ids are repeated or are no 64-bit integers, strings are empty
+        ValueError: There is another table of this name, ids are repeated or do not fit in 64 bits, strings are empty
             or have the character NUL, vectors are not finite or, with "cosine", one is of length zero.
-        psycopg.Error: What the database refuses. The former table is as it was.
+        psycopg.Error: The database refuses something. The former table is unchanged.
     """
     sql = _sql()
     operator_class = _OPERATORS[one_of("`metric`", metric, METRICS)][1]
@@ -71,7 +71,7 @@ def write_pgvector(
 
 
 def upsert_pgvector(connection: Any, table: str, ids: Any, vectors: Any) -> None:
-    """Adds items to a table that `write_pgvector` wrote, or where it has them, gives them new vectors.
+    """Adds items to a table that `write_pgvector` wrote, or replaces the vectors of those that it has.
 
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
@@ -106,11 +106,11 @@ def remove_pgvector(connection: Any, table: str, ids: Any) -> None:
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
         table: The table's name, or "schema.table".
-        ids: (k,) unique, integers or strings as the table's. None of them is no change.
+        ids: (k,) unique, integers or strings as the table's. k may be 0.
 
     Raises:
         ImportError: psycopg or pgvector is not installed.
-        ValueError: The table is not one that `write_pgvector` wrote or doesn't have one of the items, one comes twice,
+        ValueError: The table is not one that `write_pgvector` wrote or does not have one of the items, one is repeated,
             or no item would be left. Nothing is removed then.
     """
     sql = _sql()
@@ -139,25 +139,25 @@ def search_pgvector(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each user's ``n`` items of a table that `write_pgvector` wrote, best first, by the table's metric.
 
-    Without an index in the database it is exact. PostgreSQL leaves items out after it has asked an index, so HNSW is
-    asked for ``n`` and as many more as the user has excluded, up to 1000, or for more where the connection's
-    ``hnsw.ef_search`` says so. Where ``n`` don't come of it, all rows of the table are looked at for that user. The
-    connection's settings and an open transaction are as before afterwards.
+    Without an index in the database the search is exact. PostgreSQL removes excluded items after it has asked an index,
+    so HNSW is asked for ``n`` items and as many more as the user has excluded, up to 1000, or for more if the
+    connection's ``hnsw.ef_search`` says so. If that leaves fewer than ``n``, all rows of the table are read for that
+    user. The connection's settings and an open transaction are not changed.
 
     Args:
         connection: An open psycopg 3 connection.
         table: The table's name, or "schema.table".
-        vectors: Users' vectors, (N, D); or (N, K, D) for K interests: an item's score is then the best that one of them
-            gives it, and it comes once. The database is asked for each, and of equal scores the lowest id comes first.
+        vectors: Users' vectors, (N, D); or (N, K, D) for K interests: an item's score is then its best over the
+            K, and it is returned once. There is a query for each vector; of equal scores the lowest id comes first.
         n: How many items to return, at least 1.
         exclude: The items that a user must not get, by their ids, ``(indptr (N + 1,), ids)``.
         among: The items that may be found: ids (m,) for all users, or a pair ``(indptr (N + 1,), ids)`` with a set for
             each, as in `VectorIndex.search`. They are sent with every user's query. None: all items.
 
     Returns:
-        ``(ids, scores)``: (N, n) int64 or objects that are all ``str``, and (N, n) float32. Where fewer than ``n``
-        items are left for a user, the rest of the row has score -inf, and for the id ``""``, or the first of 0, -1,
-        -2, ... that is no id of the table.
+        ``(ids, scores)``: (N, n) int64 or objects that are all ``str``, and (N, n) float32. If fewer than ``n``
+        items are left for a user, the row is padded with score -inf and the id ``""``, or for integers the first of 0,
+        -1, -2, ... that is not an id of the table.
 
     Raises:
         ImportError: psycopg or pgvector is not installed.
@@ -250,7 +250,7 @@ def _found(
     seen: Seen,
     allowed: list[list[Any]] | None,
 ) -> list[list[Any]]:
-    """Of each vector (N, D) the ids and scores that the first query finds, or if they are too few, the second."""
+    """For each vector (N, D) the ids and scores that the first query finds, or if they are too few, the second."""
     from pgvector import Vector
 
     found: list[list[Any]] = [[]] * len(vectors)
@@ -272,15 +272,15 @@ def _found(
 
 
 def _widen(cursor: Any, asked: int) -> None:
-    """Has HNSW look for that many at least, until the transaction ends."""
-    # Before the extension's library is in use the setting has no value, and stands for 40.
+    """Makes HNSW look for at least that many, until the transaction ends."""
+    # Before the extension's library is loaded the setting has no value, which means 40.
     held = "coalesce(nullif(current_setting('hnsw.ef_search', true), '')::int, 40)"
     query = f"SELECT set_config('hnsw.ef_search', %(asked)s::text, true) WHERE {held} < %(asked)s::int"
     cursor.execute(query, {"asked": asked})
 
 
 def _no_item(cursor: Any, table: str, kind: str) -> int | str:
-    """What is no id of the table."""
+    """A value that is not an id of the table."""
     if kind == "text":
         return ""
     query = _sql().SQL("SELECT id FROM {} WHERE id <= 0 ORDER BY id DESC LIMIT %s").format(_identifier(table))
@@ -294,7 +294,7 @@ def _no_item(cursor: Any, table: str, kind: str) -> int | str:
 
 
 def _keys(what: str, ids: np.ndarray, kind: str | None = None) -> list[Any]:
-    """Ids as what PostgreSQL's bigint or text can hold, of that ``kind`` if it is given."""
+    """Ids in types that PostgreSQL's bigint or text can hold, of that ``kind`` if it is given."""
     if kind is not None:
         require_kind(what, ids, kind == "text", "the table's")
     keys = ids.tolist()
@@ -308,7 +308,7 @@ def _keys(what: str, ids: np.ndarray, kind: str | None = None) -> list[Any]:
 
 
 def _sql() -> Any:
-    """What composes SQL, if all is installed that is needed here."""
+    """psycopg's module that composes SQL, if everything needed here is installed."""
     try:
         import pgvector  # noqa: F401
         from psycopg import sql

@@ -57,27 +57,27 @@ def raw_among(what: str, among: Any, rows: int) -> np.ndarray | tuple[np.ndarray
 
 
 def require_kind(what: str, ids: np.ndarray, are_strings: bool, whose: str) -> None:
-    """Refuses integers where ids are strings, and the reverse."""
+    """Refuses integers if ids are strings, and the reverse."""
     if len(ids) and (ids.dtype == object) != are_strings:
         own, other = ("strings", "integers") if are_strings else ("integers", "strings")
         raise problem(what, f"be {own}, as {whose} ids are", f"{other}, {listing(ids)}")
 
 
 def require_unique(what: str, ids: np.ndarray, remedy: str = "Keep one vector for each item.") -> None:
-    """Refuses ids that come twice."""
+    """Refuses repeated ids."""
     index = _index(ids)
     if not index.is_unique:
         raise problem(what, "be unique", f"{listing(index[index.duplicated()].unique())} repeated", remedy)
 
 
 class Ids:
-    """The ids of an index, of which number ``k`` belongs to row ``k``.
+    """The ids of an index; id number ``k`` belongs to row ``k``.
 
     Args:
-        values: (V,) as `raw_ids` gives them, unique.
+        values: (V,) as from `raw_ids`, unique.
 
     Attributes:
-        no_item: What stands in place of an id where there is no item.
+        no_item: The id at positions without an item.
     """
 
     def __init__(self, values: np.ndarray) -> None:
@@ -91,7 +91,7 @@ class Ids:
         return "string" if self.values.dtype == object else self.values.dtype.name
 
     def rows(self, what: str, ids: Any) -> np.ndarray:
-        """The row of each of ``ids``, (k,) int64; -1 for those that there are not."""
+        """The row of each of ``ids``, (k,) int64; -1 for unknown ones."""
         ids = raw_ids(what, ids)
         if not len(ids):
             return np.empty(0, np.int64)
@@ -104,7 +104,7 @@ class Ids:
         return np.where(able, rows, -1)
 
     def joined(self, what: str, ids: np.ndarray) -> Ids:
-        """These and further ids behind them, which none of these may be."""
+        """These ids followed by further ones, which must be new."""
         require_kind(what, ids, self.values.dtype == object, "the index's")
         if self.values.dtype != object and not fits(ids, self.values.dtype).all():
             wrong = ids[~fits(ids, self.values.dtype)]
@@ -112,12 +112,12 @@ class Ids:
         there = self.rows(what, ids) >= 0
         if there.any():
             got = f"{listing(ids[there])}, which the index has"
-            raise problem(what, "be new", got, "replace() gives items that are there new vectors.")
+            raise problem(what, "be new", got, "replace() takes new vectors for known items.")
         return Ids(np.concatenate([self.values, ids.astype(self.values.dtype)]))
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """The ids of ``rows`` of any shape; `no_item` where the row is -1."""
-        ids = self.values[rows]  # -1 is some row: there is at least one
+        ids = self.values[rows]  # -1 is the last row: there is at least one
         ids[rows < 0] = self.no_item
         return ids
 

@@ -1,6 +1,6 @@
 """Exact retrieval: the best items of every user by inner product, over the whole catalogue, in blocks.
 
-``top_n`` is NumPy's, for evaluation; ``best_rows`` is TensorFlow's, for indexes and for graphs that are served.
+``top_n`` uses NumPy, for evaluation; ``best_rows`` uses TensorFlow, for indexes and for graphs that are served.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ def top_n(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``n`` items with the largest inner product for every user, best first.
 
-    Items whose computed scores are equal are ordered by id, lowest first, at the edge of the top N too, so the result
-    is a pure function of the scores. The scores are float32 sums by the machine's BLAS: their last bit may differ
-    between machines and between block sizes, and items that close may change places.
+    Items of equal scores are ordered by id, lowest first, also at the end of the list, so the result is a pure function
+    of the scores. The scores are float32 sums by the machine's BLAS: their last bit may differ between machines and
+    between block sizes, so items with nearly equal scores may change places.
 
     Args:
         user_vectors: User vectors, (B, D), taken as float32; or (B, K, D) for K interests: an item's score is then the
-            largest of its K inner products. A vector of zeros beside others of the same user is no interest, and is
-            passed over.
+            largest of its K inner products. A vector of zeros is ignored if the user has others.
         item_vectors: Item vectors, (V, D), taken as float32; row ``i`` belongs to item id ``i``. Row 0 is padding and
             is never returned.
         n: How many items to return, 1..V-1.
-        exclude: The items that a user must not get, ``(indptr (B + 1,), item ids)``. See ``Seen``.
-        among: The items that may be returned, such as those in stock: ids (m,) for all users, of which only the vectors
-            are read; or, as in ``exclude``, a pair ``(indptr (B + 1,), item ids)`` with a set for each user, which may
-            be empty. Id 0 is ignored. None: all items.
-        block_size: Users scored at once; the largest arrays held are (block_size, V), whatever K.
+        exclude: The ids of items that a user must not get, ``(indptr (B + 1,), ids)``: user k must not get
+            ``ids[indptr[k]:indptr[k + 1]]``.
+        among: The items that may be returned, such as those in stock: ids (m,) for all users; or, as in ``exclude``, a
+            pair ``(indptr (B + 1,), item ids)`` with a set for each user, which may be empty. Id 0 is ignored. None:
+            all items.
+        block_size: Users scored at once; the largest arrays in memory are (block_size, V), for any K.
 
     Returns:
-        ``(ids, scores)``: (B, N) int64 and (B, N) float32. Where fewer than ``n`` items are left for a user, the rest
-        of the row is id 0 with score -inf; `IdMap.decode` takes such rows.
+        ``(ids, scores)``: (B, N) int64 and (B, N) float32. If fewer than ``n`` items are left for a user, the row is
+        padded with id 0 and score -inf; `IdMap.decode` takes such rows.
 
     Raises:
         ValueError: The vectors are not finite or their shapes do not fit, ``n`` is out of 1..V-1, ``exclude`` or
@@ -101,7 +101,7 @@ def top_n(
 
 
 def _places(seen: Seen, start: int, stop: int, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The entries of rows start..stop as (row - start, column), without those that have none."""
+    """The entries of rows start..stop as (row - start, column), without those that have no column."""
     owners, items = seen_pairs(seen, start, stop)
     columns = place[items]
     return owners[columns >= 0], columns[columns >= 0]
@@ -143,25 +143,25 @@ def best_rows(
     """The rows of ``items`` with the ``n`` largest inner products for every user, best first: a function of tensors.
 
     It works eagerly, inside `tf.function`, and in a graph that is exported, with shapes known or unknown. The catalogue
-    is scored in blocks and never sorted: of each block, the ``n`` groups of neighbours with the largest maximum hold
-    its ``n`` best items. Rows of equal scores are in ascending order, at the edge of the best ``n`` too.
+    is scored in blocks and never sorted: the ``n`` groups of neighbours with the largest maximum hold the ``n`` best
+    items of a block. Rows of equal scores are in ascending order, also at the end of the list.
 
-    Nothing is checked here: NaN in, nonsense out. `ExactIndex` checks.
+    Nothing is checked here: with NaN the result is meaningless. `ExactIndex` checks.
 
     Args:
         users: User vectors, (B, D), float32; or (B, K, D) for K interests, as in `top_n`.
-        items: Item vectors, (V, D), float32, or another number type that is cast block by block.
+        items: Item vectors, (V, D), float32, or another number type, which is cast block by block.
         n: How many rows to return, a scalar; more than V is allowed.
-        seen: The rows of ``items`` that each user must not get, (B, S) integers. What is no row is ignored, such as -1
-            for padding.
-        among: Which rows of ``items`` all users may get, (V,) bool; or the rows that each may get, (B, S) integers,
-            padded likewise. None: all.
-        scales: What each item's scores are multiplied by, (V,) float32, for vectors kept as integers. None: nothing.
-        block_numbers: About how many scores are held at once, and of vectors that are cast, how many entries.
+        seen: The rows of ``items`` that each user must not get, (B, S) integers. Numbers that are not a row are
+            ignored, such as -1 for padding.
+        among: Which rows of ``items`` all users may get, (V,) bool; or the rows that each user may get, (B, S)
+            integers, padded in the same way. None: all.
+        scales: Factors of each item's scores, (V,) float32, for vectors that are stored as integers. None: no factors.
+        block_numbers: The number of scores, and of entries of cast vectors, in memory at once, roughly.
 
     Returns:
-        ``(rows, scores)``: (B, n) int32 and (B, n) float32. Where fewer than ``n`` items are left for a user, the rest
-        of the row is -1 with score -inf.
+        ``(rows, scores)``: (B, n) int32 and (B, n) float32. If fewer than ``n`` items are left for a user, the row is
+        padded with -1 and score -inf.
 
     Example:
         >>> users, items = np.eye(2, dtype="float32"), np.array([[1, 3], [2, 2], [3, 1]], "float32")
@@ -245,7 +245,7 @@ def _best_columns(scores: tf.Tensor, n: tf.Tensor, group: int) -> tuple[tf.Tenso
 
 
 def _without_zeros(users: tf.Tensor) -> tf.Tensor:
-    """Vectors (B, K, D) of which zeros, beside others of the same user, become the first other: see `check_users`."""
+    """Vectors (B, K, D), in which zeros become the user's first other vector, if there is one: see `check_users`."""
     is_interest = tf.reduce_any(tf.not_equal(users, 0), axis=2)
     first = tf.gather(users, tf.argmax(tf.cast(is_interest, tf.int32), axis=1), batch_dims=1)
     return tf.where(is_interest[:, :, tf.newaxis], users, first[:, tf.newaxis])
@@ -279,10 +279,10 @@ def compiled_best_rows(
 def best_among(
     vectors_of: Callable[[np.ndarray], Any], users: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``n`` best of the items that are allowed, by scoring these and no others.
+    """The ``n`` best of the allowed items, by scoring only these.
 
     Args:
-        vectors_of: Gives the vectors of items' rows, (m, D).
+        vectors_of: Returns the vectors of items' rows, (m, D).
         users: (B, D) or (B, K, D), float32.
         n: How many items to find.
         seen: The rows that each user must not get.

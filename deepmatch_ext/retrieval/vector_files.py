@@ -42,7 +42,7 @@ INDEX_FOLDER = Folder(
 
 
 def write_array(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterable[np.ndarray]) -> None:
-    """A .npy file of an array that comes in blocks of rows, so that it needn't be in memory twice."""
+    """Writes an array that comes in blocks of rows to a .npy file, so that it need not be in memory twice."""
     with path.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -69,13 +69,13 @@ def read_ids(path: Path, dtype: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Vectors with their ids, and the metric that they are to be compared by.
+    """Vectors with their ids, and the metric by which they are compared.
 
     Args:
         ids: (V,) integers, or objects that are all ``str``.
         vectors: (V, D) float32; of users with K interests (V, K, D).
         metric: "inner_product" or "cosine".
-        metadata: A frame of V rows with what else is known of the items: titles, genres, prices.
+        metadata: A frame of V rows with further columns, such as titles, genres and prices.
     """
 
     ids: np.ndarray
@@ -98,13 +98,13 @@ def write_vectors(
     file appears whole or not at all, and replaces an existing one whole.
 
     Args:
-        path: Where to.
+        path: The file to write.
         ids: (V,) unique integers or strings.
-        vectors: (V, D), taken as float32; or (V, K, D), users with K interests. A vector of zeros beside others of the
-            same user is no interest: another of the user's is written in its place. Where memory does not hold them
-            all, an iterator of such arrays: their rows one after the other are those of the ids.
-        metric: What the vectors are to be compared by, "inner_product" or "cosine"; it is recorded in the file.
-        metadata: Columns of V values each, row by row with the ids: a pandas or polars DataFrame, an Arrow table, or a
+        vectors: (V, D), taken as float32; or (V, K, D), users with K interests. If a user has others, a vector of
+            zeros is replaced by one of these. If not all vectors fit in memory, an iterator of such arrays, whose rows
+            together are those of the ids.
+        metric: By what the vectors are compared, "inner_product" or "cosine"; it is recorded in the file.
+        metadata: Further columns, with a value for each id: a pandas or polars DataFrame, an Arrow table, or a
             dictionary.
 
     Raises:
@@ -179,18 +179,21 @@ def _lists(arrow: Any, vectors: np.ndarray) -> Any:
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Vectors:
-    """Reads what `write_vectors` wrote.
+    """Reads what `write_vectors` wrote; see there for an example.
+
+    Args:
+        path: The file.
 
     Raises:
         ImportError: pyarrow is not installed.
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, or another program wrote it: what is wrong with it.
+        ValueError: The file is damaged, or another program wrote it; the message says what is wrong.
     """
     path = as_path("`path`", path)
     arrow, parquet = _pyarrow("read_vectors()")
     what = f"file {str(path)!r}"
     try:
-        # Of a file that is open, a failure is never mistaken for one of finding it.
+        # The file is open here, so no failure is mistaken for a missing file.
         with open(path, "rb") as file, parquet.ParquetFile(file, page_checksum_verification=True) as opened:
             text = (opened.schema_arrow.metadata or {}).get(_PARQUET_KEY)
             table: Any = None if text is None else opened.read()
@@ -241,7 +244,7 @@ def _arrow_column(arrow: Any, values: Any) -> Any:
 
 
 def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (V,), unique and each an item's, and finite vectors (V, D) in float32, V at least 1."""
+    """Checked ids (V,), unique, and finite vectors (V, D) in float32, V at least 1."""
     ids = _checked_ids(ids)
     vectors, _ = check_floats("`vectors`", ["(V, D)"], vectors)
     _check_number(len(vectors), len(ids), f"shape {vectors.shape}")
@@ -249,11 +252,11 @@ def check_items(ids: Any, vectors: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked_ids(ids: Any) -> np.ndarray:
-    """Ids (V,), unique and each an item's, V at least 1."""
+    """Checked ids (V,), unique, V at least 1."""
     ids = raw_ids("`ids`", ids)
     if not len(ids):
         raise problem("`ids`", "hold at least one id", "none")
-    no_item("`ids`", ids)  # refuses ids that leave nothing to stand where there is no item
+    no_item("`ids`", ids)  # refuses ids that leave no value for positions without an item
     require_unique("`ids`", ids)
     return ids
 

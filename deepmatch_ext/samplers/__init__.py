@@ -1,12 +1,12 @@
-"""Which items are drawn as negatives, and the log of how often each was to be expected.
+"""Which items are drawn as negatives, and how often each is expected among them.
 
-A sampler draws S candidate ids, with replacement, that a whole batch shares; id 0 is padding and never drawn. For any
-id it tells the log of the count with which it was to be expected among the candidates, ``log(S q(id))``: what the logQ
-correction of sampled softmax subtracts (Bengio & Senecal 2008; ``tf.nn.sampled_softmax_loss``).
+A sampler draws S candidate ids, with replacement, which a whole batch shares; id 0 is padding and never drawn. For any
+id it gives the log of its expected count among the candidates, ``log(S q(id))``. The logQ correction of sampled softmax
+subtracts it (Bengio & Senecal 2008; ``tf.nn.sampled_softmax_loss``).
 
-Samplers are plain settings. What they need at every step (an alias table, say) is an array of their `state`, which
-`CandidateSampler` keeps as weights: so it is saved with the model's weights and not in its config. A sampler that
-learns, from the positives that go by, changes its state in `update`.
+Samplers are plain settings. What they need at every step, such as an alias table, is an array of their `state`.
+`CandidateSampler` keeps it as weights, so it is saved with the model's weights and not in its config. A sampler that
+learns from the positives of each batch changes its state in `update`.
 """
 
 from deepmatch_ext.samplers.base import SAVED, Sampler, State, make_sampler, stream

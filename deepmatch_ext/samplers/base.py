@@ -1,4 +1,4 @@
-"""What every sampler can do, samplers by their names, and counts of items."""
+"""The base of all samplers, samplers by their names, and counts of items."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _SAMPLERS: dict[str, type[Sampler]] = {}
 
 
 class Sampler:
-    """What every sampler can do. ``V`` is the vocabulary's size, padding included.
+    """The base of all samplers. ``V`` is the vocabulary size, padding included.
 
-    A sampler of your own is a subclass with a `name` of its own, which a saved model finds it by: so its module is to
-    be imported before the model is loaded. What its ``__init__`` takes it gives in `get_config`.
+    A sampler of your own is a subclass with a `name` of its own, by which a saved model finds it; import its module
+    before you load the model. Its `get_config` returns the arguments of its ``__init__``.
 
     Attributes:
-        name: What a config calls the sampler.
-        num_sampled: S, the candidates of a step that are drawn; None where the batch or the vocabulary decides.
-        in_batch: The batch's positives are candidates, too.
+        name: The sampler's name in a config.
+        num_sampled: S, the number of candidates that a step draws; None if the batch or the vocabulary decides.
+        in_batch: Whether the batch's positives are candidates, too.
     """
 
     name: ClassVar[str]
@@ -48,11 +48,18 @@ class Sampler:
 
     @property
     def awaits_counts(self) -> bool:
-        """Whether counts are still to come with saved weights; until then the sampler can't correct for them."""
+        """Whether the counts have yet to be loaded with saved weights."""
         return False
 
     def check(self, vocabulary_size: int) -> None:
-        """Refuses settings that don't fit the vocabulary."""
+        """Refuses settings that don't fit the vocabulary.
+
+        Args:
+            vocabulary_size: V.
+
+        Raises:
+            ValueError: The sampler draws more candidates than there are items, or its counts are not of V ids.
+        """
         if self.num_sampled is not None:
             positive_int("`num_sampled`", self.num_sampled)
         if self.num_sampled is not None and self.num_sampled > vocabulary_size - 1:
@@ -63,32 +70,67 @@ class Sampler:
             )
 
     def state(self, vocabulary_size: int) -> dict[str, np.ndarray]:
-        """The arrays that `sample` and `log_expected_count` read by row."""
+        """The arrays that `sample` and `log_expected_count` read by row, by name.
+
+        Args:
+            vocabulary_size: V.
+        """
         return {}
 
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
-        """Draws candidates: (S,) int64 ids in 1..V-1. The same ``seed`` (two integers) gives the same ids."""
+        """Draws a step's candidates.
+
+        Args:
+            state: The arrays of `state`, as variables.
+            vocabulary_size: V.
+            seed: (2,) int64. The same seed gives the same ids.
+
+        Returns:
+            (S,) int64 ids in 1..V-1.
+        """
         raise NotImplementedError(f"The sampler {type(self).__name__} needs a method `sample`.")
 
     def log_expected_count(
         self, state: State, vocabulary_size: int, ids: tf.Tensor, batch_size: tf.Tensor
     ) -> tf.Tensor:
-        """log of how often each of ``ids`` (any shape) was to be expected among a step's candidates, float32."""
+        """The log of the expected count of items among a step's candidates.
+
+        Args:
+            state: The arrays of `state`, as variables.
+            vocabulary_size: V.
+            ids: Item ids of any shape.
+            batch_size: () the number of positives in the batch.
+
+        Returns:
+            float32, the shape of ``ids``.
+        """
         raise NotImplementedError(f"The sampler {type(self).__name__} needs a method `log_expected_count`.")
 
     def update(self, state: State, positives: tf.Tensor) -> list[Any]:
-        """Learns from a training step's positives (n,) int64, after its draw; returns the operations that do it."""
+        """Learns from a training step's positives, after its draw.
+
+        Args:
+            state: The arrays of `state`, as variables, which this may change.
+            positives: (n,) int64 item ids.
+
+        Returns:
+            The operations that it made, which the step waits for.
+        """
         return []
 
     def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
-        """The ``state`` of a smaller vocabulary for one of V items, the first of which are the same.
+        """The ``state`` of a smaller vocabulary, extended to V items, of which the first are the same.
+
+        Args:
+            state: The arrays of `state` for the smaller vocabulary.
+            vocabulary_size: V.
 
         Raises:
             ValueError: The state depends on V, and the sampler does not say how it grows.
         """
         fresh = self.state(vocabulary_size)
         if any(array.shape != state[name].shape for name, array in fresh.items()):
-            remedy = "Give one, with counts if it takes them, whose own state the larger model begins with."
+            remedy = "The larger model then starts from that sampler's own state."
             raise problem("`sampler_config`", "be given for a larger vocabulary", f"{type(self).__name__}", remedy)
         return dict(state)
 
@@ -96,7 +138,7 @@ class Sampler:
         """The settings as plain data; `make_sampler` takes them back, without the counts, which are state.
 
         Raises:
-            ValueError: A subclass takes other arguments than ``num_sampled`` and doesn't give them here.
+            ValueError: A subclass takes other arguments than ``num_sampled`` and has no ``get_config`` of its own.
         """
         others = set(inspect.signature(type(self)).parameters) - {"num_sampled"}
         if type(self).get_config is Sampler.get_config and others:
@@ -106,7 +148,7 @@ class Sampler:
 
 
 def _is_same(one: type[Sampler] | None, other: type[Sampler]) -> bool:
-    """Whether two classes are the same one; a notebook defines its classes again at every run of a cell."""
+    """Whether two classes are the same; a notebook defines its classes again at every run of a cell."""
     return one is not None and (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
@@ -114,10 +156,18 @@ _DEEPMATCH_SETTINGS = ("num_sampled", "item_name", "item_count", "distortion")
 
 
 def make_sampler(spec: Any) -> Sampler:
-    """A sampler from a `Sampler`, DeepMatch's ``NegativeSampler`` (or its ``_asdict()``), or a sampler's `get_config`.
+    """A sampler from another form.
+
+    Args:
+        spec: A `Sampler`, DeepMatch's ``NegativeSampler`` (or its ``_asdict()``), or what a sampler's `get_config`
+            returned.
 
     Raises:
-        ValueError: The sampler's name is unknown, or something it needs is missing.
+        ValueError: The sampler's name is unknown, or a setting is missing.
+
+    Example:
+        >>> make_sampler({"sampler": "uniform", "num_sampled": 20}).num_sampled
+        20
     """
     if isinstance(spec, Sampler):
         if not _is_same(_SAMPLERS.get(getattr(spec, "name", "")), type(spec)):
@@ -169,7 +219,7 @@ def checked_counts(item_count: Any) -> np.ndarray | None:
         counts = np.asarray(item_count, dtype=np.float64)
     except (TypeError, ValueError):
         got = type(item_count).__name__
-        raise problem("`item_count`", "be an array of counts by id", f"a {got} that is none") from None
+        raise problem("`item_count`", "be an array of counts by id", f"the type {got}") from None
     if counts.ndim != 1:
         raise problem("`item_count`", "have one dimension, a count per id", f"shape {counts.shape}")
     if not np.isfinite(counts).all() or (counts < 0).any():
@@ -189,9 +239,9 @@ def check_counts_fit(item_count: np.ndarray | None, vocabulary_size: int) -> Non
 
 
 def log_shares(item_count: np.ndarray | None, vocabulary_size: int, distortion: float) -> np.ndarray:
-    """(V,) float64, log of each item's share; NaN without counts: a saved state is to replace it.
+    """(V,) float64, log of each item's fraction of the draws; NaN without counts, until a saved state replaces it.
 
-    Padding has no share; it is given the least of the others', so that nothing is infinite.
+    Padding is never drawn; it gets the smallest value of the others, so that nothing is infinite.
     """
     if item_count is None:
         return np.full(vocabulary_size, np.nan)

@@ -13,13 +13,21 @@ from deepmatch_ext.samplers.base import Sampler, State, make_sampler, stream
 
 
 class MixedSampler(Sampler):
-    """The candidates of several samplers together, expected as often as in all of them.
+    """The candidates of several samplers together; their expected counts are added.
 
     ``MixedSampler([InBatchSampler(), UniformSampler(512)])`` is the mixed negative sampling of Yang et al., "Mixed
     Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020.
 
     Args:
-        samplers: At least two, one at most in-batch.
+        samplers: At least two, of which at most one is in-batch.
+
+    Raises:
+        ValueError: There are fewer than two samplers, or several that are in-batch.
+
+    Example:
+        >>> from deepmatch_ext.samplers import InBatchSampler, UniformSampler
+        >>> MixedSampler([InBatchSampler(), UniformSampler(512)]).in_batch
+        True
     """
 
     name = "mixed"

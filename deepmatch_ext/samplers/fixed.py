@@ -38,12 +38,16 @@ class UniformSampler(Sampler):
 
 
 class LogUniformSampler(Sampler):
-    """For ids in order of falling popularity: ``q(id) = log(1 + 1/id) / log(V)``, nearly Zipf's law.
+    """For ids in order of decreasing popularity: ``q(id) = log(1 + 1/id) / log(V)``, nearly Zipf's law.
 
-    The distribution of ``tf.random.log_uniform_candidate_sampler``, moved by one, since id 0 is padding.
+    The distribution of ``tf.random.log_uniform_candidate_sampler``, shifted by one, since id 0 is padding.
 
     Args:
         num_sampled: S, the candidates of a step.
+
+    Example:
+        >>> LogUniformSampler(100).log_expected_count({}, 4, tf.constant([1]), 32).numpy().round(3)  # log(100 / 2)
+        array([3.912], dtype=float32)
     """
 
     name = "log_uniform"
@@ -78,7 +82,7 @@ class FrequencySampler(Sampler):
         distortion: The power: 1 for the counts themselves, 0 for uniform, 0.75 as in word2vec.
 
     Raises:
-        ValueError: A count is negative or not a number.
+        ValueError: A count is negative, not finite, or a fraction below 1.
 
     Example:
         >>> FrequencySampler(100, item_count=[0, 7, 2, 1], distortion=0.75).distortion
@@ -153,15 +157,20 @@ def alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Draw a slot uniformly, keep it with probability ``threshold[slot]``, else take ``alias[slot]``.
 
-    A slot with less than its share (light) is filled up by one with more (heavy). With both in a row, light k's
-    deficit is filled by the heavy slot in whose excess the sum of the deficits before k falls; a heavy slot whose
-    excess is used up in the midst of a deficit becomes light itself, and the next heavy one fills it.
+    A slot with less than the mean probability (light) is filled up by one with more (heavy). With each kind in a row,
+    light k's deficit is filled by the heavy slot in whose excess the sum of the deficits before k falls. A heavy slot
+    whose excess is used up within a deficit becomes light itself, and the next heavy one fills it.
 
     Args:
         probability: (n,) non-negative, sums to 1.
 
     Returns:
         threshold (n,) float64 in [0, 1] and alias (n,) int64.
+
+    Example:
+        >>> threshold, alias = alias_table(np.array([0.75, 0.25]))
+        >>> threshold.tolist(), alias.tolist()
+        ([1.0, 0.5], [0, 0])
     """
     n = len(probability)
     share = np.asarray(probability, np.float64) * n

@@ -1,4 +1,4 @@
-"""Samplers that draw from the positives that go by, and how often each item is among those."""
+"""Samplers that learn from the positives of the batches."""
 
 from __future__ import annotations
 
@@ -13,20 +13,27 @@ from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext.samplers.base import SAVED, Sampler, State, check_counts_fit, checked_counts, log_shares, stream
 
 DEFAULT_MEMORY = 2**17
-"""How many positives are remembered: a fraction of a thousandth is then known to a tenth, in half a megabyte."""
+"""How many positives are remembered: an item's fraction of a thousandth is then known to 10%, in half a MB."""
 
 
 class InBatchSampler(Sampler):
-    """The batch's own positives are the candidates, so an item is drawn as often as it is consumed.
+    """The batch's own positives are the candidates, so items are drawn by their frequency.
 
-    Each example's own positive is masked like any accidental hit. An item is to be expected ``B share(item)`` times
-    among B positives (the correction of Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-    Recommendations", RecSys 2019).
+    Each example's own positive is masked like any accidental hit. An item is expected ``B p`` times among B positives,
+    where p is its fraction of all positives (the correction of Yi et al., "Sampling-Bias-Corrected Neural Modeling for
+    Large Corpus Item Recommendations", RecSys 2019).
 
     Args:
-        item_count: (V,) how often each id occurs in the training data, from which the shares follow. None: they are
-            estimated while training, from the last `memory` positives, as in `AdaptiveSampler`.
+        item_count: (V,) how often each id occurs in the training data, from which the fractions follow. None: they are
+            estimated in training, from the last `memory` positives, as in `AdaptiveSampler`.
         memory: How many positives the estimate remembers.
+
+    Raises:
+        ValueError: A count is negative, not finite, or a fraction below 1.
+
+    Example:
+        >>> InBatchSampler(item_count=[0, 7, 2, 1]).in_batch
+        True
     """
 
     name = "inbatch"
@@ -64,19 +71,22 @@ class InBatchSampler(Sampler):
 
 
 class AdaptiveSampler(Sampler):
-    """By frequency, which is learnt from the positives that go by: no counts have to be known.
+    """Draws by frequency, which it learns from the positives of the batches; no counts are needed.
 
-    The last `memory` positives are kept, and how often each item is among them. A candidate is one of them, or, with
+    It keeps the last `memory` positives and how often each item is among them. A candidate is one of these, or, with
     the probability `uniform_share`, any item. So each item's probability is known exactly at every step, drawing costs
-    O(S), learning O(B), and popularity that drifts is followed. (The idea of estimating frequencies from the stream is
-    Yi et al.'s, RecSys 2019; TensorFlow's ``learned_unigram_candidate_sampler`` counts from the beginning.) Before
-    anything has gone by, the memory holds all items alike.
+    O(S), learning costs O(B), and the sampler follows changes of popularity. (The idea of estimating frequencies from
+    the stream is Yi et al.'s, RecSys 2019; TensorFlow's ``learned_unigram_candidate_sampler`` counts from the
+    beginning.) At first the memory holds all items equally often.
 
     Args:
         num_sampled: S, the candidates of a step.
         memory: How many positives are remembered.
-        uniform_share: In (0, 1], at least 1e-9: the fraction of candidates that are drawn uniformly, so that no item is
-            never drawn.
+        uniform_share: The fraction of candidates that are drawn uniformly, so that every item can be drawn; from 1e-9
+            to 1.
+
+    Raises:
+        ValueError: `uniform_share` is out of range.
 
     Example:
         >>> AdaptiveSampler(100).uniform_share
@@ -120,14 +130,22 @@ class AdaptiveSampler(Sampler):
 
 
 class QueueSampler(Sampler):
-    """The positives of the batches before this one are the candidates (cross-batch negatives).
+    """The positives of earlier batches are the candidates (cross-batch negatives).
 
-    As Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders", SIGIR 2021; but the queue holds
-    ids, which the item tower encodes again, so no candidate is stale. Before the queue is full it holds random items.
+    After Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders", SIGIR 2021; but the queue
+    holds ids, which the item tower encodes again, so no candidate is stale. Before the queue is full it holds random
+    items.
 
     Args:
-        num_sampled: S, the length of the queue: so many positives before the batch.
-        item_count, memory: As in `InBatchSampler`, for how often each item is to be expected.
+        num_sampled: S, the length of the queue: the last S positives before the batch.
+        item_count, memory: As in `InBatchSampler`, for the expected counts.
+
+    Raises:
+        ValueError: As for `InBatchSampler`.
+
+    Example:
+        >>> QueueSampler(1000).num_sampled
+        1000
     """
 
     name = "queue"
@@ -196,14 +214,14 @@ class CountedShares:
 
 
 SMALLEST_SHARE = 1e-9
-"""The least ``uniform_share``: less, spread over many items, is 0 in float32."""
+"""The smallest ``uniform_share``: less would be 0 in float32 when divided by many items."""
 
 
 class RecentShares:
     """Each item's fraction of the last ``memory`` positives, and a ``uniform_share`` spread over all items.
 
-    State: ``recent`` (memory,), the positives; ``recent_place`` (), where the next one goes; ``count`` (V,), how often
-    each item is among them.
+    State: ``recent`` (memory,), the positives; ``recent_place`` (), where the next one is written; ``count`` (V,), how
+    often each item is among them.
     """
 
     awaits_counts = False
@@ -213,7 +231,7 @@ class RecentShares:
         self.uniform_share = number_between("`uniform_share`", uniform_share, 0, 1 + 1e-9)
         if self.uniform_share < SMALLEST_SHARE:
             rule = f"be at least {SMALLEST_SHARE:g}"
-            raise problem("`uniform_share`", rule, uniform_share, "Else items might never be drawn.")
+            raise problem("`uniform_share`", rule, uniform_share, "Otherwise some items might never be drawn.")
 
     def check(self, vocabulary_size: int) -> None:
         pass

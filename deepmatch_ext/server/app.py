@@ -1,6 +1,6 @@
 """The web application: JSON in, recommendations out."""
 
-# Annotations are values here, not text: FastAPI reads those of functions within a function.
+# Annotations are not strings here, since FastAPI reads those of functions within a function.
 
 import asyncio
 import contextlib
@@ -13,19 +13,19 @@ from deepmatch_ext.server.metrics import Metrics
 from deepmatch_ext.server.service import Service, TooManyWait, log
 
 LARGEST_BODY = 2**20  # bytes
-LONGEST_BODY = 10.0  # seconds until it has come
+LONGEST_BODY = 10.0  # seconds until it has arrived
 
 
 def make_app(service: Service, max_n: int = 1000) -> Any:
-    """The web application of a service, for uvicorn and its like.
+    """The web application of a service, for uvicorn or another ASGI server.
 
-    ``POST /recommend`` takes ``{"user": {...}, "n": 10, "seen": [...], "among": [...]}``, of which ``user`` is needed,
-    and answers ``{"ids": [...], "scores": [...], "version": 1}``. ``/health`` says which version is served,
+    ``POST /recommend`` takes ``{"user": {...}, "n": 10, "seen": [...], "among": [...]}``, of which only ``user`` is
+    required, and answers ``{"ids": [...], "scores": [...], "version": 1}``. ``/health`` says which version is served,
     ``/metrics`` is for Prometheus, and ``/docs`` describes the requests.
 
     Args:
-        service: What answers.
-        max_n: The most items that may be asked for.
+        service: The service that answers requests.
+        max_n: The largest number of items that may be requested.
 
     Returns:
         A ``fastapi.FastAPI``.
@@ -119,7 +119,7 @@ class Guard:
                 try:
                     message = await asyncio.wait_for(receive(), left)
                 except asyncio.TimeoutError:
-                    said = f"the body must come within {LONGEST_BODY:g} s"
+                    said = f"the body must arrive within {LONGEST_BODY:g} s"
                     raise self._refusal(408, said, {"Connection": "close"}) from None
                 size = announced or size + len(message.get("body", b""))
                 whole = not message.get("more_body", False)

@@ -1,4 +1,4 @@
-"""One version of an export, loaded: what it takes, checked, and what it gives."""
+"""A loaded version of an export, and the checks of its requests."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ def versions(folder: Path) -> list[Path]:
 def highest(folder: Path) -> ServedExport:
     """The highest version in a folder that can be served.
 
+    Args:
+        folder: The folder of the versions, as given to `export_recommender`.
+
     Raises:
         OSError: There is no such folder.
-        ValueError: None can be; the message says why of the highest.
+        ValueError: None can be served; the message says why for the highest.
     """
     errors = [ValueError(f"{folder} has no exported version, a folder with a number for its name")]
     for path in versions(folder):
@@ -38,7 +41,7 @@ def highest(folder: Path) -> ServedExport:
 
 @dataclass(frozen=True)
 class Query:
-    """A request that was checked: arrays of one row, as the export takes them."""
+    """A checked request: arrays of one row, as the export takes them."""
 
     user: Mapping[str, Any]
     n: int
@@ -54,11 +57,11 @@ class ServedExport:
 
     Attributes:
         version: Its number.
-        items: How many items it has.
-        inputs: What the manifest says of each user input, by the model's names.
+        items: The number of its items.
+        inputs: The manifest's entry for each user input, by the model's names.
 
     Raises:
-        ValueError: It can't be served, such as a copy that is not whole.
+        ValueError: It can't be served, such as an incomplete copy.
 
     Example:
         >>> import tempfile
@@ -83,7 +86,7 @@ class ServedExport:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format must be {FORMAT}; got {manifest['format']}")
-        for name, size in manifest["files"].items():  # TensorFlow takes half a vocabulary for a whole one
+        for name, size in manifest["files"].items():  # TensorFlow loads half a vocabulary without an error
             if (path / name).stat().st_size != size:
                 raise ValueError(f"{name} must have {size} bytes; got {(path / name).stat().st_size}")
         self.version, self.items, self.inputs = int(path.name), manifest["items"], by_name(manifest["inputs"])
@@ -99,14 +102,14 @@ class ServedExport:
         """The request as the export takes it.
 
         Args:
-            user: The user's features by the model's names. A history is a list, most recent first, cut where the
-                model's ends; its length is counted.
-            n: How many items are asked for.
+            user: The user's features by the model's names. A history is a list, most recent first, which is cut to
+                the model's length; its length is counted.
+            n: How many items are requested.
             seen: Ids of items that are left out.
             among: Ids of the items that may be recommended. None: all.
 
         Raises:
-            ValueError: It can't be; the message says what is wrong, for whoever sent it.
+            ValueError: The request can't be answered; the message tells the sender what is wrong.
         """
         if n > self.items:
             raise ValueError(f"n must be at most {self.items}, the number of items; got {n}")
@@ -149,10 +152,8 @@ class ServedExport:
         return Query(row, n, seen, None if among is None else frozenset(among))
 
     def recommend(self, queries: Sequence[Query]) -> list[dict[str, Any]]:
-        """The answers to some queries, in their order: ``ids``, ``scores``, ``version``. They are computed together.
-
-        Those that keep to the same items ``among`` are, that is. Where fewer items are left than asked for, there are
-        fewer.
+        """The answers to some queries, in their order: ``ids``, ``scores``, ``version``. Queries with the
+        same ``among`` are computed together. If fewer than ``n`` items are left, an answer has fewer.
         """
         answers: list[dict[str, Any]] = [{}] * len(queries)
         for among in dict.fromkeys(query.among for query in queries):
@@ -187,7 +188,7 @@ class ServedExport:
 
 
 def by_name(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's inputs by the model's names of them, in place of the signatures' arguments."""
+    """The manifest's inputs by the model's names, instead of the signatures' arguments."""
     names = {argument: about["name"] for argument, about in inputs.items()}
     return {
         names[argument]: {
@@ -200,12 +201,12 @@ def by_name(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def blank(about: Mapping[str, Any]) -> Any:
-    """A row of an input in which nothing is known."""
+    """A row of an input without any information."""
     return np.full(about["shape"], about.get("padding", "" if about["dtype"] == "string" else 0), object).tolist()
 
 
 def checked_id(name: str, about: Mapping[str, Any], value: Any) -> Any:
-    """``value`` if the input can take it."""
+    """``value``, if the input can take it."""
     if about["dtype"] == "string":
         return checked_text(name, value)
     if "vocabulary_size" in about:
@@ -215,7 +216,7 @@ def checked_id(name: str, about: Mapping[str, Any], value: Any) -> Any:
 
 
 def checked_text(name: str, value: Any) -> str:
-    """``value`` if it is text that can be encoded, which JSON's half surrogates can't."""
+    """``value`` if it is text that can be encoded, unlike JSON's lone surrogates."""
     if type(value) is not str or value.encode(errors="ignore").decode() != value:
         raise ValueError(f"{name} must hold strings; got {reprlib.repr(value)}")
     return value

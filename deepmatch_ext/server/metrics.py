@@ -1,4 +1,4 @@
-"""What a server tells Prometheus of itself."""
+"""The server's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from deepmatch_ext._checks import missing_extra
 
 
 class Metrics:
-    """What /metrics tells.
+    """The metrics at /metrics.
 
     Args:
-        service: The `Service` that it tells of.
+        service: The `Service` that they describe.
     """
 
     def __init__(self, service: Any) -> None:
@@ -27,20 +27,18 @@ class Metrics:
         )
         buckets = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
         self.seconds = prometheus_client.Histogram(
-            "recommend_seconds", "From a request for recommendations to its answer", buckets=buckets, **made
+            "recommend_seconds", "Seconds from a request for recommendations to its answer", buckets=buckets, **made
         )
         sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
         self.batch_size = prometheus_client.Histogram(
             "recommend_batch_size", "Requests computed together", buckets=sizes, **made
         )
-        self.loads = prometheus_client.Counter(
-            "recommend_loads", "Loads of new versions by what came of them", ["result"], **made
-        )
+        self.loads = prometheus_client.Counter("recommend_loads", "Loads of new versions by result", ["result"], **made)
         version = prometheus_client.Gauge("recommend_version", "The version that is served", **made)
         version.set_function(lambda: service.export.version)
         waiting = prometheus_client.Gauge("recommend_waiting", "Requests that wait for a batch", **made)
         waiting.set_function(lambda: service.waiting)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """All metrics, in Prometheus's text format."""
         return self._generate(self.registry)

@@ -1,4 +1,4 @@
-"""Requests that wait, batches of them, and the change from one version of an export to the next."""
+"""Waiting requests, batches of them, and the change from one version of an export to the next."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger("uvicorn.error")  # uvicorn's own, so that all lines loo
 
 
 class TooManyWait(Exception):
-    """More requests wait than may."""
+    """Too many requests are waiting."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a version can't be served, and when it is tried again, having waited."""
+    """Why a version can't be served, and when it is tried again."""
 
     reason: str
     wait: float
@@ -34,22 +34,22 @@ class Failure:
 
 
 class Service:
-    """Answers queries in batches: whatever has come while the last batch was computed is computed next.
+    """Answers queries in batches: those that arrive while a batch is computed are the next batch.
 
-    So a request alone waits for nothing, and the busier it gets, the larger the batches. `run` and `watch` are to run
-    beside each other for as long as it serves; the application of `make_app` sees to that.
+    So a single request does not wait, and batches grow with the load. `run` and `watch` must run at the same time for
+    as long as it serves, as they do in the application of `make_app`.
 
     Args:
-        folder: Where the versions are.
-        export: The one that is served first, such as ``highest(folder)``.
-        max_batch: The most requests that are computed at once.
-        max_waiting: The most that may wait.
-        poll_seconds: How long it waits between two looks for another version.
+        folder: The folder of the versions.
+        export: The version that is served first, such as ``highest(folder)``.
+        max_batch: The largest number of requests that are computed at once.
+        max_waiting: The largest number of requests that may wait.
+        poll_seconds: The time between two looks for another version.
 
     Attributes:
         export: The version that is served.
         failures: Why higher versions can't be served, by their numbers.
-        metrics: What is counted.
+        metrics: The `Metrics`.
     """
 
     def __init__(
@@ -73,10 +73,14 @@ class Service:
         return self._waiting.qsize()
 
     async def answer(self, export: ServedExport, query: Query) -> dict[str, Any]:
-        """The answer of ``export`` to ``query``.
+        """The answer of an export to a query.
+
+        Args:
+            export: The version that checked the query.
+            query: What `ServedExport.check` returned.
 
         Raises:
-            TooManyWait: As many requests wait as may.
+            TooManyWait: `max_waiting` requests are waiting already.
         """
         if self.waiting >= self._max_waiting:
             raise TooManyWait("too many requests wait; try again later")
@@ -85,7 +89,7 @@ class Service:
         return await answer
 
     async def run(self) -> None:
-        """Takes requests in the order in which they come, for ever."""
+        """Computes requests in the order in which they arrive, for ever."""
         while True:
             batch = [await self._waiting.get()]
             while len(batch) < self._max_batch and not self._waiting.empty():
@@ -102,7 +106,7 @@ class Service:
                 self._computing, export.recommend, queries
             )
         except Exception as error:
-            if len(batch) > 1:  # one of them is to blame, the others get their answers
+            if len(batch) > 1:  # one of them caused it; the others still get their answers
                 for entry in batch:
                     await self._compute([entry])
                 return
@@ -114,14 +118,14 @@ class Service:
             future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
 
     async def watch(self) -> None:
-        """Changes over to the highest version that can be served whenever that is another one, for ever."""
+        """Changes to the highest version that can be served, whenever there is a new one, for ever."""
         while True:
             with contextlib.suppress(OSError):  # no folder: what is loaded stays
                 await self._change_over(versions(self.folder))
             await asyncio.sleep(self._poll_seconds)
 
     async def _change_over(self, paths: Sequence[Path]) -> None:
-        """Serves the first version that can be. One that can't is tried again, each time after a longer wait."""
+        """Serves the first version that can be served. Others are tried again, each time after a longer wait."""
         for path in paths:
             version = int(path.name)
             before = self.failures.get(version)
@@ -138,7 +142,7 @@ class Service:
                 wait = min(2 * before.wait, LONGEST_WAIT) if before else self._poll_seconds
                 self.failures[version] = Failure(str(error), wait, time.monotonic() + wait)
                 continue
-            log.info("Version %s is served in the place of version %s", export.version, self.export.version)
+            log.info("Version %s is served instead of version %s", export.version, self.export.version)
             self.metrics.loads.labels("served").inc()
             self.export = export
             break

@@ -1,6 +1,6 @@
-"""`check_model`: what every model of this package promises, checked for a builder, those that you write included.
+"""`check_model` checks that a builder, such as one of your own, keeps the promises of all models of this package.
 
-Nothing here needs a test framework. With pytest, one test for each of the `CHECKS` says more than one for all::
+Nothing here needs a test framework. With pytest, a test for each of the `CHECKS` is more informative than one for all::
 
     @pytest.fixture(scope="module")
     def trial():
@@ -24,20 +24,20 @@ __all__ = ["CHECKS", "Trial", "check_model", "check_sampler"]
 
 
 def check_model(builder: Callable[..., Any], columns: Any = None, **arguments: Any) -> None:
-    """Checks that a builder's models keep the promises that all models of this package make.
+    """Checks that a builder's models keep the promises of all models of this package.
 
-    It builds small models, generates data for them, and trains, saves, reloads and exports them. A minute or so on two
-    cores. `CHECKS` has each check alone, with what it demands as its docstring.
+    It builds small models, generates data for them, and trains, saves, reloads and exports them, in a minute or so on
+    two cores. `CHECKS` has each check by name; its docstring says what it requires.
 
     Args:
         builder: A function like `YoutubeDNN`: user columns, item columns, and then arguments that have defaults. Files
             are also read in a fresh process, so the builder has to be in a module and not in an interactive session.
-        columns: ``(user columns, item columns)`` of the models, where a builder does not take every kind: DeepCTR's,
-            or this package's. A history must share the item's table, the item have integer ids, and the vocabulary be
-            small, since 512 rows have to teach which item follows from which. None: columns of every kind are tried.
-        arguments: The builder's other arguments. Each that is given here is given to every model. An argument that
-            the checks cannot find a second value for, because its default is None or text, is checked to come back
-            from a file only if it is given here.
+        columns: ``(user columns, item columns)`` of the models, if the builder does not take every kind: DeepCTR's, or
+            this package's. A history must share the item's table, the item must have integer ids, and the vocabulary
+            must be small, since 512 rows have to teach which item follows which. None: columns of every kind are tried.
+        arguments: The builder's other arguments, which are given to every model. If the checks cannot find a second
+            value for an argument, because its default is None or text, they check that it is saved only if it is given
+            here.
 
     Raises:
         AssertionError: A promise is broken; the message says which, what was expected and what came.

@@ -1,4 +1,4 @@
-"""Values of arguments: others than the defaults, and odd ones."""
+"""Values of arguments: valid ones that differ from the defaults, and invalid ones."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def every_sampler(vocabulary_size: int) -> dict[str, Sampler]:
 
 
 def other_value(name: str, parameter: inspect.Parameter, left_out: SparseColumn) -> Any:
-    """A value that is not the argument's default; None if there is no telling one."""
+    """A value that is not the argument's default; None if none can be found."""
     if name == "exclude_features":
         return (left_out.name,)
     default = parameter.default

@@ -1,4 +1,4 @@
-"""What a check raises where a promise is broken, and comparisons of vectors."""
+"""What a check raises if a promise is broken, and comparisons of vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Broken(AssertionError):
 
 @contextmanager
 def saying(who: str) -> Iterator[None]:
-    """Makes an AssertionError, which begins with who failed, of a broken promise and of an error that none expected."""
+    """Turns a broken promise, or an unexpected error, into an AssertionError that begins with who failed."""
     try:
         yield
     except Broken as broken:
@@ -30,13 +30,13 @@ def saying(who: str) -> Iterator[None]:
 
 
 def expect(holds: Any, expected: str, got: Any) -> None:
-    """Raises `Broken` unless it holds, with what was expected, a sentence, and what came: a phrase, or a value."""
+    """Raises `Broken` unless it holds, with a sentence on what was expected, and what came: a phrase, or a value."""
     if not holds:
         raise Broken(f"{expected}; got {got if isinstance(got, str) else shown(got)}")
 
 
 def expect_equal(came: Any, expected: Any, what: str, tolerance: float = TOLERANCE) -> None:
-    """Equal but for a ``tolerance`` that is relative to the largest of the expected."""
+    """Equal up to a ``tolerance``, relative to the largest expected value."""
     came, expected = np.asarray(came), np.asarray(expected)
     expect(came.shape == expected.shape, f"{what}, of shape {expected.shape}", f"shape {came.shape}")
     expect(np.isfinite(came).all(), what, "NaN or infinity")
@@ -50,13 +50,13 @@ def expect_equal(came: Any, expected: Any, what: str, tolerance: float = TOLERAN
 def expect_equal_weights(
     model: Any, expected: Sequence[np.ndarray], what: str, came: Sequence[np.ndarray] | None = None
 ) -> None:
-    """Equal weights, those of the model or those that came, but for a tolerance."""
+    """Equal weights, of the model or of ``came``, up to a tolerance."""
     for weight, one, other in zip(model.weights, came or model.get_weights(), expected, strict=True):
         expect_equal(one, other, f"{what}, {getattr(weight, 'path', weight.name)!r} too")
 
 
 def expect_best(ids: np.ndarray, came: np.ndarray, scores: np.ndarray, who: str) -> None:
-    """Each user's best items, each once; of scores that are equal but for rounding, either may come."""
+    """Each user's best items, each once; of scores that differ by rounding alone, either may come first."""
     n, ids = ids.shape[1], np.asarray(ids, np.int64)
     expected = np.take_along_axis(scores, best(scores, n), axis=1)
     expect(all(len(set(row)) == n for row in ids.tolist()), f"{who} must find each item once", "an item twice")

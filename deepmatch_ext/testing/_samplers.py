@@ -1,4 +1,4 @@
-"""What every sampler promises, checked for samplers that users write."""
+"""Checks that a sampler, such as one of your own, keeps the promises of all samplers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ VOCABULARY, BATCH, STEPS = 30, 16, 400
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """Checks that a sampler draws items, with the counts that it says are to be expected.
+    """Checks that a sampler draws valid items, as often as its expected counts say.
 
-    A few seconds. The sampler is tried on a vocabulary of 30, padding included, so it may draw at most 29 candidates,
-    unless its `check` allows more.
+    It takes a few seconds. The sampler is tried on a vocabulary of 30, padding included, so it may draw at most 29
+    candidates, unless its `check` allows more.
 
     Args:
-        sampler: Of a class of your own.
+        sampler: A sampler, such as one of a class of your own.
 
     Raises:
         AssertionError: A promise is broken; the message says which, what was expected and what came.

@@ -1,4 +1,4 @@
-"""A builder with small columns and data, and what its checks share."""
+"""A builder with small columns and data, and the models that its checks share."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from deepmatch_ext.testing._data import (
 from deepmatch_ext.testing._expect import best, scores_of
 from deepmatch_ext.testing._fresh_process import read_again
 
-TOP = 3  # items that a user gets where it is checked whether the next item was learnt
+TOP = 3  # items for each user in the check of whether the next item was learnt
 
 
 class Trial:
-    """A builder with small columns and data, and what its checks share: a trained model, and files read again.
+    """A builder with small columns and data, and what its checks share: a trained model and reloaded files.
 
     Args:
         builder, columns, arguments: As for `check_model`.
@@ -75,7 +75,7 @@ class Trial:
     def model(
         self, user: Sequence[Column] | None = None, items: Sequence[Column] | None = None, **changes: Any
     ) -> RetrievalModel:
-        """A new model, of other columns or with other arguments than the trial's, if they are given."""
+        """A new model, with other columns or arguments than the trial's if they are given."""
         user = self.user_columns if user is None else user
         items = self.item_columns if items is None else items
         arguments = {**self.arguments, **changes}
@@ -129,7 +129,7 @@ class Trial:
 
     @functools.cached_property
     def learnt(self) -> Learnt:
-        """A model that was trained for as long as it learnt, what it learnt, and a run of it that stops and goes on."""
+        """A model that was trained until it stopped learning, what it learnt, and a run of it that is resumed."""
         return Learnt(self)
 
     @property
@@ -161,12 +161,12 @@ class Learnt:
 
     @property
     def chance(self) -> float:
-        """The hit rate of vectors that tell nothing."""
+        """The hit rate of a random ranking."""
         return TOP / (self.trial.item.vocabulary_size - 1)
 
     @property
     def least(self) -> float:
-        """The hit rate that is demanded."""
+        """The hit rate that is required."""
         return max(0.5, 3 * self.chance)
 
     @contextmanager

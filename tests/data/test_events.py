@@ -265,9 +265,9 @@ def test_times_are_exact(tmp_path):
         ("now", {"date_format": "%Y"}, "hold dates written as '%Y'; got 'now' in row 1"),
         ("2024-02-30", {}, "must hold numbers or ISO 8601 dates; got '2024-02-30' in row 1"),
         ("2024", {"date_format": "mixed"}, "`date_format` must be a format such as '%d/%m/%Y'; got 'mixed'"),
-        ("2024", {"date_format": "%Y", "dayfirst": True}, "`dayfirst` must be left out where date_format"),
+        ("2024", {"date_format": "%Y", "dayfirst": True}, "`dayfirst` must be left out if date_format"),
         ("2024", {"dayfirst": "yes"}, "`dayfirst` must be True or False; got 'yes'"),
-        ("2024", {"dayfirst": True, "time": None}, "be left out where time=None says that no times are read"),
+        ("2024", {"dayfirst": True, "time": None}, "be left out with time=None, which reads no times"),
         ("2024", {"time": 3}, "`time` must be the name of a column, or None for rows in the order of time; got 3"),
         ("2024", {"user": None}, "`user` must be the name of a column; got None"),
         ("2024", {"time": "item"}, "columns of users, items and times .* must not repeat a name; got 'item' twice"),
@@ -336,11 +336,9 @@ def test_encodings_and_separators(tmp_path):
     assert raw_events(read_text(tmp_path, text.replace(";", "\t"), "a.tsv").interactions)[1] == ("José", "thé")
     x = read_text(tmp_path, text.replace(";", "   "), "a.log", sep=r"\s+").interactions
     assert raw_events(x) == [("José", "007"), ("José", "thé")]
-    with pytest.raises(
-        ValueError, match=r"got the columns 'user;item;ts'. If ';' stands between the columns, .*sep=';'"
-    ):
+    with pytest.raises(ValueError, match=r"got the columns 'user;item;ts'. If ';' separates the columns, .*sep=';'"):
         read_text(tmp_path, text)
-    with pytest.raises(ValueError, match=r"If '::' stands between the columns, say so: sep='::'"):
+    with pytest.raises(ValueError, match=r"If '::' separates the columns, give sep='::'"):
         read_text(tmp_path, text.replace(";", "::"))
     # A line that is too long, whatever stands between the columns.
     with pytest.raises(ValueError, match=r"must be a text table; got .*line 4, saw 4"):
@@ -470,7 +468,7 @@ def test_json_lines(tmp_path):
         ValueError, match=r"shop.jsonl' must have one user, .*; got several values a row in column 'seen'"
     ):
         read_text(tmp_path, json_lines({"user_id": 1, "item_id": 3, "seen": [3, 3], "ts": 1}), "shop.jsonl")
-    with pytest.raises(ValueError, match=r"argument 'sep' must be one of .* where JSON lines is read"):
+    with pytest.raises(ValueError, match=r"argument 'sep' must be one of .* for JSON lines"):
         read_text(tmp_path, text, "shop.jsonl", sep=";")
     with pytest.raises(ValueError, match="`lines` must be True; got False"):
         read_text(tmp_path, text, "shop.json", lines=False)
@@ -523,7 +521,7 @@ def test_parquet(tmp_path, pyarrow):
         file = write_parquet(tmp_path / "bad.parquet", **{"user_id": [1, 1], "ts": [1, 2], **columns})
         with pytest.raises(ValueError, match=message):
             read_dataset(file)
-    with pytest.raises(ValueError, match="hold text where a format of dates is given; got dtype datetime64"):
+    with pytest.raises(ValueError, match="hold text if a format of dates is given; got dtype datetime64"):
         read_dataset(tmp_path / "shop.parquet", dayfirst=True)
 
 

@@ -568,7 +568,7 @@ def test_it_reads_as_sentences():
         "leak: 3 of 3 rows of test with their own target in the history. Row 0: user 1, item 5. "
         "Cut each history strictly before its target.",
         "note: 3 of 6 targets of train later than the first target of test, of 28. Row 1: user 1, item 3. "
-        "Training knows other users' futures: by nature in leave_last_out(), not in split_by_time().",
+        "Training knows other users' futures: always with leave_last_out(), never with split_by_time().",
         "not checked: the sampler's counts; give `item_count`.",
     ]
     clean = find_leaks(split_by_time(X, 36, 46), item_count=np.zeros(6))

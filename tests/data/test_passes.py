@@ -604,7 +604,7 @@ def test_refusals_of_records(tmp_path):
         write_tfrecords({"item": np.arange(3)}, tmp_path / "part", 0)
     with pytest.raises(ValueError, match=r"`data` must be columns by name or a tf.data.Dataset; got list"):
         write_tfrecords([1], tmp_path / "part")
-    with pytest.raises(ValueError, match="`data` must give dictionaries"):
+    with pytest.raises(ValueError, match="`data` must hold dictionaries"):
         write_tfrecords(tf.data.Dataset.range(3), tmp_path / "part")
     with pytest.raises(ValueError, match="`data` must come to an end"):
         write_tfrecords(tf.data.Dataset.from_tensors({"item": [1]}).repeat(), tmp_path / "part")

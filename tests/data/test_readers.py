@@ -280,7 +280,7 @@ def test_other_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"movies.csv.* must have a column of ids"):
         read_dataset(tmp_path)
     (tmp_path / "one").mkdir()
-    with pytest.raises(ValueError, match=r"be left out where ratings.dat is read; got time=None, sep='::'"):
+    with pytest.raises(ValueError, match=r"be left out for ratings.dat; got time=None, sep='::'"):
         read_dataset(ml_1m(tmp_path / "one"), time=None, sep="::")
 
 

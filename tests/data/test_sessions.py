@@ -134,7 +134,7 @@ def test_what_is_refused():
     x = Interactions.from_frame(frame, session="s")
     with pytest.raises(ValueError, match=r"`interactions` must have no sessions; got sessions. split_by_time\(\)"):
         leave_last_out(x)
-    with pytest.raises(ValueError, match="`user` must name a column where there are no sessions"):
+    with pytest.raises(ValueError, match="`user` must name a column if there are no sessions"):
         Interactions.from_frame(frame, user=None)
     with pytest.raises(ValueError, match="column 'nowhere' must be in the frame"):
         Interactions.from_frame(frame, session="nowhere")

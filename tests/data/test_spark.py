@@ -291,7 +291,7 @@ def test_strings_that_spark_would_compare_without_case_are_different_ids(spark):
     [
         ({"user": "nobody"}, "column 'nobody' must be in `events`; got the columns 'who', 'item.id'"),
         ({"time": "at"}, r"column 'at' must be in `events`; .* Name it: time="),
-        ({"time": None}, "`time` must name a column where `tie_order` names none"),
+        ({"time": None}, "`time` must name a column if `tie_order` names none"),
         ({"item": "who"}, "must not repeat a name; got 'who' twice"),
         ({"user": "rating"}, r"column 'rating' must be whole numbers up to 2\*\*53, or strings; got 2 others of 2"),
         ({"user": "liked"}, "column 'liked' must be all integers or all strings; got the type boolean. Cast it first"),
@@ -466,7 +466,7 @@ def test_ids_that_the_model_has_no_room_for_are_refused():
     pa = pytest.importorskip("pyarrow", reason="no pyarrow")
     about = {"name": "hist", "kind": "history", "shape": [2], "dtype": "int32", "vocabulary_size": 5, "length": None}
     for value in (-1, 5):
-        with pytest.raises(ValueError, match=rf"column 'hist' must lie in 0..4; got {value}. Raw ids are taken where"):
+        with pytest.raises(ValueError, match=rf"column 'hist' must lie in 0..4; got {value}. The export takes"):
             recommendations._inputs({"inputs": {"hist": about}}, {"hist": pa.array([[1, value]])})
 
 

@@ -194,7 +194,7 @@ def test_pipelines_give_what_windows_give(tmp_path):
         assert set(batches[0][0]) == set(expected)
         assert [y.numpy().tolist() for _, y, _ in batches] == [[[1], [1]], [[1]]]
         assert np.concatenate([w.numpy() for _, _, w in batches]).tolist() == weights.tolist()
-    with pytest.raises(ValueError, match=r"`data` must give dictionaries.*'sample_weight': w"):
+    with pytest.raises(ValueError, match=r"`data` must hold dictionaries.*'sample_weight': w"):
         write_tfrecords(datasets[0], tmp_path / "others")
     with pytest.raises(ValueError, match="`weight` must be one of 'user_id'"):
         parquet_dataset(tmp_path / "rows.parquet", 2, max_len=2, weight="price")

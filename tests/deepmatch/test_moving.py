@@ -701,7 +701,7 @@ def test_negative_sampler_of_every_kind_is_taken():
 
 
 def test_num_sampled_in_its_old_place_is_named():
-    with pytest.raises(ValueError, match=r"`user_dnn_hidden_units` must be a list .*`num_sampled` in this place"):
+    with pytest.raises(ValueError, match=r"`user_dnn_hidden_units` must be a list .*`num_sampled` in this position"):
         YoutubeDNN([history_column()], [item_column()], 5)
 
 

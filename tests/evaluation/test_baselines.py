@@ -144,8 +144,8 @@ def test_caller_keeps_their_arrays():
             lambda: Markov.fit(np.array([1]), np.array([1]), 3).score(np.array([-1])),
             r"`last_items` must be between 0 and",
         ),
-        (lambda: Markov.from_interactions(THREE, np.array([1, 0])), r"`rows` must rise, without repeats"),
-        (lambda: Popularity.from_interactions(THREE, np.array([1, 1])), r"`rows` must rise, without repeats"),
+        (lambda: Markov.from_interactions(THREE, np.array([1, 0])), r"`rows` must ascend, without repeats"),
+        (lambda: Popularity.from_interactions(THREE, np.array([1, 1])), r"`rows` must ascend, without repeats"),
         (lambda: Markov.from_interactions(THREE, np.array([1, 3])), r"`rows` must be between 0 and 2; got 3"),
     ],
 )

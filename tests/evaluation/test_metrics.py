@@ -122,7 +122,7 @@ def test_left_out_rows_count_in_no_average(case, data):
     for users in (None, groups):
         options = {"seen": csr(seen), "seen_targets": "leave_out", "ns": [1, 3], "block_size": block_size}
         if not kept.any():
-            with pytest.raises(ValueError, match="`targets` must have a target that is not in `seen` where"):
+            with pytest.raises(ValueError, match="`targets` must have a target that is not in `seen` with"):
                 evaluate(rows_of(scores), targets, groups=users, **options)
             continue
         figures = evaluate(rows_of(scores), targets, groups=users, **options)
@@ -146,8 +146,11 @@ def test_targets_that_were_seen_are_told_once_with_their_number():
         (warning,) = told
         text = str(warning.message)
         assert text.startswith("2 of 3 targets are in their own row's `seen`, whose items are not recommended; the ")
-        assert "the first is item 2 in row 1. Each is a miss at every N, as it is served; seen_targets=" in text
-        assert "Where items are recommended again, leave `seen` out" in text
+        assert (
+            "the first is item 2 in row 1. Each is a miss at every N, since it is never recommended; seen_targets="
+            in text
+        )
+        assert "If your product recommends items again, leave `seen` out" in text
         assert warning.filename == __file__  # the caller's line, not one of ours
         if call is calls[0]:
             assert figures.tolist() == [0, MISSED, MISSED]
@@ -377,7 +380,7 @@ def test_evaluate_refuses_what_does_not_fit(arguments, message):
         ({"seen_targets": True}, r"`seen_targets` must be one of 'miss', 'leave_out'; got True"),
         (
             {"ranks": np.array([MISSED, MISSED]), "seen_targets": "leave_out"},
-            r"`ranks` must hold a rank that is not MISSED where seen_targets='leave_out'; got 2 that are",
+            r"`ranks` must hold a rank that is not MISSED, with seen_targets='leave_out'; got 2 that are",
         ),
     ],
 )

@@ -371,7 +371,7 @@ def test_without_learning_no_table_changes_and_the_ranking_is_chance(events, mod
     assert {"never_updated:table_item", "no_better_than_chance"} <= set(looking.warned)
     text = f"not one of the 301 rows looked at of the embedding table 'table_item' has changed in {events.steps} steps"
     assert text in looking.warned["never_updated:table_item"]
-    assert "knowing nothing costs 5.70" in looking.warned["no_better_than_chance"]  # log 300
+    assert "a uniform guess has 5.70" in looking.warned["no_better_than_chance"]  # log 300
     assert looking.history["rows_changed"] == [0]
 
 
@@ -483,7 +483,7 @@ def test_interests_that_are_nearly_one_are_told_of(events):
     assert go_through(model, looking, apart, apart) == []
     assert looking.history["interest_correlation"][0] < 0.9
     (text,) = go_through(model, watch_of(events, alone=True), attend(rng.normal(size=attention.shape) * 1e-2))
-    assert text.startswith("After epoch 1, the 3 interests of a user are nearly one: ")
+    assert text.startswith("After epoch 1, the 3 interests of a user are nearly equal: ")
     assert "`k_max`" in text
     # At first that is so of any training.
     patient = watch_of(events, alone=True, patience=150)

@@ -404,6 +404,6 @@ def test_a_loss_of_ones_own_is_a_function_and_a_line(monkeypatch):
     # Of in-batch candidates the positive is one of three, masked.
     assert CandidateLoss(loss="hinge")([*inputs[:-1], tf.constant(True)]).numpy().tolist() == [[0.5]]
     monkeypatch.setitem(LOSSES, "hinge", lambda positive, candidates, margin: positive)
-    message = r"The loss 'hinge' must take two logits, and then any of drawn, num_items, .*; got 'margin'"
+    message = r"The loss 'hinge' must take the two logits, and besides only drawn, num_items, .*; got 'margin'"
     with pytest.raises(ValueError, match=message):
         CandidateLoss(loss="hinge")

@@ -186,7 +186,7 @@ def test_what_cannot_be_is_refused_by_name():
     with pytest.raises(ValueError, match="`item_features` must be left out"):
         model.extended({"item": VOCABULARY + 1}, item_features=CATALOGUE)
     pretrained = small_model_with_table()
-    with pytest.raises(ValueError, match="The table 'item' must begin as an initializer says"):
+    with pytest.raises(ValueError, match="The table 'item' must be initialised by an initializer"):
         pretrained.extended({"item": VOCABULARY + 1})
     hashed = YoutubeDNN(
         [history_column(), SparseFeat("city", 10, 4, use_hash=True, dtype="string")], [item_column()], num_sampled=5

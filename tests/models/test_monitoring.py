@@ -115,13 +115,13 @@ def test_a_callback_in_front_that_never_sees_the_figure_is_refused(model, as_lis
     callbacks = [K.EarlyStopping("val_NDCG@10", mode="max"), Figure()]
     if as_list:
         callbacks = K.CallbackList(callbacks, model=model, epochs=1)
-    message = r"EarlyStopping, which monitors 'val_NDCG@10', must stand behind Figure in `callbacks`; got it in front"
+    message = r"EarlyStopping, which monitors 'val_NDCG@10', must come after Figure in `callbacks`; got it before that"
     with pytest.raises(ValueError, match=message):
         model.fit(X, verbose=0, callbacks=callbacks)
 
 
 def test_a_log_in_front_is_warned_of(model, tmp_path):
-    with pytest.warns(UserWarning, match=r"CSVLogger stands in front of Figure .* Put it behind") as caught:
+    with pytest.warns(UserWarning, match=r"CSVLogger comes before Figure .* Put it after") as caught:
         epochs_with(model, K.CSVLogger(str(tmp_path / "log.csv")), Figure())
     assert caught[0].filename == __file__
     epochs_with(model, Figure(), K.CSVLogger(str(tmp_path / "log.csv")))

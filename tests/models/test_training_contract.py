@@ -643,7 +643,7 @@ def test_a_batch_of_one_has_no_negatives_of_its_own(plain):
     model = small_model(sampler_config=InBatchSampler())
     model.compile("sgd")
     for x, options in ((small_input(4), {"batch_size": 1}), (small_input(1), {})):
-        with pytest.raises(ValueError, match=r"`batch_size` must be at least 2 where the batch's items are the neg"):
+        with pytest.raises(ValueError, match=r"`batch_size` must be at least 2 if the batch's items are the neg"):
             model.fit(x, verbose=0, **options)
     plain.fit(small_input(2), batch_size=1, verbose=0)  # its negatives are drawn
 

@@ -475,7 +475,7 @@ ITEM = [item_column()]
         (lambda: YoutubeDNN(HISTORY, ITEM, [16, 9]), r"`user_dnn_hidden_units` must end in .* 8; got 9"),
         (
             lambda: YoutubeDNN([*HISTORY, DenseFeat("loss")], ITEM),
-            r"The names of inputs must be none of those of the model's layers; got 'loss'",
+            r"The names of inputs must differ from those of the model's layers; got 'loss'",
         ),
         (lambda: YoutubeDNN(HISTORY, ITEM, 8), r"`user_dnn_hidden_units` must be a list of integers; got 8"),
         (

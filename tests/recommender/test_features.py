@@ -1,5 +1,8 @@
 """What becomes of a frame's columns, by their types."""
 
+import json
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import read_columns
-from deepmatch_ext.recommender.features import FeatureTable
+from deepmatch_ext.recommender.features import Feature, FeatureTable
 
 
 def table(frame, *columns):
@@ -88,6 +91,15 @@ def test_a_column_that_is_given_says_whether_whole_numbers_are_codes():
     assert lines == ['few: DenseFeat("few"), a number, standardised', "many: 100 categories, as it was given"]
 
 
+def test_a_column_that_is_given_as_a_number_must_hold_numbers():
+    frame = pd.DataFrame({"sku": range(3), "x": [True, False, True]})
+    made, _ = table(frame, DenseFeat("x", 1))
+    np.testing.assert_allclose(made.by_id(IdMap([0, 1]))["x"], [0, 2**-0.5, -(2**0.5)], rtol=1e-6)
+    for values in (["1", "2", "N/A"], [*DATES, None], [1.5, True, 2]):
+        with pytest.raises(ValueError, match=r"^feature 'x' must hold finite numbers; got"):
+            table(frame.assign(x=values), DenseFeat("x", 1))
+
+
 def test_texts_of_which_most_are_different_are_left_out():
     frame = pd.DataFrame({"sku": range(50), "title": [f"book {k}" for k in range(50)]})
     made, lines = table(frame)
@@ -122,6 +134,100 @@ def test_a_frame_of_later_replaces_rows_and_brings_new_categories():
     assert made.extended("`item_features`", None, "sku") is made
 
 
+LEARNT = pd.DataFrame(
+    {
+        "sku": range(4),
+        "price": [1.5, 3.0, np.nan, 4.5],
+        "colour": ["red", None, "blue", "red"],
+        "aisle": [1, 2, 2, None],
+        "on_sale": [True, None, False, True],
+        "tags": [["x", "y"], [], ["y"], ["x"]],
+        "codes": [[1, 2], [], [2], [3]],
+    }
+)
+DATES = pd.to_datetime(["2026-01-01", "2026-01-02"])
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    return table(LEARNT)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("price", ["1.5", "2"], "hold finite numbers, .* got text in 2 of 2 values, such as '1.5'. pd.to_numeric"),
+        ("price", [2.5, "N/A"], "got text in 1 of 2 values, such as 'N/A'. pd.to_numeric"),
+        ("price", np.array(["1.5", "2"]), "got text in 2 of 2 values, such as '1.5'"),
+        ("price", [True, False], "got booleans in 2 of 2 values, such as True. Convert"),
+        ("price", [True, None], "got booleans in 1 of 2 values"),
+        ("price", [True, "2"], "got booleans and text in 2 of 2 values"),
+        ("price", DATES, "got datetimes in 2 of 2 values, such as 2026-01-01 00:00:00. Convert"),
+        ("price", [*DATES.date], "got datetimes in 2 of 2 values, such as 2026-01-01."),
+        ("price", DATES - DATES[0], "got values of the type timedelta64 in 2 of 2 values"),
+        ("price", [1.0, np.inf], r"got other numbers in 1 of 2 values, such as inf. column.replace\(\["),
+        ("price", [1j, 2], "got values of the type complex"),
+        ("price", [b"1", b"2"], "got values of the type bytes"),
+        ("price", [[1.5], [2.5, 3]], "hold one value in each row, as in the first frame; got lists"),
+        ("colour", [1, 2], "hold text, as in the first frame; got numbers in 2 of 2 values, such as 1"),
+        ("colour", ["red", 3], "got numbers in 1 of 2 values, such as 3"),
+        ("colour", [True, False], "got booleans"),
+        ("colour", DATES, "got datetimes"),
+        (
+            "aisle",
+            ["1", "2"],
+            "hold whole numbers, as in the first frame; got text in 2 of 2 values, such as '1'. pd.to_",
+        ),
+        ("aisle", [1.5, 2], "got other numbers in 1 of 2 values, such as 1.5"),
+        ("aisle", [np.inf, 2], "got other numbers in 1 of 2 values, such as inf"),
+        ("aisle", [True, False], "got booleans"),
+        ("on_sale", ["True", "False"], "hold booleans, as in the first frame; got text"),
+        ("on_sale", [1, 7], "got other numbers in 1 of 2 values, such as 7"),
+        ("tags", [[1], [2, 3]], "hold text, as in the first frame; got numbers in 3 of 3 values"),
+        ("tags", ["x", "y"], "hold lists, as in the first frame; got none"),
+        ("codes", [["1"], [2, 3]], "hold whole numbers, as in the first frame; got text in 1 of 3 values, such as '1'"),
+    ],
+)
+def test_a_later_column_of_another_type_is_refused(learnt, name, values, words):
+    later = LEARNT.iloc[:2].assign(**{name: values})
+    before = later.copy()
+    with pytest.raises(ValueError, match=rf"^feature '{name}' must .*{words}"):
+        learnt.extended("`item_features`", later, "sku")
+    pd.testing.assert_frame_equal(later, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "encoded"),
+    [
+        ("price", [3, 0], [0, -3 / np.std([1.5, 3, 4.5])]),
+        ("price", [Decimal("3.0"), None], [0, 0]),
+        ("price", pd.array([3, None], "Int64"), [0, 0]),
+        ("price", [None, None], [0, 0]),
+        ("price", pd.to_datetime([None, None]), [0, 0]),
+        ("colour", pd.Categorical(["red", None]), [2, 0]),
+        ("colour", np.array(["blue", "red"]), [1, 2]),
+        ("colour", [np.nan, np.nan], [0, 0]),
+        ("aisle", [2.0, np.nan], [2, 0]),
+        ("aisle", pd.Categorical([9, 1]), [3, 1]),
+        ("aisle", np.array([1, 2], np.uint8), [1, 2]),
+        ("on_sale", [1, 0], [2, 1]),
+        ("on_sale", [0.0, np.nan], [1, 0]),
+        ("on_sale", pd.array([True, None], "boolean"), [2, 0]),
+        ("tags", [[], ["y"]], [[0, 0], [2, 0]]),
+        ("tags", [[], []], [[0, 0], [0, 0]]),
+        ("codes", [[2.0], [1]], [[2, 0], [1, 0]]),
+    ],
+)
+def test_a_later_column_may_hold_the_same_values_in_another_type(learnt, name, values, encoded):
+    grown = learnt.extended("`item_features`", LEARNT.iloc[:2].assign(**{name: values}), "sku")
+    np.testing.assert_allclose(grown.by_id(IdMap([0, 1]))[name][1:], encoded, rtol=1e-6)
+
+
+def test_what_a_column_must_hold_is_saved(learnt):
+    for feature in learnt.features:
+        assert Feature.from_plain(json.loads(json.dumps(feature.plain())), feature.column) == feature
+
+
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
@@ -129,6 +235,10 @@ def test_a_frame_of_later_replaces_rows_and_brings_new_categories():
         (pd.concat([FRAME, FRAME]), "column 'sku' of `item_features` must have each id once"),
         ([1, 2], "`item_features` must be a pandas or polars DataFrame"),
         (FRAME.assign(colour=["red", 3, "blue", "red"]), "feature 'colour' must be all integers or all strings"),
+        (
+            FRAME.assign(price=[1.5, np.inf, 2, 3]),
+            "feature 'price' must hold finite numbers; got other numbers in 1 of 4",
+        ),
     ],
 )
 def test_frames_that_cannot_be_are_refused(frame, words):

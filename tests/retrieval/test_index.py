@@ -474,7 +474,7 @@ def test_refuses_to_search(build, arguments, message):
 def test_refuses_changes_and_is_as_it_was(build):
     index = build(np.array([1, 2, 3], np.int8), np.eye(3))
     for change, ids, vectors, message in [
-        (index.add, [4, 2], np.eye(2, 3), r"`ids` must be new; got 2, which the index has. replace\(\) gives"),
+        (index.add, [4, 2], np.eye(2, 3), r"`ids` must be new; got 2, which the index has. replace\(\) takes"),
         (index.add, [4, 4], np.eye(2, 3), r"`ids` must be unique; got 4 repeated"),
         (index.add, [4, 400], np.eye(2, 3), r"`ids` must fit in int8, the type of the index's ids; got 400"),
         (index.add, ["a"], np.eye(1, 3), r"`ids` must be integers, as the index's ids are; got strings, 'a'"),
@@ -771,7 +771,7 @@ def test_recall_refuses_what_can_not_be_compared(clustered):
         ("IVF4,PQ4x0", r"`factory` must be .*, with x of at least 1"),
         ("IVF500,Flat", r"`factory` must have at most 100 lists, the number of items; got 'IVF500,Flat'"),
         ("IVF4,PQ3", r"`factory` must be .*; got 'IVF4,PQ3'"),  # 16 is no multiple of 3
-        ("IVF4,PQ8", r"`factory` must be an index that 100 vectors suffice for; got 'IVF4,PQ8'"),
+        ("IVF4,PQ8", r"`factory` must be an index for which 100 vectors are enough; got 'IVF4,PQ8'"),
     ],
 )
 def test_faiss_says_what_is_wrong(clustered, factory, message):

@@ -26,39 +26,39 @@ def find_leaks(
     item_count: Any = None,
     time: str | None = None,
 ) -> LeakReport:
-    """Says how a split leaks: a :class:`Split`, or the inputs that any other code made for a model.
+    """Finds the leaks of a split: of a :class:`Split`, or of the inputs that any other code made for a model.
 
-    The kinds of severity "leak", which what was given makes certain:
+    Findings of severity "leak" are certain:
 
     - "target_in_history": a row's own event is in its history.
     - "future_in_history": a history has an event that is later than the row's target.
-    - "duplicate_target": one event, the same user, item and time, is a target in two parts. "possible" where the
+    - "duplicate_target": one event, the same user, item and time, is a target in two parts. "possible" if the
       interactions have it more than once.
     - "held_out_in_history": a target of validation or test is in a history of train, or one of test in a history of
-      validation; be it earlier than that history's target or not.
-    - "held_out_in_counts": ``item_count`` counts events of validation or test. "possible" where events of kinds that
+      validation, whether it is earlier than that history's target or not.
+    - "held_out_in_counts": ``item_count`` counts events of validation or test. "possible" if events of kinds that
       are not to be predicted would explain it.
 
-    "possible":
+    Findings of severity "possible":
 
     - "strange_item_in_history": an item that the user never had, by the interactions.
-    - "same_moment_of_another_kind": a history of another kind of events than the target's has one of the very time of
-      the target, such as the click that is recorded with a purchase. :func:`windows` leaves these out.
+    - "same_moment_of_another_kind": a history of another kind of events than the target's has an event at exactly the
+      target's time, such as the click that is recorded with a purchase. :func:`windows` leaves these out.
 
-    And of severity "note":
+    Findings of severity "note":
 
     - "new_items", "new_users": ids of targets of validation or test that train does not know.
     - "later_in_train": targets of train that are later than the first of validation or test.
-    - "same_moment": histories of validation or test with events of the very time of their target.
+    - "same_moment": histories of validation or test with events at exactly the time of their target.
     - "repeated_targets": targets of validation or test that are items the user had before. Figures that are made with
       ``seen`` count them as misses.
 
-    With kinds of events, each history is held against the user's events of its kind, and targets are events of the
+    With kinds of events, each history is compared with the user's events of its kind, and targets are events of the
     kinds that are to be predicted.
 
-    A history's items are held against the user's events one by one: a repeat is no leak, a history may leave events
-    out, be in any order, and have events of one time in any order. Where users repeat items, give ``time``: without
-    it, rows whose user had the target's item more than once are not looked at, since their event is not certain.
+    A history's items are compared with the user's events one by one. A repeat is not a leak; a history may leave events
+    out and be in any order. If users repeat items, give ``time``: without it, rows whose user had the target's item
+    more than once are not checked, since it is not certain which event they are.
 
     Args:
         parts: A split; its histories are all that the user did before a row, as :func:`windows` cuts them. Or inputs
@@ -67,20 +67,21 @@ def find_leaks(
             (B,) or (B, 1); ``hist_i`` (B, T), padded with 0, or a list in each row; and perhaps ``hist_len``, integers
             (B,) or (B, 1); with kinds of events, ``hist_i_k`` and ``hist_len_k`` of those kinds k that the model reads.
             Arrays by name, or a pandas, polars or Arrow frame. Rows of true events only, no negatives.
-            Id 0 is padding or unknown. All arrays are only read.
-        interactions: The events that the inputs were made of, in the ids and with the column names of the inputs. To be
-            left out beside a split, which has its own.
-        item_count: What the sampler was given, (V,), by item id: how often each item occurs, before smoothing, a power
-            or a scale. Held-out events are found in it where it counts an item more often than the interactions have it
-            outside of validation and test.
+            Id 0 is padding or unknown. No array is changed.
+        interactions: The events that the inputs were made of, with the ids and the column names of the inputs. Leave it
+            out with a split, which has its own.
+        item_count: The counts given to the sampler, (V,), by item id: how often each item occurs, before smoothing, a
+            power or a scale. Held-out events are in it if it counts an item more often than the interactions have it
+            outside validation and test.
         time: The name of a column of the inputs, the times of the targets: numbers or datetimes, (B,) or (B, 1).
 
     Returns:
-        The findings, gravest first, and what was not looked at.
+        The findings, the most serious first, and what was not checked.
 
     Raises:
         ValueError: A part or a column is missing or has a wrong shape or type, an id is out of range, a history has
-            values beyond its length, a target is no event of the interactions, or the counts are no counts of these.
+            values beyond its length, a target is not an event of the interactions, or the counts are not counts of
+            these.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 6], [1, 2, 3, 3, 1, 2], times=[10, 20, 30, 12, 24, 36])
@@ -129,7 +130,7 @@ def _duplicates(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
 
 
 def _repeated(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
-    if events.interactions.sessions is not None:  # which repeat items by nature, and leave none out of a ranking
+    if events.interactions.sessions is not None:  # sessions repeat items, and no item is left out of a ranking
         return
     x = events.interactions
     targets = np.flatnonzero(x.is_target)
@@ -167,7 +168,7 @@ def _later_in_train(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
 
 
 def _counts(events: Events, parts: Sequence[Part], item_count: Any) -> Iterator[Leak]:
-    """What is counted beyond all events that are not held out has to be held-out events."""
+    """Counts above those of all events that are not held out must include held-out events."""
     x = events.interactions
     every = x.item_counts()
     given = check_item_counts("`item_count`", item_count, len(every))

@@ -14,8 +14,8 @@ class Leak:
 
     Args:
         kind: A name from the list in :func:`find_leaks`.
-        severity: "leak": training, or the input, knows what the model is asked. "possible": it does, unless there is a
-            harmless reason that what was given can't tell. "note": common and mild; to know when figures are read.
+        severity: "leak": training, or the input, knows the answer. "possible": it does, unless there is a harmless
+            reason that the given data do not show. "note": common and mild; keep it in mind when you read figures.
         part: The part whose targets are known too early: "train", "validation", "test", or for counts two of them.
         seen_in: The part that knows them.
         count: How many of ``total`` rows, targets, ids or events, as ``text`` says.
@@ -41,11 +41,11 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What :func:`find_leaks` found, and what it could not look at. Print it.
+    """What :func:`find_leaks` found, and what it could not check. Print it.
 
     Args:
-        leaks: The findings, gravest first.
-        unchecked: What was not looked at, and what to give for it.
+        leaks: The findings, the most serious first.
+        unchecked: What was not checked, and what to give so that it is.
     """
 
     leaks: tuple[Leak, ...]
@@ -71,13 +71,13 @@ _TEXTS = {
     "strange_item_in_history": "rows of {part} with an item in the history that the user never had.",
     "same_moment_of_another_kind": "rows of {part} with an event of another kind in the history from the very time of "
     "the target.",
-    "same_moment": "rows of {part} with an item in the history from the very time of the target.",
+    "same_moment": "rows of {part} with an item in the history at exactly the time of the target.",
     "repeated_targets": "targets of {part} with an item that the user had before.",
     "later_in_train": "targets of train later than the first target of {part}, of {first}.",
     "new_items": "items among the targets of {part} that train does not have.",
     "new_users": "users among the targets of {part} that train does not have.",
 }
-_NEVER_TRAINED = "Their embeddings are never trained: report {rows} targets of {part} apart."
+_NEVER_TRAINED = "Their embeddings are never trained: report {rows} targets of {part} separately."
 _REMEDIES = {
     "target_in_history": "Cut each history strictly before its target.",
     "future_in_history": "Cut each history strictly before its target, in the order of time.",
@@ -89,8 +89,8 @@ _REMEDIES = {
     "the target itself, recorded twice.",
     "same_moment": "Only the order of the source says which came first.",
     "repeated_targets": "Figures with `seen` count them as misses, or leave them out with seen_targets='leave_out'. "
-    "Where items are recommended again, leave `seen` out.",
-    "later_in_train": "Training knows other users' futures: by nature in leave_last_out(), not in split_by_time().",
+    "If your product recommends items again, leave `seen` out.",
+    "later_in_train": "Training knows other users' futures: always with leave_last_out(), never with split_by_time().",
     "new_items": _NEVER_TRAINED,
     "new_users": _NEVER_TRAINED,
 }

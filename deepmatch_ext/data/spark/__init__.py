@@ -1,4 +1,4 @@
-"""Events and users too many for one machine, on Spark: ids, splits and windows as in memory, and recommendations.
+"""Events and users too many for one machine, on Spark: ids, splits, windows and recommendations, as in memory.
 
 Needs PySpark and Java. Recommending needs this package, TensorFlow and the export's folder on every executor.
 """

@@ -1,4 +1,4 @@
-"""PySpark, imported when it is asked for."""
+"""PySpark, imported when it is needed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def spark_sql(what: str) -> Any:
 
 
 def column_named(sql: Any, name: str) -> Any:
-    """A column by its name, whatever characters that has."""
+    """A column by its name, with any characters."""
     quoted = name.replace("`", "``")
     return sql.functions.col(f"`{quoted}`")

@@ -1,4 +1,4 @@
-"""Events too many for one machine: ids, splits and windows on Spark, as in memory."""
+"""Events that are too many for one machine: ids, splits and windows on Spark, as in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from deepmatch_ext.data.windows import ORDERS
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-_COUNTED = ("position", "remaining")  # columns of `PreparedEvents.events` beside those of the caller
+_COUNTED = ("position", "remaining")  # columns of `PreparedEvents.events` besides those of the caller
 
 
 def prepare(
@@ -49,12 +49,13 @@ def prepare(
     """`Interactions.from_frame` for a Spark DataFrame: the same ids, the same order of events, the same refusals.
 
     Users and items are numbered from 1 in the order of their raw ids. A DataFrame has no order of rows that Spark would
-    keep, so ``tie_order`` decides between events of one user at one time. Where it does not, the smaller item id comes
-    first, then the smaller values of the side columns: the result is the same whatever the order of the rows, but may
-    differ from that of `Interactions.from_frame`, which keeps the order of the frame. A warning counts such events.
+    keep, so ``tie_order`` orders events of one user at one time. Those that are equal in it, too, are sorted by item
+    id, then by the side columns: the result does not depend on the order of the rows, but may differ from that of
+    `Interactions.from_frame`, which keeps the order of the frame. A warning counts such events.
 
     The events are read several times, and then kept sorted by user and time, in memory and on disk
-    (``DataFrame.persist``), until ``prepared.unpersist()``. Persist ``events`` that a second reading may find changed.
+    (``DataFrame.persist``), until ``prepared.unpersist()``. Persist ``events`` if reading them twice may give different
+    rows.
 
     Args:
         events: One row an event, in any order.
@@ -68,7 +69,7 @@ def prepare(
 
     Raises:
         ImportError: PySpark is not installed.
-        ValueError: There are no events or a column is not there, a column has two roles, missing values or a type that
+        ValueError: There are no events, a column is missing, a column has two roles, missing values or a type that
             does not fit its role, or a given map does not know a user or an item.
     """
     sql = spark_sql("prepare()")
@@ -78,7 +79,7 @@ def prepare(
     time = None if time is None else as_text("`time`", time)
     side, tie_order = as_texts("`side`", side), as_texts("`tie_order`", tie_order)
     if time is None and not tie_order:
-        raise problem("`time`", "name a column where `tie_order` names none, since a DataFrame has no order", None)
+        raise problem("`time`", "name a column if `tie_order` names none, since a DataFrame has no order", None)
     roles = [user, item, *([] if time is None else [time]), *side]
     no_duplicates("the columns user, item, time and side, and those made here", [*roles, *_COUNTED])
     no_duplicates("`tie_order`", tie_order)
@@ -132,7 +133,7 @@ class PreparedEvents:
 
     @cached_property
     def events(self) -> DataFrame:
-        """One row an event: user id, item id, time and side columns under the names that they came with, and
+        """One row an event: user id, item id, time and side columns under their own names, and
         ``position`` and ``remaining``, the numbers of earlier and of later events of the same user.
 
         Users are in the order of their ids, from one partition to the next; a user's events in that of time.
@@ -145,12 +146,12 @@ class PreparedEvents:
 
     @cached_property
     def user_ids(self) -> IdMap:
-        """The map from raw user ids, brought to the driver."""
+        """The map from raw user ids, on the driver."""
         return self._id_map("user") if self._user_ids is None else self._user_ids
 
     @cached_property
     def item_ids(self) -> IdMap:
-        """The map from raw item ids, brought to the driver."""
+        """The map from raw item ids, on the driver."""
         return self._id_map("item") if self._item_ids is None else self._item_ids
 
     def leave_last_out(self, min_interactions: int = 3) -> SparkSplit:
@@ -172,15 +173,16 @@ class PreparedEvents:
         )
 
     def split_by_time(self, validation_from: Any, test_from: Any) -> SparkSplit:
-        """`deepmatch_ext.data.split_by_time`: trains on what came before a moment, tests on what came after it.
+        """`deepmatch_ext.data.split_by_time`: trains on the events before a time, tests on those after.
 
         Args:
-            validation_from: The first moment of validation: a number, or for timestamps and dates anything that
-                pd.Timestamp takes. A moment without a zone is in UTC, whatever the time zone of the Spark session is.
-            test_from: The first moment of test, later than ``validation_from``.
+            validation_from: The first time of validation: a number, or for timestamps and dates anything that
+                pd.Timestamp takes. A time without a zone is in UTC, whatever the time zone of the Spark session is.
+            test_from: The first time of test, later than ``validation_from``.
 
         Raises:
-            ValueError: No times, moments that do not fit them or are not in order, or nothing left to train or test on.
+            ValueError: There are no times, the arguments do not fit them or are not in order, or no row is left to
+                train or test on.
         """
         if self.time_name is None:
             raise problem("`events`", "have times", "time=None", "leave_last_out() needs the order of events alone.")
@@ -220,7 +222,7 @@ class PreparedEvents:
             0), ``hist_len``, and for each side column s ``hist_s`` in its own type.
 
         Raises:
-            ValueError: An unknown order or side column, two columns of one name, or ``rows`` that are no condition.
+            ValueError: An unknown order or side column, two columns of one name, or ``rows`` that are not a condition.
         """
         sql = spark_sql("PreparedEvents")
         functions = sql.functions
@@ -245,9 +247,9 @@ class PreparedEvents:
         return table.select(*[column_named(sql, a).alias(b) for a, b in zip(old, names, strict=True)])
 
     def users(self, max_len: int, *, order: str = "recent_first", side: Sequence[str] = ()) -> DataFrame:
-        """All users as `recommend` takes them: one row a user with all that the user did as history, in raw ids.
+        """All users as `recommend` takes them: one row a user, with all of the user's events as history, in raw ids.
 
-        The export has to take raw ids: ``item_ids=prepared.item_ids`` and ``id_maps={"hist_item_id":
+        The export must take raw ids: ``item_ids=prepared.item_ids`` and ``id_maps={"hist_item_id":
         prepared.item_ids}`` in `export_recommender`, and the user's map likewise if the user's id is an input.
 
         Args:
@@ -303,7 +305,7 @@ class PreparedEvents:
         return counts
 
     def unpersist(self) -> None:
-        """Frees the memory and disk that the events take. What is asked for later is computed from their source."""
+        """Frees the memory and disk that the events take. Later results are computed from their source again."""
         self._table.unpersist()
 
     def _check_rows(self, rows: Any) -> None:
@@ -334,12 +336,12 @@ class PreparedEvents:
 
 @dataclass(frozen=True, eq=False)
 class SparkSplit:
-    """`Split` on Spark: conditions on the columns of ``prepared.events`` that no row meets two of.
+    """`Split` on Spark: conditions on the columns of ``prepared.events``, of which a row meets one at most.
 
     Args:
         train: The rows to learn from.
-        validation: The rows that choose settings.
-        test: The rows that judge.
+        validation: The rows to choose settings by.
+        test: The rows to evaluate on.
     """
 
     train: Column
@@ -392,7 +394,7 @@ def _time(sql: Any, name: str, kind: Any) -> Any:
 
 
 def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence[str], ids: Sequence[str]) -> None:
-    """One reading of the events: that there are any, none has a missing value, and ids are whole numbers."""
+    """Reads the events once: refuses none at all, missing values, and ids that are not whole numbers."""
     functions = sql.functions
     floats = (sql.types.FloatType, sql.types.DoubleType)
     checks, whole = [], [name for name in ids if isinstance(fields[name], floats)]
@@ -439,7 +441,7 @@ def _with_ids(sql: Any, table: Any, which: str, name: str, ids: IdMap | None) ->
 def _in_order(sql: Any, table: Any, sides: int, ties: Sequence[str], has_time: bool) -> Any:
     """The table sorted by user and time, with ``position`` and ``remaining``.
 
-    ``tie`` marks events that nothing but the item and side columns tells from the one before.
+    ``tie`` marks events that only the item and side columns distinguish from the one before.
     """
     functions = sql.functions
     decided = [*(["time"] if has_time else []), *ties]
@@ -480,7 +482,7 @@ def _check_ids_and_ties(sql: Any, prepared: PreparedEvents, user_ids: IdMap | No
     if ties:
         where = "one user at one time" if prepared.time_name else "one user"
         warn_caller(
-            f"{ties} events follow another of {where} that `tie_order` does not tell from them; these are in the order "
+            f"{ties} events follow another of {where} that is equal to them in `tie_order`; these are in the order "
             "of their item ids here, and in that of the rows in Interactions.from_frame(). Name columns that say in "
             "which order such events happened: tie_order=['...'].",
             UserWarning,
@@ -488,7 +490,7 @@ def _check_ids_and_ties(sql: Any, prepared: PreparedEvents, user_ids: IdMap | No
 
 
 def _literal(sql: Any, value: Any, kind: Any) -> Any:
-    """A moment as a column that is compared with times of the type ``kind``, whatever the session's time zone is."""
+    """A time as a column that is compared with times of the type ``kind``, in any time zone of the session."""
     if isinstance(kind, sql.types.NumericType):
         return sql.functions.lit(value.item() if isinstance(value, np.number) else value)
     micros = value.astype("datetime64[us]")

@@ -38,25 +38,25 @@ def recommend(
 
     Args:
         users: One row a user: a column for each input of the export, under the model's names. A history is a list of up
-            to T values; the first T of a longer one count. A column of lengths may be missing: lists are then counted.
+            to T values; only the first T of a longer one count. A column of lengths may be missing: the values are then
+            counted.
         export: A version's folder, as `export_recommender` returned it.
         n: Items a user, from 1 to the number of items.
-        user: The column that says whose the recommendations are. It is passed through.
-        seen: The column of lists of items, in ids as the export gives them, that the user does not get. None: nothing
-            is left out.
-        among: The items that may be recommended, such as those in stock, in ids as the export gives them; others than
-            the export's are ignored. None: all.
+        user: The column of user ids, which is passed through.
+        seen: The column of lists of items that the user does not get, in the export's ids. None: nothing is left out.
+        among: The items that may be recommended, such as those in stock, in the export's ids; unknown ones are ignored.
+            None: all.
         batch_size: Users that are computed at once.
 
     Returns:
-        The column ``user``, ``item_ids`` (n ids) and ``scores`` (n), best first. A place that no item is left for has
-        the export's ``no_item`` and the score -inf.
+        The column ``user``, ``item_ids`` (n ids) and ``scores`` (n), best first. If fewer than ``n`` items are left,
+        the lists are padded with the export's ``no_item`` and the score -inf.
 
     Raises:
         ImportError: PySpark is not installed.
-        ValueError: There is no export in the folder, ``among`` holds no ids of the export's kind, or a column is not
-            there or does not fit the export's input. While
-            it runs, Spark's error names a column with a missing value, or an id that the model has no room for.
+        ValueError: There is no export in the folder, ``among`` holds ids of another type than the export's, or a column
+            is missing or does not fit the export's input. While it runs, Spark's error names a column with a missing
+            value, or an id that is out of range.
     """
     sql = spark_sql("recommend()")
     instance_of("`users`", users, sql.DataFrame)
@@ -84,9 +84,9 @@ def recommend(
         ]
     )
     names = list(dict.fromkeys(taken))
-    # Of plain values alone: an executor imports the function, and gets nothing else of the driver's.
+    # Only plain values: an executor imports the function, and gets nothing else from the driver.
     work = partial(_recommended, str(export), manifest, names, n, user, seen, allowed, batch_size)
-    # PySpark takes a name with a dot for a field of a struct.
+    # PySpark reads a name with a dot as a field of a struct.
     return users.select(*[column_named(sql, name).alias(f"c{place}") for place, name in enumerate(names)]).mapInArrow(
         work, schema
     )
@@ -137,7 +137,7 @@ def _loaded(export: str) -> Any:
     """The SavedModel, loaded once in a process."""
     import tensorflow as tf
 
-    # Spark runs a worker for each core that it was given, and tells it so by this variable.
+    # Spark runs a worker for each of its cores, and sets this variable.
     with suppress(RuntimeError):  # TensorFlow has begun to compute in this process
         tf.config.threading.set_intra_op_parallelism_threads(int(os.environ.get("OMP_NUM_THREADS", "0")))
     return tf.saved_model.load(export)
@@ -196,12 +196,12 @@ def _padded(name: str, column: Any, width: int | None, padding: Any) -> np.ndarr
 def _check_range(name: str, values: np.ndarray, vocabulary_size: int) -> None:
     wrong = (values < 0) | (values >= vocabulary_size)
     if wrong.any():
-        remedy = "Raw ids are taken where the export was written with id_maps={...}."
+        remedy = "The export takes raw ids if it was written with id_maps={...}."
         raise problem(f"column {name!r}", f"lie in 0..{vocabulary_size - 1}", listing(np.unique(values[wrong])), remedy)
 
 
 def _among(among: Any, manifest: dict[str, Any]) -> list[Any]:
-    """Ids that are allowed, of the export's type."""
+    """The allowed ids, of the export's type."""
     ids = raw_values("`among`", as_array(among).ravel())
     if not len(ids):
         raise problem("`among`", "hold at least one item id", "none", "Leave it out to recommend all items.")
@@ -238,7 +238,7 @@ def _input_columns(sql: Any, manifest: dict[str, Any], fields: dict[str, Any]) -
 
 
 def _check_input(sql: Any, name: str, fields: dict[str, Any], dtype: str, is_list: bool, remedy: str = "") -> None:
-    """Whether a column can be what the export reads as ``dtype``."""
+    """Refuses a column that the export can't read as ``dtype``."""
     if name not in fields:
         raise problem(f"column {name!r}", "be in `users`", f"the columns {listing(list(fields), 20)}", remedy)
     types = sql.types

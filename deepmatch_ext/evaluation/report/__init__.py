@@ -1,6 +1,6 @@
 """One HTML file that shows how a model recommends: pictures, numbers, settings. Nothing in it is loaded from elsewhere.
 
-``contents`` says what is in it, ``pictures`` draws, and ``page`` writes the page by its template, ``page.html``.
+``contents`` collects the figures, ``pictures`` draws, and ``page`` fills the template ``page.html``.
 """
 
 from deepmatch_ext.evaluation.report.contents import write_report

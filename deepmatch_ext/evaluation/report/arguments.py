@@ -61,7 +61,7 @@ def check_ranks(ranks: Any, name: str, held: np.ndarray) -> dict[str, np.ndarray
 
 
 def check_item_groups(item_groups: Any, vocabulary_size: int) -> np.ndarray | None:
-    """The groups as strings, (V,), empty where there is none."""
+    """The groups as strings, (V,), empty for items without one."""
     if item_groups is None:
         return None
     groups = np.asarray(item_groups, dtype=object)

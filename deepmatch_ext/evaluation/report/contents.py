@@ -1,4 +1,4 @@
-"""What is in the report: the figures, what the pictures show, the settings."""
+"""The contents of the report: figures, pictures, settings."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def write_report(
 ) -> dict[str, dict[str, float]]:
     """Writes one HTML file with the figures, the pictures and the settings of a trained model.
 
-    The file stands alone: it loads nothing, runs no script, and the same arguments give the same file on one machine.
-    The pictures:
+    The file is self-contained: it loads nothing and runs no script. The same arguments give the same file on one
+    machine. The pictures:
 
     - training: the loss and the validation metrics after each epoch (with `history`);
-    - recall against N, beside that of other recommenders (with `ranks`);
+    - recall against N, also of other recommenders (with `ranks`);
     - the scores of the targets and of random items, none of which the user has had;
     - what is recommended against what is consumed, by popularity (with `item_count`);
     - a map of the item vectors along their two principal axes, coloured by group (with `item_groups`).
 
-    With `item_count`, a table has the figures of `beyond_accuracy`, too. All users are ranked twice, which takes as
-    long as evaluating the model twice. matplotlib draws (it is not imported before), and neither its settings nor its
-    current figure change. Names are text of the page, of any script.
+    With `item_count`, a table also has the figures of `beyond_accuracy`. All users are ranked twice, which takes as
+    long as evaluating the model twice. matplotlib draws the pictures; it is imported only here, and neither its
+    settings nor its current figure change. Names may be in any script.
 
     Args:
         path: The file to write, ``.html``. It appears whole or not at all; an older one is replaced.
@@ -73,29 +73,30 @@ def write_report(
         item_vectors: (V, D) one vector for each item id; row 0 is padding.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
-            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
-        seen_targets: What a target counts as that is in its own row's `seen`, for every recommender in the report:
-            "miss", a miss at every N, as it is served; or "leave_out", the row counts nowhere in the report.
+            `deepmatch_ext.data.seen_before` makes them. If your product recommends items again, leave it out.
+        seen_targets: What a target that is in its own row's `seen` counts as, for every recommender in the report:
+            "miss", a miss at every N, since it is never recommended; or "leave_out", the row counts nowhere in the
+            report.
         ns: Metrics at each of these lengths; the first is also the length of the lists whose popularity is drawn.
-        groups: (B,) which rows belong to one user, where users have several held-out events.
+        groups: (B,) which rows belong to one user, if users have several held-out events.
         history: name -> its figure after each epoch: ``model.fit(...).history``.
-        ranks: name of another recommender -> its ranks of the same targets, (B,), as `target_ranks` gives them with
+        ranks: name of another recommender -> its ranks of the same targets, (B,), as `target_ranks` returns them with
             the same `seen`.
         item_count: (V,) how often each item occurs in the training data.
-        item_groups: (V,) the group of each item, such as its genre, by item id; None or "" where there is none.
-        settings: What to write down beside the figures: name -> anything that can be printed.
+        item_groups: (V,) the group of each item, such as its genre, by item id; None or "" for items without one.
+        settings: Settings to list in the report: name -> anything that can be printed.
         title: The headline.
-        name: What the model is called in tables and pictures.
+        name: The name of the model in tables and pictures.
 
     Returns:
         name -> its metrics, of the model and of the other recommenders.
 
     Raises:
         ImportError: There is no matplotlib or no Jinja2; both come with the extra ``report``.
-        ValueError: The arrays don't fit each other, every row is left out, or the file can't be there.
+        ValueError: The arrays don't fit each other, every row is left out, or the file can't be written there.
 
     Warns:
-        SeenTargetsWarning: Some targets are in their own row's `seen`. The page says how many, too.
+        SeenTargetsWarning: Some targets are in their own row's `seen`. The page also says how many.
 
     Example:
         >>> import tempfile
@@ -203,8 +204,8 @@ def _scores(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Scores of targets and of random unseen items, and the fraction of a user's pairs of them that are in order.
 
-    Targets that are in ``seen``, as ``held`` (B,) says, are left out: each would be the only item among the pairs that
-    its user has had, and would nearly always win.
+    Targets that are in ``seen``, as ``held`` (B,) says, are left out: each would be the only item of its pairs that the
+    user has had, and would nearly always win.
     """
     rankable = np.flatnonzero(~held)
     rows = rankable[np.sort(sample_rows(len(rankable), _MAX_USERS))]
@@ -221,7 +222,7 @@ def _scores(
 
 
 def _versions() -> dict[str, str]:
-    """Of what is loaded; nothing is imported for it."""
+    """Versions of the packages that are loaded; nothing is imported for it."""
     versions = {"Python": platform.python_version()}
     for module in ("deepmatch_ext", "tensorflow", "keras", "tf_keras", "deepctr", "numpy", "pandas", "matplotlib"):
         version = getattr(sys.modules.get(module), "__version__", None)

@@ -12,7 +12,7 @@ from deepmatch_ext.evaluation.report.pictures import GRID, INK, Picture
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a head; ``title`` is what it is folded away under, or the heading over it."""
+    """A table with column names; ``title`` is the heading over it, or the line that unfolds it."""
 
     title: str
     head: Sequence[Any]
@@ -41,9 +41,9 @@ def page(
 
     Args:
         title: The headline.
-        ranked: What was ranked, a sentence.
+        ranked: A sentence on what was ranked.
         figures: The metrics of each recommender.
-        of_lists: What the lists are like, a sentence.
+        of_lists: A sentence on the lists.
         pictures: The pictures, in their order.
         words: Tables of text: settings, versions.
         numbers: Tables that are folded away.

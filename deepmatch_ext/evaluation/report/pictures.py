@@ -1,7 +1,7 @@
 """The report's pictures. Each is a figure of its own, so nothing of matplotlib's shared state is changed.
 
 matplotlib draws the curves and axes. Names that come from the caller (genres, recommenders) are in the page's keys, so
-any script and any character shows.
+every script and character is shown.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its name, its key and what it says in a sentence."""
+    """A picture with its name, its key and a caption."""
 
     title: str
     figure: Any
@@ -128,7 +128,7 @@ def score_picture(positives: np.ndarray, negatives: np.ndarray, wins: float) -> 
     axes.set_ylim(bottom=0)
     caption = "There is no pair of a target and an item to compare."
     if len(negatives):
-        caption = f"A user's target scores higher than a random item in {wins:.1%} of the pairs; by chance in half."
+        caption = f"A user's target scores higher than a random item in {wins:.1%} of the pairs; 50% is random."
     return Picture("Scores of positives and negatives", figure, _line_key(series), caption)
 
 
@@ -149,8 +149,8 @@ def popularity_picture(counts: np.ndarray, targets: np.ndarray, lists: np.ndarra
     place = max(1, (len(counts) - 1) // 100) - 1
     shares = [f"{curve[place]:.0f}% of what is {what.split(',')[0]}" for what, curve in curves.items()]
     caption = (
-        f"The most popular 1% of the items ({place + 1:,}) make up {', '.join(shares)}. A curve above the others leans "
-        "more on best-sellers."
+        f"The most popular 1% of the items ({place + 1:,}) make up {', '.join(shares)}. A curve above the others has "
+        "more best-sellers."
     )
     return Picture("Popularity of what is recommended", figure, _line_key(series), caption)
 

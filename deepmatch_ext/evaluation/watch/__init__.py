@@ -1,4 +1,4 @@
-"""Watching the training: a look at the vectors after every epoch, and a warning in words when something collapses.
+"""Watches the training: it looks at the vectors after every epoch, and warns in words if something collapses.
 
 ``look`` makes the figures, ``findings`` judges them, and ``callback`` is the Keras callback that does both.
 """

@@ -1,4 +1,4 @@
-"""The callback: it looks at the model after every epoch, writes its figures down and tells what was found."""
+"""The callback: it looks at the model after every epoch, records figures and warns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from deepmatch_ext.evaluation.watch.findings import (
 )
 from deepmatch_ext.evaluation.watch.look import Look
 
-# Which values of the figures are farther from what is warned of.
+# Which values of the figures are farther from collapse.
 _MODES = {
     **dict.fromkeys(
         ["score_correlation", "user_cosine", "interest_correlation", "row_size", "popular_share", "cross_entropy"],
@@ -39,73 +39,74 @@ _MODES = {
 
 
 class CollapseWarning(UserWarning):
-    """Training goes wrong in a way that the loss alone doesn't show.
+    """Training goes wrong in a way that the loss alone does not show.
 
-    ``warnings.simplefilter("error", CollapseWarning)`` stops the training there.
+    ``warnings.simplefilter("error", CollapseWarning)`` stops the training at the first one.
     """
 
 
 class TrainingWatch(keras.callbacks.Callback):
     """Looks at the vectors of some users after every epoch, and warns in words when something has collapsed.
 
-    Each `CollapseWarning` comes once. With user inputs alone, the watch tells when
+    Each `CollapseWarning` comes once. With user inputs alone, the watch warns if
 
     - all users get the same scores, or their vectors differ along one direction only;
-    - the K interests of a user are nearly one;
+    - the K interests of a user are nearly equal;
     - vectors are NaN or of length zero, or rows of embedding tables grow out of bounds;
-    - an embedding table that should be trained has not changed (frozen tables are left alone);
-    - the temperature doesn't suit L2-normalised vectors, or the training loss is too low to be true.
+    - an embedding table that should be trained has not changed (frozen tables are ignored);
+    - the temperature does not suit L2-normalised vectors, or the training loss is too low to be true.
 
-    With `targets` it tells when the ranking is no better than chance, or too good to be true, and when the inputs hold
-    the target; with `item_count` when the lists are those of a popularity recommender; with both when the ranking is
-    no better than popularity's. The training goes on as it would without the watch, bit by bit.
+    With `targets` it also warns if the ranking is no better than random or too good to be true, and if the inputs hold
+    the target; with `item_count`, if the lists are those of a popularity recommender; with both, if the ranking is no
+    better than popularity's. The watch does not change the training in any bit.
 
     Args:
-        user_input: The model's user inputs, of held-out events where there are `targets`: B rows of anything that
-            `user_vectors` takes by name, a dictionary of arrays or lists or a frame. A few hundred rows will do.
+        user_input: The model's user inputs, of held-out events if there are `targets`: B rows of anything that
+            `user_vectors` takes by name, a dictionary of arrays or lists or a frame. A few hundred rows are enough.
         targets: (B,) the item ids of these held-out events.
         item_count: (V,) how often each item occurs in the training data.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
-            `deepmatch_ext.data.seen_before` makes them. Where the product recommends items again, leave it out.
-        seen_targets: What a target counts as that is in its own row's `seen`: "miss", a miss at every N, as it is
-            served; or "leave_out", the row is not looked at.
+            `deepmatch_ext.data.seen_before` makes them. If your product recommends items again, leave it out.
+        seen_targets: What a target that is in its own row's `seen` counts as: "miss", a miss at every N, since it is
+            never recommended; or "leave_out", the row is not looked at.
         n: The length of the lists.
-        num_users: How many of the rows to look at. Above 250,000 items there are fewer, so that a look scores at most
-            2^28 pairs of user and item: measured on two cores, it takes 0.4 s with 10,000 items, 3 s with 100,000 and
+        num_users: How many of the rows to look at. With more than 250,000 items these are fewer, so that a look scores
+            at most 2^28 pairs of user and item. On two cores a look takes 0.4 s with 10,000 items, 3 s with 100,000 and
             7 s with 1,000,000.
-        patience: For how many training steps (not epochs) vectors, lists and ranking may look collapsed: healthy ones
+        patience: For how many training steps (not epochs) vectors, lists and ranking may look collapsed. Healthy ones
             do at first, since popularity is learnt first.
         batch_size: Users encoded at a time.
-        name_format: How the hit rates are named. Experiment trackers that refuse ``@`` take ``"{metric}_at_{n}"``.
+        name_format: How the hit rates are named. For experiment trackers that refuse ``@``, take ``"{metric}_at_{n}"``.
 
     Attributes:
         figure_modes: The figures' names in the logs, each with ``"max"`` or ``"min"``: which values are farther from
-            what the watch warns of. Callbacks behind this one that monitor a figure go by it.
+            collapse. Callbacks after this one that monitor a figure use it.
         history: name -> the figure after each epoch. Keras's logs have them too, as ``watch_<name>``:
 
             - ``score_correlation``, ``user_cosine``, ``user_rank``, and with K interests ``interest_correlation``: as
               in `deepmatch_ext.evaluation.likeness`.
-            - ``coverage``: the different items in the lists, as a fraction of those that there is room for.
-            - ``row_size``: of the rows of embedding tables, the root mean square of their entries; the 99th largest in
-              100, of the table where it is largest.
-            - ``rows_changed``: the fraction of an embedding table's rows that have changed; of the table where it is
+            - ``coverage``: the number of different items in the lists, divided by the largest number that they could
+              hold.
+            - ``row_size``: the root mean square of a row's entries: its 99th percentile over the rows of an embedding
+              table, for the table where that is largest.
+            - ``rows_changed``: the fraction of an embedding table's rows that have changed, for the table where it is
               smallest.
             - ``popular_share``: the fraction of the lists that a popularity recommender would have made too.
-            - ``percentile``: the fraction of the other items that rank below the target, 0.5 at random. Only of
+            - ``percentile``: the fraction of the other items that rank below the target, 0.5 at random. Only for
               targets that are not in `seen`; NaN if there are none.
-            - ``HR@1``, ``HR@<n>``: the fraction of the targets in the first place, and in the first n.
-            - ``cross_entropy``: of the targets, over all items; log(V - 1) for one who knows nothing. With the softmax
-              loss only.
+            - ``HR@1``, ``HR@<n>``: the fraction of the targets in the first place, and in the first n places.
+            - ``cross_entropy``: of the targets, over all items; log(V - 1) for a uniform guess. With the softmax loss
+              only.
         warned: name -> the text of each warning so far.
-        unchecked: What can't be looked at, a sentence each, where a model of your own lacks what a `RetrievalModel`
-            has: ``loss_layer`` with ``loss`` and ``temperature``, ``candidates`` with ``sampler``.
+        unchecked: What can't be checked, a sentence each, because a model of your own lacks attributes of a
+            `RetrievalModel`: ``loss_layer`` with ``loss`` and ``temperature``, ``candidates`` with ``sampler``.
 
     Raises:
-        ValueError: The arrays don't fit each other, or fewer than two rows remain; when training begins: they don't fit
-            the model.
+        ValueError: The arrays don't fit each other, or fewer than two rows remain; or, when training begins, they don't
+            fit the model.
 
     Warns:
-        SeenTargetsWarning: Some targets are in their own row's `seen`. Told once, here.
+        SeenTargetsWarning: Some targets are in their own row's `seen`. The warning comes once, here.
 
     Example:
         >>> import warnings
@@ -157,7 +158,7 @@ class TrainingWatch(keras.callbacks.Callback):
             held = check_seen_targets(targets, seen, seen_targets)
             kept = np.flatnonzero(~held) if seen_targets == "leave_out" else kept
             if len(kept) < 2:
-                rule = "have at least 2 that are not in `seen` where seen_targets='leave_out'"
+                rule = "have at least 2 that are not in `seen` with seen_targets='leave_out'"
                 raise problem("`targets`", rule, f"{len(kept)} of {length}")
         rows = kept[sample_rows(len(kept), num_users)]
         self.user_input = {name: values[rows] for name, values in arrays.items()}
@@ -174,7 +175,7 @@ class TrainingWatch(keras.callbacks.Callback):
         self.warned: dict[str, str] = {}
         self.unchecked: tuple[str, ...] = ()
         self._look: Look | None = None
-        self._absent_at: dict[str, int] = {}  # the step at which a collapse was last not there
+        self._absent_at: dict[str, int] = {}  # the last step without the collapse
         self._steps = self._iterations = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -212,7 +213,7 @@ class TrainingWatch(keras.callbacks.Callback):
         self._warn((name, f"After epoch {epoch + 1}, {text}") for name, text in found)
 
     def _lasting(self, found: Iterable[Finding]) -> list[Finding]:
-        """What has been found at every look for `patience` steps."""
+        """What has been found in every look for `patience` steps."""
         present = dict(found)
         for name in MAY_PASS.difference(present):
             self._absent_at[name] = self._steps

@@ -1,4 +1,4 @@
-"""What is looked for: what was seen, why it is bad, and what to try. A text goes on from "After epoch 3, "."""
+"""The findings: what was seen, why it is bad, and what to try. Texts continue "After epoch 3, "."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from deepmatch_ext.evaluation.collapse import highest_temperature, lowest_loss
 from deepmatch_ext.evaluation.watch.look import Look
 
-# Where warnings begin. "Healthy": runs on ml-100k, ml-1m, Amazon Beauty and synthetic_interactions that ended with a
-# good ranking: uniform, frequency and in-batch samplers, temperatures 0.02 to 0.5, vectors of size 8, 16 and 64.
+# The limits of the warnings. "Healthy": runs on ml-100k, ml-1m, Amazon Beauty and synthetic_interactions that ended
+# with a good ranking: uniform, frequency and in-batch samplers, temperatures 0.02 to 0.5, vectors of size 8, 16 and 64.
 # They all learn popularity first, and look collapsed during their first 100 to 400 steps of Adam: hence `patience`.
 _MAX_CORRELATION = 0.98  # healthy: up to 0.999 in those steps, below 0.9 after them
 _MIN_RANK = 1.1  # one direction has 95% of the variance; healthy: 1.3 to 2 while the first tastes come up, then 2 to 30
 _MAX_INTEREST_CORRELATION = 0.95
 _MAX_ROW_SIZE = (
-    10.0  # healthy: below 0.25. Rows start at 0.05 at most; at 10, a step of Adam turns them by a 200th of that
+    10.0  # healthy: below 0.25. Rows start at 0.05 at most; at 10, a step of Adam rotates them 200 times less
 )
 # CLIP (Radford et al., 2021) clips 1 / temperature at 100. HR@10 on synthetic data after 720 steps, at temperatures
 # 0.1, 0.02, 0.01, 0.005 and 0.002: 0.22, 0.19, 0.17, 0.10 and 0.08, with 0.09 for popularity.
@@ -43,7 +43,7 @@ MAY_PASS = {
 
 
 def before_training(look: Look) -> Iterator[Finding]:
-    """What is wrong from the start; its texts are whole sentences."""
+    """Faults that are there from the start; the texts are whole sentences."""
     yield from _of_temperature(look)
     yield from _of_input(look)
 
@@ -51,26 +51,26 @@ def before_training(look: Look) -> Iterator[Finding]:
 def after_epoch(
     look: Look, users: np.ndarray, items: np.ndarray, figures: Mapping[str, float], loss: float, steps: int
 ) -> Iterator[Finding]:
-    """What is never right, in finite vectors of users and items, after some steps."""
+    """Faults of finite vectors of users and items that healthy training never shows, after some steps."""
     yield from _of_tables(look, steps)
     yield from _of_zeros(users, items)
     yield from _of_perfection(look, figures, loss)
 
 
 def passing(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
-    """What healthy training shows at first: `MAY_PASS`."""
+    """Faults that healthy training also shows at first: `MAY_PASS`."""
     yield from _of_likeness(look, figures)
     yield from _of_interests(look, figures)
     yield from _of_lists(look, figures)
     yield from _of_ranking(look, figures)
 
 
-# The losses whose bounds are known, with the number of choices among which each tells the target; None: all items.
+# The losses with known bounds, and the number of choices from which each has to tell the target; None: all items.
 _CHOICES = {"softmax": None, "bpr": 2, "gbce": 2}
 
 
 def unchecked(look: Look) -> Iterator[str]:
-    """What can't be looked at since the model does not say what is needed for it."""
+    """What can't be checked, since the model lacks an attribute."""
     if look.loss not in _CHOICES or look.temperature is None:
         if look.loss is None or look.temperature is None:
             why = "the model has no `loss_layer` with a `loss` and a `temperature`"
@@ -92,16 +92,16 @@ def _of_temperature(look: Look) -> Iterator[Finding]:
         text = (
             f"The temperature, {temperature:g}, is too high for {look.num_items} items: with L2-normalised vectors, "
             f"logits lie within {1 / temperature:.3g} of 0, and no vectors bring the loss below "
-            f"{lowest_loss(temperature, choices):.2f}, where knowing nothing costs {math.log(choices):.2f}. Training "
+            f"{lowest_loss(temperature, choices):.2f}, where a uniform guess has {math.log(choices):.2f}. Training "
             f"can learn little. Give a temperature below {highest:.2f}; 0.05 to 0.3 are usual."
         )
         yield "temperature_too_high", text
     elif 1 / temperature > _MAX_LOGIT:
         text = (
             f"The temperature, {temperature:g}, is too low: with L2-normalised vectors, logits reach "
-            f"{1 / temperature:.0f}, so the softmax is all on one candidate, and only that one and the target have a "
-            f"gradient. Training is slow and jumps. Give a temperature of at least {1 / _MAX_LOGIT:g}; 0.05 to 0.3 are "
-            "usual."
+            f"{1 / temperature:.0f}, so the softmax has all its weight on one candidate, and only that one and the "
+            f"target have a gradient. Training is slow and unstable. Give a temperature of at least "
+            f"{1 / _MAX_LOGIT:g}; 0.05 to 0.3 are usual."
         )
         yield "temperature_too_low", text
 
@@ -113,13 +113,13 @@ def _of_input(look: Look) -> Iterator[Finding]:
         if values.dtype.kind not in "iu":
             continue
         own, others = _share_holding(values, look.targets), _share_holding(values, np.roll(look.targets, 1))
-        # What holds others' targets as well holds most items, or numbers that are no items.
+        # An input that also holds others' targets holds most items, or numbers that are not items.
         if own > 0.95 and others < 0.5:
             text = (
                 f"The input {name!r} holds the target itself in {own:.0%} of the rows looked at, and another row's "
-                f"target in {others:.0%}. A model that is shown what it shall predict learns to copy it: its loss "
-                "falls below what is possible in use, where it fails. End each history before its target. (Where users "
-                "take the same items again and again, this may be as it should.)"
+                f"target in {others:.0%}. A model that is shown the target learns to copy it. Its loss "
+                "then falls below what is possible in use, where it fails. End each history before its target. (If "
+                "users take the same items again and again, this may be correct.)"
             )
             yield "target_in_input", text
 
@@ -129,9 +129,9 @@ def not_finite(users: np.ndarray, items: np.ndarray, loss: Any) -> Iterator[Find
     if any(bad) or (loss is not None and not math.isfinite(loss)):
         text = (
             f"the training loss is {'unknown' if loss is None else f'{loss:.3g}'}, and the vectors of {bad[0]} of the "
-            f"{len(users)} users looked at and of {bad[1]} of the {len(items) - 1} items hold NaN or infinity. No "
-            "training gets out of that. Start again from sound weights, with a lower learning rate or with gradients "
-            "clipped (`clipnorm`), and look for NaN and very large numbers in the dense inputs."
+            f"{len(users)} users looked at and of {bad[1]} of the {len(items) - 1} items hold NaN or infinity. "
+            "Training can't recover from that. Start again from finite weights, with a lower learning rate or with "
+            "gradients clipped (`clipnorm`), and look for NaN and very large numbers in the dense inputs."
         )
         yield "not_finite", text
 
@@ -141,7 +141,7 @@ def _of_zeros(users: np.ndarray, items: np.ndarray) -> Iterator[Finding]:
     if max(of_users, of_items) > _MAX_ZEROS:
         text = (
             f"the vectors of {of_users:.1%} of the users and {of_items:.1%} of the items have length zero. Such a user "
-            "gets arbitrary items, such an item is not found, and no gradient reaches what made the vector. Look for "
+            "gets arbitrary items, such an item is not found, and no gradient reaches the layers before. Look for "
             "ReLUs that are always off (`output_activation='relu'`, too high a learning rate), for empty histories, "
             "and for too strong an L2 penalty."
         )
@@ -153,17 +153,18 @@ def _of_tables(look: Look, steps: int) -> Iterator[Finding]:
         if steps >= _MIN_STEPS and not table.changed():
             text = (
                 f"not one of the {len(table.rows)} rows looked at of the embedding table {table.name!r} has changed in "
-                f"{steps} steps. What is looked up there stays as it was drawn. See whether the learning rate is 0, "
-                "and whether the loss depends on the table. (A table that is not to be trained should say so: "
+                f"{steps} steps. They keep their random start. Check whether the learning rate is 0, "
+                "and whether the loss depends on the table. (If the table is not to be trained, set "
                 "`trainable=False` on its column.)"
             )
             yield f"never_updated:{table.name}", text
         if table.row_size() > _MAX_ROW_SIZE:
             text = (
                 f"the largest rows of the embedding table {table.name!r} have entries with a root mean square of "
-                f"{table.row_size():.3g}; they start at 0.05 at most. Rows that are L2-normalised turn the "
-                "less with each step the larger they are, until training stands still; others drown the features "
-                "beside them. Lower the learning rate, clip gradients (`clipnorm`), or set `l2_reg_embedding`."
+                f"{table.row_size():.3g}; they start at 0.05 at most. A step rotates an L2-normalised row "
+                "less the larger it is, until training makes no progress; other rows drown the features that are "
+                "concatenated with them. Lower the learning rate, clip gradients (`clipnorm`), or "
+                "set `l2_reg_embedding`."
             )
             yield f"rows_explode:{table.name}", text
 
@@ -176,7 +177,7 @@ def _of_perfection(look: Look, figures: Mapping[str, float], loss: float) -> Ite
         text = (
             f"the training loss is {loss:.3g}: the target is told from the candidates with a probability of "
             f"{min(1, math.exp(-loss)):.1%}{first}. Hardly any data allow that. Either the input holds the target, or "
-            "the model knows the training rows by heart, or the candidates are too easy. Compare with the ranking of "
+            "the model overfits the training rows, or the candidates are too easy. Compare with the ranking of "
             "held-out targets: if it is as good, suspect a leak; if it is far worse, overfitting. (Sample weights far "
             "below 1 make the loss small, too.)"
         )
@@ -200,16 +201,16 @@ def _of_likeness(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
         text = (
             f"all users get nearly the same scores: those of two users have a correlation of {correlation:.3f} over "
             f"the items (their vectors, a mean cosine of {figures['user_cosine']:.3f}). Everyone is recommended the "
-            f"same: the lists of {look.num_users} users have {figures['coverage']:.1%} of the items that there is room "
-            "for. A lower learning rate, a temperature nearer to 0.1 or a sampler by frequency in place of a uniform "
-            "one have each cured it. Otherwise look for a tower whose output hardly depends on its input: a bias that "
-            "dominates, ReLUs that are always off, a feature of far larger numbers than the others."
+            f"same: the lists of {look.num_users} users hold {figures['coverage']:.1%} of the items that they could "
+            "hold. A lower learning rate, a temperature nearer to 0.1 or a sampler by frequency instead of a uniform "
+            "one have each solved this. Otherwise look for a tower whose output hardly depends on its input: a bias "
+            "that dominates, ReLUs that are always off, a feature of far larger numbers than the others."
         )
         yield "users_alike", text
     elif dim >= 4 and rank < _MIN_RANK:
         text = (
-            f"the users' vectors differ along {rank:.2f} of {dim} directions: nearly all that the model tells of a "
-            "user is a place on one scale. Look for a layer of the tower with too few units or with ReLUs that are "
+            f"the users' vectors differ along {rank:.2f} of {dim} directions: nearly all that the model knows of a "
+            "user is a position on one scale. Look for a layer of the tower with too few units or with ReLUs that are "
             "always off, and for a feature that drowns the others; lower the learning rate if the loss jumps."
         )
         yield "one_direction", text
@@ -219,10 +220,10 @@ def _of_interests(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]
     correlation = figures.get("interest_correlation", 0.0)
     if correlation > _MAX_INTEREST_CORRELATION:
         text = (
-            f"the {look.num_interests} interests of a user are nearly one: the scores of two of them have a "
+            f"the {look.num_interests} interests of a user are nearly equal: the scores of two of them have a "
             f"correlation of {correlation:.3f} over the items. They find what one vector would find, at "
-            f"{look.num_interests} times the cost. Give `p` a higher value, so that the nearest interest alone is "
-            "trained, route more sharply (`routing_scale`), take fewer interests (`k_max`), or train longer."
+            f"{look.num_interests} times the cost. Give `p` a higher value, so that only the nearest interest is "
+            "trained, give `routing_scale` a higher value, take fewer interests (`k_max`), or train longer."
         )
         yield "interests_alike", text
 
@@ -236,7 +237,7 @@ def _of_lists(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
             f"{share:.0%} of the recommendations are the {look.n} most popular items that the user has not had; of the "
             f"consumption, the {look.n} most popular items are {look.consumed:.1%}. The model does little more than a "
             "list of best-sellers. Train longer or with a higher learning rate, use a sampler by frequency (whose "
-            "effect the loss corrects for), and see whether the histories reach the model."
+            "effect the loss corrects), and check whether the histories reach the model."
         )
         yield "popular_lists", text
 
@@ -249,12 +250,12 @@ def _of_ranking(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
         loss = ""
         if "cross_entropy" in figures:
             loss = (
-                f" (a cross-entropy of {figures['cross_entropy']:.2f} over all items; knowing nothing costs "
+                f" (a cross-entropy of {figures['cross_entropy']:.2f} over all items; a uniform guess has "
                 f"{math.log(look.num_items):.2f})"
             )
         text = (
-            f"the targets rank above {percentile:.1%} of the other items{loss}. Chance gives 50%, and with these "
-            f"targets up to {look.chance:.1%}. Nothing that helps has been learnt. Look at the learning rate and the "
+            f"the targets rank above {percentile:.1%} of the other items{loss}. Random ranking gives 50%, and for "
+            f"these targets up to {look.chance:.1%}. Nothing useful has been learnt. Check the learning rate and the "
             "temperature, and whether inputs and targets are of the same rows and ids."
         )
         yield "no_better_than_chance", text
@@ -264,7 +265,7 @@ def _of_ranking(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
             text = (
                 f"the targets rank above {percentile:.1%} of the other items, and {hits:.1%} of them are in the first "
                 f"{look.n}. The most popular items, the same for everyone, reach {popular['percentile']:.1%} and "
-                f"{popular[f'HR@{look.n}']:.1%}. Train longer or with another learning rate or temperature, and see "
+                f"{popular[f'HR@{look.n}']:.1%}. Train longer or with another learning rate or temperature, and check "
                 "whether the histories reach the model."
             )
             yield "no_better_than_popularity", text

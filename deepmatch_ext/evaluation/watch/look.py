@@ -1,4 +1,4 @@
-"""A look at a model while it trains: some users, rows of its tables, and the figures that follow from them."""
+"""A look at a model in training: some users, rows of its tables, and the figures of these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deepmatch_ext.retrieval.top_n import top_n
 
 _MAX_SCORES = 2**28  # pairs of user and item that a look scores, in blocks of
 _BLOCK_SCORES = 2**24
-_MAX_ROWS = 1000  # rows of each embedding table that are compared with what they were
+_MAX_ROWS = 1000  # rows of each embedding table that are compared with their start
 
 _MANY_ITEMS, _MANY_USERS = 100, 30  # with fewer, a perfect ranking means little
 
@@ -66,7 +66,7 @@ class Look:
         self.tables = [Table(name, table, self._ids()) for name, table in _trained_tables(model)]
         if self.popularity is not None:
             counts = np.sort(self.popularity.item_counts)
-            self.consumed = float(counts[-self.n :].sum() / (counts.sum() or 1))  # what the n most popular make up
+            self.consumed = float(counts[-self.n :].sum() / (counts.sum() or 1))  # the fraction of the n most popular
         if self.targets is not None:
             self._held, self._num_others = in_seen(self.targets, self.seen), self._count_others()
             shares = np.bincount(self.targets) / self.num_users
@@ -159,7 +159,7 @@ class Look:
 
 
 class Table:
-    """Some rows of an embedding table, and what they were when training began."""
+    """Some rows of an embedding table, and their values when training began."""
 
     def __init__(self, name: str, weight: Any, ids: np.ndarray) -> None:
         self.name, self._table = name, raw_variable(weight)
@@ -175,11 +175,11 @@ class Table:
         return self._table.sparse_read(self.rows).numpy()
 
     def changed(self) -> float:
-        """The fraction of the rows that are no longer what they were."""
+        """The fraction of the rows that have changed."""
         return float((self._read() != self._first).any(axis=1).mean())
 
     def row_size(self) -> float:
-        """The root mean square of the entries of a row, of the 99th largest row in 100."""
+        """The 99th percentile over the rows of the root mean square of a row's entries."""
         return float(np.percentile(np.sqrt(np.mean(np.square(self._read()), axis=1)), 99))
 
 

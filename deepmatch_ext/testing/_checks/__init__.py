@@ -1,4 +1,4 @@
-"""The checks. Each is a promise of its own, in its docstring's words; one that fails says what came."""
+"""The checks. The docstring of each is the promise that it checks; a failure says what came."""
 
 from __future__ import annotations
 

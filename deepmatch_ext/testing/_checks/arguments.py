@@ -97,7 +97,7 @@ def _name_in(config: Mapping[str, Any]) -> str:
 
 @check
 def bad_arguments(trial: Trial) -> None:
-    """What can't be an argument's value is refused with a ValueError that names the argument."""
+    """An invalid value of an argument is refused with a ValueError that names the argument."""
     for name, parameter in trial.parameters.items():
         for value in odd_values(name, parameter):
             what = f"{name}={shown(value)} must be refused with a ValueError that names `{name}`"

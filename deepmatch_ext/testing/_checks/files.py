@@ -23,9 +23,9 @@ def reload_weights(trial: Trial) -> None:
 
 @check
 def resume(trial: Trial) -> None:
-    """A run that stops after an epoch, and goes on in a fresh process, ends with the weights of an undisturbed one."""
+    """A run that stops after an epoch and resumes in a fresh process ends with the weights of an uninterrupted one."""
     came = _of_fresh_process(trial, "resumed")
-    what = "a run that was saved, loaded and resumed must end with the weights of an undisturbed one"
+    what = "a run that was saved, loaded and resumed must end with the weights of an uninterrupted one"
     weights = [came[f"{k}"] for k in range(len(came))]
     expect_equal_weights(trial.trained, trial.learnt.two_epochs[0], what, weights)
 

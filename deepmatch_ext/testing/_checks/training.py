@@ -24,7 +24,7 @@ from deepmatch_ext.testing._trial import TOP, Trial
 
 @check
 def columns(trial: Trial) -> None:
-    """Columns of every kind are taken and trained, and each input of the user's and the item's moves the vectors."""
+    """Columns of every kind are accepted and trained, and each input of user and item affects the vectors."""
     for user, items in trial.kinds():
         model = trial.model(user, items)
         x = trial.data(BATCH, 2, user, items)
@@ -55,7 +55,7 @@ def _expect_every_input_read(
 
 @check
 def learns(trial: Trial) -> None:
-    """That the next item follows from the last one is learnt; it is not found after training on shuffled targets."""
+    """The model learns that the next item follows from the last one, but not from shuffled targets."""
     learnt, chance = trial.learnt, trial.learnt.chance
     what = f"where the next item follows from the last one, the hit rate at {TOP} must be at least {learnt.least:.2f}"
     expect(learnt.hits >= learnt.least, f"{what} after {learnt.epochs} epochs", f"{learnt.hits:.2f}")
@@ -72,7 +72,7 @@ def learns(trial: Trial) -> None:
 
 @check
 def repeats(trial: Trial) -> None:
-    """Two models of one seed train to equal weights; another seed begins with others."""
+    """Two models of one seed train to equal weights; another seed gives other weights."""
     one, other = trial.model(), trial.model()
     first = one.get_weights()
     expect_equal_weights(other, first, "two models of one seed must begin with equal weights")
@@ -91,7 +91,7 @@ def repeats(trial: Trial) -> None:
 
 @check
 def sample_weight(trial: Trial) -> None:
-    """A row's weight weighs its loss: 0 is as leaving the row out, 2 as having it twice; no loss is another row's."""
+    """A row's weight weighs its loss: 0 leaves the row out, 2 counts it twice; a loss does not depend on other rows."""
     model = trial.model()
     model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)  # a few steps are not worth tracing
     first, rows = model.get_weights(), 16

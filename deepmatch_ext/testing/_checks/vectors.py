@@ -58,7 +58,7 @@ def attributes(trial: Trial) -> None:
 def vectors(trial: Trial) -> None:
     """``keras.Model(user_input, user_emb).predict`` is `user_vectors`, at every batch size and at every call.
 
-    A surplus interest is another of the user's again, and not zeros.
+    A surplus interest repeats another one of the user, and is not zeros.
     """
     model = trial.trained
     expected = trial.learnt.user_vectors
@@ -67,7 +67,7 @@ def vectors(trial: Trial) -> None:
     if expected.ndim == 3:
         zeros = np.all(expected == 0, axis=2)
         mixed = np.count_nonzero(zeros.any(axis=1) & ~zeros.all(axis=1))
-        rule = "a surplus interest must be another of the user's again, since the scores of zeros beat negative ones"
+        rule = "a surplus interest must repeat another one of the user, since the scores of zeros beat negative ones"
         expect(not mixed, rule, f"zeros for {mixed} users")
     encoder = keras.Model(inputs=model.user_input, outputs=model.user_emb)
     some = {name: values[:20] for name, values in trial.users.items()}
@@ -86,7 +86,7 @@ def vectors(trial: Trial) -> None:
 
 @check
 def padding(trial: Trial) -> None:
-    """Padding changes no vector: not what its row of a table holds, not where it stands; no history at all is taken."""
+    """Padding changes no vector, whatever its row of a table holds and wherever it is; empty histories are accepted."""
     model, users = trial.trained, trial.users
     empty, gaps = dict(users), dict(users)
     for column in trial.user_columns:
@@ -119,7 +119,7 @@ def padding(trial: Trial) -> None:
 
 
 def _with_gap(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Values of each position with a 0 behind the first one, in histories that have room for it."""
+    """Values of each position with a 0 after the first one, in histories that have room for it."""
     moved = np.concatenate([values[:, :1], _zeros(values[:, :1]), values[:, 1:-1]], axis=1)
     return rows_where(~is_item(ids)[:, -1], moved, values)
 
