@@ -246,5 +246,5 @@ def test_no_two_layers_and_no_input_have_one_name():
         make.layer(keras.layers.Softmax, "mine")
     for name in ("table_item", "pooled_hist_item_0", "user_dense_1", "unit_length", "loss"):
         columns = [history_column(), SparseFeat(name, 5, 4)]
-        with pytest.raises(ValueError, match=rf"The names of inputs must be none of .*; got '{name}'"):
+        with pytest.raises(ValueError, match=rf"The names of inputs must differ from .*; got '{name}'"):
             YoutubeDNN(columns, [item_column()])
