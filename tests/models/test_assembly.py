@@ -233,7 +233,7 @@ def test_items_whose_features_come_with_the_examples():
     np.testing.assert_array_equal(again.user_vectors(user_part(x)), model.user_vectors(user_part(x)))
     with pytest.raises(ValueError, match=r"`item_features` must be given to the builder, for `item_vectors`; got None"):
         model.item_vectors()
-    with pytest.raises(ValueError, match=r"`item_features` must be given where several .* Or take `InBatchSampler`"):
+    with pytest.raises(ValueError, match=r"`item_features` must be given if several .* Or take `InBatchSampler`"):
         DSSM([history_column()], items)
     with pytest.raises(ValueError, match=r"'genre'"):
         model.fit({name: values for name, values in x.items() if name != "genre"}, verbose=0)

@@ -227,5 +227,7 @@ def test_features_of_items_need_their_values_and_integer_ids():
         YoutubeDNN([history_column()], [item_column(), *COLUMNS])
     hashed = SparseFeat("item", VOCABULARY, DIM, use_hash=True)
     history = VarLenSparseFeat(SparseFeat("hist_item", VOCABULARY, DIM, True, embedding_name="item"), 3)
-    with pytest.raises(ValueError, match=r"Item column 'item' must have integer ids where other columns describe"):
+    with pytest.raises(
+        ValueError, match=r"Item column 'item' must have integer ids, not hashed ones, if other columns describe"
+    ):
         YoutubeDNN([history], [hashed, *COLUMNS], item_features=catalogue())
