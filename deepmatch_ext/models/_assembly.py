@@ -401,7 +401,7 @@ class Assembly:
         """
         others = [each.name for each in self.user_columns if isinstance(each, SequenceColumn)]
         if others := [name for name in others if name not in self._taken]:
-            rule = "have no histories except that of the items and those with its `length_name` and `maxlen`"
+            rule = "have no histories besides that of the items and those with its `length_name` and `maxlen`"
             remedy = "Every position is trained, and another history would show what came later."
             raise problem("`user_feature_columns`", rule, repr(others[0]), remedy)
         for column in self.user_columns:

@@ -233,7 +233,7 @@ def test_items_whose_features_come_with_the_examples():
     np.testing.assert_array_equal(again.user_vectors(user_part(x)), model.user_vectors(user_part(x)))
     with pytest.raises(ValueError, match=r"`item_features` must be given to the builder, for `item_vectors`; got None"):
         model.item_vectors()
-    with pytest.raises(ValueError, match=r"`item_features` must be given where several .* Or take `InBatchSampler`"):
+    with pytest.raises(ValueError, match=r"`item_features` must be given if several .* Or take `InBatchSampler`"):
         DSSM([history_column()], items)
     with pytest.raises(ValueError, match=r"'genre'"):
         model.fit({name: values for name, values in x.items() if name != "genre"}, verbose=0)
@@ -246,5 +246,5 @@ def test_no_two_layers_and_no_input_have_one_name():
         make.layer(keras.layers.Softmax, "mine")
     for name in ("table_item", "pooled_hist_item_0", "user_dense_1", "unit_length", "loss"):
         columns = [history_column(), SparseFeat(name, 5, 4)]
-        with pytest.raises(ValueError, match=rf"The names of inputs must be none of .*; got '{name}'"):
+        with pytest.raises(ValueError, match=rf"The names of inputs must differ from .*; got '{name}'"):
             YoutubeDNN(columns, [item_column()])

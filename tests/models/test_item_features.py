@@ -241,9 +241,11 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 def test_features_of_items_need_their_values_and_integer_ids():
-    with pytest.raises(ValueError, match=r"`item_features` must be given where several columns describe the item"):
+    with pytest.raises(ValueError, match=r"`item_features` must be given if several columns describe the item"):
         YoutubeDNN([history_column()], [item_column(), *COLUMNS])
     hashed = SparseFeat("item", VOCABULARY, DIM, use_hash=True)
     history = VarLenSparseFeat(SparseFeat("hist_item", VOCABULARY, DIM, True, embedding_name="item"), 3)
-    with pytest.raises(ValueError, match=r"Item column 'item' must have integer ids where other columns describe"):
+    with pytest.raises(
+        ValueError, match=r"Item column 'item' must have integer ids, not hashed ones, if other columns describe"
+    ):
         YoutubeDNN([history], [hashed, *COLUMNS], item_features=catalogue())
