@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._keras import eager_is_on, input_name, keras
-from deepmatch_ext._passes import in_passes
+from deepmatch_ext._passes import in_passes, mapped
 
 
 def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
@@ -51,7 +51,7 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
     def one_pass(order: tf.Tensor) -> tf.data.Dataset:
         return starts.map(lambda start: order[start : start + batch_size])
 
-    return in_passes(tf.data.Dataset.from_tensors(0).map(drawn), one_pass, number, of_rows)
+    return in_passes(mapped(tf.data.Dataset.from_tensors(0), drawn), one_pass, number, of_rows)
 
 
 class Encoder:
@@ -63,7 +63,7 @@ class Encoder:
         self._specs = {input_name(tensor): tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
         names = list(self._specs)
 
-        @tf.function(input_signature=[self._specs])
+        @tf.function(input_signature=[self._specs], autograph=False)
         def vectors(arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
             return tf.cast(model([arrays[name] for name in names], training=False), tf.float32)
 
