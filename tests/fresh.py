@@ -40,6 +40,9 @@ def _copy(path, command, files):
         return process
     try:
         gc.freeze()
+        warnings.resetwarnings()  # pytest's, for those that Python begins with
+        for ignored in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", ignored)
         faulthandler.disable()
         kept = sorted({0, 1, 2, *files})
         for before, after in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
@@ -60,9 +63,12 @@ def free_addresses(number):
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
-def forked(function, *arguments):
-    """A process that has begun to call a function of a module; one that came to an end has freed what it held."""
-    process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
+def forked(function, *arguments, daemon=True):
+    """A process that has begun to call a function of a module; one that came to an end has freed what it held.
+
+    A daemon ends with this process, and may have no processes of its own.
+    """
+    process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments, daemon=daemon)
     process.start()
     return process
 
@@ -92,7 +98,7 @@ def begun(*arguments, folder, cwd=None, input=""):
     """The process of `run_python`, which writes what it prints into the files stdout and stderr of a folder."""
     with open(os.path.join(folder, "stdin"), "w") as file:
         file.write(input)
-    return forked(_run, [str(argument) for argument in arguments], cwd or os.getcwd(), folder)
+    return forked(_run, [str(argument) for argument in arguments], cwd or os.getcwd(), folder, daemon=False)
 
 
 def _run(arguments, cwd, folder):

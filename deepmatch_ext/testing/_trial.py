@@ -189,7 +189,8 @@ class Learnt:
     def two_epochs(self) -> TwoEpochs:
         """A run of two epochs, of which another process makes the second again."""
         with self.from_the_start() as model, tempfile.TemporaryDirectory() as folder:
-            path, vectors = Path(folder) / "model.keras", {}
+            path = Path(folder) / "model.keras"
+            vectors: dict[str, np.ndarray] = {}
 
             def save(epoch: int, logs: Any) -> None:
                 if epoch == 0:
