@@ -206,7 +206,8 @@ def predict(case: str, folder: pathlib.Path) -> Any:
 
 def train(case: str, folder: pathlib.Path) -> None:
     """Predicts at given weights, trains, and saves: the predictions, the weights and the whole model."""
-    model = predict(case, folder)
+    with eagerly():
+        model = predict(case, folder)
     number = len(model.weights)
     model.compile("adam", "binary_crossentropy")
     model.fit(input_for(model), labels_for(model), verbose=0)

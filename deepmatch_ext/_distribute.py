@@ -121,6 +121,7 @@ def check_workers_agree(strategy: Any, what: str, number: int, remedy: str = "")
     def everyones() -> tf.Tensor:
         return tf.distribute.get_replica_context().all_gather(tf.constant([number], tf.int64), axis=0)
 
-    gathered = strategy.experimental_local_results(tf.function(lambda: strategy.run(everyones))())[0].numpy()
+    gather = tf.function(lambda: strategy.run(everyones), autograph=False)
+    gathered = strategy.experimental_local_results(gather())[0].numpy()
     if len(set(gathered.tolist())) > 1:
         raise problem(what, "be the same on all workers", f"{gathered.tolist()}", remedy)

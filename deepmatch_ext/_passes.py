@@ -39,7 +39,7 @@ def in_passes(
         read: Makes a batch of its rows. tf.data runs it faster here than within the passes.
         is_part: Whether this is one worker's part, which a strategy is not to divide.
     """
-    dataset = one_pass(None) if draws is None else draws.flat_map(one_pass)
+    dataset = one_pass(None) if draws is None else draws.flat_map(_unconverted(one_pass))
     if read is not None:
         dataset = mapped(dataset, read)
     if batches is not None:
@@ -66,16 +66,19 @@ def keyed_passes(
     keys = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(2).batch(2, drop_remainder=True)
     for _ in range(int_at_least("`first_epoch`", first_epoch, 0)):
         iter(keys)  # a pass that has been made
-    draws = tf.data.Dataset.range(epochs).flat_map(lambda _: keys)
+    draws = tf.data.Dataset.range(epochs).flat_map(_unconverted(lambda _: keys))
     return in_passes(draws, one_pass, None if batches is None else batches * epochs, read, is_part)
 
 
 def mapped(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
-    """``dataset.map(function)`` of a function without control flow on tensors.
+    """``dataset.map(function)`` of a function without control flow on tensors."""
+    return dataset.map(_unconverted(function))
 
-    AutoGraph would translate it and all that it calls, at a process's first `fit` of a dataset: a second or more.
-    """
-    return dataset.map(tf.autograph.experimental.do_not_convert(function))
+
+def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that AutoGraph leaves alone, with what it calls: it would take a process's first `fit` a second."""
+    unconverted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
+    return unconverted
 
 
 def without_autotuning(dataset: tf.data.Dataset, is_part: bool = False) -> tf.data.Dataset:

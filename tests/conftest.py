@@ -1,7 +1,10 @@
 """What all tests share: a quiet TensorFlow, DeepCTR without its version check, one small trained model."""
 
+import functools
 import gc
 import os
+import sys
+import typing
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -11,7 +14,7 @@ from unittest import mock
 import hypothesis
 import pytest
 
-from tests.fresh import optimize_graphs
+from tests.fresh import start_server
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
 hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
@@ -31,16 +34,22 @@ def pytest_configure(config):
     is_controller = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if is_controller and not config.option.collectonly:
         return
+    gc.set_threshold(100_000, 50, 100)  # models are large, and few are dropped
+    if sys.version_info < (3, 12):  # where Python itself remembers what a protocol has: TensorFlow asks for each tensor
+        typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     with warnings.catch_warnings():  # of protobuf's, on Python 3.12 with the TensorFlow of its time
         warnings.simplefilter("ignore", DeprecationWarning)
         import tensorflow as tf
     # DeepCTR asks a package index for its newest version, in a thread, when it is imported.
     with mock.patch("threading.Thread.start"):
         import deepctr  # noqa: F401
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimize_graphs()})
+    # To optimise a graph takes longer than a test runs it, and changes last digits.
+    is_optimised = os.environ.get("TESTS_OPTIMIZE_GRAPHS") == "1"
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not is_optimised})
     tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
     # All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute:
     # Python's collector would stand still for each that a failed `fit` left behind.
+    start_server()  # before TensorFlow has threads, and without what only tests here have
     tf.data.Dataset._apply_debug_options = without_autotuning
 
 

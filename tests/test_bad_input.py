@@ -421,6 +421,7 @@ def frames(draw):
     return frame
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 @cases(120, 1.0)
 @given(frames(), mostly(st.just(()), st.sampled_from([("rating",), ("user_id",), ("nothing",), "rating"])), st.data())

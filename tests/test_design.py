@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deepmatch_ext.layers.pooling import POOLINGS
 from deepmatch_ext.losses import LOSSES
+from tests.fresh import run_python
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -33,7 +34,8 @@ def test_the_model_is_short():
 
 @pytest.mark.slow
 @pytest.mark.once
-def test_the_model_keeps_every_promise(module):
+def test_the_model_keeps_every_promise(module, monkeypatch):
+    monkeypatch.setattr("deepmatch_ext.testing._fresh_process.run_python", run_python)
     exec(compile(BLOCKS[1], "design.md", "exec"), {})
 
 

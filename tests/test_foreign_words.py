@@ -284,6 +284,7 @@ def refused_in_our_words(error, value):
     return ours and not (isinstance(value, str) and value and f"got {value}." in message)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=CASES * 5 or 250,
     derandomize=not CASES,

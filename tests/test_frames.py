@@ -370,6 +370,7 @@ def test_every_form_is_fitted_in_batches_as_arrays_are(model):
         assert_equal(trained(model, fit), expected, name)
 
 
+@pytest.mark.slow
 def test_frames_are_evaluated_and_held_out(model):
     x, arrays = lists_and_arrays()
     history = model.fit(arrays, validation_data=pa.table(x), batch_size=48, verbose=0)

@@ -213,6 +213,7 @@ NAMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_models_with_named_initializers_reload(tmp_path):
     features = [

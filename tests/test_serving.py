@@ -341,6 +341,7 @@ def test_versions_are_numbered_and_never_touched(trained, exported, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["7", "8"]
 
 
+@pytest.mark.slow
 def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, tmp_path, monkeypatch):
     (tmp_path / "1" / "variables").mkdir(parents=True)
     too_early, look = [0], serving._highest
@@ -349,6 +350,7 @@ def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind_when_writing_fails(trained, tmp_path, monkeypatch):
     def full(*arguments, **options):
         tf.io.gfile.makedirs(arguments[1])

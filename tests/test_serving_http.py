@@ -25,6 +25,7 @@ from deepmatch_ext import YoutubeDNN, server
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
+from tests.fresh import begun
 from tests.helpers import MAX_LEN, VOCABULARY, history_column, item_column, user_part
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
@@ -38,21 +39,21 @@ NAMES = IdMap([f"sku-{k}" for k in range(1, VOCABULARY)])
 
 
 @contextlib.contextmanager
-def serving(folder, *options, without):
-    """The port of a server in a process of its own, in which DeepCTR and pandas can't be imported."""
-    for name in ("deepctr", "pandas"):
-        (without / f"{name}.py").write_text("raise ImportError('not here')")
-    paths = os.pathsep.join([str(without), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, str(SCRIPT), str(folder), "--port", "0", "--poll-seconds", "0.1", *options]
-    log = without / "log.txt"
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
-        try:
-            until(lambda: "running on" in log.read_text() or process.poll() is not None, log)
-            yield int(re.search(r"running on http://127\.0\.0\.1:(\d+)", log.read_text())[1]), process, log
-        finally:
-            if process.poll() is None:
-                process.kill()
+def serving(folder, *options, logs):
+    """The port of a server, its process, and the file of what it says."""
+    logs.mkdir()
+    process = begun(SCRIPT, folder, "--port", "0", "--poll-seconds", "0.1", *options, folder=logs)
+    log = logs / "stderr"
+    try:
+        yield port_of(log, process.is_alive), process, log
+    finally:
+        process.kill()
+        process.join()
+
+
+def port_of(log, is_alive):
+    until(lambda: (log.exists() and "running on" in log.read_text()) or not is_alive(), log)
+    return int(re.search(r"running on http://127\.0\.0\.1:(\d+)", log.read_text())[1])
 
 
 def until(holds, log=None):
@@ -84,10 +85,20 @@ def recommend(port, body):
 def plain(trained, tmp_path_factory):
     """A server of the small model with original ids; two requests, or 30 items, are its most."""
     model, _ = trained
-    folder = tmp_path_factory.mktemp("plain")
+    folder, without = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("without")
     export_recommender(model, folder, item_ids=NAMES, id_maps={"hist_item": NAMES})
-    with serving(folder, "--max-n", "20", without=tmp_path_factory.mktemp("without")) as (port, _, _):
-        yield port
+    # A new process, in which DeepCTR and pandas can't be imported.
+    for name in ("deepctr", "pandas"):
+        (without / f"{name}.py").write_text("raise ImportError('not here')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(without), str(ROOT)]), "PYTHONUNBUFFERED": "1"}
+    command, log = [sys.executable, str(SCRIPT), str(folder), "--port", "0", "--max-n", "20"], without / "log.txt"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    try:
+        yield port_of(log, lambda: process.poll() is None)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def expected(model, x, n, seen=()):
@@ -320,8 +331,7 @@ def test_inputs_of_every_kind(tmp_path):
         "age must hold numbers that float32 holds; got 100": {"age": 10**400},
         "taste must hold 2 numbers; got 1": {"taste": 3},
     }
-    (tmp_path / "without").mkdir()
-    with serving(tmp_path / "export", without=tmp_path / "without") as (port, _, _):
+    with serving(tmp_path / "export", logs=tmp_path / "logs") as (port, _, _):
         status, answer = recommend(port, {"user": user, "n": 29, "seen": [4, 2, -8]})
         assert status == 200, answer
         assert answer["ids"] == expected(model, x, 29, [4, 2])[0].tolist()
@@ -339,8 +349,7 @@ def test_inputs_of_every_kind(tmp_path):
 
 def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_way(trained, tmp_path):
     model, x = trained
-    folder, without = tmp_path / "export", tmp_path / "without"
-    without.mkdir()
+    folder = tmp_path / "export"
     numbered = {version: IdMap([f"v{version}-{k}" for k in range(1, VOCABULARY)]) for version in (1, 2)}
     export_recommender(model, folder, item_ids=numbered[1])
     answers, stop = [], threading.Event()
@@ -360,7 +369,7 @@ def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_
     def version():
         return health()["version"]
 
-    with serving(folder, without=without) as (port, process, log):
+    with serving(folder, logs=tmp_path / "logs") as (port, process, log):
         clients = [threading.Thread(target=client) for _ in range(4)]
         for thread in clients:
             thread.start()
@@ -408,21 +417,22 @@ def test_a_new_version_takes_over_under_load_and_the_end_waits_for_who_is_under_
         with socket.create_connection(("127.0.0.1", port), timeout=60) as half:
             half.sendall(head + body[:5])
             time.sleep(0.3)  # for the server to read it
-            process.send_signal(signal.SIGTERM)
+            os.kill(process.pid, signal.SIGTERM)
 
             def is_closed():
                 with socket.socket() as new:
                     return new.connect_ex(("127.0.0.1", port)) != 0
 
             until(is_closed, log)
-            assert process.poll() is None
+            assert process.is_alive()
             half.sendall(body[5:])
             answer = b""
             while part := half.recv(65536):
                 answer += part
         assert answer.startswith(b"HTTP/1.1 200")
         assert json.loads(answer.split(b"\r\n\r\n")[1])["version"] == 1
-        assert process.wait(60) in (0, -signal.SIGTERM), log.read_text()
+        process.join(60)
+        assert process.exitcode in (0, -signal.SIGTERM), log.read_text()
     assert "Traceback" not in log.read_text()
 
 

@@ -6,6 +6,7 @@ and call waits for it, so that an epoch can take twice as long as its work. Here
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._keras import eager_is_on, input_name, keras
-from deepmatch_ext._passes import in_passes
+from deepmatch_ext._passes import in_passes, mapped
 
 
 def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
@@ -51,31 +52,36 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
     def one_pass(order: tf.Tensor) -> tf.data.Dataset:
         return starts.map(lambda start: order[start : start + batch_size])
 
-    return in_passes(tf.data.Dataset.from_tensors(0).map(drawn), one_pass, number, of_rows)
+    return in_passes(mapped(tf.data.Dataset.from_tensors(0), drawn), one_pass, number, of_rows)
 
 
 class Encoder:
-    """A tower as a function from named arrays to vectors, computed in blocks."""
+    """A tower as a function from named arrays to vectors, computed in blocks. It is made when it is first called."""
 
     def __init__(self, inputs: list[Any], output: Any) -> None:
-        self._model = model = keras.Model(inputs, output)
+        self._inputs, self._output = inputs, output
         self._shape = tuple(output.shape[1:])
         self._specs = {input_name(tensor): tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
-        names = list(self._specs)
 
-        @tf.function(input_signature=[self._specs])
+    @functools.cached_property
+    def _model(self) -> Any:
+        return keras.Model(self._inputs, self._output)
+
+    @functools.cached_property
+    def _vectors(self) -> Any:
+        model, names = self._model, list(self._specs)
+
+        @tf.function(input_signature=[self._specs], autograph=False)
         def vectors(arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
             return tf.cast(model([arrays[name] for name in names], training=False), tf.float32)
 
-        self._function = vectors
-        self._vectors: Any = None
+        # The function itself, called in several models, makes TensorFlow warn of retracing.
+        return vectors.get_concrete_function()
 
     def __call__(self, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:
         """Vectors (rows, D) or (rows, K, D), float32, of ``arrays``, name -> array of ``rows`` rows."""
         if not eager_is_on():
             return np.asarray(self._model.predict(dict(arrays), batch_size), np.float32)
-        if self._vectors is None:  # the function itself, called in several models, makes TensorFlow warn of retracing
-            self._vectors = self._function.get_concrete_function()
         out = np.empty((rows, *self._shape), np.float32)
         for start in range(0, rows, batch_size):
             stop = min(start + batch_size, rows)

@@ -263,7 +263,8 @@ def _compiled(rank: int, given: tuple[str, ...], of_each: bool) -> Any:
         ("among",): lambda users, items, n, among: best_rows(users, items, n, among=among),
         ("seen", "among"): lambda users, items, n, seen, among: best_rows(users, items, n, seen, among=among),
     }
-    return tf.function(functions[given], input_signature=[*signature, *(specs[name] for name in given)])
+    signature += [specs[name] for name in given]
+    return tf.function(functions[given], input_signature=signature, autograph=False)
 
 
 def compiled_best_rows(

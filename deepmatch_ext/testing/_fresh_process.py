@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -63,7 +64,6 @@ def read_again(
             not_exported = ""
         except Exception as error:
             not_exported = one_line(error)
-        model.save(folder / "model.keras")
         model.save_weights(folder / "model.weights.h5")
         (folder / "config.json").write_text(json.dumps(as_json(model.get_config())))
         (folder / "half.keras").write_bytes(half)
@@ -125,21 +125,23 @@ def in_fresh_process() -> None:
     with np.load("x.npz") as arrays:
         x = dict(arrays)
 
-    def vectors(model: Any) -> dict[str, np.ndarray]:
-        return {"user": model.user_vectors(users), "item": model.item_vectors()}
+    @functools.cache
+    def loaded() -> Any:
+        return keras.models.load_model("half.keras")
 
     def whole() -> dict[str, np.ndarray]:
-        return vectors(keras.models.load_model("model.keras"))
+        return {"user": loaded().user_vectors(users), "item": loaded().item_vectors()}
 
     def rebuilt() -> dict[str, np.ndarray]:
         model = RetrievalModel.from_config(json.loads(Path("config.json").read_text()))
         model.load_weights("model.weights.h5")
-        return vectors(model)
+        tensors = as_tensors(model.user_input, users, len(next(iter(users.values()))))
+        user = keras.Model(model.user_input, model.user_emb)(tensors)  # once, so not worth tracing
+        return {"user": np.asarray(user), "item": model.item_vectors()}
 
     def resumed() -> dict[str, np.ndarray]:
-        model = keras.models.load_model("half.keras")
-        model.fit(x, labels_for(model, len(next(iter(x.values())))), BATCH, epochs=1, verbose=0)
-        return {f"{k}": weight for k, weight in enumerate(model.get_weights())}
+        loaded().fit(x, labels_for(loaded(), len(next(iter(x.values())))), BATCH, epochs=1, verbose=0)
+        return {f"{k}": weight for k, weight in enumerate(loaded().get_weights())}
 
     for way, read in {"file": whole, "weights": rebuilt, "resumed": resumed}.items():
         try:

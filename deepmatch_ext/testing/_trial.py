@@ -7,6 +7,7 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,7 @@ class Trial:
     @functools.cached_property
     def read_again(self) -> dict[str, Any]:
         """What a fresh process made of the trained model's files: arrays, or the text of an error."""
-        half = self.learnt.two_epochs[1]
-        return read_again(self.builder, self.trained, half, self.users, self.x)
+        return read_again(self.builder, self.trained, self.learnt.two_epochs.half, self.users, self.x)
 
 
 class Learnt:
@@ -186,18 +186,29 @@ class Learnt:
         return float(np.mean(np.any(best(scores, TOP) == target[:, np.newaxis], axis=1)))
 
     @functools.cached_property
-    def two_epochs(self) -> tuple[list[np.ndarray], bytes]:
-        """The weights after two epochs, and the model's file as it was after the first of them."""
+    def two_epochs(self) -> TwoEpochs:
+        """A run of two epochs, of which another process makes the second again."""
         with self.from_the_start() as model, tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
+            vectors: dict[str, np.ndarray] = {}
 
             def save(epoch: int, logs: Any) -> None:
                 if epoch == 0:
+                    vectors.update(user=model.user_vectors(self.trial.users), item=model.item_vectors())
                     model.save(path)
 
             saver = keras.callbacks.LambdaCallback(on_epoch_end=save)
             model.fit(self.trial.x, labels_for(model, ROWS), BATCH, epochs=2, verbose=0, callbacks=[saver])
-            return model.get_weights(), path.read_bytes()
+            return TwoEpochs(path.read_bytes(), vectors, model.get_weights())
+
+
+@dataclass(frozen=True)
+class TwoEpochs:
+    """A model's file and its vectors (by side, "user" and "item") after one epoch, and its weights after two."""
+
+    half: bytes
+    half_vectors: dict[str, np.ndarray]
+    weights: list[np.ndarray]
 
 
 def _item_of(items: Sequence[Column]) -> SparseColumn:

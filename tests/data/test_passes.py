@@ -172,6 +172,7 @@ def test_a_saved_iterator_gives_exactly_the_rest(shuffle, tmp_path):
     check_saved_iterators(lambda: numbered_dataset(shuffle=shuffle), [0, 3, 10], 10, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_saved_iterator_over_several_epochs_knows_their_orders(tmp_path):
     # Two batches are made ahead, so an iterator is saved on either side of an epoch's end.
     check_saved_iterators(lambda: numbered_dataset(epochs=3), [7, 8, 9, 10, 11, 13], 30, tmp_path)
@@ -411,6 +412,7 @@ def test_a_remainder_of_files_is_dropped(make, written):
     assert [len(batch["row"]) for batch in numbers(dataset)] == [32] * 9
 
 
+@pytest.mark.slow
 @needs_pyarrow
 @pytest.mark.parametrize(
     ("parts", "options"),  # seven parts of 300 rows are not equal, nor begin with a row group
@@ -449,6 +451,7 @@ def pq_groups(path):
     return pq.ParquetFile(path).num_row_groups
 
 
+@pytest.mark.slow
 def test_parts_of_records_are_files_and_have_the_batches_that_are_asked_for(written):
     every = [column(numbers(records_of(written, 8, shard=(part, 3), batches=13)), "row") for part in range(3)]
     assert sorted(np.concatenate(every).tolist()) == list(range(ROWS))  # 100 rows each

@@ -444,7 +444,24 @@ def moved(program):
     return re.sub(r"\bdeepmatch\b", "deepmatch_ext", program)
 
 
+@pytest.fixture
+def _predictions_are_not_traced(monkeypatch):
+    """A program predicts once with an encoder, which takes less than to trace it."""
+    predict = tf.keras.Model.predict
+
+    def eagerly(*args, **kwargs):
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            return predict(*args, **kwargs)
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+    monkeypatch.setattr(tf.keras.Model, "predict", eagerly)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_predictions_are_not_traced")
 @pytest.mark.filterwarnings("ignore")  # the programs call what Keras calls old: .h5 files
 @pytest.mark.parametrize(
     "name", [pytest.param(each, marks=[pytest.mark.smoke] * (each == "example")) for each in PROGRAMS]

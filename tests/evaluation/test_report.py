@@ -193,6 +193,7 @@ def test_ids_are_unique_and_references_meet_them(written, page):
     assert {*re.findall(r'href="#([^"]+)"', text), *re.findall(r"url\(#([^)]+)\)", text)} <= set(ids)
 
 
+@pytest.mark.slow
 def test_one_set_of_arguments_makes_one_file_and_is_left_as_it_is(written, tmp_path):
     given, untouched = arguments(), arguments()
     for name in ("user_vectors", "item_vectors", "targets", "item_count"):
@@ -203,6 +204,7 @@ def test_one_set_of_arguments_makes_one_file_and_is_left_as_it_is(written, tmp_p
     assert given["item_groups"] == untouched["item_groups"]
 
 
+@pytest.mark.slow
 def test_any_name_shows(tmp_path):
     names = ["喜劇", "_hidden", "$x^2$", "<i>", "a\tb"]
     given = {**arguments(), "item_groups": [pd.NA, *(names[k % 5] for k in range(ITEMS))]}
@@ -475,6 +477,7 @@ def test_in_chromium(written, tmp_path, mode):
             assert third.mean() > 0.003
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_browser_test_would_see_an_error(tmp_path):
     path = tmp_path / "bad.html"

@@ -151,6 +151,7 @@ def test_tables_of_any_name_grow():
     np.testing.assert_allclose(larger.item_vectors()[:VOCABULARY], model.item_vectors(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sampler_with_counts_needs_those_of_the_new_items():
     model = small_model(sampler_config=FrequencySampler(10, np.arange(VOCABULARY)))
     with pytest.raises(ValueError, match="`sampler_config` must be given for a larger vocabulary"):

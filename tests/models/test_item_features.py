@@ -65,6 +65,7 @@ def test_a_frame_and_arrays_say_the_same():
     np.testing.assert_array_equal(from_arrays.item_vectors(), from_frame.item_vectors())
 
 
+@pytest.mark.slow
 def test_the_callers_catalogue_is_not_changed():
     arrays, frame = catalogue(), as_frame(catalogue())
     before = {name: values.copy() for name, values in arrays.items()}, frame.copy(deep=True)

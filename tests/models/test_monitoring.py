@@ -38,6 +38,7 @@ def epochs_with(model, *callbacks):
     return len(model.fit(X, batch_size=64, epochs=6, verbose=0, callbacks=list(callbacks)).epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"mode": "auto"}, {"mode": "max"}])
 def test_early_stopping_keeps_the_best_weights(model, options):
     stop = K.EarlyStopping("val_NDCG@10", patience=2, restore_best_weights=True, **options)
@@ -51,6 +52,7 @@ def test_early_stopping_keeps_the_best_weights(model, options):
             np.testing.assert_array_equal(weight, best)
 
 
+@pytest.mark.slow
 def test_early_stopping_asks_for_as_much_more_as_it_is_told(model):
     assert epochs_with(model, Figure([0.1, 0.14, 0.16, 0.3, 0.2, 0.2]), K.EarlyStopping("val_NDCG@10", 0.05, 1)) == 2
     assert epochs_with(model, Figure(), K.EarlyStopping("val_NDCG@10", patience=3, baseline=0.4)) == 3
@@ -120,6 +122,7 @@ def test_a_callback_in_front_that_never_sees_the_figure_is_refused(model, as_lis
         model.fit(X, verbose=0, callbacks=callbacks)
 
 
+@pytest.mark.slow
 def test_a_log_in_front_is_warned_of(model, tmp_path):
     with pytest.warns(UserWarning, match=r"CSVLogger comes before Figure .* Put it after") as caught:
         epochs_with(model, K.CSVLogger(str(tmp_path / "log.csv")), Figure())

@@ -37,8 +37,8 @@ def test_planted_tastes_are_found_by_several_interests():
     recall = {}
     for builder, arguments in ((YoutubeDNN, {}), (MIND, {"k_max": 4})):
         model = builder(*columns, **arguments)
-        model.compile(LazyAdam(1e-2))
-        model.fit(train, batch_size=256, epochs=14, verbose=0)
+        model.compile(LazyAdam(2e-2))
+        model.fit(train, batch_size=512, epochs=10, verbose=0)
         users, items = model.user_vectors(test), model.item_vectors()
         ids, _ = top_n(users, items, 20, exclude=seen)
         found = np.zeros((events.user_vocabulary_size, len(items)), bool)

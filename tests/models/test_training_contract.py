@@ -20,6 +20,7 @@ from deepmatch_ext._keras import KERAS_3, check_strategy
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import InBatchSampler
 from deepmatch_ext.utils import sampledsoftmaxloss
+from tests.fresh import CAN_FORK
 from tests.helpers import (
     DIM,
     VOCABULARY,
@@ -593,10 +594,11 @@ def vectors_of(path, x, results):
 
 
 @pytest.mark.slow
-def test_a_spawned_worker_loads_and_predicts(trained, tmp_path):
+def test_a_worker_of_another_process_loads_and_predicts(trained, tmp_path):
     model, x = trained
     model.save(tmp_path / "model.keras")
-    context = multiprocessing.get_context("spawn")
+    # A spawned one would import TensorFlow again, and is otherwise the same.
+    context = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
     results = context.Queue()
     worker = context.Process(target=vectors_of, args=(str(tmp_path / "model.keras"), user_part(x), results))
     worker.start()

@@ -76,7 +76,7 @@ def repeats(trial: Trial) -> None:
     one, other = trial.model(), trial.model()
     first = one.get_weights()
     expect_equal_weights(other, first, "two models of one seed must begin with equal weights")
-    rows = 3 * BATCH
+    rows = 2 * BATCH
     x = {name: values[:rows] for name, values in trial.x.items()}
     for model in (one, other):
         model.compile(LazyAdam(0.02), run_eagerly=True)  # a few steps are not worth tracing; `resume` traces them
