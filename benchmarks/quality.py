@@ -87,8 +87,8 @@ class Progress:
     Args:
         epochs: The most epochs.
         patience: Stop after so many without a better NDCG@10.
-        seconds: Stop before this much training; what ends later doesn't count. The epochs are then ranked some twenty
-            times, whatever they take.
+        seconds: Stop before this much training; what ends later doesn't count. The epochs are then ranked some ten times,
+            whatever they take.
     """
 
     def __init__(self, epochs=1, patience=None, seconds=None):
@@ -111,7 +111,7 @@ class Progress:
         epoch = len(self.curve) + 1
         self.done = epoch >= self.epochs
         self.done |= self.limit is not None and 2 * seconds - last > self.limit  # another would end too late
-        due = self.limit is None or self.done or seconds - self._ranked_at >= self.limit / 20
+        due = self.limit is None or self.done or seconds - self._ranked_at >= self.limit / 10
         of_epoch = figures(ranks()) if ranks is not None and due else {}
         self.curve.append({"seconds": round(seconds, 3), **of_epoch})
         best = self.curve[self.best_epoch - 1][MONITOR] if self.best_epoch else -1.0
@@ -447,10 +447,8 @@ def arguments():
         args.limits, args.budget, args.equal_time = {"ml-100k": {"epochs": 2}}, {"ml-100k": 20}, {"ml-100k": 10}
         args.rounds = 1
         for recommenders in (args.recommenders, args.budgeted):
-            recommenders |= {
-                name: (worker, seeded, {"ml-100k": candidates["ml-100k"][:2]})
-                for name, (worker, seeded, candidates) in recommenders.items()
-            }
+            for name, (worker, seeded, candidates) in recommenders.items():
+                recommenders[name] = (worker, seeded, {s: candidates[s][:2] for s in args.sets if s in candidates})
     args.envs, args.out = args.envs.resolve(), args.out.resolve()
     args.python = dict(args.python)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -51,14 +51,14 @@ def test_training_stops_before_an_epoch_that_would_end_too_late(quality):
     assert progress.best_epoch == 1
 
 
-def test_within_a_budget_epochs_are_ranked_some_twenty_times(quality):
+def test_within_a_budget_epochs_are_ranked_some_ten_times(quality):
     progress, ranked = quality.Progress(epochs=10**4, seconds=100), []
     for epoch in range(1, 1000):
         progress.add(epoch / 8, lambda: ranked.append(0) or np.array([20]))
         if progress.done:
             break
     assert epoch == 800
-    assert 19 <= len(ranked) <= 21
+    assert 9 <= len(ranked) <= 11
     assert "NDCG@10" in progress.curve[-1]
     assert "NDCG@10" not in progress.curve[0]
 
