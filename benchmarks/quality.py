@@ -87,8 +87,8 @@ class Progress:
     Args:
         epochs: The most epochs.
         patience: Stop after so many without a better NDCG@10.
-        seconds: Stop before this much training; what ends later doesn't count. The epochs are then ranked some ten times,
-            whatever they take.
+        seconds: Stop before this much training; what ends later doesn't count. Some ten of the epochs are then ranked,
+            however many there are.
     """
 
     def __init__(self, epochs=1, patience=None, seconds=None):
