@@ -45,6 +45,8 @@ def text(value):
     if isinstance(value, dict):
         rest = [f"{k} {text(v)}" for k, v in value.items() if k not in ("sampler", "name", "item_count")]
         return f"{head(value)}({', '.join(rest)})" if rest else head(value)
+    if isinstance(value, list) and not value:
+        return "none"
     if isinstance(value, list):
         return "-".join(map(str, value)) if isinstance(value[0], int) else " + ".join(map(text, value))
     return str(value)

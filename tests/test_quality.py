@@ -71,3 +71,11 @@ def test_what_ends_after_the_budget_does_not_count(quality):
     assert len(progress.curve) == 1
     with pytest.raises(SystemExit, match="no epoch ended within 10 s; one that did not took 11 s"):
         quality.Progress(epochs=100, seconds=10).add(11, lambda: np.array([0]))
+
+
+def test_settings_of_every_recommender_have_words(quality):
+    report, settings = importlib.import_module("quality_report"), importlib.import_module("quality_settings")
+    for _, _, candidates in (settings.RECOMMENDERS | settings.BUDGETED).values():
+        for each in sum(candidates.values(), []):
+            assert report.described(each)
+    assert "user_dnn_hidden_units none" in report.described(settings.BUDGETED["SequenceDNN"][2]["amazon-toys"][0])
