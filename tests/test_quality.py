@@ -76,6 +76,6 @@ def test_what_ends_after_the_budget_does_not_count(quality):
 def test_settings_of_every_recommender_have_words(quality):
     report, settings = importlib.import_module("quality_report"), importlib.import_module("quality_settings")
     for _, _, candidates in (settings.RECOMMENDERS | settings.BUDGETED).values():
-        for each in sum(candidates.values(), []):
+        for each in itertools.chain(*candidates.values()):
             assert report.described(each)
     assert "user_dnn_hidden_units none" in report.described(settings.BUDGETED["SequenceDNN"][2]["amazon-toys"][0])
