@@ -15,17 +15,12 @@ import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from deepmatch.models import YoutubeDNN
 from deepmatch.utils import NegativeSampler, sampledsoftmaxloss
-from quality import Progress, clock, print_result, read_job, save
+from quality import Progress, clock, print_result, ranks, read_arrays, read_job, save
 
 
 def main():
     job = read_job()
-    with np.load(job["arrays"]) as arrays:
-        parts = {
-            part: {name.partition("/")[2]: arrays[name] for name in arrays.files if name.startswith(f"{part}/")}
-            for part in ("train", "validation", "test")
-        }
-        user_size, item_size = (int(arrays[name]) for name in ("users", "items"))
+    parts, user_size, item_size = read_arrays(job)
     train, validation = parts["train"], parts["validation"]
     labels = np.ones(len(train["item_id"]))
     tf.compat.v1.disable_eager_execution()  # DeepMatch fails in eager mode
@@ -44,7 +39,8 @@ def main():
         start = now()
         model.fit(inputs(train, model.inputs), labels, batch_size=job["settings"]["batch_size"], verbose=0)
         seconds += now() - start
-        if progress.add(seconds, ranks(vectors(validation), vectors(), validation) if job["rank"] else None):
+        rank = (lambda: ranks(vectors(validation), vectors(), validation)) if job["rank"] else None
+        if progress.add(seconds, rank):
             best_weights = model.get_weights()
     if job["rank"]:
         model.set_weights(best_weights)
@@ -74,26 +70,6 @@ def build_model(settings, user_size, item_size, targets, seed):
 
 def inputs(columns, tensors):
     return {name: columns[name] for name in (tensor.name.partition(":")[0] for tensor in tensors)}
-
-
-def ranks(users, items, held_out, block=1024):
-    """How many of the items that a user has not had score at least as high as the held-out one.
-
-    A held-out item that the user has had gets deepmatch_ext's rank for it, MISSED.
-    """
-    result = np.empty(len(users), np.int64)
-    for start in range(0, len(users), block):
-        scores = users[start : start + block] @ items.T
-        rows = np.arange(len(scores))
-        target = held_out["item_id"][start : start + block]
-        least = scores[rows, target]
-        bounds = held_out["seen_indptr"][start : start + len(rows) + 1]
-        had = held_out["seen_items"][bounds[0] : bounds[-1]]
-        scores[np.repeat(rows, np.diff(bounds)), had] = -np.inf
-        scores[rows, target] = scores[:, 0] = -np.inf
-        result[start : start + len(rows)] = (scores >= least[:, None]).sum(axis=1)
-        result[start + np.repeat(rows, np.diff(bounds))[had == np.repeat(target, np.diff(bounds))]] = 2**31 - 1
-    return result
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""Trains our YoutubeDNN under quality.py's protocol; prints one JSON line.
+"""Trains a model of ours under quality.py's protocol; prints one JSON line.
 
 Usage: quality_ours.py JOB, as quality.py makes it; needs deepmatch_ext.
 """
 
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
+import numpy as np
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from quality import Progress, clock, print_result, read_job, save
+from quality_data import held_out_set
 
-from deepmatch_ext import YoutubeDNN, __version__, data, evaluation, optimizers
+import deepmatch_ext
+from deepmatch_ext import __version__, data, evaluation, optimizers
 from deepmatch_ext.samplers import make_sampler
 from deepmatch_ext.utils import sampledsoftmaxloss
 
@@ -20,15 +24,14 @@ from deepmatch_ext.utils import sampledsoftmaxloss
 def main():
     job = read_job()
     settings, max_len = job["settings"], job["settings"]["columns"]["max_len"]
-    split = data.leave_last_out(data.read_dataset(job["data"], verbose=False).interactions)
-    held_out = {
-        "validation": HeldOut(split.interactions, split.validation, max_len),
-        "test": HeldOut(split.interactions, split.test, max_len),
-    }
-    train = data.windows(split.interactions, split.train_targets(), max_len)
+    split, parts = held_out_set(Path(job["data"]))
+    held_out = {part: HeldOut(events, rows, max_len) for part, (events, rows) in parts.items()}
+    rows = split.sequence_targets(max_len) if settings["rows"] == "sequences" else split.train_targets()
+    train = data.windows(split.interactions, rows, max_len)
     tf.keras.utils.set_random_seed(job["seed"])
     model = build_model(split, settings, job["seed"])
-    watch = Watch(Progress(**job["limits"]), held_out["validation"], job["rank"], clock(job))
+    falls_from = settings["optimizer"]["learning_rate"] if settings["falls"] else None
+    watch = Watch(Progress(**job["limits"]), held_out["validation"], job["rank"], clock(job), falls_from)
     model.fit(train, batch_size=settings["batch_size"], epochs=watch.progress.epochs, callbacks=[watch], verbose=0)
     seconds = watch.fit_seconds()
     if job["rank"]:
@@ -40,7 +43,7 @@ def main():
 
 
 class HeldOut:
-    """One item of each user, which a model has to rank high among those that the user has not had."""
+    """An item of each row, which a model has to rank high among those that the user has not had."""
 
     def __init__(self, events, rows, max_len):
         self.columns, self.seen = data.windows(events, rows, max_len), data.seen_before(events, rows)
@@ -51,20 +54,28 @@ class HeldOut:
 
 
 class Watch(tf.keras.callbacks.Callback):
-    """Ranks the validation items after each epoch, off the clock; keeps the best epoch's weights; stops."""
+    """Ranks the validation items after epochs, off the clock; keeps the best epoch's weights; stops.
 
-    def __init__(self, progress, validation, rank, now):
+    Where ``falls_from`` is a learning rate, it falls from there by half a cosine over the seconds that there are.
+    """
+
+    def __init__(self, progress, validation, rank, now, falls_from=None):
         super().__init__()
         self.progress, self.validation, self.rank, self._now = progress, validation, rank, now
-        self.best_weights = None
+        self.best_weights, self._falls_from = None, falls_from
         self._start, self._paused = now(), 0.0
 
     def fit_seconds(self):
         return self._now() - self._start - self._paused
 
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._falls_from and batch % 8 == 0:
+            done = min(1.0, self.fit_seconds() / self.progress.limit)
+            self.model.optimizer.learning_rate.assign(self._falls_from * max(0.02, 0.5 * (1 + np.cos(np.pi * done))))
+
     def on_epoch_end(self, epoch, logs=None):
         seconds, paused_at = self.fit_seconds(), self._now()
-        if self.progress.add(seconds, self.validation.ranks(self.model) if self.rank else None):
+        if self.progress.add(seconds, (lambda: self.validation.ranks(self.model)) if self.rank else None):
             self.best_weights = self.model.get_weights()
         self.model.stop_training = self.progress.done
         self._paused += self._now() - paused_at
@@ -81,7 +92,8 @@ def build_model(split, settings, seed):
     if settings["sampler"] is not None:
         counts = events.item_counts(split.train_targets())
         arguments["sampler_config"] = make_sampler(with_counts(settings["sampler"], counts))
-    model = YoutubeDNN(user_columns, [SparseFeat("item_id", size, dim)], seed=seed, **arguments)
+    builder = getattr(deepmatch_ext, settings["builder"])
+    model = builder(user_columns, [SparseFeat("item_id", size, dim)], seed=seed, **arguments)
     name = settings["optimizer"]["name"]
     optimizer = getattr(optimizers if hasattr(optimizers, name) else tf.keras.optimizers, name)
     model.compile(optimizer(settings["optimizer"]["learning_rate"]), sampledsoftmaxloss)

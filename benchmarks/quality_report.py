@@ -4,14 +4,14 @@ import statistics
 from collections import defaultdict
 
 import numpy as np
-from quality_settings import EPOCH_TIME, FIGURES, MONITOR, RECOMMENDERS, SAMPLERS, SETS
+from quality_settings import BUDGETED, EPOCH_TIME, FIGURES, MONITOR, RECOMMENDERS, SAMPLERS, SETS
 
 LONGEST = 100  # recall is drawn up to this N
 
 
 def grouped(results, part):
     """(set, name) -> its runs that have an answer; sets and names in the order of quality_settings.py."""
-    names = [*RECOMMENDERS, *SAMPLERS, *EPOCH_TIME]
+    names = [*RECOMMENDERS, *BUDGETED, *SAMPLERS, *EPOCH_TIME]
     good = [run for run in results["runs"] if run["part"] == part and "error" not in run and run["name"] in names]
     found = defaultdict(list)
     for run in sorted(good, key=lambda run: (SETS.index(run["set"]), names.index(run["name"]), run["seed"])):
@@ -45,6 +45,8 @@ def text(value):
     if isinstance(value, dict):
         rest = [f"{k} {text(v)}" for k, v in value.items() if k not in ("sampler", "name", "item_count")]
         return f"{head(value)}({', '.join(rest)})" if rest else head(value)
+    if isinstance(value, list) and not value:
+        return "none"
     if isinstance(value, list):
         return "-".join(map(str, value)) if isinstance(value[0], int) else " + ".join(map(text, value))
     return str(value)
@@ -60,7 +62,13 @@ def table(results):
     lines += [f"- versions: {each}" for each in versions]
     loads = [run["load before"] for run in good]
     lines += [f"- load of the machine before a run: {min(loads)} to {max(loads)}"] if loads else []
-    lines += [*test_table(results), *samplers_table(results), *epoch_time_table(results), *choose_table(results)]
+    lines += [
+        *test_table(results),
+        *budget_table(results),
+        *samplers_table(results),
+        *epoch_time_table(results),
+        *choose_table(results),
+    ]
     for run in results["runs"]:
         if "error" in run:
             settings = f", {described(run['settings'])}" if run["part"] == "choose" else ""
@@ -106,6 +114,16 @@ def has_epochs(name):
 
 
 def test_table(results):
+    return trained_table("Test", grouped(results, "test"))
+
+
+def budget_table(results):
+    runs = grouped(results, "budget")
+    budgets = ", ".join(dict.fromkeys(f"{s} {of[0]['limits']['seconds']} s" for (s, _), of in runs.items()))
+    return trained_table(f"At an equal budget of processor time: {budgets}", runs)
+
+
+def trained_table(title, found):
     rows = [
         [
             *names,
@@ -115,10 +133,10 @@ def test_table(results):
             max(run["peak_rss_mb"] for run in runs),
             described(runs[0]["settings"]),
         ]
-        for names, runs in grouped(results, "test").items()
+        for names, runs in found.items()
     ]
     columns = ["set", "", *FIGURES, f"validation {MONITOR}", "best epoch/epochs", "CPU s", "CPU s an epoch"]
-    return section("Test", [*columns, "peak MB", "settings"], rows)
+    return section(title, [*columns, "peak MB", "settings"], rows)
 
 
 def samplers_table(results):
@@ -131,7 +149,7 @@ def samplers_table(results):
         ]
         for names, runs in grouped(results, "samplers").items()
     ]
-    rows.sort(key=lambda row: (SETS.index(row[0]), -float(row[5].split()[0])))
+    rows.sort(key=lambda row: (SETS.index(row[0]), -float(row[2 + len(FIGURES)].split()[0])))
     columns = ["set", "", *FIGURES, f"validation {MONITOR}", "best epoch/epochs", "CPU s an epoch", "CPU s"]
     lines = section("Samplers and losses at equal processor time, by validation", columns, rows)
     bases = {
@@ -199,6 +217,8 @@ def plots(results, out):
     matplotlib.use("Agg")
     if runs := grouped(results, "test"):
         draw(runs, out, "plot.png")
+    if runs := grouped(results, "budget"):
+        draw(runs, out, "budget.png")
     if runs := grouped(results, "samplers"):
         draw(runs, out, "samplers.png")
 
@@ -220,7 +240,8 @@ def draw(found, out, name):
         recall.plot(n, np.mean(of_runs, axis=0), color=color, label=recommender)
         recall.fill_between(n, np.min(of_runs, axis=0), np.max(of_runs, axis=0), color=color, alpha=0.2)
         for run in runs:
-            seconds, values = zip(*((epoch["seconds"], epoch[MONITOR]) for epoch in run["curve"]), strict=True)
+            ranked = [(epoch["seconds"], epoch[MONITOR]) for epoch in run["curve"] if MONITOR in epoch]
+            seconds, values = zip(*ranked, strict=True)
             label = recommender if run is runs[0] else None
             if has_epochs(recommender):
                 quality.plot(seconds, values, ".-", markersize=3, linewidth=1, color=color, label=label)

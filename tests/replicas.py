@@ -299,7 +299,7 @@ def refused():
             ARRAYS
         ),
         "The precision policy must not be mixed_float16 on several replicas": lambda: in_float16().fit(ARRAYS),
-        "`x` must be the dataset, or a function": lambda: made.fit(distributed),
+        "`x` must be a dataset, or a function": lambda: made.fit(distributed),
         "The function `x` must return a tf.data.Dataset; got 3": lambda: made.fit(lambda _: 3),
         "batches of the function `x` must be known": lambda: made.fit(lambda _: unknown),
         "The number of batches of the function `validation_data` must be known": lambda: made.fit(

@@ -91,7 +91,7 @@ def test_they_are_apart_from_the_callers_frame():
             "the index of user features must hold raw user ids, strings; got integers, 1, 2, 3",
         ),
         (USERS.set_axis(["a", "b", None]), "the index of user features must have no missing value"),
-        (USERS[[]], "the frame of user features must have a column beside the users; got none"),
+        (USERS[[]], "the frame of user features must have a column besides the users; got none"),
         (USERS.assign(item_id=1), "must not repeat a name; got 'item_id' twice"),
         (
             {"age": [1, 2]},

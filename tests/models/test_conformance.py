@@ -440,7 +440,7 @@ def test_what_another_process_reads(briefly):
     message = r"loads from its .keras file must give equal user vectors; got a difference of \d"
     assert_fails(trial, "reload", message)
     assert_fails(trial, "reload_weights", r"rebuilds and loads the weights of must give equal user vectors; got a diff")
-    assert_fails(trial, "resume", r"must end with the weights of an undisturbed one, '.*' too; got a difference of")
+    assert_fails(trial, "resume", r"must end with the weights of an uninterrupted one, '.*' too; got a difference of")
     assert_fails(trial, "export", r"a fresh process must read what was written; got \w+: .*PyFunc")
     assert_fails(trial, "repeats", r"two models of one seed must train to equal weights, '.*' too; got a difference of")
 
