@@ -77,7 +77,7 @@ def test_a_model_learns_and_reloads_as_with_float32(tmp_path):
     for each in (model, reloaded):  # the moments, too, and in float32
         each.fit(x, batch_size=64, verbose=0)
     np.testing.assert_array_equal(reloaded.item_vectors(), model.item_vectors())
-    with pytest.raises(ValueError, match=r"`optimizer` must round tables of bfloat16 at random.* got 'adam'. Take LazyAdam"):
+    with pytest.raises(ValueError, match=r"`optimizer` must round tables of bfloat16 at random.* got 'adam'"):
         model.compile("adam")
 
 
