@@ -46,6 +46,11 @@ class _LazyRows(SummedBefore):
 
     _clipping: tuple[str, float] | None
 
+    def __init__(self, learning_rate: Any, *args: Any, **kwargs: Any) -> None:
+        clipping = _take_clipping(type(self).__name__, kwargs)
+        super().__init__(_checked_rate(learning_rate), *args, **kwargs)  # type: ignore[call-arg]
+        self._clipping = clipping
+
     def apply(self, grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None) -> None:
         """Keras 3's entry: one step for gradients, dense or ``tf.IndexedSlices``, of the variables."""
         if trainable_variables is None:
@@ -99,7 +104,8 @@ class _LazyRows(SummedBefore):
         """What is subtracted from the rows, (n, D); updates their state, the optimizer's ``index``-th."""
         raise NotImplementedError
 
-    def _config(self, config: dict[str, Any]) -> dict[str, Any]:
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()  # type: ignore[misc]
         for name in ("jit_compile", "use_ema", "gradient_accumulation_steps", "loss_scale_factor"):
             config.pop(name, None)
         return {**config, **dict([self._clipping] if self._clipping else [])}
@@ -145,10 +151,7 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
         name: str = "lazy_adam",
         **kwargs: Any,
     ) -> None:
-        clipping = _take_clipping(type(self).__name__, kwargs)
-        learning_rate = _checked_rate(learning_rate)
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
-        self._clipping = clipping
 
     def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         count = tf.cast(self.iterations + 1, tf.float32)
@@ -160,9 +163,6 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
             square = tf.maximum(square, tf.nn.embedding_lookup(largest, rows))
             largest.scatter_update(tf.IndexedSlices(square, rows))
         return mean * (rate * correction) / (tf.sqrt(square) + self.epsilon)
-
-    def get_config(self) -> dict[str, Any]:
-        return self._config(super().get_config())
 
 
 @register
@@ -209,10 +209,7 @@ class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
         name: str = "rowwise_adam",
         **kwargs: Any,
     ) -> None:
-        clipping = _take_clipping(type(self).__name__, kwargs)
-        learning_rate = _checked_rate(learning_rate)
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
-        self._clipping = clipping
 
     def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
         """State like a variable's, or one number a row for an embedding table; Kerases name the arguments."""
@@ -225,19 +222,15 @@ class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
         # What is Adam's first moment elsewhere says in which step a row was last touched.
         squares, touched = raw_variable(self._velocities[index]), raw_variable(self._momentums[index])
         count = tf.cast(self.iterations + 1, tf.float32)
-        square = tf.square(gradient)
-        if squares.shape.rank == 1:  # not so for a table that Keras's own Embedding made
-            square = tf.reduce_mean(square, axis=1)
         decay = tf.pow(self.beta_2, count - tf.nn.embedding_lookup(touched, rows))
-        square = tf.nn.embedding_lookup(squares, rows) * decay + (1 - self.beta_2) * square
+        square = tf.nn.embedding_lookup(squares, rows) * decay + (1 - self.beta_2) * _squares(gradient, squares)
         squares.scatter_update(tf.IndexedSlices(square, rows))
         touched.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(square), count), rows))
-        root = tf.sqrt(square) + self.epsilon
         step = rate * tf.sqrt(1 - tf.pow(self.beta_2, count)) * gradient
-        return step / (root[:, tf.newaxis] if squares.shape.rank == 1 else root)
+        return _divided(step, tf.sqrt(square) + self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
-        config = self._config(super().get_config())
+        config = super().get_config()
         config.pop("amsgrad")
         return config
 
@@ -277,10 +270,7 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
         name: str = "rowwise_adagrad",
         **kwargs: Any,
     ) -> None:
-        clipping = _take_clipping(type(self).__name__, kwargs)
-        learning_rate = _checked_rate(learning_rate)
         super().__init__(learning_rate, initial_accumulator_value, epsilon, name=name, **kwargs)
-        self._clipping = clipping
 
     def add_variable_from_reference(self, variable: Any, *args: Any, **kwargs: Any) -> Any:
         """State like ``variable``, or one number a row for an embedding table."""
@@ -290,16 +280,9 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
 
     def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         state = raw_variable(self._accumulators[index])
-        square = tf.square(gradient)
-        if state.shape.rank == 1:  # not so for a table that Keras's own Embedding made
-            square = tf.reduce_mean(square, axis=1)
-        after = tf.nn.embedding_lookup(state, rows) + square
+        after = tf.nn.embedding_lookup(state, rows) + _squares(gradient, state)
         state.scatter_update(tf.IndexedSlices(after, rows))
-        root = tf.sqrt(after + self.epsilon)
-        return rate * gradient / (root[:, tf.newaxis] if state.shape.rank == 1 else root)
-
-    def get_config(self) -> dict[str, Any]:
-        return self._config(super().get_config())
+        return _divided(rate * gradient, tf.sqrt(after + self.epsilon))
 
 
 LAZY = (LazyAdam, RowwiseAdam, RowwiseAdagrad)
@@ -355,6 +338,20 @@ def _moved(state: Any, rows: tf.Tensor, target: tf.Tensor, decay: Any) -> tf.Ten
     after = before + (target - before) * (1 - decay)
     state.scatter_update(tf.IndexedSlices(after, rows))
     return after
+
+
+def _squares(gradient: tf.Tensor, state: Any) -> tf.Tensor:
+    """The squares of a gradient (n, D), or their means (n,) where ``state`` has one number for each row.
+
+    A table that Keras's own Embedding made has state of its own shape.
+    """
+    squares = tf.square(gradient)
+    return tf.reduce_mean(squares, axis=1) if state.shape.rank == 1 else squares
+
+
+def _divided(step: tf.Tensor, roots: tf.Tensor) -> tf.Tensor:
+    """A step (n, D), divided by roots of its shape or by one for each row, (n,)."""
+    return step / (roots[:, tf.newaxis] if roots.shape.rank == 1 else roots)
 
 
 def _clipped(gradients: list[Any], clipping: tuple[str, float] | None) -> list[Any]:

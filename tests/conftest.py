@@ -47,9 +47,9 @@ def pytest_configure(config):
     is_optimised = os.environ.get("TESTS_OPTIMIZE_GRAPHS") == "1"
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not is_optimised})
     tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
+    start_server()  # before TensorFlow has threads, and without what only tests here have
     # All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute:
     # Python's collector would stand still for each that a failed `fit` left behind.
-    start_server()  # before TensorFlow has threads, and without what only tests here have
     tf.data.Dataset._apply_debug_options = without_autotuning
 
 
