@@ -2,7 +2,8 @@
 
 Usage: ours.py VOCABULARY BATCH DIM STEPS [--items I] [--steps-per-execution K] [--optimizer lazy|adam] [--profile]
 ``--model`` is a builder's name, and its further arguments as JSON: ``--model 'ComiRec {"interest_extractor": "dr"}'``.
-On tf-keras with TF_USE_LEGACY_KERAS=1. ``--profile`` prints the operations that take most of 20 more steps, before.
+On tf-keras with TF_USE_LEGACY_KERAS=1. ``--users 1e5`` times the vectors of so many users, too.
+``--profile`` prints the operations that take most of 20 more steps, before.
 """
 
 import argparse
@@ -39,6 +40,7 @@ def main():
     parser.add_argument("--steps-per-execution", type=int, default=1)
     parser.add_argument("--optimizer", choices=["lazy", "adam"], default="lazy")
     parser.add_argument("--model", default="YoutubeDNN")
+    parser.add_argument("--users", type=lambda text: int(float(text)), help="whose vectors are computed, three times")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     x = synthetic_input(args.items or args.vocabulary, args.batch, args.steps)
@@ -61,6 +63,8 @@ def main():
     fit(3 * args.steps_per_execution)
     seconds = fit(args.steps)
     extra = {"steps_per_execution": args.steps_per_execution, "optimizer": args.optimizer, "model": args.model}
+    if args.users:
+        extra["user_vectors_s"] = encoding_seconds(model, x, args.users)
     if args.profile:
         extra["profile"] = profile(lambda: fit(PROFILED_STEPS), min(PROFILED_STEPS, args.steps))
         for line in extra["profile"]:
@@ -90,6 +94,18 @@ def built(model, vocabulary, dim):
     columns = [user, VarLenSparseFeat(history, MAX_LEN, "mean", "hist_len")]
     given = {key: value for key, value in arguments.items() if key in takes}
     return builder(columns, [SparseFeat("item", vocabulary, dim)], **given)
+
+
+def encoding_seconds(model, x, users):
+    """The median of three passes over users whose histories are those of the input, again and again."""
+    rows = np.arange(users) % len(x["item"])
+    of_users = {name: values[rows] for name, values in x.items() if name != "item"}
+    seconds = []
+    for _ in range(4):  # the first one traces
+        start = time.perf_counter()
+        model.user_vectors(of_users)
+        seconds.append(time.perf_counter() - start)
+    return round(float(np.median(seconds[1:])), 3)
 
 
 def profile(run, steps):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import problem, warn_caller
 from deepmatch_ext._frames import (
     FRAMES,
     Lists,
@@ -106,10 +106,17 @@ class FeatureTable:
         owners: The raw ids, (n,), each once.
         features: How each column is read.
         values: name -> (n, ...) as `Feature.encoded` gives them.
+        left_out: The names of the first frame's other columns.
     """
 
-    def __init__(self, owners: IdMap | None, features: Sequence[Feature], values: Mapping[str, np.ndarray]) -> None:
-        self.owners, self.features, self.values = owners, list(features), dict(values)
+    def __init__(
+        self,
+        owners: IdMap | None,
+        features: Sequence[Feature],
+        values: Mapping[str, np.ndarray],
+        left_out: Sequence[str] = (),
+    ) -> None:
+        self.owners, self.features, self.values, self.left_out = owners, list(features), dict(values), list(left_out)
 
     @classmethod
     def from_frame(
@@ -126,14 +133,17 @@ class FeatureTable:
         if frame is None:
             return cls(None, [], {}), []
         owners, columns = _owners(what, frame, name)
-        features, lines = [], []
+        features, lines, left_out = [], [], []
         for column, values in columns.items():
             is_category = _is_of_categories(values)
             feature, line = _made(column, array_of(f"{column!r} in {what}", values), given.get(column), is_category)
             lines.append(f"{column}: {line}")
             if feature is not None:
                 features.append(feature)
-        return cls(owners, features, {each.name: each.encoded(columns[each.name]) for each in features}), lines
+            else:
+                left_out.append(column)
+        values = {each.name: each.encoded(columns[each.name]) for each in features}
+        return cls(owners, features, values, left_out), lines
 
     def by_id(self, ids: IdMap) -> dict[str, np.ndarray]:
         """name -> (len(ids) + 1, ...) values by id; those of id 0, and of ids of which nothing is known, are empty."""
@@ -149,7 +159,11 @@ class FeatureTable:
         return np.concatenate([[False], self.owners.encode(ids.values) > 0])
 
     def extended(self, what: str, frame: Any, name: str) -> FeatureTable:
-        """With the rows of a frame, in place of those of the same raw ids, and with its new categories."""
+        """With the rows of a frame, in place of those of the same raw ids, and with its new categories.
+
+        Warns:
+            UserWarning: The frame has columns that the first one did not have; they are not read.
+        """
         if frame is None:
             return self
         if self.owners is None:
@@ -157,6 +171,14 @@ class FeatureTable:
             raise problem(what, rule, "a frame", "Make a Recommender with it, and fit that.")
         owners, columns = _owners(what, frame, name)
         require_columns(columns, [feature.name for feature in self.features], what, {})
+        read = {*self.left_out, *(feature.name for feature in self.features)}
+        if unknown := [each for each in columns if each not in read]:
+            these = ", ".join(map(repr, unknown))
+            warn_caller(
+                f"{what} has columns that the first frame did not have, and the model does not read them: {these}. "
+                "Make and fit a Recommender with them if they matter.",
+                UserWarning,
+            )
         features = [feature.extended(columns[feature.name]) for feature in self.features]
         everyone = self.owners.extended(owners.values)
         places, values = everyone.encode(owners.values) - 1, {}
@@ -165,7 +187,7 @@ class FeatureTable:
             rows = np.concatenate([before, np.repeat(_empty(before), len(everyone) - len(before), axis=0)])
             rows[places] = feature.encoded(columns[feature.name])
             values[feature.name] = rows
-        return FeatureTable(everyone, features, values)
+        return FeatureTable(everyone, features, values, self.left_out)
 
     def columns(self) -> list[Column]:
         """The features' DeepCTR columns."""

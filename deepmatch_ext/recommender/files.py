@@ -56,6 +56,7 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
         "settings": {name: getattr(recommender, name) for name in _SETTINGS},
         "history": recommender.history,
         "features": {side: [each.plain() for each in table.features] for side, table in tables.items()},
+        "left_out": {side: table.left_out for side, table in tables.items()},
         "versions": {"deepmatch_ext": __version__, "tensorflow": tf.__version__},
     }
     arrays = {"users": events.users, "items": events.items}
@@ -118,7 +119,7 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
             with np.load(files[f"{which}features.npz"], allow_pickle=False) as stored:
                 values = dict(stored)
         read = [Feature.from_plain(each, columns[each["name"]]) for each in features]
-        tables[which] = FeatureTable(owners, read, values)
+        tables[which] = FeatureTable(owners, read, values, manifest["left_out"][which])
     interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
     return {
         **settings,

@@ -275,8 +275,8 @@ class Recommender:
                 position, and `fit` held out events.
 
         Warns:
-            UserWarning: A new item has no features where others have, some events are already known, or all events are
-                earlier than the last known one.
+            UserWarning: A new item has no features where others have, a frame of features has a column that the first
+                one did not have, some events are already known, or all events are earlier than the last known one.
         """
         model, before = self.model, self.interactions
         epochs, replay = int_at_least("`epochs`", epochs, 0), number_between("`replay`", replay, 0, float("inf"))

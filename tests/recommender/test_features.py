@@ -134,6 +134,16 @@ def test_a_frame_of_later_replaces_rows_and_brings_new_categories():
     assert made.extended("`item_features`", None, "sku") is made
 
 
+def test_a_column_that_the_first_frame_did_not_have_is_told_of():
+    """What the first one had and what was left out of it, such as `same`, is known."""
+    made, _ = table(FRAME)
+    with pytest.warns(UserWarning, match="the model does not read them: 'brand', 'weight'. Make and fit") as told:
+        grown = made.extended("`item_features`", FRAME.assign(brand="y", weight=2.0), "sku")
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match="'brand'"):
+        grown.extended("`item_features`", FRAME.assign(brand="y"), "sku")
+
+
 LEARNT = pd.DataFrame(
     {
         "sku": range(4),

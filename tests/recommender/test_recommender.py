@@ -51,7 +51,8 @@ def plain():
 
 @pytest.fixture(scope="module")
 def rich():
-    recommender = Recommender(user_features=PEOPLE, item_features=SHELF, weight="weight", **NAMES, **SMALL)
+    shelf = SHELF.assign(shop=1)  # which tells nothing
+    recommender = Recommender(user_features=PEOPLE, item_features=shelf, weight="weight", **NAMES, **SMALL)
     return recommender.fit(EVENTS, epochs=2, verbose=0)
 
 
@@ -170,7 +171,9 @@ def test_a_folder_holds_all_that_tomorrow_needs(rich, tmp_path):
         loaded.update(tomorrow.drop(columns="weight"))
     pd.testing.assert_frame_equal(loaded.recommend(n=5), rich.recommend(n=5))  # nothing has changed
     before = tomorrow.copy()
-    loaded.update(tomorrow, item_features=pd.DataFrame({"sku": ["brand-new"], "aisle": ["aisle 3"]}))
+    new = pd.DataFrame({"sku": ["brand-new"], "aisle": ["aisle 3"], "shop": 1, "brand": "y"})
+    with pytest.warns(UserWarning, match="the model does not read them: 'brand'"):
+        loaded.update(tomorrow, item_features=new)
     pd.testing.assert_frame_equal(tomorrow, before)
     assert loaded.interactions.num_items == ITEMS + 2
     assert "newcomer" in loaded.interactions.user_ids
