@@ -49,29 +49,28 @@ def windows(
     If the interactions have kinds of events, each kind k has a history of its own, whose columns' names end with
     ``_k``. Of the target's kind it holds the events that stand before the target, in the order of the source where
     times are equal, as without kinds; of other kinds those with an earlier time than the target's. So a click that is
-    recorded at the very time of a purchase tells nothing of it.
+    recorded at the time of a purchase does not give the purchase away.
 
     Args:
         interactions: The events.
         rows: Target rows, such as a split's ``train_targets()`` or ``test``, in any order: B of them. With kinds, rows
             of those that are to be predicted.
-        max_len: The history length T. With kinds also a length for each kind whose history is wanted, such as
-            ``{"click": 50, "purchase": 10}``.
+        max_len: The history length T. With kinds of events, it may be a length for each kind that gets a history, such
+            as ``{"click": 50, "purchase": 10}``.
         order: "recent_first" or "oldest_first".
-        side: Side columns of ``interactions`` whose history is wanted too.
-        context: Side columns, or the column of kinds (as their numbers), whose value of the target event is wanted:
-            what is known when recommendations are asked for, such as the hour or the device. A later request has to
-            give the same columns.
-        weight: The side column that is the weight of each target event in the loss: finite numbers that are not
-            negative.
+        side: Side columns of ``interactions`` that get a history, too.
+        context: Side columns, or the column of kinds (as their numbers), to return for the target event: what is known
+            when recommendations are asked for, such as the hour or the device. Later requests must give the same
+            columns.
+        weight: The side column with the weight of each target event in the loss: finite numbers, none negative.
 
     Returns:
-        Columns by name, with u, i for the names of user and item: ``u`` int32 (B,), ``i`` int32 (B,) the target item,
+        Columns by name, with u and i for the names of user and item: ``u`` int32 (B,), ``i`` int32 (B,) the target,
         ``hist_i`` int32 (B, T), ``hist_len`` int32 (B,) the number of real values in each history, and for each side
         column s ``hist_s`` (B, T) in its own type, 0 where there is padding. With kinds, ``hist_i_k``, ``hist_len_k``
         and ``hist_s_k`` for each kind k. Then the interactions' user features and the context under their own names,
-        (B,) or (B, L) in their own types; and with a weight, ``sample_weight`` float32 (B,): give it to ``fit`` by its
-        argument of that name.
+        (B,) or (B, L) in their own types; and with a weight, ``sample_weight`` float32 (B,), for the argument of that
+        name of ``fit``.
 
     Raises:
         ValueError: A row out of range or of a kind that is not to be predicted, an unknown order, side column or kind,
@@ -100,7 +99,7 @@ def user_histories(
     order: str = "recent_first",
     side: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """The input of a model for prediction now: all that each user did is history, and there is no target item.
+    """The input of a model for a prediction now: all events of a user are history, and there is no target item.
 
     If the interactions have sessions, the history is each user's last session.
 
@@ -110,11 +109,11 @@ def user_histories(
             rows have an empty history.
         max_len: The history length T, or that of each kind of events, as for :func:`windows`.
         order: "recent_first" or "oldest_first".
-        side: Side columns of ``interactions`` whose history is wanted too.
+        side: Side columns of ``interactions`` that get a history, too.
 
     Returns:
-        The columns of :func:`windows`, without the item, the context and the weight. A model that reads a context needs
-        its columns beside these: what holds at the moment of the request.
+        The columns of :func:`windows` without the item, the context and the weight. If the model reads a context, add
+        its columns with their values at the time of the request.
 
     Raises:
         ValueError: As for :func:`windows`, and for a user id that the map does not have.
@@ -130,12 +129,12 @@ def user_histories(
 
 
 def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All items that the user of each row had before it, uncut: what evaluation leaves out of a ranking.
+    """All items that the user of each row had before it, at any distance: evaluation leaves them out of the ranking.
 
-    The row's own item is among them if the user had it before: such a target is never served, so it counts as a miss,
-    with a warning. Where the product recommends items again, evaluate without ``seen``. Sessions repeat items: if the
-    interactions have sessions, nothing counts as seen. If they have kinds of events, items count as had in events of
-    the kinds that are to be predicted: what was clicked may still be bought.
+    The row's own item is among them if the user had it before. Such a target would not be recommended, so it counts as
+    a miss, with a warning. If your product recommends items again, evaluate without ``seen``. Sessions repeat items, so
+    nothing counts as seen if the interactions have sessions. With kinds of events, only the items of the kinds to be
+    predicted count: a clicked item may still be bought.
 
     Args:
         interactions: The events.
@@ -143,7 +142,7 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
 
     Returns:
         ``indptr`` int64 (B + 1,) and ``items`` int32: row number k had ``items[indptr[k]:indptr[k + 1]]``, oldest
-        first, repeats included. Histories add up: for very many rows, call this a batch at a time.
+        first, with repeats. The arrays grow with the histories: for very many rows, call this for a batch at a time.
 
     Raises:
         ValueError: A row out of range, or of a kind that is not to be predicted.
@@ -160,9 +159,9 @@ def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.n
 
 
 def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All items that each user had, in the form of :func:`seen_before`: what serving leaves out.
+    """All items that each user had, in the form of :func:`seen_before`: recommendations leave them out.
 
-    If the interactions have sessions, nothing counts as seen; if they have kinds, events of those to be predicted do.
+    With sessions nothing counts as seen; with kinds of events, only those to be predicted count.
 
     Args:
         interactions: The events.
@@ -173,6 +172,12 @@ def seen_by_users(interactions: Interactions, user_ids: Any) -> tuple[np.ndarray
 
     Raises:
         ValueError: A user id that the map does not have.
+
+    Example:
+        >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
+        >>> indptr, items = seen_by_users(interactions, [2, 0])
+        >>> indptr.tolist(), items.tolist()
+        ([0, 2, 2], [8, 7])
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)

@@ -1,7 +1,7 @@
-"""Blocks of sequence encoders, which make the state at each position of what stands there and behind it.
+"""Blocks of sequence encoders: the state at each position, computed from the event there and the older ones.
 
-Histories list the most recent first, so a position reads itself and those behind it, never one in front: what a block
-says of position k does not change with what happened later. B rows, t positions, d the width of what stands at them.
+Histories list the most recent event first. A position reads itself and the positions behind it, never one in front, so
+its state does not change with later events. B rows, t positions, d the width of a position's values.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _TINY = 1e-6
 
 
 def lags(length: tf.Tensor) -> tf.Tensor:
-    """(t, t) int32: how far behind position k (row) position j (column) is; negative, where it is in front."""
+    """(t, t) int32: by how many places column j is behind row k; negative if it is in front."""
     places = tf.range(length)
     return places[tf.newaxis] - places[:, tf.newaxis]
 
 
 @register
 class PooledStates(HistoryPooling):
-    """At each position what `SequenceMaskPooling` makes of what stands there and behind it.
+    """The pooling of `SequenceMaskPooling` for each position, over the event there and the older ones.
 
     Args:
         mode: mean, sum or sqrtn.
-        recency_decay: As in `SequenceMaskPooling`; the rank counts from the position.
+        recency_decay: As in `SequenceMaskPooling`; ranks count from the position.
 
-    Input: ``[rows (B, t, d), valid (B, t)]``, items in front. Output: (B, t, d), in the layer's compute dtype.
+    Input: ``[rows (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
 
     Example:
         >>> rows, valid = tf.constant([[[4.0], [2.0], [9.0]]]), tf.constant([[True, True, False]])
@@ -61,15 +61,15 @@ class PooledStates(HistoryPooling):
 
 
 class CausalBlock(DroppingLayer):
-    """What blocks share: attention to a position and what is behind it, and how far behind, learnt for each head.
+    """The base class of blocks that attend to a position and those behind it, with a learnt bias by distance.
 
     Args:
-        max_len: T, the most positions.
-        num_heads: Of the attention; a divisor of d.
-        rate: Dropout rate of what a block adds, in [0, 1).
-        seed: Of the initial weights and the dropout.
+        max_len: T, the largest number of positions.
+        num_heads: The number of attention heads, a divisor of d. Each learns a bias for each distance.
+        rate: The dropout rate of what a block adds to its input, in [0, 1).
+        seed: The seed of the initial weights and of the dropout.
 
-    Input: ``[states (B, t, d), valid (B, t)]``, items in front. Output: (B, t, d), in the layer's compute dtype.
+    Input: ``[states (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
     """
 
     def __init__(self, max_len: int, num_heads: int = 1, rate: float = 0.0, seed: int = 1024, **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ class CausalBlock(DroppingLayer):
         if dim % self.num_heads:
             raise problem("`num_heads`", f"divide the width of the states, {dim}", self.num_heads)
         self._made = 0
-        # How much position j counts for position k by how far it is behind.
+        # What the distance of position j from position k adds to the logit.
         self.by_lag = self.add_weight(name="by_lag", shape=(self.num_heads, self.max_len), initializer="zeros")
         self._build(dim)
         super().build()
@@ -110,11 +110,11 @@ class CausalBlock(DroppingLayer):
         raise NotImplementedError
 
     def _bias(self, length: tf.Tensor) -> tf.Tensor:
-        """(heads, t, t) what each lag adds to the attention's logits."""
+        """(heads, t, t): what each distance adds to the attention's logits."""
         return tf.gather(_float(self.by_lag), tf.maximum(lags(length), 0), axis=1)
 
     def _visible(self, valid: tf.Tensor) -> tf.Tensor:
-        """(B, 1, t, t) booleans: what position k may read."""
+        """(B, 1, t, t) booleans: whether position k may read position j."""
         behind = lags(tf.shape(valid)[1]) >= 0
         return behind[tf.newaxis, tf.newaxis] & valid[:, tf.newaxis, tf.newaxis, :]
 
@@ -139,14 +139,29 @@ class CausalBlock(DroppingLayer):
 
 @register
 class TransformerBlock(CausalBlock):
-    """Self-attention, then two dense layers, each behind a layer normalisation and added to what came in.
+    """Self-attention, then two dense layers; each reads its normalised input, and its output is added to that input.
 
-    That of SASRec (Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018), with the position known by
-    how far behind another one is, in place of a vector for each.
+    The block of SASRec (Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018), with a bias by distance
+    instead of a vector for each position.
 
     Args:
-        gated: LiGR's form (Borisyuk et al., "From Features to Transformers", 2025; as in eSASRec, RecSys 2025): what is
-            added is multiplied by a sigmoid gate of what came in, and the dense layers are SwiGLU's of 4 d.
+        max_len, num_heads, rate, seed: As in `CausalBlock`.
+        gated: Whether to use LiGR's form (Borisyuk et al., "From Features to Transformers", 2025; as in eSASRec, RecSys
+            2025): what is added is multiplied by a sigmoid gate of the input, and the dense layers are a SwiGLU of
+            width 4 d.
+
+    Input: ``[states (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide d.
+
+    Example:
+        >>> states, valid = tf.random.stateless_normal([1, 3, 4], [1, 2]), tf.constant([[True, True, True]])
+        >>> block = TransformerBlock(max_len=3, num_heads=2, gated=True)
+        >>> newer = tf.tensor_scatter_nd_update(states, [[0, 0]], [[1.0, 1.0, 1.0, 1.0]])  # another most recent event
+        >>> same = block([states, valid])[0] == block([newer, valid])[0]
+        >>> tf.reduce_all(same, axis=-1).numpy()  # the older positions did not see it
+        array([False,  True,  True])
     """
 
     def __init__(self, max_len: int, num_heads: int = 1, rate: float = 0.0, gated: bool = False, **kwargs: Any) -> None:
@@ -193,7 +208,20 @@ class HSTUBlock(CausalBlock):
         U, V, Q, K = split(silu(N(X) W))
         Y = X + (N(silu(Q K^T + by lag) V / T) * U) W_out
 
-    so an item that is unlike the rest may add nothing, and what occurs often adds up.
+    Without a softmax an unrelated event may add nothing, and repeated events add up.
+
+    Args:
+        max_len, num_heads, rate, seed: As in `CausalBlock`.
+
+    Input: ``[states (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide d.
+
+    Example:
+        >>> block = HSTUBlock(max_len=3)
+        >>> block([tf.ones([2, 3, 4]), tf.constant([[True] * 3, [True, False, False]])]).shape
+        TensorShape([2, 3, 4])
     """
 
     def _build(self, dim: int) -> None:

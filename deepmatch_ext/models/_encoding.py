@@ -1,4 +1,4 @@
-"""What the sequence encoders share: blocks by name, what stands beside them, and the users as of every position."""
+"""What the sequence encoders share: blocks by name, poolings beside them, and the user's vector at each position."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ BLOCKS: dict[str, Callable[..., Any]] = {
     "hstu": _attention(HSTUBlock),
     "gru": _gru,
 }
-"""The blocks by name: from the assembly, the block's number, states (B, t, d), the history, heads, and the dropout rate
-to new states."""
+"""The blocks by name: functions of the assembly, the block's number, states (B, t, d), the history, the number of heads
+and the dropout rate that return new states."""
 
 
 def encoded(
@@ -67,15 +67,15 @@ def encoded(
     pooled: str = "",
     units: Sequence[int] | None = None,
 ) -> UserStates:
-    """Users as of every position.
+    """The user's vector at each position.
 
     Args:
-        make: The model's.
-        blocks: Names in `BLOCKS`, which the rows go through one after the other.
-        num_heads: Of the blocks' attention.
-        block_dropout: Rate of what the blocks read and of what each adds, or gives.
-        pooled: What stands beside the blocks' state, in the words of a column's ``combiner``.
-        units: Of the dense layers behind; with several of them, a linear layer is added. None: a linear one alone.
+        make: The model's assembly.
+        blocks: Names in `BLOCKS`: the history goes through them one after the other.
+        num_heads: The number of attention heads of the blocks.
+        block_dropout: The dropout rate of the blocks' input and of what each block adds or returns.
+        pooled: The poolings beside the blocks' state, written as a column's ``combiner``.
+        units: The units of the dense layers; with several of them, a linear layer is added. None: one linear layer.
     """
     rate, num_heads = number_between("`block_dropout`", block_dropout, 0, 1), positive_int("`num_heads`", num_heads)
     if isinstance(blocks, str) or not isinstance(blocks, Sequence):

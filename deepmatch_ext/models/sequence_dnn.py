@@ -1,4 +1,4 @@
-"""A sequence encoder that every position trains: what recency says, blocks of attention, and dense layers behind."""
+"""SequenceDNN: recency pooling, optional attention blocks and dense layers, trained at every position."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def SequenceDNN(
 ) -> RetrievalModel:
     """The last items and two recency-weighted means through dense layers, trained at every position of the history.
 
-    A row trains as many predictions as its history has items: `deepmatch_ext.data.Split.sequence_targets`, not
-    ``train_targets``, gives the rows that hold each event with a history once as a target. The state at a position is
-    what `pooled` says of what stands there and behind it, and what `blocks` make of it; the vector is a linear layer of
-    the state, which begins as the mean of its rows, and the dense layers of it, added. Histories that share the
-    ``length_name`` of the items' history and have its ``maxlen``, such as the rating or the category of each item, say
-    more of the same events. Where `item_features` describe the items, what stands at a position is the item's vector,
-    of all that describes it. The user's other features, and a row's weight, count for all of its positions, so they
-    must not change with events.
+    A row trains as many predictions as its history has items. `deepmatch_ext.data.Split.sequence_targets`, not
+    ``train_targets``, returns the rows in which each event with a history is a target once. The state at a position
+    joins the poolings of `pooled`, over the event there and the older ones, and the output of `blocks`. The user's
+    vector is the sum of a linear layer of the state, which starts as the mean of its parts, and of the dense layers.
+    Histories with the ``length_name`` and the ``maxlen`` of the item history, such as the rating or the category of
+    each item, are read beside the items. If `item_features` describe the items, a position reads the item's vector with
+    all its features; `item_id_dropout` then drops ids in histories, too. The user's other features and a row's weight
+    apply to all of its positions, so they must not change with events.
 
     Args:
-        blocks: The blocks that the rows go through one after the other: ``sasrec``, ``ligr``, ``hstu``, ``gru``; none
-            by default.
-        pooled: What stands beside the blocks' state, in the words of a column's ``combiner``; the columns' own is not
-            read. Empty: nothing.
+        blocks: The blocks that the history goes through, one after the other: ``sasrec``, ``ligr``, ``hstu``, ``gru``.
+            None by default.
+        pooled: The poolings beside the blocks' state, written as a column's ``combiner``; the combiners of the columns
+            are not read. Empty: none.
         user_dnn_hidden_units: Units of the dense layers that are added to the linear one. The last must be the items'
             D. None: (4 D, D). (D,) or an empty list: the linear layer alone.
 
