@@ -10,15 +10,16 @@ Each part is a process of its own. All searches are for the best 100.
   users at once, and one at a time; medians of the rounds, and the median of the rounds' ratios. And the peak of the
   process's memory over what it had with TensorFlow and the caller's vectors loaded, as a multiple of the vectors' size:
   to build the index and to search, by metric.
-- approximate: a `FaissIndex` (`--factory`): how long it takes to build, and by effort the recall, and the time of a
-  user alone against `ExactIndex`'s and flat FAISS's, in turn. Flat FAISS once with all threads, as it comes, and once
-  with one, which for a single user may be faster. `--keep FOLDER` builds the index once for several runs.
+- approximate: a `FaissIndex` (`--factory`), or with `--factory ScaNN` a `ScannIndex`: how long it takes to build, and
+  by effort the recall, the time of 1,000 users at once, and that of a user alone against `ExactIndex`'s and flat
+  FAISS's, in turn. Flat FAISS once with all threads, as it comes, and once with one, which for a single user may be
+  faster; ScaNN also called directly. `--keep FOLDER` builds the index once for several runs.
 
 Vectors have length one. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
 drawn in the same way. `--isotropic` draws all directions alike: the worst case for a graph, and no model's vectors.
 
-Needs FAISS: `pip install -e ".[faiss]"`.
+Needs FAISS, and for ScaNN that: `pip install -e ".[faiss,scann]"`.
 """
 
 import argparse
@@ -32,7 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 
 import numpy as np
 
-RANK, N = 32, 100
+RANK, N, SCANN = 32, 100, "ScaNN"
 
 
 def memory(name):
@@ -138,7 +139,7 @@ def approximate(args):
     import faiss
     import tensorflow as tf
 
-    from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, recall
+    from deepmatch_ext.retrieval import ExactIndex, FaissIndex, ScannIndex, VectorIndex, recall
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
@@ -151,7 +152,7 @@ def approximate(args):
     else:
         before = memory("VmRSS")
         start = time.perf_counter()
-        index = FaissIndex(ids, items, args.factory)
+        index = ScannIndex(ids, items) if args.factory == SCANN else FaissIndex(ids, items, args.factory)
         took, held = time.perf_counter() - start, memory("VmRSS") - before
         print(f"{args.factory}: built in {took:.0f} s, {held:.0f} MB")
         if args.keep:
@@ -170,12 +171,23 @@ def approximate(args):
         "FAISS flat": (flat.search, 20),
         "FAISS flat, one thread": (flat_alone, 20),
     }
+    together = {args.factory: lambda: index.search(users, N)}
+    if args.factory == SCANN:
+
+        def itself(users, n, several=False):
+            searcher = index._searcher
+            search = searcher.search_batched_parallel if several else searcher.search
+            return search(users if several else users[0], n, 2 * n + 100, index.effort)
+
+        searches["ScaNN itself"] = (itself, 200)
+        together["ScaNN itself"] = lambda: itself(users, N, True)
     for effort in args.efforts:
         index.effort = effort
         found = recall(index, whole, users, N)
         times = alone(searches, users, args.rounds)
         print(
-            f"effort {effort}: recall@{N} {found:.4f}; one user: {told(times)}; "
+            f"effort {effort}: recall@{N} {found:.4f}; 1,000 users: {told(in_turn(together, args.rounds))}; "
+            f"one user: {told(times)}; "
             + "; ".join(f"{name} / it: {ratio(times, name, args.factory):.1f}" for name in list(searches)[1:])
         )
 

@@ -12,14 +12,22 @@ from deepmatch_ext.retrieval.vector_files import Vectors, read_vectors, write_ve
 if TYPE_CHECKING:
     from deepmatch_ext.retrieval.exact_index import ExactIndex
     from deepmatch_ext.retrieval.faiss_index import FaissIndex
+    from deepmatch_ext.retrieval.scann_index import ScannIndex
     from deepmatch_ext.retrieval.top_n import best_rows, top_n
 else:  # they need TensorFlow
-    _LAZY = {"ExactIndex": "exact_index", "FaissIndex": "faiss_index", "best_rows": "top_n", "top_n": "top_n"}
+    _LAZY = {
+        "ExactIndex": "exact_index",
+        "FaissIndex": "faiss_index",
+        "ScannIndex": "scann_index",
+        "best_rows": "top_n",
+        "top_n": "top_n",
+    }
     __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 __all__ = [
     "ExactIndex",
     "FaissIndex",
+    "ScannIndex",
     "Seen",
     "VectorIndex",
     "Vectors",

@@ -20,7 +20,69 @@ from deepmatch_ext.retrieval.vector_files import write_array
 _ROWS_AT_ONCE = 65536
 
 
-class ExactIndex(VectorIndex):
+class HeldVectors(VectorIndex):
+    """An index that holds all vectors as one tensor, and can score all of them."""
+
+    def _build(self, vectors: np.ndarray) -> None:
+        blocks = range(0, len(vectors), _ROWS_AT_ONCE)
+        self._fill(len(vectors), (self._measured("`vectors`", vectors[k : k + _ROWS_AT_ONCE], k) for k in blocks))
+
+    def _fill(self, count: int, blocks: Iterable[np.ndarray]) -> None:
+        """Makes the tensor without a second copy in memory, as tf.constant() would make."""
+        # TensorFlow takes memory as its own if it begins on a multiple of 64.
+        size = count * self.dimension
+        memory = np.empty(size + 16, np.float32)
+        start = -(memory.ctypes.data // 4) % 16
+        array = memory[start : start + size].reshape(count, self.dimension)
+        row = 0
+        for block in blocks:
+            array[row : row + len(block)] = block
+            row += len(block)
+        self._vectors = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+    def _append(self, vectors: np.ndarray) -> None:
+        self._vectors = tf.concat([self._vectors, vectors], axis=0)
+
+    def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        self._vectors = tf.tensor_scatter_nd_update(self._vectors, rows[:, None], vectors)
+
+    def _keep(self, kept: np.ndarray) -> None:
+        self._vectors = tf.gather(self._vectors, np.flatnonzero(kept))
+
+    def _exactly(
+        self, vectors: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `_search` has to find, by the scores of all items that are allowed."""
+        allowed = None
+        if isinstance(among, np.ndarray) and 2 * len(among) > len(self):  # a copy of these would cost more
+            allowed = np.zeros(len(self), bool)
+            allowed[among] = True
+        elif among is not None:
+            return best_among(lambda rows: tf.gather(self._vectors, rows), vectors, n, seen, among)
+        rows, scores = np.empty((len(vectors), n), np.int32), np.empty((len(vectors), n), np.float32)
+        users = max(USERS_AT_ONCE // (1 if vectors.ndim == 2 else vectors.shape[1]), 1)
+        for start in range(0, len(vectors), users):
+            stop = min(start + users, len(vectors))
+            seen_here = None if seen is None else padded_seen(seen, start, stop)
+            found = compiled_best_rows(vectors[start:stop], self._vectors, n, seen_here, allowed)
+            rows[start:stop], scores[start:stop] = found
+        return rows, scores
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
+        items = self._vectors
+        blocks = (items[k : k + _ROWS_AT_ONCE].numpy() for k in range(0, len(self), _ROWS_AT_ONCE))
+        return {}, {"vectors.npy": lambda path: write_array(path, tuple(items.shape), np.float32, blocks)}
+
+    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
+        held = np.load(files["vectors.npy"], mmap_mode="r", allow_pickle=False)
+        if held.ndim != 2 or held.dtype != np.float32:
+            raise problem("the vectors", "be a matrix of float32", f"{held.dtype} of shape {held.shape}")
+        if held.shape[1] == self.dimension:
+            self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
+        return held.shape
+
+
+class ExactIndex(HeldVectors):
     """Exact search: TensorFlow computes the scores of all items and takes the largest.
 
     Items of equal scores come in the order in which they were added. The scores are float32 sums: their last bit may
@@ -57,59 +119,7 @@ class ExactIndex(VectorIndex):
         """True."""
         return True
 
-    def _build(self, vectors: np.ndarray) -> None:
-        blocks = range(0, len(vectors), _ROWS_AT_ONCE)
-        self._fill(len(vectors), (self._measured("`vectors`", vectors[k : k + _ROWS_AT_ONCE], k) for k in blocks))
-
-    def _fill(self, count: int, blocks: Iterable[np.ndarray]) -> None:
-        """Makes the tensor without a second copy in memory, as tf.constant() would make."""
-        # TensorFlow takes memory as its own if it begins on a multiple of 64.
-        size = count * self.dimension
-        memory = np.empty(size + 16, np.float32)
-        start = -(memory.ctypes.data // 4) % 16
-        array = memory[start : start + size].reshape(count, self.dimension)
-        row = 0
-        for block in blocks:
-            array[row : row + len(block)] = block
-            row += len(block)
-        self._vectors = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-    def _append(self, vectors: np.ndarray) -> None:
-        self._vectors = tf.concat([self._vectors, vectors], axis=0)
-
-    def _overwrite(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        self._vectors = tf.tensor_scatter_nd_update(self._vectors, rows[:, None], vectors)
-
-    def _keep(self, kept: np.ndarray) -> None:
-        self._vectors = tf.gather(self._vectors, np.flatnonzero(kept))
-
     def _search(
         self, vectors: np.ndarray, n: int, seen: Seen | None, among: np.ndarray | Seen | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        allowed = None
-        if isinstance(among, np.ndarray) and 2 * len(among) > len(self):  # a copy of these would cost more
-            allowed = np.zeros(len(self), bool)
-            allowed[among] = True
-        elif among is not None:
-            return best_among(lambda rows: tf.gather(self._vectors, rows), vectors, n, seen, among)
-        rows, scores = np.empty((len(vectors), n), np.int32), np.empty((len(vectors), n), np.float32)
-        users = max(USERS_AT_ONCE // (1 if vectors.ndim == 2 else vectors.shape[1]), 1)
-        for start in range(0, len(vectors), users):
-            stop = min(start + users, len(vectors))
-            seen_here = None if seen is None else padded_seen(seen, start, stop)
-            found = compiled_best_rows(vectors[start:stop], self._vectors, n, seen_here, allowed)
-            rows[start:stop], scores[start:stop] = found
-        return rows, scores
-
-    def _parts(self) -> tuple[dict[str, Any], dict[str, Write]]:
-        items = self._vectors
-        blocks = (items[k : k + _ROWS_AT_ONCE].numpy() for k in range(0, len(self), _ROWS_AT_ONCE))
-        return {}, {"vectors.npy": lambda path: write_array(path, tuple(items.shape), np.float32, blocks)}
-
-    def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
-        held = np.load(files["vectors.npy"], mmap_mode="r", allow_pickle=False)
-        if held.ndim != 2 or held.dtype != np.float32:
-            raise problem("the vectors", "be a matrix of float32", f"{held.dtype} of shape {held.shape}")
-        if held.shape[1] == self.dimension:
-            self._fill(len(held), (held[k : k + _ROWS_AT_ONCE] for k in range(0, len(held), _ROWS_AT_ONCE)))
-        return held.shape
+        return self._exactly(vectors, n, seen, among)

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._arrays import Seen, seen_pairs, seen_rows
+from deepmatch_ext._arrays import Seen, seen_rows
 from deepmatch_ext._checks import missing_extra, positive_int, problem
 from deepmatch_ext._folders import Write, check_record
 from deepmatch_ext._interests import best_first, search_each
-from deepmatch_ext.retrieval.index import VectorIndex, spare
+from deepmatch_ext.retrieval.index import VectorIndex, distinct, unseen
 from deepmatch_ext.retrieval.top_n import best_among, compiled_best_rows
 
-# Candidates held at once: rows and scores of 12 bytes each, and their sorting.
-_BLOCK = 2**22
 # Vectors taken out of FAISS at once, where all of them are looked at.
 _ROWS_AT_ONCE = 65536
 # Where too few items are found in IVF's lists, these times as many are read.
@@ -194,13 +192,13 @@ class FaissIndex(VectorIndex):
             choice = self._choice(allowed)
             seen = None if seen is None else _only(seen, allowed)
         if seen is not None:
-            seen = _distinct(seen, len(self))
+            seen = distinct(seen, len(self))
         return search_each(lambda users, n, seen: self._search_one(users, n, seen, choice), vectors, n, seen)
 
     def _search_own(self, vectors: np.ndarray, n: int, seen: Seen | None, among: Seen) -> tuple[np.ndarray, np.ndarray]:
         """As `_search`, with a set for each user. FAISS takes one set in a call."""
         rows, scores = np.full((len(vectors), n), -1, np.int64), np.full((len(vectors), n), -np.inf, np.float32)
-        among = _distinct(among, len(self))
+        among = distinct(among, len(self))
         few = np.array([self._is_few(count, n) for count in np.diff(among[0]).tolist()], bool)
         users = np.flatnonzero(few)
         seen_by_few = None if seen is None else seen_rows(seen, users)
@@ -244,24 +242,7 @@ class FaissIndex(VectorIndex):
         """The items found with ``wider`` times the effort, or if that is None among all items, without seen ones."""
         if seen is None:
             return self._found(vectors, n, choice, wider)
-        rows = np.full((len(vectors), n), -1)
-        scores = np.full((len(vectors), n), -np.inf, np.float32)
-        # Of n + s items, n are left whatever s items have been seen.
-        more = spare(np.diff(seen[0]))
-        for extra in np.unique(more):
-            group = np.flatnonzero(more == extra)
-            k = min(n + int(extra), max(choice.count, n))
-            for start in range(0, len(group), max(_BLOCK // k, 1)):
-                users = group[start : start + max(_BLOCK // k, 1)]
-                found, found_scores = self._found(vectors[users], k, choice, wider)
-                if extra:
-                    owners, items = seen_pairs(seen_rows(seen, users), 0, len(users))
-                    key = np.arange(len(users))[:, None] * len(self)
-                    found[np.isin(found + key, items + owners * len(self)) & (found >= 0)] = -1
-                    found_scores[found < 0] = -np.inf
-                    found, found_scores = best_first(found, found_scores, n)
-                rows[users], scores[users] = found, found_scores
-        return rows, scores
+        return unseen(lambda users, k: self._found(users, k, choice, wider), vectors, n, seen, choice.count)
 
     def _found(self, vectors: np.ndarray, k: int, choice: _Choice, wider: int | None) -> tuple[np.ndarray, np.ndarray]:
         """What FAISS finds, best first. For a single user each call here matters: the graph takes half a ms."""
@@ -372,13 +353,6 @@ def _only(seen: Seen, allowed: np.ndarray) -> Seen:
     indptr, rows = seen
     kept = allowed[rows]
     return np.concatenate([[0], np.cumsum(kept)])[indptr], rows[kept]
-
-
-def _distinct(seen: Seen, count: int) -> Seen:
-    """Without repeats, given rows below ``count``."""
-    users, rows = seen_pairs(seen, 0, len(seen[0]) - 1)
-    users, rows = np.divmod(np.unique(users * count + rows), count)
-    return np.searchsorted(users, np.arange(len(seen[0]))), rows
 
 
 def _by_neighbourhood(vectors: np.ndarray) -> np.ndarray:

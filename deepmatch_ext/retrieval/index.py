@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users
+from deepmatch_ext._arrays import ALL_ITEMS, Seen, check_users, seen_pairs, seen_rows
 from deepmatch_ext._checks import instance_of, listing, one_of, positive_int, problem
 from deepmatch_ext._folders import Write
+from deepmatch_ext._interests import best_first
 from deepmatch_ext._version import __version__
 from deepmatch_ext.retrieval.rows import Ids, raw_among, raw_ids, raw_seen, require_unique
 from deepmatch_ext.retrieval.vector_files import (
@@ -25,14 +27,18 @@ from deepmatch_ext.retrieval.vector_files import (
 
 # Products of entries within this stay far inside float32.
 _LARGEST = 1e15
-_KINDS = ("exact_index", "faiss_index")  # modules, which import this one
+# Candidates held at once: rows and scores of 12 bytes each, and their sorting.
+_CANDIDATES = 2**22
+_KINDS = ("exact_index", "faiss_index", "scann_index")  # modules, which import this one
+
+Find = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 class VectorIndex(ABC):
     """The vectors of items under your own ids, and the search for those nearest to users' vectors.
 
-    `ExactIndex` and `FaissIndex` are subclasses. An index is built from ids and vectors. The metric and the type of the
-    ids are saved with it.
+    `ExactIndex`, `FaissIndex` and `ScannIndex` are subclasses. An index is built from ids and vectors. The metric and
+    the type of the ids are saved with it.
 
     Several threads may search at once, but not while `add`, `replace` or `remove` run. A server that must not pause
     changes or loads a second index, and then uses it instead of the first.
@@ -214,7 +220,7 @@ class VectorIndex(ABC):
         manifest, files = INDEX_FOLDER.read(folder)
         for module in _KINDS:  # a class is known once its module is loaded, which takes TensorFlow
             import_module(f"deepmatch_ext.retrieval.{module}")
-        kinds = {each.kind: each for each in VectorIndex.__subclasses__() if issubclass(each, cls)}
+        kinds = {each.kind: each for each in _kinds_below(VectorIndex) if issubclass(each, cls)}
         if manifest["kind"] not in kinds:
             rule = "be an index of kind " + " or ".join(repr(kind) for kind in kinds)
             raise problem(f"folder {str(folder)!r}", rule, repr(manifest["kind"]), "VectorIndex.load() reads any.")
@@ -223,7 +229,7 @@ class VectorIndex(ABC):
         try:
             index._ids = Ids(read_ids(files["ids.json"], manifest["ids"]))
             held = index._restore(manifest["settings"], files)
-        except (ValueError, TypeError, KeyError, RecursionError, RuntimeError) as error:  # the last are FAISS's
+        except (ValueError, TypeError, KeyError, RecursionError, RuntimeError) as error:  # the last are the libraries'
             rule = f"hold an index of kind {manifest['kind']!r}, as its manifest says"
             raise problem(f"folder {str(folder)!r}", rule, f"{type(error).__name__}: {error}") from error
         if not held == (len(index), index.dimension) == (manifest["count"], manifest["dimension"]):
@@ -309,6 +315,16 @@ class VectorIndex(ABC):
         return {}
 
 
+def _kinds_below(parent: type) -> list[type[VectorIndex]]:
+    """The classes of indexes that can be made."""
+    found: list[type[VectorIndex]] = []
+    children: list[Any] = parent.__subclasses__()
+    for child in children:
+        found += [child] if "kind" in vars(child) else []
+        found += _kinds_below(child)
+    return found
+
+
 def recall(
     index: VectorIndex,
     exact: VectorIndex,
@@ -376,6 +392,42 @@ def unit_vectors(what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
         row = int(np.argwhere(lengths == 0)[0][0])
         raise problem(what, "have no vector of length zero, which has no cosine", f"one at row {first + row}")
     return np.divide(vectors, lengths[..., None], dtype=np.float32, casting="same_kind")
+
+
+def unseen(find: Find, vectors: np.ndarray, n: int, seen: Seen, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each user's ``n`` best items that ``find`` gives, without seen ones; -1 and -inf where there are no more.
+
+    Args:
+        find: Takes vectors (B, D) and a number k, and returns rows and scores (B, k), best first.
+        vectors: (N, D).
+        n: How many items to return.
+        seen: The rows that each user must not get.
+        count: How many items there are at most; no more are asked for.
+    """
+    rows, scores = np.full((len(vectors), n), -1), np.full((len(vectors), n), -np.inf, np.float32)
+    more = spare(np.diff(seen[0]))  # of n + s items, n are left whatever s items have been seen
+    for extra in np.unique(more):
+        group = np.flatnonzero(more == extra)
+        k = min(n + int(extra), max(count, n))
+        for start in range(0, len(group), max(_CANDIDATES // k, 1)):
+            users = group[start : start + max(_CANDIDATES // k, 1)]
+            found, found_scores = find(vectors[users], k)
+            if extra:
+                owners, items = seen_pairs(seen_rows(seen, users), 0, len(users))
+                most = max(found.max(initial=0), items.max(initial=0)) + 1
+                key = np.arange(len(users))[:, None] * most
+                found[np.isin(found + key, items + owners * most) & (found >= 0)] = -1
+                found_scores[found < 0] = -np.inf
+                found, found_scores = best_first(found, found_scores, n)
+            rows[users], scores[users] = found, found_scores
+    return rows, scores
+
+
+def distinct(seen: Seen, count: int) -> Seen:
+    """Without repeats, given rows below ``count``."""
+    users, rows = seen_pairs(seen, 0, len(seen[0]) - 1)
+    users, rows = np.divmod(np.unique(users * count + rows), count)
+    return np.searchsorted(users, np.arange(len(seen[0]))), rows
 
 
 def spare(counts: np.ndarray) -> np.ndarray:
