@@ -45,8 +45,8 @@ def main():
     parser.add_argument(
         "--epochs", type=int, help="of `fit`; by default, the best for the last tenth of the first events"
     )
-    parser.add_argument("--replay", type=float, default=2.0, help="of `update`")
-    parser.add_argument("--passes", type=int, default=3, help="of `update` over the day's events")
+    parser.add_argument("--replay", type=float, default=3.0, help="of `update`")
+    parser.add_argument("--passes", type=int, default=4, help="of `update` over the day's events")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", default=",".join(POLICIES))
     args = parser.parse_args()

@@ -247,8 +247,8 @@ class Recommender:
         user_features: Any = None,
         item_features: Any = None,
         sampler_config: Any = None,
-        epochs: int = 3,
-        replay: float = 2.0,
+        epochs: int = 4,
+        replay: float = 3.0,
         verbose: int = 0,
     ) -> Recommender:
         """Continues training with new events; for new users and items the model grows (`RetrievalModel.extended`).

@@ -10,6 +10,7 @@ from deepmatch_ext.retrieval.pgvector import remove_pgvector, search_pgvector, u
 from deepmatch_ext.retrieval.vector_files import Vectors, read_vectors, write_vectors
 
 if TYPE_CHECKING:
+    from deepmatch_ext.retrieval.choose import choose_index
     from deepmatch_ext.retrieval.exact_index import ExactIndex
     from deepmatch_ext.retrieval.faiss_index import FaissIndex
     from deepmatch_ext.retrieval.scann_index import ScannIndex
@@ -20,6 +21,7 @@ else:  # they need TensorFlow
         "FaissIndex": "faiss_index",
         "ScannIndex": "scann_index",
         "best_rows": "top_n",
+        "choose_index": "choose",
         "top_n": "top_n",
     }
     __getattr__, __dir__ = lazy_names(__name__, _LAZY)
@@ -32,6 +34,7 @@ __all__ = [
     "VectorIndex",
     "Vectors",
     "best_rows",
+    "choose_index",
     "diversify",
     "read_vectors",
     "recall",

@@ -1,0 +1,159 @@
+"""The fastest index that finds enough, found by trying."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepmatch_ext._arrays import check_users
+from deepmatch_ext._checks import number_between, positive_int, problem, shown
+from deepmatch_ext.retrieval.exact_index import ExactIndex
+from deepmatch_ext.retrieval.faiss_index import FaissIndex
+from deepmatch_ext.retrieval.index import VectorIndex, recall
+from deepmatch_ext.retrieval.scann_index import ScannIndex
+
+# With fewer items nothing is faster than to score all of them.
+_FEW = 4096
+# Searches timed of each index, a round each in turn.
+_SEARCHES, _ROUNDS = 50, 3
+# The least effort is found to within a fraction of itself.
+_PRECISION = 1.06
+
+
+def choose_index(
+    ids: Any,
+    vectors: Any,
+    users: Any,
+    n: int,
+    least_recall: float = 0.95,
+    *,
+    metric: str = "inner_product",
+    at_once: int = 1,
+    factories: Sequence[str] | None = None,
+) -> tuple[VectorIndex, pd.DataFrame]:
+    """Builds several indexes and returns the one that finds enough in the least time, with what was measured.
+
+    Of each index the least ``effort`` that reaches the recall is searched for, and the time of a search with it is
+    measured, in turn with the others'. So nothing else should run on the machine. It builds each of them, which takes
+    minutes for a million items; two are in memory beside `ExactIndex`'s vectors at a time.
+
+    Args:
+        ids: The items' ids, (V,), as for `VectorIndex`.
+        vectors: The items' vectors, (V, D).
+        users: Users' vectors like those of later searches, (N, D) or (N, K, D). A thousand give the recall to about
+            .01.
+        n: How many items a search returns.
+        least_recall: The fraction of the exact best ``n`` to be found, in [0, 1).
+        metric: "inner_product" or "cosine".
+        at_once: How many users a search is for.
+        factories: What to try besides `ExactIndex`: ``"ScaNN"``, and factory strings of `FaissIndex`. By default those
+            of installed libraries: ScaNN, lists with 4-bit codes, and a graph.
+
+    Returns:
+        The index, its ``effort`` set, and a frame with a row for each index that was tried, the fastest first:
+        ``index``, ``effort``, ``recall``, ``ms`` for a search, ``build_s`` and ``enough``, whether it reached the
+        recall.
+
+    Raises:
+        ImportError: A library of ``factories`` is not installed.
+        ValueError: As `VectorIndex` and its ``search``.
+
+    Example:
+        >>> vectors = np.random.default_rng(0).normal(size=(2000, 16))
+        >>> index, tried = choose_index(range(2000), vectors, vectors[:50], n=10)
+        >>> index  # of so few items nothing is faster
+        ExactIndex(2000 items of dimension 16, inner_product)
+    """
+    least_recall = number_between("`least_recall`", least_recall, 0, 1)
+    at_once = positive_int("`at_once`", at_once)
+    users, _ = check_users("`users`", users, "N")
+    if not len(users):
+        raise problem("`users`", "hold at least one user", "none")
+    exact, seconds = _built(lambda: ExactIndex(ids, vectors, metric=metric))
+    if factories is None:
+        factories = _usual(len(exact), exact.dimension)
+    elif isinstance(factories, str):
+        raise problem("`factories`", "be a list of names", shown(factories))
+    best: VectorIndex = exact
+    rows: list[tuple[Any, ...]] = [
+        ("ExactIndex", None, 1.0, _milliseconds([exact], users, n, at_once)[0], seconds, True)
+    ]
+    for factory in factories:
+        index, seconds = _built(partial(_made, factory, ids, vectors, metric))
+        effort, found = _least_effort(index, exact, users, n, least_recall)
+        before, now = _milliseconds([best, index], users, n, at_once)
+        rows.append((factory, effort, found, now, seconds, found >= least_recall))
+        if found >= least_recall and now < before:
+            best = index
+    tried = pd.DataFrame(rows, columns=["index", "effort", "recall", "ms", "build_s", "enough"])
+    tried = tried.sort_values(["enough", "ms"], ascending=[False, True], ignore_index=True)
+    return best, tried.astype({"effort": "Int64"}).round({"recall": 4, "ms": 3, "build_s": 1})
+
+
+def _usual(count: int, dimension: int) -> list[str]:
+    """What may be faster than an exact search, of what is installed."""
+    if count < _FEW:
+        return []
+    found = ["ScaNN"] if find_spec("scann") else []
+    if find_spec("faiss"):
+        lists = 2 ** int(np.log2(min(4 * count**0.5, count / 39)))  # FAISS wants 39 vectors to learn a list from
+        found += [f"IVF{lists},PQ{dimension}x4fs,Refine(SQfp16)"] if dimension % 2 == 0 else []
+        found += ["HNSW32_SQfp16"]
+    return found
+
+
+def _made(factory: str, ids: Any, vectors: Any, metric: str) -> Any:
+    if factory == "ScaNN":
+        return ScannIndex(ids, vectors, metric=metric)
+    return FaissIndex(ids, vectors, factory, metric=metric)
+
+
+def _built(make: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return make(), time.perf_counter() - start
+
+
+def _least_effort(index: Any, exact: VectorIndex, users: np.ndarray, n: int, least: float) -> tuple[int | None, float]:
+    """Sets the least effort that reaches the recall, or the largest; returns it with the recall."""
+
+    def with_effort(effort: int) -> float:
+        index.effort = effort
+        return recall(index, exact, users, n)
+
+    if index.effort is None:
+        return None, recall(index, exact, users, n)
+    low, high = 0, 1
+    found = with_effort(high)
+    # Of lists there are no more than `effort` shows; a graph's candidates have no such bound.
+    while found < least and index.effort == high and high < len(exact):
+        low, high = high, min(2 * high, len(exact))
+        found = with_effort(high)
+    high = index.effort
+    while found >= least and high > max(low * _PRECISION, low + 1):
+        middle = (low + high) // 2
+        there = with_effort(middle)
+        if there >= least:
+            high, found = middle, there
+        else:
+            low = middle
+    index.effort = high
+    return high, found
+
+
+def _milliseconds(indexes: list[VectorIndex], users: np.ndarray, n: int, at_once: int) -> list[float]:
+    """The median time of a search of each, measured in turn."""
+    times: list[list[float]] = [[] for _ in indexes]
+    groups = [users[(start + np.arange(at_once)) % len(users)] for start in range(0, _SEARCHES * at_once, at_once)]
+    for _ in range(_ROUNDS + 1):
+        for index, measured in zip(indexes, times, strict=True):
+            for group in groups:
+                start = time.perf_counter()
+                index.search(group, n)
+                measured.append((time.perf_counter() - start) * 1e3)
+    return [float(np.median(each[len(groups) :])) for each in times]  # the first round warms up
