@@ -46,7 +46,8 @@ def test_the_fastest_of_those_that_find_enough(catalogue, monkeypatch, graph, li
         assert found >= 0.9
         assert effort < 200
         less = FaissIndex(ids, vectors, name, metric="cosine", effort=max(int(effort / 1.5), 1))
-        assert effort <= 20 or recall(less, exact, users, 20) < found  # a graph looks at as many as it returns
+        least = 20 if name == "HNSW16" else 1  # a graph looks at as many as it returns
+        assert effort <= least or recall(less, exact, users, 20) < found
     if chosen != "ExactIndex":
         assert index.effort == row.loc[chosen, "effort"]
         assert recall(index, exact, users, 20) == pytest.approx(row.loc[chosen, "recall"], abs=1e-4)
