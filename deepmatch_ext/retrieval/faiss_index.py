@@ -70,6 +70,7 @@ class FaissIndex(VectorIndex):
     """
 
     kind = "faiss"
+    _last: tuple[tuple[Any, ...], Any]  # what the last search of all items asked for, and FAISS's parameters for it
 
     def __init__(
         self,
@@ -248,7 +249,7 @@ class FaissIndex(VectorIndex):
         """What FAISS finds, best first. For a single user each call here matters: the graph takes half a ms."""
         if wider is None:
             return self._by_all(vectors, k, choice)
-        parameters = self._parameters(k, choice, wider)
+        parameters = self._parameters_of_all(k, wider) if choice is self._all else self._parameters(k, choice, wider)
         scores, found = self._index.search(np.ascontiguousarray(vectors), k, params=parameters)
         rows, missing = self._row_of[found], found < 0  # -1 is some row: there is at least one
         if missing.any():
@@ -277,6 +278,15 @@ class FaissIndex(VectorIndex):
             return np.empty((0, self.dimension), np.float32)
         return self._index.reconstruct_batch(self._place_of[rows])
 
+    def _parameters_of_all(self, k: int, wider: int) -> Any:
+        """`_parameters` for all items; those of the last search serve again, since to make them takes 40 us."""
+        asked = (self._all, self.effort, k, wider)
+        known, parameters = self._last
+        if known != asked:
+            parameters = self._parameters(k, self._all, wider)
+            self._last = asked, parameters
+        return parameters
+
     def _parameters(self, k: int, choice: _Choice, wider: int) -> Any:
         faiss = _faiss()
         options = {} if choice.selector is None else {"sel": choice.selector}
@@ -300,7 +310,7 @@ class FaissIndex(VectorIndex):
         current = np.flatnonzero(row_of >= 0)
         self._row_of, self._place_of = row_of, np.empty(len(current), np.int64)
         self._place_of[row_of[current]] = current
-        self._all = self._choice()
+        self._all, self._last = self._choice(), ((), None)
 
     def _choice(self, allowed: np.ndarray | None = None) -> _Choice:
         """The vectors of the items of ``allowed`` (V,), or of all items."""
