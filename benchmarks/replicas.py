@@ -2,6 +2,7 @@
 
     python benchmarks/replicas.py                              # V = 10^4, 10^5 and 10^6, in rounds
     python benchmarks/replicas.py --delay-ms 1 --gigabits 1    # with a slow network between them, too
+    python benchmarks/replicas.py --delay-ms 1 --gigabits 1 --namespaces    # each in a network namespace of its own
 
 YoutubeDNN, D = 64, batches of 256 of both workers together, T = 20, 100 uniform negatives, LazyAdam; the items of a
 batch are drawn from the whole vocabulary. All processes of all sizes are started first, and then asked for some steps
@@ -12,6 +13,9 @@ Then the workers reach each other through a relay in this program, which counts 
 the headers of TCP and IP). Beside it stands what the formula of docs/distributed.md gives for the rows that the
 gradients had. With ``--delay-ms`` or ``--gigabits`` the relay holds back what it carries, as a network does, in every
 second round.
+
+With ``--namespaces`` (root, Linux, iproute2) each worker is in a network namespace of its own, joined to the relay by a
+pair of veth devices; ``tc`` limits their rate (tbf) in the slow rounds, and the relay delays alone.
 """
 
 from __future__ import annotations
@@ -151,23 +155,68 @@ def deliver(sink: socket.socket, waiting: queue.SimpleQueue) -> None:
             return
 
 
+class Namespaces:
+    """A network namespace for each of two workers; a pair of veth devices joins each to this program's."""
+
+    NAMES = ("deepmatch-ext-0", "deepmatch-ext-1")
+
+    def __enter__(self) -> Namespaces:
+        for k, name in enumerate(self.NAMES):
+            ip(f"netns add {name}")
+            ip(f"link add dm{k} type veth peer name dm{k}in netns {name}")
+            ip(f"addr add {self.outside(k)}/24 dev dm{k}")
+            ip(f"link set dm{k} up")
+            ip(f"-n {name} addr add {self.inside(k)}/24 dev dm{k}in")
+            ip(f"-n {name} link set dm{k}in up")
+            ip(f"-n {name} link set lo up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.NAMES:
+            ip(f"netns del {name}")
+
+    def inside(self, k: int) -> str:
+        return f"10.213.{k}.2"
+
+    def outside(self, k: int) -> str:
+        return f"10.213.{k}.1"
+
+    def command(self, k: int, command: list[str]) -> list[str]:
+        return ["ip", "netns", "exec", self.NAMES[k], *command]
+
+    def limit(self, bytes_a_second: float) -> None:
+        """What each worker may send a second; 0: all it can."""
+        for k, name in enumerate(self.NAMES):
+            tc = ["tc", "-n", name, "qdisc"]
+            subprocess.run([*tc, "del", "dev", f"dm{k}in", "root"], stderr=subprocess.DEVNULL, check=False)
+            if bytes_a_second:
+                rate = f"rate {8 * bytes_a_second:.0f}bit burst 64kb latency 50ms".split()
+                subprocess.run([*tc, "add", "dev", f"dm{k}in", "root", "tbf", *rate], check=True)
+
+
+def ip(words: str) -> None:
+    subprocess.run(["ip", *words.split()], check=True)
+
+
 class Group:
     """The processes that train together on a table of one size: two workers, or one process."""
 
-    def __init__(self, size: int, workers: int, relayed: bool = False) -> None:
+    def __init__(self, size: int, workers: int, relayed: bool = False, spaces: Namespaces | None = None) -> None:
         self.size, self.networks = size, [Network() for _ in range(workers)]
-        addresses = free_addresses(workers)
-        self._listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers if relayed else 0)]
+        addresses = free_addresses(workers) if spaces is None else [f"{spaces.inside(k)}:4001" for k in range(workers)]
+        hosts = ["127.0.0.1" if spaces is None else spaces.outside(1 - k) for k in range(workers if relayed else 0)]
+        self._listeners = [socket.create_server((host, 0)) for host in hosts]
         for k, listener in enumerate(self._listeners):  # how the other worker reaches worker k
             arguments = (listener, addresses[k], self.networks[1 - k], self.networks[k])
             threading.Thread(target=relay, args=arguments, daemon=True).start()
         self._processes = []
         for k in range(workers):
-            seen = [f"127.0.0.1:{each.getsockname()[1]}" for each in self._listeners] or [*addresses]
+            seen = ["{}:{}".format(*each.getsockname()) for each in self._listeners] or [*addresses]
             seen[k] = addresses[k]
             config = {"cluster": {"worker": seen}, "task": {"type": "worker", "index": k}}
             environment = {**os.environ, "TF_CONFIG": json.dumps(config)} if workers > 1 else None
             command = [sys.executable, __file__, "--work", str(size)]
+            command = command if spaces is None else spaces.command(k, command)
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             self._processes.append(subprocess.Popen(command, env=environment, **pipes))
         self.dense = self._answers()[0]["dense"]
@@ -238,10 +287,17 @@ def time_sizes(sizes: list[int], rounds: int, steps: int, stack: ExitStack) -> N
         )
 
 
-def count_bytes(sizes: list[int], rounds: int, steps: int, slow: tuple[float, float] | None, stack: ExitStack) -> None:
+def count_bytes(
+    sizes: list[int],
+    rounds: int,
+    steps: int,
+    slow: tuple[float, float] | None,
+    stack: ExitStack,
+    spaces: Namespaces | None,
+) -> None:
     """The bytes of a step through the relay, and its time with a slow network in turn with a fast one."""
     for size in sizes:
-        group = Group(size, 2, relayed=True)
+        group = Group(size, 2, relayed=True, spaces=spaces)
         stack.callback(group.close)
         group.train(steps)
         before, began = sum(each.sent for each in group.networks), time.perf_counter()
@@ -253,6 +309,9 @@ def count_bytes(sizes: list[int], rounds: int, steps: int, slow: tuple[float, fl
             is_slow = bool(number % 2)
             for network in group.networks:
                 network.delay, network.rate = slow if slow and is_slow else (0.0, 0.0)
+                network.rate = 0.0 if spaces else network.rate
+            if spaces and slow:
+                spaces.limit(slow[1] if is_slow else 0.0)
             before, began = sum(each.sent for each in group.networks), time.perf_counter()
             found = group.train(steps)
             sent += sum(each.sent for each in group.networks) - before - idle * (time.perf_counter() - began)
@@ -280,6 +339,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of a round")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="one way, between the workers")
     parser.add_argument("--gigabits", type=float, default=0.0, help="a second, that each worker can send; 0: no limit")
+    parser.add_argument("--namespaces", action="store_true", help="a network namespace for each worker (as root)")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
@@ -288,9 +348,11 @@ def main() -> None:
     sizes = [int(size) for size in args.sizes]
     slow = (args.delay_ms / 1000, args.gigabits * 1e9 / 8) if args.delay_ms or args.gigabits else None
     with ExitStack() as stack:
-        time_sizes(sizes, args.rounds, args.steps, stack)
+        if not args.namespaces:
+            time_sizes(sizes, args.rounds, args.steps, stack)
     with ExitStack() as stack:
-        count_bytes(sizes, args.rounds, args.steps, slow, stack)
+        spaces = stack.enter_context(Namespaces()) if args.namespaces else None
+        count_bytes(sizes, args.rounds, args.steps, slow, stack, spaces)
 
 
 if __name__ == "__main__":
