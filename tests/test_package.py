@@ -313,7 +313,7 @@ def test_a_missing_package_is_named_as_its_extra_names_it():
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "missing_extra"
     ]
     assert {extra for _, extra in calls} == {
-        *("baselines", "faiss", "onnx", "parquet", "pgvector", "report", "serve", "spark")
+        *("baselines", "faiss", "onnx", "parquet", "pgvector", "report", "scann", "serve", "spark")
     }
     for packages, extra in calls:
         lines = config["options.extras_require"][extra].split()
