@@ -163,7 +163,7 @@ class PreparedEvents:
         int_at_least("`min_interactions`", min_interactions, 3)
         functions = spark_sql("PreparedEvents").functions
         position, remaining = (functions.col(name) for name in _COUNTED)
-        most = int(self._table.agg(functions.max("position")).head()[0]) + 1
+        most = int(self._table.agg(functions.max("position")).collect()[0][0]) + 1
         if most < min_interactions:
             rule = f"have a user with at least {min_interactions} events"
             raise problem("`events`", rule, f"{most} events of one user at most")
@@ -196,7 +196,8 @@ class PreparedEvents:
         first, last = (_literal(sql, each, time_type) for each in (start, end))
         time = functions.col("time")
         trained, tested = (
-            int(each or 0) for each in self._table.agg(*map(functions.count_if, (time < first, time >= last))).head()
+            int(each or 0)
+            for each in self._table.agg(*map(functions.count_if, (time < first, time >= last))).collect()[0]
         )
         if not trained:
             raise problem("`validation_from`", "leave rows to train on, so be later", repr(validation_from))
@@ -406,7 +407,7 @@ def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence
     for name in whole:
         column = column_named(sql, name)
         checks.append((column != functions.floor(column)) | (functions.abs(column) > 2**53))
-    number, *counts = events.agg(functions.count(functions.lit(1)), *map(functions.count_if, checks)).head()
+    number, *counts = events.agg(functions.count(functions.lit(1)), *map(functions.count_if, checks)).collect()[0]
     if not number:
         raise problem("`events`", "have at least one row", "none")
     for name, count in zip(names, counts, strict=False):
@@ -469,7 +470,7 @@ def _in_order(sql: Any, table: Any, sides: int, ties: Sequence[str], has_time: b
 def _check_ids_and_ties(sql: Any, prepared: PreparedEvents, user_ids: IdMap | None, item_ids: IdMap | None) -> None:
     functions, table = sql.functions, prepared._table
     checks = (functions.col("user") == 0, functions.col("item") == 0, functions.col("tie"))
-    unknown_users, unknown_items, ties = table.agg(*map(functions.count_if, checks)).head()
+    unknown_users, unknown_items, ties = table.agg(*map(functions.count_if, checks)).collect()[0]
     for which, name, unknown in [
         ("user", prepared.user_name, unknown_users),
         ("item", prepared.item_name, unknown_items),
