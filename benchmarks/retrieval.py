@@ -177,7 +177,7 @@ def approximate(args):
         def itself(users, n, several=False):
             searcher = index._searcher
             search = searcher.search_batched_parallel if several else searcher.search
-            return search(users if several else users[0], n, 2 * n + 100, index.effort)
+            return search(users if several else users[0], n, 4 * n + 100, index.effort)
 
         searches["ScaNN itself"] = (itself, 200)
         together["ScaNN itself"] = lambda: itself(users, N, True)

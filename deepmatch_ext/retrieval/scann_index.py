@@ -50,7 +50,7 @@ class ScannIndex(HeldVectors):
         vectors: The items' vectors, (V, D), taken as float32.
         leaves: The number of lists. By default 2 sqrt(V).
         metric: "inner_product" or "cosine".
-        effort: How many lists a search reads, by default a 32nd of them. More is slower and finds more;
+        effort: How many lists a search reads, by default a tenth of them. More is slower and finds more;
             `deepmatch_ext.retrieval.recall` measures how much. If they have too few items, all items are scored.
 
     Attributes:
@@ -98,7 +98,7 @@ class ScannIndex(HeldVectors):
     @property
     def effort(self) -> int:
         """How many lists a search reads."""
-        return min(self._effort or max(self.leaves // 32, 1), self.leaves)
+        return min(self._effort or max(self.leaves // 10, 1), self.leaves)
 
     @effort.setter
     def effort(self, value: int | None) -> None:
@@ -146,6 +146,8 @@ class ScannIndex(HeldVectors):
         """As `_search`, of users (N, D) of one vector each."""
         if seen is None:
             rows, scores = self._found(vectors, n)
+            if rows.size and rows[:, -1].min() >= 0:
+                return rows, scores
             left = np.full(len(vectors), len(self))
         else:
             seen = distinct(seen, len(self))
@@ -159,7 +161,7 @@ class ScannIndex(HeldVectors):
 
     def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """What ScaNN finds, best first; -1 and -inf where the lists have no more."""
-        again = min(2 * k + 100, len(self))  # of so many by their codes, the best k are nearly always some
+        again = min(4 * k + 100, len(self))  # of so many by their codes, the best k are nearly always some
         if len(vectors) == 1:
             rows, scores = self._searcher.search(vectors[0], k, again, self.effort)
             rows, scores = np.asarray(rows, np.int64)[None], np.asarray(scores)[None]

@@ -47,7 +47,7 @@ def index(built):
 def test_more_effort_finds_more_and_all_lists_nearly_everything(index, built, catalogue):
     _, exact = built
     _, _, users = catalogue
-    assert (index.leaves, index.effort, index.is_exact) == (155, 4, False)
+    assert (index.leaves, index.effort, index.is_exact) == (155, 15, False)
     for parts in ([users], users[:40, np.newaxis]):  # all at once, and each of some alone
         found = []
         for index.effort in (1, 8, 155):
