@@ -53,6 +53,18 @@ def test_the_fastest_of_those_that_find_enough(catalogue, monkeypatch, graph, li
         assert recall(index, exact, users, 20) == pytest.approx(row.loc[chosen, "recall"], abs=1e-4)
 
 
+def test_the_one_that_is_taken_stands_first(catalogue, monkeypatch):
+    """Of two that are nearly equal, each may be the faster one in the other's turn."""
+    pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
+    times = iter([[9.0], [9.0, 1.0], [0.5, 0.6]])
+    monkeypatch.setattr(choose, "_milliseconds", lambda *_: next(times))
+    ids, vectors, users = catalogue
+    index, tried = choose_index(ids[:200], vectors[:200], users, 5, 0.0, factories=["HNSW8", "IVF2,Flat"])
+    assert index.factory == "HNSW8"
+    assert tried["index"].tolist() == ["HNSW8", "IVF2,Flat", "ExactIndex"]
+    assert tried["ms"].tolist() == [1.0, 0.6, 9.0]
+
+
 def test_few_items_are_all_scored(catalogue):
     ids, vectors, users = catalogue
     index, tried = choose_index(ids[:4000], vectors[:4000], users, 10)
