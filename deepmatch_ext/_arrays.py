@@ -163,8 +163,9 @@ def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray,
         raise problem(what, f"have shape {' or '.join(shapes)}", f"shape {vectors.shape}")
     if vectors.dtype.kind not in "iuf":
         raise problem(what, "hold numbers", f"dtype {vectors.dtype}")
-    with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is refused below
-        vectors = vectors.astype(np.float32, copy=False)
+    if vectors.dtype != np.float32:
+        with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is refused below
+            vectors = vectors.astype(np.float32)
     if vectors.size == 0:
         return vectors, 0.0
     largest = max(-float(vectors.min()), float(vectors.max()))  # min and max hand NaN on

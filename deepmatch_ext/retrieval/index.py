@@ -109,7 +109,7 @@ class VectorIndex(ABC):
                 ``among`` is not of the form described, or the index has none of the items of an ``among`` for all
                 users.
         """
-        vectors, _ = check_users("`vectors`", vectors, "N")
+        vectors, largest = check_users("`vectors`", vectors, "N")
         if vectors.shape[-1] != self.dimension:
             raise problem("`vectors`", f"have the index's dimension, {self.dimension}", f"shape {vectors.shape}")
         n = positive_int("`n`", n)
@@ -117,7 +117,7 @@ class VectorIndex(ABC):
             raise problem("`n`", f"be at most {len(self)}, the number of items", n)
         seen = None if exclude is None else self._seen_rows("`exclude`", raw_seen("`exclude`", exclude, len(vectors)))
         allowed = None if among is None else self._allowed_rows(among, len(vectors))
-        rows, scores = self._search(self._measured("`vectors`", vectors), n, seen, allowed)
+        rows, scores = self._search(self._measured("`vectors`", vectors, largest=largest), n, seen, allowed)
         return self._ids.at(rows), scores
 
     def add(self, ids: Any, vectors: Any) -> None:
@@ -250,11 +250,16 @@ class VectorIndex(ABC):
             raise problem("`vectors`", f"have the index's dimension, {self.dimension}", f"shape {vectors.shape}")
         return ids, vectors
 
-    def _measured(self, what: str, vectors: np.ndarray, first: int = 0) -> np.ndarray:
-        """Vectors whose inner products are the metric's scores. ``first`` is the number of their first row."""
+    def _measured(self, what: str, vectors: np.ndarray, first: int = 0, largest: float | None = None) -> np.ndarray:
+        """Vectors whose inner products are the metric's scores.
+
+        ``first`` is the number of their first row, ``largest`` their largest absolute value, where it is known.
+        """
         if self.metric == "cosine":
             return unit_vectors(what, vectors, first)
-        if vectors.size and max(-vectors.min(), vectors.max()) > _LARGEST:
+        if largest is None:
+            largest = max(-vectors.min(), vectors.max()) if vectors.size else 0.0
+        if largest > _LARGEST:
             raise problem(what, f"have no entry beyond {_LARGEST:g}", f"{np.abs(vectors).max():g}", "Scale them down.")
         return vectors
 

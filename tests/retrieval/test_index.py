@@ -471,6 +471,13 @@ def test_refuses_to_search(build, arguments, message):
         index.search(**{"vectors": np.ones((2, 2)), "n": 2, **arguments})
 
 
+def test_users_vectors_beyond_float32s_products_are_refused(build):
+    index = build([1, 2], np.eye(2))
+    with pytest.raises(ValueError, match=r"`vectors` must have no entry beyond 1e\+15; got 1e\+16\. Scale them down"):
+        index.search([[1.0, -1e16]], 1)
+    assert index.search(np.array([[0.5, 1.0]], ">f4"), 1)[0].tolist() == [[2]]
+
+
 def test_refuses_changes_and_is_as_it_was(build):
     index = build(np.array([1, 2, 3], np.int8), np.eye(3))
     for change, ids, vectors, message in [
