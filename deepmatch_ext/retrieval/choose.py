@@ -16,10 +16,8 @@ from deepmatch_ext._checks import number_between, positive_int, problem, shown
 from deepmatch_ext.retrieval.exact_index import ExactIndex
 from deepmatch_ext.retrieval.faiss_index import FaissIndex
 from deepmatch_ext.retrieval.index import VectorIndex, recall
-from deepmatch_ext.retrieval.scann_index import ScannIndex
+from deepmatch_ext.retrieval.scann_index import FEW, ScannIndex
 
-# With fewer items nothing is faster than to score all of them.
-_FEW = 4096
 # Searches timed of each index, a round each in turn.
 _SEARCHES, _ROUNDS = 50, 3
 # The least effort is found to within a fraction of itself.
@@ -100,7 +98,7 @@ def choose_index(
 
 def _usual(count: int, dimension: int) -> list[str]:
     """What may be faster than an exact search, of what is installed."""
-    if count < _FEW:
+    if count < FEW:
         return []
     found = ["ScaNN"] if find_spec("scann") else []
     if find_spec("faiss"):

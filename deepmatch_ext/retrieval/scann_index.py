@@ -18,7 +18,7 @@ from deepmatch_ext.retrieval.exact_index import HeldVectors
 from deepmatch_ext.retrieval.index import distinct, unseen
 
 # With fewer items nothing is faster than to score all of them.
-_FEW = 4096
+FEW = 4096
 # Users from which on a search is worth several threads.
 _MANY_USERS = 32
 # Vectors that the lists' centres are learnt from, at most.
@@ -126,7 +126,7 @@ class ScannIndex(HeldVectors):
         """Builds ScaNN's part from the vectors."""
         vectors = self._vectors.numpy()
         self._searcher = None
-        if len(vectors) < _FEW:
+        if len(vectors) < FEW:
             return
         lists = min(self._leaves or round(2 * len(vectors) ** 0.5), len(vectors))
         made = _scann().builder(vectors, 1, "dot_product")
