@@ -1,6 +1,6 @@
 """Step time of a model of deepmatch_ext, in a whole ``fit`` from NumPy arrays; prints one JSON line.
 
-Usage: ours.py VOCABULARY BATCH DIM STEPS [--items I] [--steps-per-execution K] [--optimizer lazy|adam] [--profile]
+Usage: ours.py VOCABULARY BATCH DIM STEPS [--items I] [--steps-per-execution K] [--optimizer NAME] [--profile]
 ``--model`` is a builder's name, and its further arguments as JSON: ``--model 'ComiRec {"interest_extractor": "dr"}'``.
 On tf-keras with TF_USE_LEGACY_KERAS=1. ``--users 1e5`` times the vectors of so many users, too.
 ``--profile`` prints the operations that take most of 20 more steps, before.
@@ -25,7 +25,7 @@ from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from speed import HIDDEN, MAX_LEN, NUM_SAMPLED, USER_DIM, USERS, print_result, synthetic_input
 
 import deepmatch_ext
-from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext import optimizers
 from deepmatch_ext.samplers import UniformSampler
 
 PROFILED_STEPS = 20
@@ -38,7 +38,7 @@ def main():
         parser.add_argument(name, type=lambda text: int(float(text)))
     parser.add_argument("--items", type=lambda text: int(float(text)), help="how many of the V occur in histories")
     parser.add_argument("--steps-per-execution", type=int, default=1)
-    parser.add_argument("--optimizer", choices=["lazy", "adam"], default="lazy")
+    parser.add_argument("--optimizer", default="LazyAdam", help="of deepmatch_ext, or of Keras (default: %(default)s)")
     parser.add_argument("--model", default="YoutubeDNN")
     parser.add_argument("--users", type=lambda text: int(float(text)), help="whose vectors are computed, three times")
     parser.add_argument("--profile", action="store_true")
@@ -50,8 +50,8 @@ def main():
 
     model = built(args.model, args.vocabulary, args.dim)
     y = None if model.candidates else np.arange(len(x["item"])) % 2
-    optimizer = LazyAdam(1e-3) if args.optimizer == "lazy" else tf.keras.optimizers.Adam(1e-3)
-    model.compile(optimizer, steps_per_execution=args.steps_per_execution)
+    optimizer = getattr(optimizers if hasattr(optimizers, args.optimizer) else tf.keras.optimizers, args.optimizer)
+    model.compile(optimizer(1e-3), steps_per_execution=args.steps_per_execution)
 
     def fit(steps):
         few = {name: values[: args.batch * steps] for name, values in x.items()}
