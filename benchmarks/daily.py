@@ -110,12 +110,13 @@ def run(policy, recommender, events, bounds, epochs, args):
     first = pd.Series(np.arange(len(items))).groupby(items).min()[items[times]].to_numpy()
     today = np.searchsorted(bounds, times, side="right") - 1
     is_young = (first < bounds[today]) & (first >= bounds[np.maximum(today - 7, 0)])
-    all_of, young = ranking_metrics(ranks, [10, 50]), ranking_metrics(ranks[is_young], [50])
+    all_of = ranking_metrics(ranks, [10, 50])
+    young = ranking_metrics(ranks[is_young], [50])["Recall@50"] if is_young.any() else float("nan")
     return {
         "HR@10": round(all_of["HR@10"], 4),
         "NDCG@10": round(all_of["NDCG@10"], 4),
         "Recall@50": round(all_of["Recall@50"], 4),
-        "young: Recall@50": round(young["Recall@50"], 4),
+        "young: Recall@50": round(young, 4),
         "young events": int(is_young.sum()),
         "new, not to be found": round(float((first >= bounds[today]).mean()), 3),
         "seconds": round(seconds, 1),
