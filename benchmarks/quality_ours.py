@@ -49,7 +49,10 @@ class HeldOut:
         self.columns, self.seen = data.windows(events, rows, max_len), data.seen_before(events, rows)
 
     def ranks(self, model):
-        score = evaluation.inner_products(model.user_vectors(self.columns), model.item_vectors())
+        return self.ranks_by(model.user_vectors(self.columns), model.item_vectors())
+
+    def ranks_by(self, user_vectors, item_vectors):
+        score = evaluation.inner_products(user_vectors, item_vectors)
         return evaluation.target_ranks(score, self.columns["item_id"], seen=self.seen)
 
 

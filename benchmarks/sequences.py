@@ -2,11 +2,13 @@
 
     python benchmarks/sequences.py FOLDER                                   # FOLDER holds ml-1m/, amazon-beauty/, ...
     python benchmarks/sequences.py FOLDER --set ml-1m --only SequenceDNN --seconds 400 --seeds 1 2 3
+    python benchmarks/sequences.py FOLDER --set ml-1m --only SequenceDNN --members 3
 
 The protocol is that of quality.py: each user's last item is the test, the one before it the validation, all items are
 ranked but those that the user had, and the request's time is not known. Training stops after so many processor seconds,
 over which the learning rate falls by half a cosine where a model's settings say so. Prints a JSON line for every few
-epochs, and one for the epoch that validates best. The settings were chosen on validation.
+epochs, and one for the epoch that validates best. The settings were chosen on validation. With ``--members``, so many
+models of different seeds are trained, each as long, and their vectors, end to end, are ranked, too.
 """
 
 import argparse
@@ -91,16 +93,25 @@ def main():
     parser.add_argument("--only", default="", help="what the runs' names begin with")
     parser.add_argument("--seconds", type=float, help="processor seconds of training, in place of the set's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--members", type=int, default=1, help="of each ensemble (default: one model alone)")
     args = parser.parse_args()
     for name in [args.set] if args.set else RUNS:
         split = data.leave_last_out(data.read_dataset(args.folder / name, verbose=False).interactions)
         for run_name, settings in RUNS[name].items():
             for seed in args.seeds if run_name.startswith(args.only) else []:
-                best = trained(args.folder / name, split, settings, args.seconds or SECONDS[name], seed)
-                print(json.dumps({"set": name, "run": run_name, "seed": seed, **best}), flush=True)
+                members = []
+                for member in range(args.members):
+                    its_seed, seconds = seed + member * len(args.seeds), args.seconds or SECONDS[name]
+                    best, vectors = trained(args.folder / name, split, settings, seconds, its_seed)
+                    print(json.dumps({"set": name, "run": run_name, "seed": its_seed, **best}), flush=True)
+                    members.append(vectors)
+                if args.members > 1:
+                    found = together(split, settings["max_len"], members)
+                    print(json.dumps({"set": name, "run": f"{run_name}, {len(members)} of them", **found}), flush=True)
 
 
 def trained(folder, split, settings, seconds, seed):
+    """The figures of the epoch that validates best, and its vectors of users, by part, and of items."""
     events, max_len, size = split.interactions, settings["max_len"], settings["batch_size"]
     rows = split.train_targets() if settings["builder"] == "YoutubeDNN" else split.sequence_targets(max_len)
     vocabulary = events.item_vocabulary_size
@@ -112,10 +123,22 @@ def trained(folder, split, settings, seconds, seed):
         items.append(column)
     model = getattr(deepmatch_ext, settings["builder"])(columns, items, seed=seed, **arguments)
     model.compile(getattr(optimizers, settings["optimizer"])(settings["learning_rate"]))
-    held_out = {name: HeldOut(events, getattr(split, name), max_len) for name in ("validation", "test")}
+    held_out = parts_held_out(split, max_len)
     clock = Clock(held_out, seconds, settings["learning_rate"] if settings["falls"] else None)
     model.fit(data.windows(events, rows, max_len), batch_size=size, epochs=10_000, callbacks=[clock], verbose=0)
-    return {**clock.best, "tensorflow": tf.__version__, "machine": platform.machine()}
+    return {**clock.best, "tensorflow": tf.__version__, "machine": platform.machine()}, clock.vectors
+
+
+def parts_held_out(split, max_len):
+    return {name: HeldOut(split.interactions, getattr(split, name), max_len) for name in ("validation", "test")}
+
+
+def together(split, max_len, members):
+    """The figures of the members' vectors end to end, whose inner product is the sum of the members' scores."""
+    vectors = {name: np.concatenate([each[name] for each in members], axis=1) for name in members[0]}
+    held_out = parts_held_out(split, max_len)
+    validation, test = (figures(held_out[name].ranks_by(vectors[name], vectors["items"])) for name in held_out)
+    return {"NDCG@10 of validation": validation["NDCG@10"], **test}
 
 
 def attributes(folder, item_ids):
@@ -136,6 +159,7 @@ class Clock(tf.keras.callbacks.Callback):
         super().__init__()
         self.held_out, self.seconds, self.learning_rate = held_out, seconds, learning_rate
         self.spent, self.began, self.ranked_at, self.best = 0.0, 0.0, 0.0, {"NDCG@10 of validation": -1.0}
+        self.vectors = {}
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.process_time()
@@ -152,11 +176,15 @@ class Clock(tf.keras.callbacks.Callback):
         if not self.model.stop_training and self.spent - self.ranked_at < self.seconds / 8:
             return
         self.ranked_at = self.spent
-        validation, test = (figures(self.held_out[name].ranks(self.model)) for name in ("validation", "test"))
+        vectors = {name: self.model.user_vectors(part.columns) for name, part in self.held_out.items()}
+        vectors["items"] = self.model.item_vectors()
+        validation, test = (
+            figures(part.ranks_by(vectors[name], vectors["items"])) for name, part in self.held_out.items()
+        )
         found = {"NDCG@10 of validation": validation["NDCG@10"], **test, "epoch": epoch + 1, "CPU s": round(self.spent)}
         print(json.dumps(found), flush=True)
         if found["NDCG@10 of validation"] > self.best["NDCG@10 of validation"]:
-            self.best = found
+            self.best, self.vectors = found, vectors
 
 
 if __name__ == "__main__":
