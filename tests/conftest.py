@@ -46,6 +46,8 @@ def pytest_configure(config):
     # To optimise a graph takes longer than a test runs it, and changes last digits.
     is_optimised = os.environ.get("TESTS_OPTIMIZE_GRAPHS") == "1"
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not is_optimised})
+    if not is_optimised:  # tests' operations are too small for several threads, which wait for each other
+        tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
     start_server()  # before TensorFlow has threads, and without what only tests here have
     # All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute:
