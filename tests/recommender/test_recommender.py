@@ -256,7 +256,8 @@ def test_a_model_of_every_position_is_trained_on_rows_that_hold_each_event_once(
         return window_dataset(interactions, targets, max_len, size, **arguments)
 
     monkeypatch.setattr("deepmatch_ext.recommender.recommender.window_dataset", noted)
-    recommender = Recommender(SequenceDNN, **NAMES, **SMALL, dnn_dropout=0.0)
+    settings = {**NAMES, **SMALL, "pooled": "last", "user_dnn_hidden_units": []}  # little to trace
+    recommender = Recommender(SequenceDNN, **settings, dnn_dropout=0.0)
     recommender.fit(EVENTS, epochs=2, verbose=0)
     # 7 targets of each user in rows of 5 and 2, so 3.5 on average: 64 events are 18 rows.
     assert taken == [(2 * USERS, 18)]
@@ -267,12 +268,12 @@ def test_a_model_of_every_position_is_trained_on_rows_that_hold_each_event_once(
     assert len(recommender.interactions) == 10 * USERS
     assert recommender.recommend(["u7"], n=3)["sku"].str.startswith("sku-").all()
 
-    held_out = Recommender(SequenceDNN, **NAMES, **SMALL).fit(EVENTS, validation="last", epochs=1, verbose=0)
+    held_out = Recommender(SequenceDNN, **settings).fit(EVENTS, validation="last", epochs=1, verbose=0)
     with pytest.raises(ValueError, match="must be fitted without `validation` and `test`"):
         held_out.update(later)
     assert len(held_out.interactions) == 8 * USERS
     with pytest.raises(ValueError, match="`weight` must be left out"):
-        Recommender(SequenceDNN, weight="weight", **NAMES, **SMALL).fit(EVENTS, epochs=1, verbose=0)
+        Recommender(SequenceDNN, weight="weight", **settings).fit(EVENTS, epochs=1, verbose=0)
 
 
 def test_days_that_look_wrong_are_told_of(plain, tmp_path):
