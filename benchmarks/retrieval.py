@@ -13,13 +13,16 @@ Each part is a process of its own. All searches are for the best 100.
 - approximate: a `FaissIndex` (`--factory`), or with `--factory ScaNN` a `ScannIndex`: how long it takes to build, and
   by effort the recall, the time of 1,000 users at once, and that of a user alone against `ExactIndex`'s and flat
   FAISS's, in turn. Flat FAISS once with all threads, as it comes, and once with one, which for a single user may be
-  faster; ScaNN also called directly. `--keep FOLDER` builds the index once for several runs.
+  faster; ScaNN also called directly. `--keep FOLDER` builds the index once for several runs. `--factory
+  usearch` measures that library, which has no index here, in the same way.
 
 Vectors have length one. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
 drawn in the same way. `--isotropic` draws all directions alike: the worst case for a graph, and no model's vectors.
 
-Needs FAISS, and for ScaNN that: `pip install -e ".[faiss,scann]"`.
+- choose: what `choose_index` finds for recalls of .95 and .98, among vectors of three kinds (`KINDS`), with its frame.
+
+Needs FAISS, and for ScaNN and usearch these: `pip install -e ".[faiss,scann]" usearch`.
 """
 
 import argparse
@@ -33,7 +36,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 
 import numpy as np
 
-RANK, N, SCANN = 32, 100, "ScaNN"
+RANK, N, SCANN, USEARCH = 32, 100, "ScaNN", "usearch"
+KINDS = ("a model's", "clusters", "texts'")
 
 
 def memory(name):
@@ -55,6 +59,53 @@ def generated(count, dim, isotropic, seed):
             part += (rng.normal(size=(len(part), RANK)) * scale) @ turn
         part /= np.linalg.norm(part, axis=1, keepdims=True)
     return made
+
+
+def of_kind(kind, count, dim, seed):
+    """Vectors like a model's, as above; in 1,000 clusters, of uneven sizes; or narrow about a mean, as texts'."""
+    made = generated(count, dim, False, seed)
+    if kind == "clusters":
+        rng, centres = np.random.default_rng(seed), generated(1000, dim, True, 0)
+        made = centres[np.minimum(rng.zipf(1.2, count) - 1, 999) if seed == 1 else rng.integers(0, 1000, count)]
+        made = made + rng.normal(size=made.shape).astype(np.float32) * (0.5 / dim**0.5)
+    elif kind == "texts'":
+        made = made + generated(1, dim, True, 0)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+class OfUsearch:
+    """usearch's graph of float16, with the calls of an index."""
+
+    def __init__(self, ids, items):
+        from usearch.index import Index
+
+        self._index = Index(ndim=items.shape[1], metric="ip", dtype="f16", connectivity=32, expansion_add=128)
+        self._index.add(ids, items, threads=os.cpu_count())
+
+    def search(self, users, n):
+        found = self._index.search(users if len(users) > 1 else users[0], n, threads=os.cpu_count())
+        keys = np.asarray(found.keys)
+        return keys if keys.ndim == 2 else keys[None], found.distances
+
+    @property
+    def effort(self):
+        return self._index.expansion_search
+
+    @effort.setter
+    def effort(self, effort):
+        self._index.expansion_search = effort
+
+
+def chosen(args):
+    from deepmatch_ext.retrieval import choose_index
+
+    for kind in KINDS:
+        items, users = (of_kind(kind, count, args.dim, seed) for count, seed in [(args.items, 1), (1000, 2)])
+        for least in (0.95, 0.98):
+            index, tried = choose_index(np.arange(len(items)), items, users, N, least)
+            print(
+                f"{kind}, recall {least}: {index!r}, effort {index.effort}\n{tried.to_string(index=False)}", flush=True
+            )
 
 
 def in_turn(runs, rounds):
@@ -152,7 +203,8 @@ def approximate(args):
     else:
         before = memory("VmRSS")
         start = time.perf_counter()
-        index = ScannIndex(ids, items) if args.factory == SCANN else FaissIndex(ids, items, args.factory)
+        make = {SCANN: ScannIndex, USEARCH: OfUsearch}.get(args.factory, lambda *of: FaissIndex(*of, args.factory))
+        index = make(ids, items)
         took, held = time.perf_counter() - start, memory("VmRSS") - before
         print(f"{args.factory}: built in {took:.0f} s, {held:.0f} MB")
         if args.keep:
@@ -181,9 +233,14 @@ def approximate(args):
 
         searches["ScaNN itself"] = (itself, 200)
         together["ScaNN itself"] = lambda: itself(users, N, True)
+    best = whole.search(users, N)[0]
     for effort in args.efforts:
         index.effort = effort
-        found = recall(index, whole, users, N)
+        if args.factory == USEARCH:
+            pairs = zip(index.search(users, N)[0], best, strict=True)
+            found = np.mean([len(np.intersect1d(*pair)) for pair in pairs]) / N
+        else:
+            found = recall(index, whole, users, N)
         times = alone(searches, users, args.rounds)
         print(
             f"effort {effort}: recall@{N} {found:.4f}; 1,000 users: {told(in_turn(together, args.rounds))}; "
@@ -198,7 +255,7 @@ def main():
     parser.add_argument("--dim", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each library (default: all cores)")
-    parser.add_argument("--only", choices=["exact", "approximate"], help="one part")
+    parser.add_argument("--only", choices=["exact", "approximate", "choose"], help="one part")
     parser.add_argument("--isotropic", action="store_true", help="vectors of all directions alike")
     parser.add_argument("--factory", default="HNSW32_SQfp16", help="the approximate index (default: %(default)s)")
     parser.add_argument("--efforts", type=int, nargs="+", default=[200, 250, 300], help="(default: %(default)s)")
@@ -208,6 +265,7 @@ def main():
     parts = {
         "exact": [(exact_memory, "inner_product"), (exact_memory, "cosine"), (exact,)],
         "approximate": [(approximate,)],
+        "choose": [(chosen,)],
     }
     for name, calls in parts.items():
         for part, *more in calls if args.only in (None, name) else []:
