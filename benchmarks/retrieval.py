@@ -15,12 +15,12 @@ Each part is a process of its own. All searches are for the best 100.
   FAISS's, in turn. Flat FAISS once with all threads, as it comes, and once with one, which for a single user may be
   faster; ScaNN also called directly. `--keep FOLDER` builds the index once for several runs. `--factory
   usearch` measures that library, which has no index here, in the same way.
+- choose, if named by `--only`: what `choose_index` finds for recalls of .95 and .98, among vectors of three kinds
+  (`of_kind`), with its frame.
 
 Vectors have length one. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
 drawn in the same way. `--isotropic` draws all directions alike: the worst case for a graph, and no model's vectors.
-
-- choose: what `choose_index` finds for recalls of .95 and .98, among vectors of three kinds (`KINDS`), with its frame.
 
 Needs FAISS, and for ScaNN and usearch these: `pip install -e ".[faiss,scann]" usearch`.
 """
@@ -76,24 +76,17 @@ def of_kind(kind, count, dim, seed):
 class OfUsearch:
     """usearch's graph of float16, with the calls of an index."""
 
-    def __init__(self, ids, items):
+    def __init__(self, ids, items, threads):
         from usearch.index import Index
 
+        self.effort, self._threads = 100, threads
         self._index = Index(ndim=items.shape[1], metric="ip", dtype="f16", connectivity=32, expansion_add=128)
-        self._index.add(ids, items, threads=os.cpu_count())
+        self._index.add(ids, items, threads=threads)
 
     def search(self, users, n):
-        found = self._index.search(users if len(users) > 1 else users[0], n, threads=os.cpu_count())
-        keys = np.asarray(found.keys)
-        return keys if keys.ndim == 2 else keys[None], found.distances
-
-    @property
-    def effort(self):
-        return self._index.expansion_search
-
-    @effort.setter
-    def effort(self, effort):
-        self._index.expansion_search = effort
+        self._index.expansion_search = self.effort
+        found = self._index.search(users if len(users) > 1 else users[0], n, threads=self._threads)
+        return np.reshape(found.keys, (len(users), n)), np.reshape(found.distances, (len(users), n))
 
 
 def chosen(args):
@@ -106,6 +99,11 @@ def chosen(args):
             print(
                 f"{kind}, recall {least}: {index!r}, effort {index.effort}\n{tried.to_string(index=False)}", flush=True
             )
+
+
+def shared(found, others):
+    """The fraction of each user's N items that another search finds, too; the mean."""
+    return np.mean([len(np.intersect1d(*pair)) for pair in zip(found, others, strict=True)]) / N
 
 
 def in_turn(runs, rounds):
@@ -174,8 +172,7 @@ def exact(args):
     found = index.search(users, N)[0]
     flat = faiss.IndexFlatIP(args.dim)
     flat.add(items)
-    same = np.mean([len(set(a) & set(b)) for a, b in zip(found, flat.search(users, N)[1], strict=True)]) / N
-    print(f"items that both find: {same:.6f}; threads: {args.threads}")
+    print(f"items that both find: {shared(found, flat.search(users, N)[1]):.6f}; threads: {args.threads}")
     runs = {"exact": lambda: index.search(users, N), "FAISS flat": lambda: flat.search(users, N)}
     times = in_turn(runs, args.rounds)
     print(f"1,000 users: {told(times)}; exact / flat: {ratio(times, 'exact', 'FAISS flat'):.2f}")
@@ -190,7 +187,7 @@ def approximate(args):
     import faiss
     import tensorflow as tf
 
-    from deepmatch_ext.retrieval import ExactIndex, FaissIndex, ScannIndex, VectorIndex, recall
+    from deepmatch_ext.retrieval import ExactIndex, FaissIndex, ScannIndex, VectorIndex
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
@@ -203,8 +200,10 @@ def approximate(args):
     else:
         before = memory("VmRSS")
         start = time.perf_counter()
-        make = {SCANN: ScannIndex, USEARCH: OfUsearch}.get(args.factory, lambda *of: FaissIndex(*of, args.factory))
-        index = make(ids, items)
+        if args.factory == USEARCH:
+            index = OfUsearch(ids, items, args.threads)
+        else:
+            index = ScannIndex(ids, items) if args.factory == SCANN else FaissIndex(ids, items, args.factory)
         took, held = time.perf_counter() - start, memory("VmRSS") - before
         print(f"{args.factory}: built in {took:.0f} s, {held:.0f} MB")
         if args.keep:
@@ -236,11 +235,7 @@ def approximate(args):
     best = whole.search(users, N)[0]
     for effort in args.efforts:
         index.effort = effort
-        if args.factory == USEARCH:
-            pairs = zip(index.search(users, N)[0], best, strict=True)
-            found = np.mean([len(np.intersect1d(*pair)) for pair in pairs]) / N
-        else:
-            found = recall(index, whole, users, N)
+        found = shared(index.search(users, N)[0], best)
         times = alone(searches, users, args.rounds)
         print(
             f"effort {effort}: recall@{N} {found:.4f}; 1,000 users: {told(in_turn(together, args.rounds))}; "
@@ -255,12 +250,16 @@ def main():
     parser.add_argument("--dim", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each library (default: all cores)")
-    parser.add_argument("--only", choices=["exact", "approximate", "choose"], help="one part")
+    parser.add_argument(
+        "--only", choices=["exact", "approximate", "choose"], help="one part (default: exact, approximate)"
+    )
     parser.add_argument("--isotropic", action="store_true", help="vectors of all directions alike")
     parser.add_argument("--factory", default="HNSW32_SQfp16", help="the approximate index (default: %(default)s)")
     parser.add_argument("--efforts", type=int, nargs="+", default=[200, 250, 300], help="(default: %(default)s)")
     parser.add_argument("--keep", help="a folder where the built index is kept, and found the next time")
     args = parser.parse_args()
+    if args.keep and args.factory == USEARCH:
+        parser.error(f"--keep keeps indexes of deepmatch_ext, not {USEARCH}'s")
     context = multiprocessing.get_context("spawn")
     parts = {
         "exact": [(exact_memory, "inner_product"), (exact_memory, "cosine"), (exact,)],
@@ -268,7 +267,7 @@ def main():
         "choose": [(chosen,)],
     }
     for name, calls in parts.items():
-        for part, *more in calls if args.only in (None, name) else []:
+        for part, *more in calls if name == args.only or (args.only is None and name != "choose") else []:
             process = context.Process(target=part, args=(args, *more))
             process.start()
             process.join()

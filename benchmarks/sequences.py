@@ -136,8 +136,11 @@ def parts_held_out(split, max_len):
 def together(split, max_len, members):
     """The figures of the members' vectors end to end, whose inner product is the sum of the members' scores."""
     vectors = {name: np.concatenate([each[name] for each in members], axis=1) for name in members[0]}
-    held_out = parts_held_out(split, max_len)
-    validation, test = (figures(held_out[name].ranks_by(vectors[name], vectors["items"])) for name in held_out)
+    return ranked(parts_held_out(split, max_len), vectors)
+
+
+def ranked(held_out, vectors):
+    validation, test = (figures(part.ranks_by(vectors[name], vectors["items"])) for name, part in held_out.items())
     return {"NDCG@10 of validation": validation["NDCG@10"], **test}
 
 
@@ -178,10 +181,7 @@ class Clock(tf.keras.callbacks.Callback):
         self.ranked_at = self.spent
         vectors = {name: self.model.user_vectors(part.columns) for name, part in self.held_out.items()}
         vectors["items"] = self.model.item_vectors()
-        validation, test = (
-            figures(part.ranks_by(vectors[name], vectors["items"])) for name, part in self.held_out.items()
-        )
-        found = {"NDCG@10 of validation": validation["NDCG@10"], **test, "epoch": epoch + 1, "CPU s": round(self.spent)}
+        found = {**ranked(self.held_out, vectors), "epoch": epoch + 1, "CPU s": round(self.spent)}
         print(json.dumps(found), flush=True)
         if found["NDCG@10 of validation"] > self.best["NDCG@10 of validation"]:
             self.best, self.vectors = found, vectors
