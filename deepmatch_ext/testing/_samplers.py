@@ -14,7 +14,6 @@ from deepmatch_ext.samplers import Sampler, make_sampler
 from deepmatch_ext.testing._expect import Broken, expect, saying
 
 VOCABULARY, BATCH, STEPS = 30, 16, 400
-REPEATED = 100  # steps whose draws are made twice
 
 
 def check_sampler(sampler: Sampler) -> None:
@@ -48,20 +47,18 @@ def _check(sampler: Sampler) -> None:
     layers = [CandidateSampler(sampler, VOCABULARY, seed=1) for _ in range(2)]
     for layer in layers:
         layer.build()
-    draw, draw_again = (tf.function(lambda positives, layer=layer: layer(positives, training=True)) for layer in layers)
+    draws = [tf.function(lambda positives, layer=layer: layer(positives, training=True)) for layer in layers]
     log_counts = tf.function(layers[0].log_counts)
     rng = np.random.default_rng(0)
     drawn, expected = np.zeros(VOCABULARY), np.zeros(VOCABULARY)
     every = tf.range(VOCABULARY, dtype=tf.int64)
-    for step in range(STEPS):
+    for _ in range(STEPS):
         # All alike, since what learns begins with that.
         positives = tf.constant(rng.integers(1, VOCABULARY, BATCH))
         before = np.asarray(log_counts(every, tf.size(positives)), np.float64)
-        candidates = Candidates(*draw(positives))
+        candidates, repeated = (Candidates(*draw(positives)) for draw in draws)
         ids = candidates.ids.numpy()[0 if sampler.in_batch else BATCH :]
-        if step < REPEATED:
-            repeated = Candidates(*draw_again(positives))
-            expect(np.array_equal(candidates.ids, repeated.ids), "a seed must repeat the draws", "others")
+        expect(np.array_equal(candidates.ids, repeated.ids), "a seed must repeat the draws", "others")
         expect(
             ((ids >= 1) & (ids < VOCABULARY)).all(), f"ids must be in 1..{VOCABULARY - 1}", f"{ids.min()}..{ids.max()}"
         )
