@@ -39,11 +39,11 @@ ENVIRONMENTS = {
 FEWER = "ours, 10^4 of the items"  # as many different rows a batch as at V = 10^4, spread over the table
 CONFIGURATIONS = {  # environment, script, further arguments, environment variables
     "ours": ("ours", "ours.py", [], {}),
-    "ours, 8 steps an execution": ("ours", "ours.py", ["--steps-per-execution", "8"], {}),
+    "ours, 16 steps an execution": ("ours", "ours.py", ["--steps-per-execution", "16"], {}),
     "ours, RowwiseAdagrad": ("ours", "ours.py", ["--optimizer", "RowwiseAdagrad"], {}),
-    "ours, RowwiseAdagrad, 8 steps an execution": (
+    "ours, RowwiseAdagrad, 16 steps an execution": (
         *("ours", "ours.py"),
-        ["--optimizer", "RowwiseAdagrad", "--steps-per-execution", "8"],
+        ["--optimizer", "RowwiseAdagrad", "--steps-per-execution", "16"],
         {},
     ),
     FEWER: ("ours", "ours.py", ["--items", "1e4"], {}),
@@ -176,7 +176,7 @@ def run(args, name, vocabulary, batch, *further, model=None):
     """One worker's answer, or why there is none, as ``error``."""
     further = (*further, *(("--model", model) if model else ()))
     environment, script, options, variables = CONFIGURATIONS[name]
-    steps = max(16, (args.steps if batch < 1024 else args.steps // 5) // 8 * 8)  # of 8, for 8 steps an execution
+    steps = max(16, (args.steps if batch < 1024 else args.steps // 5) // 16 * 16)  # of 16, for 16 steps an execution
     if name == "deepmatch":
         steps = min(steps, 64 if vocabulary <= 10**5 else 12)
     python = args.envs / environment / "bin" / "python"
@@ -192,7 +192,7 @@ def run(args, name, vocabulary, batch, *further, model=None):
 
 def is_run(name, vocabulary, batch):
     if vocabulary > 10**6:
-        return name in ("ours", "ours, 8 steps an execution")
+        return name in ("ours", "ours, 16 steps an execution")
     if name == FEWER:
         return vocabulary > 10**4
     return name != "deepmatch" or vocabulary < 10**6 or batch == 256  # most of a second a step, and more

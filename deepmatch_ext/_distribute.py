@@ -80,9 +80,45 @@ def summed_by_row(gradient: Any) -> Any:
     """A sparse gradient with each row once; a dense one as it is."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
-    rows, place = tf.unique(gradient.indices)
-    values = tf.math.unsorted_segment_sum(_at_least_float32(gradient.values), place, tf.size(rows))
-    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+    parts = _lookups(gradient)
+    values = [_at_least_float32(part.values) for part in parts]
+    rows, place = tf.unique(tf.concat([part.indices for part in parts], axis=0))
+    if not _are_different(parts[0].indices):
+        summed = tf.math.unsorted_segment_sum(values[0], place, tf.size(rows))
+        return tf.IndexedSlices(summed, rows, gradient.dense_shape)
+    end = tf.shape(values[0])[0]  # the first part's rows come first among all, in their order
+    summed = tf.pad(values[0], [[0, tf.size(rows) - end], [0, 0]])
+    for further in values[1:]:
+        start, end = end, end + tf.shape(further)[0]
+        summed = tf.tensor_scatter_nd_add(summed, place[start:end, tf.newaxis], further)
+    return tf.IndexedSlices(summed, rows, gradient.dense_shape)
+
+
+def _lookups(gradient: tf.IndexedSlices) -> list[tf.IndexedSlices]:
+    """The gradients of a table's look-ups, that of different ids first; all as one, where none is known to have these.
+
+    TensorFlow puts them one after the other. To do so and to sum all rows again takes longer than to add the few rows
+    of the others to those of a history's different items.
+    """
+    rows, values = _put_together(gradient.indices), _put_together(gradient.values)
+    if len(rows) != len(values) or gradient.values.shape.rank != 2:
+        return [gradient]
+    parts = [tf.IndexedSlices(*each) for each in zip(values, rows, strict=True)]
+    parts.sort(key=lambda part: not _are_different(part.indices))
+    return parts if _are_different(parts[0].indices) else [gradient]
+
+
+def _put_together(values: tf.Tensor) -> list[tf.Tensor]:
+    """The tensors that were put one after the other to make this one; itself, where that is not known."""
+    is_known = tf.is_symbolic_tensor(values) and values.op.type == "ConcatV2"
+    return list(values.op.inputs)[:-1] if is_known else [values]
+
+
+def _are_different(rows: tf.Tensor) -> bool:
+    """Whether a tensor is known to hold each number once, being what ``tf.unique`` found."""
+    while tf.is_symbolic_tensor(rows) and rows.op.type in ("Reshape", "Identity", "Cast") and rows.dtype.is_integer:
+        rows = rows.op.inputs[0]
+    return tf.is_symbolic_tensor(rows) and rows.op.type == "Unique" and rows.value_index == 0
 
 
 def _at_least_float32(values: tf.Tensor) -> tf.Tensor:

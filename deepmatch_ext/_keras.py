@@ -432,11 +432,69 @@ def check_compilation(model: Any) -> None:
     if isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer):
         remedy = "It scales losses, which then overflow: take mixed_bfloat16, or float32."
         raise problem("The precision policy", "not be mixed_float16 on several replicas", "that", remedy)
-    steps = model.steps_per_execution if KERAS_3 else own_copy(model._steps_per_execution)
-    steps = 1 if steps is None else int(steps)
+    steps = _steps_per_execution(model)
     if steps > 1:
         remedy = "What replicas exchange in several steps at once would be mixed up."
         raise problem("`steps_per_execution`", f"be 1 on {replicas} replicas", steps, remedy)
+
+
+def _steps_per_execution(model: Any) -> int:
+    steps = model.steps_per_execution if KERAS_3 else own_copy(model._steps_per_execution)
+    return 1 if steps is None else int(steps)
+
+
+def executes_single_steps(model: Any) -> bool:
+    """Whether a compiled model makes one step an execution, and could as well make several, however many remain."""
+    if not eager_is_on() or model.run_eagerly or tf.config.functions_run_eagerly():
+        return False
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1 or has_parameter_servers(strategy):
+        return False
+    # Older versions of Keras 3 lose the last steps of an epoch if they are fewer than an execution's.
+    is_able = hasattr(model, "unrolled_steps_per_execution") if KERAS_3 else not model.autotune_steps_per_execution
+    return is_able and _steps_per_execution(model) == 1
+
+
+def sees_batches(callback: Any) -> bool:
+    """Whether a callback does something before or after a batch of training; one that can't be asked may do so."""
+    if not KERAS_3:
+        return bool(getattr(callback, "_implements_train_batch_hooks", lambda: True)())
+    if isinstance(callback, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
+        return bool(callback.save_freq != "epoch")
+    hooks = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+    of_keras = [getattr(keras.callbacks.Callback, hook) for hook in hooks]
+    return [getattr(getattr(callback, hook, None), "__func__", None) for hook in hooks] != of_keras
+
+
+# What Keras traces for a number of steps an execution, and keeps.
+_FUNCTIONS = ("train_function", "test_function", *(() if KERAS_3 else ("train_tf_function",)))
+
+
+@contextmanager
+def several_steps(model: Any, steps: int, functions: dict[str, Any]) -> Iterator[None]:
+    """Within the block, a model that makes single steps makes so many an execution.
+
+    Its functions for that stay in ``functions`` for the next time, since it takes a second to trace them.
+    """
+    if steps == 1:
+        yield
+        return
+
+    def take(steps: int, functions: Mapping[str, Any]) -> None:
+        if KERAS_3:
+            model.steps_per_execution = steps
+        else:
+            model._steps_per_execution.assign(steps)
+        for name in _FUNCTIONS:
+            setattr(model, name, functions.get(name))
+
+    single = {name: getattr(model, name) for name in _FUNCTIONS}
+    take(steps, functions)
+    try:
+        yield
+    finally:
+        functions.update({name: getattr(model, name) for name in _FUNCTIONS})
+        take(1, single)
 
 
 def check_one_batch(model: Any, name: str) -> None:

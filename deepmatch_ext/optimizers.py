@@ -226,8 +226,7 @@ class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
         square = tf.nn.embedding_lookup(squares, rows) * decay + (1 - self.beta_2) * _squares(gradient, squares)
         squares.scatter_update(tf.IndexedSlices(square, rows))
         touched.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(square), count), rows))
-        step = rate * tf.sqrt(1 - tf.pow(self.beta_2, count)) * gradient
-        return _divided(step, tf.sqrt(square) + self.epsilon)
+        return _times(gradient, rate * tf.sqrt(1 - tf.pow(self.beta_2, count)) / (tf.sqrt(square) + self.epsilon))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -282,7 +281,7 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
         state = raw_variable(self._accumulators[index])
         after = tf.nn.embedding_lookup(state, rows) + _squares(gradient, state)
         state.scatter_update(tf.IndexedSlices(after, rows))
-        return _divided(rate * gradient, tf.sqrt(after + self.epsilon))
+        return _times(gradient, rate / tf.sqrt(after + self.epsilon))
 
 
 LAZY = (LazyAdam, RowwiseAdam, RowwiseAdagrad)
@@ -349,9 +348,9 @@ def _squares(gradient: tf.Tensor, state: Any) -> tf.Tensor:
     return tf.reduce_mean(squares, axis=1) if state.shape.rank == 1 else squares
 
 
-def _divided(step: tf.Tensor, roots: tf.Tensor) -> tf.Tensor:
-    """A step (n, D), divided by roots of its shape or by one for each row, (n,)."""
-    return step / (roots[:, tf.newaxis] if roots.shape.rank == 1 else roots)
+def _times(gradient: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
+    """A gradient (n, D), times rates of its shape or one for each row, (n,)."""
+    return gradient * (rates[:, tf.newaxis] if rates.shape.rank == 1 else rates)
 
 
 def _clipped(gradients: list[Any], clipping: tuple[str, float] | None) -> list[Any]:

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
+from deepmatch_ext._distribute import summed_by_row
 from deepmatch_ext.layers import EmbeddingTable
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, RowwiseAdam
 from deepmatch_ext.utils import sampledsoftmaxloss
@@ -134,6 +137,41 @@ def test_a_row_that_is_seldom_touched_moves_under_rowwise_adam_as_far_as_under_a
     rowwise, adam, lazy = moved
     assert 0.8 < rowwise / adam < 1.2
     assert lazy < adam / 2
+
+
+TABLE = tf.Variable(START)
+
+
+def summed_gradient(first, others, further):
+    """Of three look-ups of a table, the second of different rows."""
+    with tf.GradientTape() as tape:
+        different = tf.cast(tf.unique(first)[0], tf.int64)
+        found = [tf.nn.embedding_lookup(TABLE, rows) for rows in (others, different, tf.reshape(further, [-1]))]
+        loss = tf.add_n([factor * tf.reduce_sum(tf.sin(rows)) for factor, rows in enumerate(found, start=1)])
+    return summed_by_row(tape.gradient(loss, TABLE))
+
+
+ONE, TWO = tf.TensorSpec([None], tf.int64), tf.TensorSpec([1, None], tf.int64)
+in_a_graph = tf.function(summed_gradient, input_signature=[tf.TensorSpec([None], tf.int32), ONE, TWO])
+
+
+@given(*(st.lists(st.integers(0, V - 1), max_size=size) for size in (9, 5, 4)))
+def test_each_row_of_several_lookups_is_summed(first, others, further):
+    expected = np.zeros((V, D))
+    for factor, rows in enumerate((others, sorted(set(first)), further), start=1):
+        rows = np.array(rows, int)
+        np.add.at(expected, rows, factor * np.cos(START.astype("float64"))[rows])
+    ids = tf.constant(first, tf.int32), tf.constant(others, tf.int64), tf.constant([further], tf.int64)
+    for way in (summed_gradient, in_a_graph):  # where it is not known, and where it is, that the second are different
+        gradient = way(*ids)
+        assert sorted(gradient.indices.numpy()) == sorted({*first, *others, *further})
+        np.testing.assert_allclose(tf.convert_to_tensor(gradient), expected, atol=1e-5)
+
+
+def test_different_rows_of_a_lookup_are_not_summed_again():
+    types = {operation.type for operation in in_a_graph.get_concrete_function().graph.get_operations()}
+    assert "TensorScatterAdd" in types
+    assert "UnsortedSegmentSum" not in types
 
 
 def variables_of(optimizer):

@@ -41,6 +41,7 @@ from deepmatch_ext._keras import (
     rename,
     set_first_epoch,
     set_global_policy,
+    several_steps,
     verbosity,
     without_a_number,
 )
@@ -64,6 +65,7 @@ from deepmatch_ext.models._examples import (
     number_of_batches,
     user_batches,
 )
+from deepmatch_ext.models._executions import steps_per_execution
 from deepmatch_ext.models._extending import extended
 from deepmatch_ext.models._feeding import Encoder
 from deepmatch_ext.models._input_rules import check_class_weight
@@ -152,6 +154,7 @@ class RetrievalModel(keras.Model):
         assert isinstance(target, SparseColumn)
         columns = [*towers.user_columns, *(column for column in towers.item_columns if column.name in read)]
         self._has_labels = any(isinstance(layer, PairProbability) for layer in self.layers)
+        self._functions: _Untracked = _Untracked({})  # of several steps an execution
         self._reader = _Untracked(Reader(columns, self.inputs, target, self._is_unknown, self._has_labels))
 
     @property
@@ -220,6 +223,7 @@ class RetrievalModel(keras.Model):
                 Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are bfloat16, and the optimizer is not of
                 `deepmatch_ext.optimizers`.
         """
+        self._functions.value.clear()
         if not isinstance(optimizer, LAZY):
             for layer in self.layers:
                 if isinstance(layer, EmbeddingTable) and layer.table_dtype != "float32":
@@ -267,6 +271,9 @@ class RetrievalModel(keras.Model):
         With arrays, the order of each epoch depends on the model's seed and the steps made so far. So a run can be
         repeated, and a resumed run sees the same order as an uninterrupted one, if its epochs are whole passes over the
         rows. (Without eager mode the order is Keras's.)
+
+        A run of a thousand steps or more makes 16 steps an execution, as with ``steps_per_execution``, if each epoch
+        passes over the data once, there is one replica, and no callback does anything at a batch.
 
         ``verbose="auto"`` shows a progress bar in a terminal or a notebook, and elsewhere, as in a log file, prints a
         line for each epoch.
@@ -333,20 +340,23 @@ class RetrievalModel(keras.Model):
         if isinstance(examples.x, tf.data.Dataset | tf.distribute.DistributedDataset | Iterator):
             shuffle = False  # Keras 3 warns of its own default
         build_optimizer(self)
-        return super().fit(
-            examples.x,
-            examples.y,
-            batch_size,
-            epochs,
-            verbosity(verbose),
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=examples.weights,
-            **kwargs,
-        )
+        passes = 0 if kwargs.get("steps_per_epoch") else epochs - kwargs.get("initial_epoch", 0)
+        at_once = steps_per_execution(self, examples.x, passes, callbacks)
+        with several_steps(self, at_once, self._functions.value):
+            return super().fit(
+                examples.x,
+                examples.y,
+                batch_size,
+                epochs,
+                verbosity(verbose),
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                class_weight=class_weight,
+                sample_weight=examples.weights,
+                **kwargs,
+            )
 
     def evaluate(
         self,
