@@ -22,8 +22,9 @@ def steps_per_execution(model: Any, batches: Any, epochs: int, callbacks: Any) -
         epochs: How often.
         callbacks: As `fit` takes them. One that does something at each batch gets each.
     """
-    per_epoch = number_of_batches(batches) if isinstance(batches, tf.data.Dataset) else None
-    if per_epoch is None or per_epoch * epochs < WORTH or not executes_single_steps(model):
+    if not isinstance(batches, tf.data.Dataset) or not executes_single_steps(model):
+        return 1
+    if (number_of_batches(batches) or 0) * epochs < WORTH:
         return 1
     listed = getattr(callbacks, "callbacks", None) or tf.nest.flatten(callbacks)
     return 1 if any(callback is not None and sees_batches(callback) for callback in listed) else STEPS
