@@ -40,11 +40,21 @@ FEWER = "ours, 10^4 of the items"  # as many different rows a batch as at V = 10
 CONFIGURATIONS = {  # environment, script, further arguments, environment variables
     "ours": ("ours", "ours.py", [], {}),
     "ours, 16 steps an execution": ("ours", "ours.py", ["--steps-per-execution", "16"], {}),
+    "ours, 16 steps an execution, 1 thread": (
+        *("ours", "ours.py"),
+        ["--steps-per-execution", "16"],
+        {"TF_NUM_INTRAOP_THREADS": "1"},
+    ),
     "ours, RowwiseAdagrad": ("ours", "ours.py", ["--optimizer", "RowwiseAdagrad"], {}),
     "ours, RowwiseAdagrad, 16 steps an execution": (
         *("ours", "ours.py"),
         ["--optimizer", "RowwiseAdagrad", "--steps-per-execution", "16"],
         {},
+    ),
+    "ours, RowwiseAdagrad, 16 steps an execution, 1 thread": (
+        *("ours", "ours.py"),
+        ["--optimizer", "RowwiseAdagrad", "--steps-per-execution", "16"],
+        {"TF_NUM_INTRAOP_THREADS": "1"},
     ),
     FEWER: ("ours", "ours.py", ["--items", "1e4"], {}),
     "ours on tf-keras": ("ours", "ours.py", [], {"TF_USE_LEGACY_KERAS": "1"}),
@@ -335,7 +345,7 @@ def main():
 
 
 def compare_models(args, names, results):
-    """Each model's step at each size, ours and DeepMatch's in turn; the medians go to models.md."""
+    """Each model's step at each size, ours and DeepMatch's in turn; median times and peak memory go to models.md."""
     places = [*itertools.product(args.models, args.vocabularies, names)]
     found = defaultdict(list)
     for number in range(args.rounds):
@@ -343,14 +353,18 @@ def compare_models(args, names, results):
             answer = run(args, name, vocabulary, args.batches[0], model=model)
             results["runs"].append({"round": number, **answer})
             if "error" not in answer:
-                found[model, name, vocabulary].append(answer["ms_per_step"])
+                found[model, name, vocabulary].append((answer["ms_per_step"], answer["peak_rss_mb"]))
         (args.out / "models.json").write_text(json.dumps(results, indent=1))
     columns = [(vocabulary, name) for name in names for vocabulary in args.vocabularies]
-    lines = ["| ms a step | " + " | ".join(f"{name}, V = {vocabulary:,}" for vocabulary, name in columns) + " |"]
+    lines = [
+        "| ms a step, peak MB | " + " | ".join(f"{name}, V = {vocabulary:,}" for vocabulary, name in columns) + " |"
+    ]
     lines += ["|:--|" + "--:|" * len(columns)]
     for model in args.models:
-        times = [found[model, name, vocabulary] for vocabulary, name in columns]
-        lines.append(f"| {model} | " + " | ".join(f"{statistics.median(t):.1f}" if t else "-" for t in times) + " |")
+        answers = [found[model, name, vocabulary] for vocabulary, name in columns]
+        medians = [[statistics.median(each) for each in zip(*answer, strict=True)] for answer in answers]
+        cells = [f"{median[0]:.1f}, {median[1]:,.0f}" if median else "-" for median in medians]
+        lines.append(f"| {model} | " + " | ".join(cells) + " |")
     (args.out / "models.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
