@@ -24,7 +24,7 @@ from deepmatch_ext._frames import (
     without_objects,
 )
 from deepmatch_ext.data.ids import IdMap, raw_values
-from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, column_config, read_columns
 
 FEATURE_DIM = 8
 _MOST_CODES = 50  # different whole numbers that are codes, such as 0 and 1, stars, months; with more they measure
@@ -89,14 +89,17 @@ class Feature:
         return array
 
     def plain(self) -> dict[str, Any]:
-        """As JSON can hold it, the DeepCTR column apart, which is in the model."""
+        """As JSON can hold it."""
         values = asdict(replace(self, column=None, ids=None))
-        return {**values, "ids": None if self.ids is None else self.ids.values.tolist()}
+        ids = None if self.ids is None else self.ids.values.tolist()
+        return {**values, "ids": ids, "column": None if self.column is None else column_config(self.column)}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any], column: Column) -> Feature:
-        """What `plain` gave, and the column."""
-        return cls(**{**values, "ids": None if values["ids"] is None else IdMap(values["ids"]), "column": column})
+    def from_plain(cls, values: Mapping[str, Any]) -> Feature:
+        """What `plain` gave."""
+        ids = None if values["ids"] is None else IdMap(values["ids"])
+        column = None if values["column"] is None else read_columns("columns", [values["column"]])[0]
+        return cls(**{**values, "ids": ids, "column": column})
 
 
 class FeatureTable:

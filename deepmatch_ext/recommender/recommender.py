@@ -52,7 +52,7 @@ from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, read_co
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.recommender.features import FeatureTable
-from deepmatch_ext.recommender.files import read_recommender, write_recommender
+from deepmatch_ext.recommender.files import check_restored, read_recommender, write_recommender
 from deepmatch_ext.recommender.judged import history_names, judged_events, ranks_of_all
 from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.retrieval.top_n import top_n
@@ -206,9 +206,11 @@ class Recommender:
             The recommender itself.
 
         Raises:
-            ValueError: The table or an argument can't be used; the message says what to do.
+            ValueError: The table or an argument can't be used; the message says what to do. Of a loaded recommender,
+                also if it was made with counts for its sampler or with a pretrained table, which `save` leaves out.
         """
         epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
+        check_restored(self._arguments, self._given.values())
         interactions = self._read(events)
         split = _split(interactions, validation, test)
         if not len(split.train_targets()):
@@ -622,12 +624,14 @@ class Recommender:
         """Writes everything into a folder: the model with its optimizer, events, id maps, features, settings.
 
         A folder that already holds a recommender is replaced in one step. `load` reads it, and `update` continues.
+        After `load`, `fit` makes the same kind of model as before, with the arguments, columns and optimizer given.
 
         Args:
             folder: The folder, which is created.
 
         Raises:
-            ValueError: The folder holds something else, or the model can't be saved; nothing is written then.
+            ValueError: The folder holds something else, or the model can't be saved, such as one whose builder is a
+                lambda or a `functools.partial`; nothing is written then.
         """
         write_recommender(folder, self)
 
@@ -639,7 +643,8 @@ class Recommender:
             folder: The folder.
 
         Raises:
-            ValueError: The folder does not hold a recommender, or is damaged.
+            ValueError: The folder does not hold a recommender, is damaged, or its builder is one of your own that is
+                not imported; the message names its module.
         """
         recommender = object.__new__(cls)
         recommender.__dict__.update(read_recommender(folder), _found=None)
