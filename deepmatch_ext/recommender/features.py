@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import problem, warn_caller
+from deepmatch_ext._checks import listing, problem, warn_caller
 from deepmatch_ext._frames import (
     FRAMES,
     Lists,
@@ -182,6 +182,7 @@ class FeatureTable:
                 "Make and fit a Recommender with them if they matter.",
                 UserWarning,
             )
+        check_same_kind(f"column {name!r} of {what}", owners.values, self.owners, "as in the first frame")
         features = [feature.extended(columns[feature.name]) for feature in self.features]
         everyone = self.owners.extended(owners.values)
         places, values = everyone.encode(owners.values) - 1, {}
@@ -199,6 +200,14 @@ class FeatureTable:
     def sizes(self) -> dict[str, int]:
         """name -> the vocabulary size, of categories."""
         return {each.name: each.ids.vocabulary_size for each in self.features if each.ids is not None}
+
+
+def check_same_kind(what: str, raw: np.ndarray, ids: IdMap, why: str) -> None:
+    """Refuses raw ids of another type than those of a map: text where it has integers, or the reverse."""
+    kinds = {"i": "integers", "O": "strings"}
+    if raw.dtype != ids.values.dtype:
+        got = f"{kinds[raw.dtype.kind]}, {listing(raw)}"
+        raise problem(what, f"hold {kinds[ids.values.dtype.kind]}, {why}", got, "Convert one of the two columns.")
 
 
 def _owners(what: str, frame: Any, name: str) -> tuple[IdMap, dict[str, Any]]:

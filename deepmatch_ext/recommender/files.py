@@ -55,6 +55,7 @@ _SETTINGS = (
     "seed",
     "epochs",
     "_dim",
+    "_has_zone",
 )
 
 

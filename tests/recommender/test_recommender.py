@@ -296,7 +296,7 @@ def test_what_was_made_of_the_frames_is_said(capsys):
     recommender = Recommender(item_features=SHELF, columns=columns, **NAMES, **SMALL)
     recommender.fit(EVENTS, epochs=1)
     said = capsys.readouterr().out
-    assert "320 events of 40 users with 31 items" in said
+    assert "320 events of 40 users with 30 items\nwithout events: 1 item\n" in said
     assert 'hist_sku: the last 5 items, pooled by "recency+last"' in said
     assert "item feature aisle: 3 categories, as it was given" in said
     assert [column.name for column in recommender.user_columns] == ["hist_sku", "customer"]
