@@ -215,6 +215,9 @@ class Recommender:
         Raises:
             ValueError: The table or an argument can't be used; the message says what to do. Of a loaded recommender,
                 also if it was made with counts for its sampler or with a pretrained table, which `save` leaves out.
+
+        Warns:
+            UserWarning: An item has no features where others have, or all events have the same time.
         """
         epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
         verbose = _as_verbosity(verbose)
@@ -292,8 +295,9 @@ class Recommender:
             The recommender itself. If an argument is refused, the recommender is unchanged.
 
         Raises:
-            ValueError: A table can't be used, such as one with text in a column of numbers; or the model trains every
-                position, and `fit` held out events.
+            ValueError: The recommender is not fitted, or a table can't be used, such as one with text in a column of
+                numbers, or with times in a time zone where those of `fit` had none; or the model trains every position,
+                and `fit` held out events.
 
         Warns:
             UserWarning: A new item has no features where others have, a frame of features has a column that the first
@@ -546,7 +550,8 @@ class Recommender:
             user for whom fewer than ``n`` items are left has fewer rows.
 
         Raises:
-            ValueError: Ids are text where the events have integers or the reverse, or no item of ``among`` is known.
+            ValueError: Ids are text where the events have integers or the reverse, or a mask or a frame; or no item of
+                ``among`` is known.
         """
         model, events, now = self._fitted(), self.interactions, self._now
         n, exclude_seen = positive_int("`n`", n), self._excludes(exclude_seen)
@@ -729,7 +734,8 @@ class Recommender:
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
         """Writes a SavedModel that recommends without this package, as a new version in ``folder``.
 
-        It reads raw item ids and raw categories, and numbers that are standardised: ``(value - mean) / deviation``.
+        It reads raw values, as the frames of events and features hold them: item ids, categories and numbers. It
+        standardises the numbers itself; NaN, a missing one, counts as the mean. Booleans are 1 and 0.
 
         Args:
             folder: The folder of the versions, which is created if necessary.
@@ -741,7 +747,9 @@ class Recommender:
         self._fitted()
         known, events = self._now.known_items, self.interactions
         maps = {**dict.fromkeys(history_names(self.item, events), events.item_ids), self.user: events.user_ids}
-        maps |= {each.name: each.ids for each in self._tables["user"].features if each.ids is not None}
+        features = self._tables["user"].features
+        maps |= {each.name: each.ids for each in features if each.ids is not None}
+        scaling = {each.name: (each.mean, each.deviation) for each in features if each.ids is None}
         read = {column.name for column in self.model.user_columns}
         return export_recommender(
             self.model,
@@ -749,6 +757,7 @@ class Recommender:
             item_ids=events.item_ids.decode(known),
             item_vectors=self._now.item_vectors[known],
             id_maps={name: ids for name, ids in maps.items() if name in read},
+            scaling={name: pair for name, pair in scaling.items() if name in read},
             **options,
         )
 

@@ -291,6 +291,30 @@ def test_an_export_recommends_the_same(rich, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_export_takes_what_the_frames_of_features_hold(tmp_path):
+    rng = np.random.default_rng(0)
+    people = PEOPLE.assign(age=rng.normal(40.0, 12.0, USERS + 1), income=rng.uniform(1e4, 9e4, USERS + 1))
+    people.loc[3, "age"] = np.nan
+    recommender = Recommender(user_features=people.assign(member=people["age"] > 40), **NAMES, **SMALL)
+    recommender.fit(EVENTS, epochs=2, verbose=0)
+    path = recommender.export(tmp_path / "exports")
+    recommend = tf.saved_model.load(str(path)).signatures["recommend"]
+    for row in people.iloc[[3, 4]].to_dict("records"):
+        had = EVENTS[EVENTS["customer"] == row["customer"]].sort_values("at")["sku"].tolist()
+        user = {"hist_sku": tf.constant([had[::-1][:5]]), "hist_len": tf.constant([[5]])}
+        user |= {name: tf.constant([[row[name]]], tf.float32) for name in ("age", "income")}
+        user |= {"taste": tf.constant([[row["taste"]]], "int64"), "member": tf.constant([[row["age"] > 40]], "int64")}
+        found = recommend(**user, n=tf.constant(5))
+        expected = recommender.recommend([row["customer"]], n=5, exclude_seen=False)
+        assert [name.decode() for name in found["item_ids"].numpy()[0]] == expected["sku"].tolist()
+        np.testing.assert_allclose(found["scores"].numpy()[0], expected["score"], atol=1e-5)
+    inputs = json.loads((path / "manifest.json").read_text())["inputs"]
+    assert (inputs["income"]["mean"], inputs["income"]["deviation"]) == pytest.approx(
+        (people["income"].mean(), people["income"].std(ddof=0))
+    )
+
+
+@pytest.mark.slow
 def test_what_was_made_of_the_frames_is_said(capsys):
     columns = [SparseFeat("aisle", 9, 4), SparseFeat("customer", USERS + 2, 8), SparseFeat("sku", 60, 8)]
     recommender = Recommender(item_features=SHELF, columns=columns, **NAMES, **SMALL)
