@@ -16,6 +16,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import problem
 from deepmatch_ext._folders import Folder, Write
 from deepmatch_ext._keras import keras
+from deepmatch_ext._plain import check_named
 from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap, Interactions, Split
 from deepmatch_ext.data.kinds import Kinds
@@ -62,6 +63,7 @@ _SETTINGS = (
 def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
     """What `Recommender.save` does."""
     check_builder(recommender._builder)
+    check_named("`optimizer`", recommender._optimizer)
     model, events = recommender.model, recommender.interactions
     tables: Mapping[str, FeatureTable] = recommender._tables
     manifest = {

@@ -711,7 +711,8 @@ class Recommender:
 
         Raises:
             ValueError: The folder holds something else, or the model can't be saved, such as one whose builder is a
-                lambda or a `functools.partial`; nothing is written then.
+                lambda or a `functools.partial`, or whose optimizer is of a class that is not registered with Keras;
+                nothing is written then.
         """
         self._fitted()
         write_recommender(folder, self)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import Recommender, YoutubeDNN
+from deepmatch_ext._keras import build_optimizer
 from deepmatch_ext.models import builder
 from deepmatch_ext.models._record import BUILDERS
 from deepmatch_ext.optimizers import RowwiseAdam
@@ -38,6 +39,12 @@ def made_of(recommender):
     model = recommender.model
     config = {**model.get_config(), "optimizer": model.optimizer.get_config()}
     return json.loads(re.sub(r'(p_re_lu|youtube_dnn)_\d+"', r'\1"', json.dumps(config, default=float)))  # Keras counts
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_trained(monkeypatch):
+    """What a fit makes is compared here, not what it learns."""
+    monkeypatch.setattr(Recommender, "_train", lambda self, *_: build_optimizer(self.model) or 1)
 
 
 @pytest.fixture
@@ -110,6 +117,16 @@ def test_what_a_folder_does_not_hold_is_asked_for(saved, given, words):
 def test_a_builder_without_a_name_is_refused_before_anything_is_written(model, got, tmp_path):
     recommender = Recommender(model, **NAMES, **SMALLER).fit(EVENTS, epochs=1, verbose=0)
     with pytest.raises(ValueError, match=rf"^`model` must be a builder that `load` finds .* got {got}\. Give the"):
+        recommender.save(tmp_path / "shop")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_optimizer_without_a_name_is_refused_before_anything_is_written(tmp_path):
+    class Slow(RowwiseAdam):
+        pass
+
+    recommender = Recommender(optimizer=Slow(0.1), **NAMES, **SMALLER).fit(EVENTS, epochs=1, verbose=0)
+    with pytest.raises(ValueError, match=r"^`optimizer` must be registered with Keras, .* the class Slow"):
         recommender.save(tmp_path / "shop")
     assert not [*tmp_path.iterdir()]
 
