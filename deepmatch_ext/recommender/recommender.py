@@ -244,7 +244,7 @@ class Recommender:
         except ValueError as error:
             if interactions.kinds is None or not any(repr(column.name) in str(error) for column in user_columns):
                 raise
-            raise self._no_kinds(str(error)) from error
+            raise self._no_kinds(interactions.kinds.name, str(error)) from error
         if not isinstance(built, RetrievalModel) or built.candidates is None:
             rule = "be a builder of models that learn from what users took, without labels"
             raise problem("`model`", rule, shown(self._builder))
@@ -252,7 +252,8 @@ class Recommender:
             rule = "be left out with a model that trains every position: a row's weight would count for all of them"
             raise problem("`weight`", rule, repr(self.weight))
         if built.trains_every_position and interactions.kinds is not None:
-            raise self._no_kinds("Give the events of the kind that is to be predicted alone.")
+            remedy = "Give the events of the kind that is to be predicted alone."
+            raise self._no_kinds(interactions.kinds.name, remedy)
         targets = split.sequence_targets(self.max_len) if built.trains_every_position else split.train_targets()
         optimizer = LazyAdam(1e-3) if self._optimizer is None else self._optimizer
         if hasattr(optimizer, "get_config"):  # Keras's serve one model each
@@ -406,10 +407,10 @@ class Recommender:
             rule = "be above 0 in at least one event that is trained on"
             raise problem(f"column {self.weight!r}", rule, "0 in all of them")
 
-    def _no_kinds(self, why: str) -> ValueError:
+    def _no_kinds(self, name: str, why: str) -> ValueError:
         """The error to raise of a builder that reads one history alone."""
         rule = f"be left out with {self._name}, which can't read a history for each kind of events"
-        return problem("`kind`", rule, repr(self.kind), why)
+        return problem("`kind`", rule, repr(name), why)
 
     def _zone(self, events: Any) -> bool | None:
         """Whether the times of a frame are in a time zone; None if that can't be told, as of numbers."""
