@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, no_duplicates, positive_int, problem, shown
+from deepmatch_ext._checks import as_list, int_at_least, no_duplicates, positive_int, problem, shown
 from deepmatch_ext._initializers import TableInitializer, table_initializer
 from deepmatch_ext._keras import NOT_IN_NAMES, keras
 from deepmatch_ext._plain import is_registered, nameless
@@ -71,9 +71,10 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
     Raises:
         ValueError: Something is no column, a size is not a positive integer, a name is empty or comes twice.
     """
-    if isinstance(columns, str | Mapping) or not isinstance(columns, Iterable):
-        raise problem(f"`{what}`", "be a list of DeepCTR feature columns", shown(columns))
-    read = [_read_column(what, column) for column in columns]
+    rule = "be a list of DeepCTR feature columns"
+    if isinstance(columns, Mapping):
+        raise problem(f"`{what}`", rule, shown(columns))
+    read = [_read_column(what, column) for column in as_list(f"`{what}`", rule, columns)]
     for name in input_names(read):
         if not isinstance(name, str) or not name:  # Keras would give its input another one
             raise problem(f"The names in `{what}`", "be text, and not empty", repr(name))

@@ -18,7 +18,16 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._arrays import check_floats
-from deepmatch_ext._checks import as_path, int_at_least, no_duplicates, one_of, problem
+from deepmatch_ext._checks import (
+    as_path,
+    finite_number,
+    int_at_least,
+    no_duplicates,
+    one_of,
+    positive_number,
+    problem,
+    shown,
+)
 from deepmatch_ext._exchange import FORMATS, Exchange
 from deepmatch_ext._files import sync, sync_folder, unfinished_folder, whole_file
 from deepmatch_ext._keras import keras
@@ -45,6 +54,7 @@ def export_recommender(
     item_ids: Any = None,
     item_vectors: Any = None,
     id_maps: Mapping[str, IdMap] | None = None,
+    scaling: Mapping[str, tuple[float, float]] | None = None,
     vector_dtype: str = "float32",
     version: int | None = None,
 ) -> Path:
@@ -87,6 +97,9 @@ def export_recommender(
             catalogue; for a hashed item column, or if only a part of the catalogue may be recommended.
         id_maps: name of a user input -> `IdMap`: this input takes raw ids in the export, such as a history of the
             items' own ids. Raw ids that the map does not know become 0.
+        scaling: name of a user input of numbers -> (mean, deviation): this input takes raw numbers in the export, and
+            the model reads ``(number - mean) / deviation``. NaN, a missing number, counts as the mean.
+            ``manifest.json`` has both.
         vector_dtype: The type in which item vectors are stored: ``float32``, ``float16``, or ``int8`` (each vector's
             entries as 127ths of its largest). The table in which histories are looked up is unchanged.
         version: The new version's number, 1 or more. None: one above the highest in ``folder``.
@@ -128,11 +141,11 @@ def export_recommender(
                 "Leave it out for the next number.",
             )
     columns = model.user_columns
-    id_maps = _checked_maps(columns, id_maps)
+    id_maps, scaling = _checked_maps(columns, id_maps), _checked_scaling(columns, scaling)
     ids, vectors = _catalogue(model, item_ids, item_vectors)
     arguments = _arguments(tensor.name for tensor in model.user_input)
 
-    recommender = _Recommender(model, ids, _stored(vectors, vector_dtype), id_maps, arguments)
+    recommender = _Recommender(model, ids, _stored(vectors, vector_dtype), id_maps, scaling, arguments)
     manifest = {
         "format": FORMAT,
         "written_by": {"deepmatch_ext": __version__, "tensorflow": tf.__version__},
@@ -143,7 +156,7 @@ def export_recommender(
         "vector_dtype": vector_dtype,
         "item_ids": recommender.id_dtype.name,
         "no_item": recommender.no_item,
-        "inputs": _inputs(columns, id_maps, arguments),
+        "inputs": _inputs(columns, id_maps, scaling, arguments),
     }
     return _write(recommender, manifest, folder, version)
 
@@ -272,10 +285,11 @@ class _Recommender:
         ids: IdMap | None,
         stored: tuple[np.ndarray, np.ndarray | None],
         id_maps: Mapping[str, IdMap],
+        scaling: Mapping[str, tuple[float, float]],
         arguments: Mapping[str, str],
     ) -> None:
         vectors, scales = stored
-        self._arguments = arguments
+        self._arguments, self._scaling = arguments, scaling
         self._vectors = tf.Variable(vectors, trainable=False)
         self._scales = None if scales is None else tf.Variable(scales, trainable=False)
         self._tables = {name: _table(known) for name, known in id_maps.items()}
@@ -345,8 +359,16 @@ class _Recommender:
             values = inputs[self._arguments[tensor.name]]
             if tensor.name in self._tables:
                 values = tf.cast(self._tables[tensor.name].lookup(values), tensor.dtype)
+            if tensor.name in self._scaling:
+                values = tf.cast(_scaled(values, *self._scaling[tensor.name]), tensor.dtype)
             encoded.append(values)
         return tf.cast(self._encoder(encoded, training=False), tf.float32)
+
+
+def _scaled(values: tf.Tensor, mean: float, deviation: float) -> tf.Tensor:
+    """Raw numbers as the model reads them, of the same shape; NaN as the mean. In float64, as in `Recommender`."""
+    scaled = (tf.cast(values, tf.float64) - mean) / deviation
+    return tf.where(tf.math.is_nan(scaled), tf.zeros_like(scaled), scaled)
 
 
 def _spec(tensor: Any, id_maps: Mapping[str, IdMap], arguments: Mapping[str, str]) -> tf.TensorSpec:
@@ -444,14 +466,39 @@ def _checked_maps(columns: Sequence[Column], id_maps: Mapping[str, IdMap] | None
     return dict(id_maps)
 
 
+def _checked_scaling(
+    columns: Sequence[Column], scaling: Mapping[str, tuple[float, float]] | None
+) -> dict[str, tuple[float, float]]:
+    if scaling is None:
+        return {}
+    if not isinstance(scaling, Mapping):
+        raise problem("`scaling`", "be a dictionary, name of a user input -> (mean, deviation)", shown(scaling))
+    numbers = sorted(column.name for column in columns if isinstance(column, DenseColumn))
+    checked = {}
+    for name, pair in scaling.items():
+        what = f"`scaling[{name!r}]`"
+        if name not in numbers:
+            raise problem(what, f"be for a user input of numbers, one of {numbers}", repr(name))
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise problem(what, "be a pair, (mean, deviation)", shown(pair))
+        mean, deviation = finite_number(f"The mean in {what}", pair[0]), pair[1]
+        checked[name] = mean, positive_number(f"The deviation in {what}", deviation)
+    return checked
+
+
 def _inputs(
-    columns: Sequence[Column], id_maps: Mapping[str, IdMap], arguments: Mapping[str, str]
+    columns: Sequence[Column],
+    id_maps: Mapping[str, IdMap],
+    scaling: Mapping[str, tuple[float, float]],
+    arguments: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
     """The manifest's entry for each user input, from which requests are checked and filled."""
     inputs: dict[str, dict[str, Any]] = {}
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
             inputs[arguments[name]] = {"name": name, "kind": "numbers", "shape": list(shape), "dtype": dtype}
+        if column.name in scaling:
+            inputs[arguments[column.name]].update(zip(("mean", "deviation"), scaling[column.name], strict=True))
         if isinstance(column, DenseColumn):
             continue
         about = inputs[arguments[column.name]]

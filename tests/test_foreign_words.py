@@ -3,6 +3,7 @@
 A modest number of cases here; thousands with ``BAD_INPUT_CASES=2000``, which also draws others at every run.
 """
 
+import copy
 import inspect
 import os
 import warnings
@@ -15,7 +16,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from deepmatch_ext import data, evaluation, layers, optimizers, retrieval, samplers
+from deepmatch_ext import Recommender, YoutubeDNN, data, evaluation, layers, optimizers, retrieval, samplers
 from deepmatch_ext.utils import NegativeSampler
 from tests.helpers import small_input, small_model, user_part
 
@@ -271,6 +272,45 @@ def calls(tmp_path_factory):
         layers.SampledSoftmaxLayer: {"sampler_config": None, "temperature": 1.0, "num_sampled": None, "seed": 1},
         layers.SequenceMaskPooling: {"mode": "mean", "keepdims": False, "recency_decay": 0.0},
         layers.SequenceWeighting: {"weight_norm": True},
+    }
+    told = {"user_features": pd.DataFrame({"user_id": [1, 2], "age": [1.5, 2.5]})}
+    told["item_features"] = pd.DataFrame({"item_id": ["a", "b"], "price": [1.0, 2.5]})
+    sizes = {"max_len": 3, "embedding_dim": 4, "batch_size": 4, "num_sampled": 1}
+    unfitted, recommender = Recommender(**sizes), Recommender(**told, **sizes).fit(frame, epochs=1, verbose=0)
+    recommender.save(folder / "shop")
+    later = frame.assign(timestamp=[11, 12, 13])
+
+    def changed(which, method):
+        return lambda **given: getattr(copy.copy(which), method)(**given)
+
+    held_out = {"validation": None, "test": None}
+    named = {"user": "user_id", "item": "item_id", "time": "timestamp", "kind": None, "targets": None, "weight": None}
+    table |= {
+        Recommender: {
+            **told,
+            **sizes,
+            **named,
+            "model": YoutubeDNN,
+            "columns": [],
+            "optimizer": None,
+            "seed": 1,
+            "session": None,
+            "exclude_seen": True,
+        },
+        changed(unfitted, "fit"): {"events": frame, **held_out, "epochs": 1, "verbose": 0},
+        changed(recommender, "update"): {
+            **told,
+            "events": later,
+            "sampler_config": None,
+            "epochs": 0,
+            "replay": 1.0,
+            "verbose": 0,
+        },
+        recommender.recommend: {"user_ids": [1], "n": 1, "among": ["a"], "exclude_seen": True},
+        recommender.similar_items: {"item_ids": ["a"], "n": 1, "among": ["b"]},
+        recommender.evaluate: {"events": later, "ns": [1], "exclude_seen": True, "verbose": 0},
+        recommender.save: {"folder": folder / "shop"},
+        Recommender.load: {"folder": folder / "shop"},
     }
     model = small_model()
     table[model.user_vectors] = {"x": inputs, "batch_size": 3}

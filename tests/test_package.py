@@ -74,8 +74,8 @@ MAY_IMPORT = {
     "server": CHECKS | {"server"},
     "recommender": KERAS
     | FRAMES
-    | {"_arrays", "_folders", "_version", "data", "evaluation", "features", "models", "optimizers", "retrieval"}
-    | {"serving", "recommender"},
+    | {"_arrays", "_folders", "_plain", "_version", "data", "evaluation", "features", "models", "optimizers"}
+    | {"retrieval", "samplers", "serving", "recommender"},
     "testing": KERAS
     | {"features", "layers", "losses", "models", "optimizers", "retrieval", "samplers", "serving", "testing"},
 }

@@ -444,6 +444,8 @@ def test_a_vector_that_is_not_finite_is_no_recommendation(tmp_path):
         ({"id_maps": {"hist_item": {"a": 1}}}, r"`id_maps\['hist_item'\]` must be an IdMap; got dict"),
         ({"id_maps": {"hist_item": IdMap(range(VOCABULARY))}}, "must have at most 29 raw ids"),
         ({"id_maps": {"hist_item": IdMap(["", "a"])}}, "must hold no empty string"),
+        ({"scaling": [1, 2]}, "`scaling` must be a dictionary"),
+        ({"scaling": {"hist_item": (0, 1)}}, r"`scaling\['hist_item'\]` must be for a user input of numbers"),
     ],
 )
 def test_refuses_what_does_not_fit_before_anything_is_written(trained, tmp_path, arguments, message):

@@ -18,6 +18,8 @@ from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
 from deepmatch_ext.data.kinds import History, Kinds, histories_of
 from deepmatch_ext.data.user_features import read_user_features
 
+_ZONE = r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$"  # of text in ISO 8601
+
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
@@ -595,13 +597,26 @@ def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
         rule, row = "be numbers or datetimes, or text such as 2026-11-26 09:30", int(np.argmin(is_iso))
         remedy = "Convert it first: pd.to_datetime(column, format='%d.%m.%Y'), say, or pd.to_numeric(column)."
         raise problem(what, rule, f"{text.iloc[row]!r} in row {row}", remedy)
-    has_zone = text.str.contains(r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$")
-    if has_zone.any() and not has_zone.all():
-        raise problem(what, "have a time zone in every row or in none", f"{int(has_zone.sum())} of {len(text)}")
+    zoned = text.str.contains(_ZONE)
+    if zoned.any() and not zoned.all():
+        raise problem(what, "have a time zone in every row or in none", f"{int(zoned.sum())} of {len(text)}")
     try:
-        return pd.Series(pd.to_datetime(text, format="ISO8601", utc=bool(has_zone.all())))
+        return pd.Series(pd.to_datetime(text, format="ISO8601", utc=bool(zoned.all())))
     except ValueError as error:
-        raise problem(what, "hold dates that exist", str(error).splitlines()[0]) from None
+        found = str(error).splitlines()[0].partition(" You might want")[0]
+        raise problem(what, "hold dates that exist", found.rstrip(".")) from None
+
+
+def has_zone(column: Any) -> bool | None:
+    """Whether a frame's column of times, in a form that `time_values` takes, has a time zone; None of numbers."""
+    dtype: Any = column.dtype if isinstance(column, pd.Series) else getattr(column, "type", None)  # or Arrow's
+    dtype = getattr(dtype, "pyarrow_dtype", dtype)
+    if hasattr(dtype, "tz"):
+        return dtype.tz is not None
+    series = column if isinstance(column, pd.Series) else pd.Series(one_a_row("the times", column))
+    if pd.api.types.is_string_dtype(series.dtype) and len(series):
+        return bool(series.astype(str).str.contains(_ZONE).any())
+    return False if series.dtype.kind == "M" else None
 
 
 def _is_moments(dtype: Any) -> bool:

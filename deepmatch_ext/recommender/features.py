@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmatch_ext._checks import problem, warn_caller
+from deepmatch_ext._checks import listing, problem, warn_caller
 from deepmatch_ext._frames import (
     FRAMES,
     Lists,
@@ -24,7 +24,7 @@ from deepmatch_ext._frames import (
     without_objects,
 )
 from deepmatch_ext.data.ids import IdMap, raw_values
-from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, column_config, read_columns
 
 FEATURE_DIM = 8
 _MOST_CODES = 50  # different whole numbers that are codes, such as 0 and 1, stars, months; with more they measure
@@ -89,14 +89,17 @@ class Feature:
         return array
 
     def plain(self) -> dict[str, Any]:
-        """As JSON can hold it, the DeepCTR column apart, which is in the model."""
+        """As JSON can hold it."""
         values = asdict(replace(self, column=None, ids=None))
-        return {**values, "ids": None if self.ids is None else self.ids.values.tolist()}
+        ids = None if self.ids is None else self.ids.values.tolist()
+        return {**values, "ids": ids, "column": None if self.column is None else column_config(self.column)}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any], column: Column) -> Feature:
-        """What `plain` gave, and the column."""
-        return cls(**{**values, "ids": None if values["ids"] is None else IdMap(values["ids"]), "column": column})
+    def from_plain(cls, values: Mapping[str, Any]) -> Feature:
+        """What `plain` gave."""
+        ids = None if values["ids"] is None else IdMap(values["ids"])
+        column = None if values["column"] is None else read_columns("columns", [values["column"]])[0]
+        return cls(**{**values, "ids": ids, "column": column})
 
 
 class FeatureTable:
@@ -179,6 +182,7 @@ class FeatureTable:
                 "Make and fit a Recommender with them if they matter.",
                 UserWarning,
             )
+        check_same_kind(f"column {name!r} of {what}", owners.values, self.owners, "as in the first frame")
         features = [feature.extended(columns[feature.name]) for feature in self.features]
         everyone = self.owners.extended(owners.values)
         places, values = everyone.encode(owners.values) - 1, {}
@@ -196,6 +200,14 @@ class FeatureTable:
     def sizes(self) -> dict[str, int]:
         """name -> the vocabulary size, of categories."""
         return {each.name: each.ids.vocabulary_size for each in self.features if each.ids is not None}
+
+
+def check_same_kind(what: str, raw: np.ndarray, ids: IdMap, why: str) -> None:
+    """Refuses raw ids of another type than those of a map: text where it has integers, or the reverse."""
+    kinds = {"i": "integers", "O": "strings"}
+    if raw.dtype != ids.values.dtype:
+        got = f"{kinds[raw.dtype.kind]}, {listing(raw)}"
+        raise problem(what, f"hold {kinds[ids.values.dtype.kind]}, {why}", got, "Convert one of the two columns.")
 
 
 def _owners(what: str, frame: Any, name: str) -> tuple[IdMap, dict[str, Any]]:

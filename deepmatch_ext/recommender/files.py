@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,31 @@ import tensorflow as tf
 from deepmatch_ext._checks import problem
 from deepmatch_ext._folders import Folder, Write
 from deepmatch_ext._keras import keras
+from deepmatch_ext._plain import check_named
 from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap, Interactions, Split
 from deepmatch_ext.data.kinds import Kinds
 from deepmatch_ext.data.splits import PARTS
-from deepmatch_ext.models._record import BUILDERS
+from deepmatch_ext.features import Column, SequenceColumn, column_config, read_columns
+from deepmatch_ext.models._record import BUILDERS, from_plain, to_plain
 from deepmatch_ext.recommender.features import Feature, FeatureTable
 from deepmatch_ext.retrieval.vector_files import write_ids
+from deepmatch_ext.samplers import make_sampler
 
 FOLDER = Folder(
     what="a saved recommender",
     format="deepmatch_ext recommender",
-    version=1,
-    entries={"builder": str, "settings": dict, "history": dict, "features": dict},
+    version=2,
+    entries={
+        "builder": str,
+        "module": str,
+        "arguments": dict,
+        "columns": list,
+        "settings": dict,
+        "history": dict,
+        "features": dict,
+        "lines": dict,
+    },
 )
 _SETTINGS = (
     "user",
@@ -44,19 +56,27 @@ _SETTINGS = (
     "seed",
     "epochs",
     "_dim",
+    "_has_zone",
 )
 
 
 def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
     """What `Recommender.save` does."""
+    check_builder(recommender._builder)
+    check_named("`optimizer`", recommender._optimizer)
     model, events = recommender.model, recommender.interactions
     tables: Mapping[str, FeatureTable] = recommender._tables
     manifest = {
         "builder": recommender._name,
+        "module": recommender._builder.__module__,
+        "arguments": {name: _plain_argument(name, value) for name, value in recommender._arguments.items()},
+        "columns": [column_config(column) for column in recommender._given.values()],
+        "has_optimizer": recommender._optimizer is not None,
         "settings": {name: getattr(recommender, name) for name in _SETTINGS},
         "history": recommender.history,
         "features": {side: [each.plain() for each in table.features] for side, table in tables.items()},
         "left_out": {side: table.left_out for side, table in tables.items()},
+        "lines": recommender._lines,
         "versions": {"deepmatch_ext": __version__, "tensorflow": tf.__version__},
     }
     arrays = {"users": events.users, "items": events.items}
@@ -82,6 +102,13 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
 def read_recommender(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The attributes of the recommender that `write_recommender` wrote."""
     manifest, files = FOLDER.read(folder)
+    if manifest["builder"] not in BUILDERS:
+        name, module = manifest["builder"], manifest["module"]
+        rule = f"be of a builder that is registered; {name!r} of the module {module!r} is not"
+        remedy = f"Import {module} before loading."
+        if module == "__main__":
+            remedy = f"Define {name} first, or move it into a module that is imported before saving and loading."
+        raise problem(f"folder {str(folder)!r}", rule, "an unknown builder", remedy)
     try:
         return _read(manifest, files)
     except (KeyError, TypeError, OSError) as error:
@@ -110,7 +137,6 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         arrays.get("sessions"),
         kinds,
     )
-    columns = {column.name: column for column in [*model.user_columns, *model.item_columns]}
     tables = {}
     for which, features in manifest["features"].items():
         owners, values = None, {}
@@ -118,7 +144,7 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
             owners = _read_ids(files[f"{which}owners.json"])
             with np.load(files[f"{which}features.npz"], allow_pickle=False) as stored:
                 values = dict(stored)
-        read = [Feature.from_plain(each, columns[each["name"]]) for each in features]
+        read = [Feature.from_plain(each) for each in features]
         tables[which] = FeatureTable(owners, read, values, manifest["left_out"][which])
     interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
     return {
@@ -129,11 +155,64 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         "_model": model,
         "_split": Split(interactions, **{name: arrays[name] for name in PARTS}),
         "_tables": tables,
-        "_lines": {which: [] for which in tables},
-        "_given": {},
-        "_arguments": {},
-        "_optimizer": None,
+        "_lines": manifest["lines"],
+        "_given": {column.name: column for column in read_columns("columns", manifest["columns"])},
+        "_arguments": {name: from_plain(value) for name, value in manifest["arguments"].items()},
+        "_optimizer": _untrained(model.optimizer) if manifest["has_optimizer"] else None,
     }
+
+
+def check_builder(builder: Any) -> None:
+    """Refuses a builder that another process could not find by its name.
+
+    Raises:
+        ValueError: It is a lambda, a `functools.partial` or another function that is not registered.
+    """
+    name = getattr(builder, "__name__", None)
+    registered = BUILDERS.get(name or "")
+    if registered is not None and _place(registered) == _place(builder):  # a notebook defines its functions again
+        return
+    got = f"the function {name!r}"
+    if name is None or name == "<lambda>":
+        got = "a lambda" if name else f"an object of the class {type(builder).__name__}"
+    remedy = (
+        "Give the builder itself and its arguments: Recommender(YoutubeDNN, temperature=0.2). Or register a builder "
+        "of your own with `deepmatch_ext.models.builder`."
+    )
+    raise problem("`model`", "be a builder that `load` finds by its name, to be saved", got, remedy)
+
+
+def _place(function: Any) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
+
+
+def check_restored(arguments: Mapping[str, Any], columns: Iterable[Column]) -> None:
+    """Refuses to build a model from what `load` could not bring back: counts and arrays.
+
+    Raises:
+        ValueError: An argument or a column lacks its values; the message names it.
+    """
+    remedy = "A saved recommender does not hold it. Make a Recommender with it, and fit that."
+    sampler = arguments.get("sampler_config")
+    if sampler is not None and make_sampler(sampler).awaits_counts:
+        raise problem("`sampler_config`", "have its counts", "a sampler without them, from `load`", remedy)
+    for column in columns:
+        table = column.sparsefeat if isinstance(column, SequenceColumn) else column
+        initializer = getattr(table, "embeddings_initializer", None)
+        if initializer is not None and initializer.awaits_values:
+            rule = f"have the array that is the `embeddings_initializer` of {column.name!r}"
+            raise problem("`columns`", rule, "a column without it, from `load`", remedy)
+
+
+def _plain_argument(name: str, value: Any) -> Any:
+    """A builder's argument as JSON can hold it; `from_plain` takes it back."""
+    if name == "sampler_config" and value is not None:
+        value = make_sampler(value)
+    return to_plain(f"`{name}`", value.tolist() if isinstance(value, np.ndarray) else value)
+
+
+def _untrained(optimizer: Any) -> Any:
+    return type(optimizer).from_config(optimizer.get_config())
 
 
 def _model_writer(model: Any) -> Callable[[Path], None]:

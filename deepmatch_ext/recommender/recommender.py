@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from deepmatch_ext._checks import (
     shown,
     warn_caller,
 )
-from deepmatch_ext._frames import FRAMES, as_array, is_frame
+from deepmatch_ext._frames import FRAMES, as_array, columns_of, is_frame
 from deepmatch_ext.data import (
     IdMap,
     Interactions,
@@ -37,7 +38,7 @@ from deepmatch_ext.data import (
     split_by_time,
     windows,
 )
-from deepmatch_ext.data.interactions import extended_with_rows
+from deepmatch_ext.data.interactions import extended_with_rows, has_zone
 from deepmatch_ext.data.splits import PARTS, moment
 from deepmatch_ext.data.window_dataset import window_dataset
 from deepmatch_ext.evaluation import (
@@ -51,11 +52,12 @@ from deepmatch_ext.evaluation.callback import RetrievalMetrics
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, read_columns
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.optimizers import LazyAdam
-from deepmatch_ext.recommender.features import FeatureTable
-from deepmatch_ext.recommender.files import read_recommender, write_recommender
-from deepmatch_ext.recommender.judged import history_names, judged_events, ranks_of_all
+from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
+from deepmatch_ext.recommender.files import check_restored, read_recommender, write_recommender
+from deepmatch_ext.recommender.judged import Judged, history_names, judged_events, ranks_of_all
 from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.retrieval.top_n import top_n
+from deepmatch_ext.samplers import make_sampler
 from deepmatch_ext.serving import export_recommender
 
 LAST = "last"
@@ -160,14 +162,13 @@ class Recommender:
             self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
         self._model: RetrievalModel | None = None
         self.epochs = 0
+        self._has_zone: bool | None = None
         self._found: Snapshot | None = None
         self.history: dict[str, list[float]] = {}
 
     @property
     def model(self) -> RetrievalModel:
-        if self._model is None:
-            raise problem("The recommender", "be fitted first", "one without a model", "Call fit(events).")
-        return self._model
+        return self._fitted()
 
     @property
     def user_columns(self) -> list[Column]:
@@ -176,6 +177,12 @@ class Recommender:
     @property
     def item_columns(self) -> list[Column]:
         return self.model.item_columns
+
+    def _fitted(self) -> RetrievalModel:
+        """The model, which everything but `fit` needs."""
+        if self._model is None:
+            raise problem("The recommender", "be fitted first", "one without a model", "Call fit(events).")
+        return self._model
 
     # Training.
 
@@ -206,13 +213,21 @@ class Recommender:
             The recommender itself.
 
         Raises:
-            ValueError: The table or an argument can't be used; the message says what to do.
+            ValueError: The table or an argument can't be used; the message says what to do. Of a loaded recommender,
+                also if it was made with counts for its sampler or with a pretrained table, which `save` leaves out.
+
+        Warns:
+            UserWarning: An item has no features where others have, or all events have the same time.
         """
         epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
+        verbose = _as_verbosity(verbose)
+        check_restored(self._arguments, self._given.values())
         interactions = self._read(events)
         split = _split(interactions, validation, test)
         if not len(split.train_targets()):
             raise problem("`events`", "have a user with two events to train on", "none")
+        self._check_weights(interactions, split.train_targets())
+        _warn_of_one_time(interactions)
         user_columns, item_columns = self._columns(interactions)
         if verbose:
             self._tell(interactions, user_columns)
@@ -223,13 +238,22 @@ class Recommender:
         deep = {}
         if self._builder is YoutubeDNN and len(user_columns) > 1:
             deep = {"user_dnn_hidden_units": (2 * self._dim, self._dim)}
-        built = self._builder(user_columns, item_columns, **{**deep, "seed": self.seed, **described, **self._arguments})
+        arguments = {**deep, "seed": self.seed, **described, **self._arguments}
+        try:
+            built = self._builder(user_columns, item_columns, **arguments)
+        except ValueError as error:
+            if interactions.kinds is None or not any(repr(column.name) in str(error) for column in user_columns):
+                raise
+            raise self._no_kinds(interactions.kinds.name, str(error)) from error
         if not isinstance(built, RetrievalModel) or built.candidates is None:
             rule = "be a builder of models that learn from what users took, without labels"
             raise problem("`model`", rule, shown(self._builder))
         if built.trains_every_position and self.weight is not None:
             rule = "be left out with a model that trains every position: a row's weight would count for all of them"
             raise problem("`weight`", rule, repr(self.weight))
+        if built.trains_every_position and interactions.kinds is not None:
+            remedy = "Give the events of the kind that is to be predicted alone."
+            raise self._no_kinds(interactions.kinds.name, remedy)
         targets = split.sequence_targets(self.max_len) if built.trains_every_position else split.train_targets()
         optimizer = LazyAdam(1e-3) if self._optimizer is None else self._optimizer
         if hasattr(optimizer, "get_config"):  # Keras's serve one model each
@@ -237,6 +261,7 @@ class Recommender:
         built.compile(optimizer)
         self._model, self.history, self.epochs = built, {}, 0
         self.interactions, self._split, self._found = interactions, split, None
+        self._has_zone = self._zone(events)
         self.epochs = self._train(targets, epochs, validation is not None, verbose)
         return self
 
@@ -271,25 +296,27 @@ class Recommender:
             The recommender itself. If an argument is refused, the recommender is unchanged.
 
         Raises:
-            ValueError: A table can't be used, such as one with text in a column of numbers; or the model trains every
-                position, and `fit` held out events.
+            ValueError: The recommender is not fitted, or a table can't be used, such as one with text in a column of
+                numbers, or with times in a time zone where those of `fit` had none; or the model trains every position,
+                and `fit` held out events.
 
         Warns:
             UserWarning: A new item has no features where others have, a frame of features has a column that the first
                 one did not have, some events are already known, or all events are earlier than the last known one.
         """
-        model, before = self.model, self.interactions
+        model, before = self._fitted(), self.interactions
+        verbose = _as_verbosity(verbose)
+        self._check_later(events)
+        sampler_config = None if sampler_config is None else make_sampler(sampler_config)
         epochs, replay = int_at_least("`epochs`", epochs, 0), number_between("`replay`", replay, 0, float("inf"))
         tables = {
             "user": self._tables["user"].extended("`user_features`", user_features, self.user),
             "item": self._tables["item"].extended("`item_features`", item_features, self.item),
         }
-        everyone = {side: getattr(before, f"{side}_ids") for side in tables}
-        for side, table in tables.items():
-            if table.owners is not None:
-                everyone[side] = everyone[side].extended(table.owners.values)
+        everyone = self._everyone(before, tables)
         known = replace(before, user_ids=everyone["user"], item_ids=everyone["item"], user_features={})
         interactions, rows, is_new = extended_with_rows(known, events, self.time, self.session)
+        self._check_ids(interactions.user_ids, interactions.item_ids)
         interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
         sizes = {self.item: interactions.item_vocabulary_size, self.user: interactions.user_vocabulary_size}
         sizes |= tables["user"].sizes() | tables["item"].sizes()
@@ -341,9 +368,7 @@ class Recommender:
 
     def _read(self, events: Any) -> Interactions:
         if not isinstance(events, Interactions):
-            if not is_frame(events):
-                remedy = "pd.read_csv(path) reads a file."
-                raise problem("`events`", f"be {FRAMES}, or Interactions", shown(events), remedy)
+            _require_frame(events, ", or Interactions")
             side = [] if self.weight is None else [self.weight]
             kinds = {"kind": self.kind, "targets": self.targets}
             events = Interactions.from_frame(
@@ -353,13 +378,58 @@ class Recommender:
             if getattr(events, f"{name}_name") != own:
                 raise problem(f"`{name}`", f"be {getattr(events, f'{name}_name')!r}, as in the events", repr(own))
         # Those of whom only features are known are behind those with events.
-        ids = {"user": events.user_ids, "item": events.item_ids}
-        for side_name, table in self._tables.items():
-            if table.owners is not None:
-                ids[side_name] = ids[side_name].extended(table.owners.values)
+        ids = self._everyone(events, self._tables)
+        self._check_ids(*ids.values())
         self._warn_of_unknown(events, self._tables["item"], np.arange(len(events)))
         features = self._tables["user"].by_id(ids["user"])
         return replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
+
+    def _everyone(self, events: Interactions, tables: Mapping[str, FeatureTable]) -> dict[str, IdMap]:
+        """The maps of users and of items, with those of whom only features are known."""
+        ids = {"user": events.user_ids, "item": events.item_ids}
+        for side, table in tables.items():
+            if table.owners is not None:
+                what = f"column {getattr(self, side)!r} of `{side}_features`"
+                check_same_kind(what, table.owners.values, ids[side], "as in the events")
+                ids[side] = ids[side].extended(table.owners.values)
+        return ids
+
+    def _check_ids(self, user_ids: IdMap, item_ids: IdMap) -> None:
+        """Refuses the empty text as an id, which stands for no item in an export and in padded lists."""
+        for name, ids in ((self.user, user_ids), (self.item, item_ids)):
+            if "" in ids:
+                remedy = "Drop those rows, or give them an id."
+                raise problem(f"column {name!r}", "hold ids that are not empty", "''", remedy)
+
+    def _check_weights(self, events: Interactions, rows: np.ndarray) -> None:
+        """Refuses events of which none counts in the loss."""
+        if self.weight is not None and not events.side.get(self.weight, np.ones(len(events)))[rows].any():
+            rule = "be above 0 in at least one event that is trained on"
+            raise problem(f"column {self.weight!r}", rule, "0 in all of them")
+
+    def _no_kinds(self, name: str, why: str) -> ValueError:
+        """The error to raise of a builder that reads one history alone."""
+        rule = f"be left out with {self._name}, which can't read a history for each kind of events"
+        return problem("`kind`", rule, repr(name), why)
+
+    def _zone(self, events: Any) -> bool | None:
+        """Whether the times of a frame are in a time zone; None if that can't be told, as of numbers."""
+        if self.time is None or isinstance(events, Interactions):
+            return None
+        column = columns_of("`events`", events, [self.time]).get(self.time)
+        return None if column is None else has_zone(column)
+
+    def _check_later(self, events: Any) -> None:
+        """Refuses what is no frame, and times that can't be compared with those of `fit`."""
+        _require_frame(events)
+        now = self._zone(events)
+        if now is None or self._has_zone is None or now == self._has_zone:
+            return
+        rule, got, remedy = "have a time zone", "times without one", "column.dt.tz_localize(zone) says which it is."
+        if now:
+            rule, got = "have no time zone", "times with one"
+            remedy = "column.dt.tz_convert(zone).dt.tz_localize(None) makes local times of them."
+        raise problem(f"column {self.time!r} of `events`", f"{rule}, as in the events of `fit`", got, remedy)
 
     def _warn_of_unknown(self, events: Interactions, table: FeatureTable, rows: np.ndarray) -> None:
         """Tells of items in some rows that have no features, where others have."""
@@ -400,7 +470,11 @@ class Recommender:
         return columns, of_items
 
     def _tell(self, events: Interactions, columns: Sequence[Column]) -> None:
-        print(f"{len(events):,} events of {events.num_users:,} users with {events.num_items:,} items")
+        of_events = {"user": np.unique(events.users).size, "item": np.unique(events.items).size}
+        print(f"{len(events):,} events of {of_events['user']:,} users with {of_events['item']:,} items")
+        more = {"user": events.num_users - of_events["user"], "item": events.num_items - of_events["item"]}
+        if said := [f"{number:,} {side}{'s' * (number > 1)}" for side, number in more.items() if number]:
+            print(f"without events: {' and '.join(said)}")
         for hist, _ in zip(columns, events.histories, strict=False):
             assert isinstance(hist, SequenceColumn)
             print(f'{hist.name}: the last {hist.maxlen} items, pooled by "{hist.combiner}"')
@@ -449,7 +523,7 @@ class Recommender:
     def _among(self, among: Any) -> np.ndarray:
         if among is None:
             return self._now.known_items
-        raw = as_array(among).ravel()
+        raw = _raw_ids("`among`", among, self.item)
         if not raw.size:
             raise problem("`among`", "hold an item that can be recommended", "no item")
         ids = np.unique(_encoded("`among`", self.interactions.item_ids, raw))
@@ -477,14 +551,15 @@ class Recommender:
             user for whom fewer than ``n`` items are left has fewer rows.
 
         Raises:
-            ValueError: Ids are text where the events have integers or the reverse, or no item of ``among`` is known.
+            ValueError: Ids are text where the events have integers or the reverse, or a mask or a frame; or no item of
+                ``among`` is known.
         """
-        model, events, now = self.model, self.interactions, self._now
+        model, events, now = self._fitted(), self.interactions, self._now
         n, exclude_seen = positive_int("`n`", n), self._excludes(exclude_seen)
         allowed = self._among(among)
         if user_ids is None:
             user_ids = events.user_ids.decode(np.flatnonzero(now.has_events))
-        raw = as_array(user_ids).ravel()
+        raw = _raw_ids("`user_ids`", user_ids, self.user)
         users = _encoded("`user_ids`", events.user_ids, raw)
         based_on = np.select([now.has_events[users], now.has_features[users]], ["history", "features"], "popularity")
         n = min(n, len(allowed))
@@ -515,8 +590,9 @@ class Recommender:
         Raises:
             ValueError: An item is not known.
         """
+        self._fitted()
         events, n, allowed = self.interactions, positive_int("`n`", n), self._among(among)
-        raw = as_array(item_ids).ravel()
+        raw = _raw_ids("`item_ids`", item_ids, self.item)
         items = _encoded("`item_ids`", events.item_ids, raw, unknown="error").astype(np.int64)
         n = min(n, len(allowed))
         itself = np.arange(len(items) + 1), items
@@ -567,7 +643,8 @@ class Recommender:
         Raises:
             ValueError: No events were given, and `fit` held none out.
         """
-        judged = judged_events(self, events)
+        verbose = _as_verbosity(verbose)
+        judged = self._judged(events)
         with own_words():
             ranks = ranks_of_all(self, judged, self._excludes(exclude_seen))
         figures = {name: ranking_metrics(of_events, ns) for name, of_events in ranks.items()}
@@ -590,24 +667,30 @@ class Recommender:
             ImportError: matplotlib or Jinja2 is not installed.
             ValueError: No events were given, and `fit` held none out; or the file can't be written there.
         """
-        judged, exclude_seen = judged_events(self, events), self._excludes(exclude_seen)
+        judged, exclude_seen = self._judged(events), self._excludes(exclude_seen)
+        size, items = judged.interactions.item_vocabulary_size, self._now.item_vectors
         with own_words():
             ranks = ranks_of_all(self, judged, exclude_seen)
-        size, items = judged.interactions.item_vocabulary_size, self._now.item_vectors
-        ranks.pop(self._name)
-        write_report(
-            path,
-            judged.user_vectors,
-            np.concatenate([items, np.zeros((size - len(items), items.shape[1]), np.float32)]),
-            judged.targets,
-            seen=seen_before(judged.interactions, judged.rows) if exclude_seen else None,
-            history=self.history,
-            ranks=ranks,
-            item_count=judged.interactions.item_counts(judged.known),
-            settings={"model": self._name, "events": judged.note},
-            title=f"{self._name} on {len(judged.interactions):,} events",
-            name=self._name,
-        )
+            ranks.pop(self._name)
+            write_report(
+                path,
+                judged.user_vectors,
+                np.concatenate([items, np.zeros((size - len(items), items.shape[1]), np.float32)]),
+                judged.targets,
+                seen=seen_before(judged.interactions, judged.rows) if exclude_seen else None,
+                history=self.history,
+                ranks=ranks,
+                item_count=judged.interactions.item_counts(judged.known),
+                settings={"model": self._name, "events": judged.note},
+                title=f"{self._name} on {len(judged.interactions):,} events",
+                name=self._name,
+            )
+
+    def _judged(self, events: Any) -> Judged:
+        self._fitted()
+        if events is not None:
+            self._check_later(events)
+        return judged_events(self, events)
 
     def _excludes(self, exclude_seen: bool | None) -> bool:
         return self.exclude_seen if exclude_seen is None else as_flag("`exclude_seen`", exclude_seen)
@@ -622,13 +705,17 @@ class Recommender:
         """Writes everything into a folder: the model with its optimizer, events, id maps, features, settings.
 
         A folder that already holds a recommender is replaced in one step. `load` reads it, and `update` continues.
+        After `load`, `fit` makes the same kind of model as before, with the arguments, columns and optimizer given.
 
         Args:
             folder: The folder, which is created.
 
         Raises:
-            ValueError: The folder holds something else, or the model can't be saved; nothing is written then.
+            ValueError: The folder holds something else, or the model can't be saved, such as one whose builder is a
+                lambda or a `functools.partial`, or whose optimizer is of a class that is not registered with Keras;
+                nothing is written then.
         """
+        self._fitted()
         write_recommender(folder, self)
 
     @classmethod
@@ -639,7 +726,8 @@ class Recommender:
             folder: The folder.
 
         Raises:
-            ValueError: The folder does not hold a recommender, or is damaged.
+            ValueError: The folder does not hold a recommender, is damaged, or its builder is one of your own that is
+                not imported; the message names its module.
         """
         recommender = object.__new__(cls)
         recommender.__dict__.update(read_recommender(folder), _found=None)
@@ -648,7 +736,8 @@ class Recommender:
     def export(self, folder: str | os.PathLike[str], **options: Any) -> Path:
         """Writes a SavedModel that recommends without this package, as a new version in ``folder``.
 
-        It reads raw item ids and raw categories, and numbers that are standardised: ``(value - mean) / deviation``.
+        It reads raw values, as the frames of events and features hold them: item ids, categories and numbers. It
+        standardises the numbers itself; NaN, a missing one, counts as the mean. Booleans are 1 and 0.
 
         Args:
             folder: The folder of the versions, which is created if necessary.
@@ -657,9 +746,12 @@ class Recommender:
         Returns:
             The new version's folder.
         """
+        self._fitted()
         known, events = self._now.known_items, self.interactions
         maps = {**dict.fromkeys(history_names(self.item, events), events.item_ids), self.user: events.user_ids}
-        maps |= {each.name: each.ids for each in self._tables["user"].features if each.ids is not None}
+        features = self._tables["user"].features
+        maps |= {each.name: each.ids for each in features if each.ids is not None}
+        scaling = {each.name: (each.mean, each.deviation) for each in features if each.ids is None}
         read = {column.name for column in self.model.user_columns}
         return export_recommender(
             self.model,
@@ -667,8 +759,25 @@ class Recommender:
             item_ids=events.item_ids.decode(known),
             item_vectors=self._now.item_vectors[known],
             id_maps={name: ids for name, ids in maps.items() if name in read},
+            scaling={name: pair for name, pair in scaling.items() if name in read},
             **options,
         )
+
+
+def _raw_ids(what: str, values: Any, name: str) -> np.ndarray:
+    """The raw ids that an argument holds, (n,).
+
+    Args:
+        what: The argument's name, for error messages.
+        values: One id or several.
+        name: The column of such ids in the events.
+    """
+    if is_frame(values) and hasattr(values, "columns"):  # a column of pandas or polars has Arrow's streams, too
+        raise problem(what, "be raw ids", f"a {type(values).__name__}", f"Give its column: frame[{name!r}].")
+    raw = as_array(values).ravel()
+    if pd.api.types.infer_dtype(raw, skipna=True) == "boolean":
+        raise problem(what, "be raw ids", "booleans", "Give the ids that a mask selects: ids[mask].")
+    return raw
 
 
 def _encoded(what: str, ids: IdMap, raw: np.ndarray, **options: Any) -> np.ndarray:
@@ -676,7 +785,21 @@ def _encoded(what: str, ids: IdMap, raw: np.ndarray, **options: Any) -> np.ndarr
     try:
         return ids.encode(raw, **options)
     except ValueError as error:
-        raise ValueError(str(error).replace("`values`", what, 1)) from None
+        raise ValueError(re.sub(r"^`?values`? ", f"{what} ", str(error))) from None
+
+
+def _require_frame(events: Any, more: str = "") -> None:
+    if not is_frame(events):
+        raise problem("`events`", f"be {FRAMES}{more}", shown(events), "pd.read_csv(path) reads a file.")
+
+
+def _as_verbosity(verbose: Any) -> int:
+    """0, 1 or 2, as Keras means them; "auto" is 1."""
+    if isinstance(verbose, str) and verbose == "auto":
+        return 1
+    if not isinstance(verbose, bool | int | np.bool_ | np.integer) or verbose not in (0, 1, 2):
+        raise problem("`verbose`", "be True, False, 0, 1 or 2", shown(verbose))
+    return int(verbose)
 
 
 class own_words:  # used as a function
@@ -689,16 +812,31 @@ class own_words:  # used as a function
 
     def __exit__(self, *error: Any) -> None:
         self._catching.__exit__(*error)
+        told = set()  # each part of the work finds the same ones
         for each in self._caught:
             if not issubclass(each.category, SeenTargetsWarning):
                 warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
                 continue
             number = str(each.message).partition(" targets")[0]
+            if number in told:
+                continue
+            told.add(number)
             warn_caller(
                 f"{number} held-out events are of items that the user had before, which are not recommended and so are "
                 "missed. Where things are taken again: Recommender(..., exclude_seen=False).",
                 SeenTargetsWarning,
             )
+
+
+def _warn_of_one_time(events: Interactions) -> None:
+    """Tells of events whose times say nothing of their order."""
+    times = events.times
+    if times is not None and (times == times[0]).all():
+        warn_caller(
+            f"All {len(events):,} events have the same time, {times[0]}, so a user's events are in the order of the "
+            "table's rows: are their times read right? If the rows are in the order of time: time=None.",
+            UserWarning,
+        )
 
 
 def _warn_of_days(before: Interactions, interactions: Interactions, is_new: np.ndarray) -> None:

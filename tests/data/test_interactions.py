@@ -293,7 +293,8 @@ def test_dates_that_are_written_as_iso_8601_are_read(texts, expected):
     ("texts", "words"),
     [
         (["2026-11-26", "26.11.2026"], "be numbers or datetimes, or text such as .*; got '26.11.2026' in row 1"),
-        (["2026-13-26", "2026-11-26"], "hold dates that exist"),
+        (["2026-13-26", "2026-11-26"], r"hold dates that exist; got .*2026-13-26[^:]*\.$"),
+        (["2026-02-30", "2026-11-26"], r"hold dates that exist; got .*2026-02-30[^:]*\.$"),
         (["2026-11-26", "2026-11-26T09:30:00Z"], "have a time zone in every row or in none; got 1 of 2"),
         (["1", "2"], "be numbers or datetimes"),
         ([None, "2026-11-26"], "have no missing value; got 1 missing of 2"),

@@ -235,7 +235,7 @@ def test_a_later_column_may_hold_the_same_values_in_another_type(learnt, name, v
 
 def test_what_a_column_must_hold_is_saved(learnt):
     for feature in learnt.features:
-        assert Feature.from_plain(json.loads(json.dumps(feature.plain())), feature.column) == feature
+        assert Feature.from_plain(json.loads(json.dumps(feature.plain()))) == feature
 
 
 @pytest.mark.parametrize(

@@ -13,34 +13,7 @@ from deepmatch_ext.data import Interactions, leave_last_out, seen_before, window
 from deepmatch_ext.data.windows import Cutter
 from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
 from deepmatch_ext.recommender.features import FeatureTable
-
-ITEMS, USERS = 30, 40
-
-
-def events_of(seed=0, each=8):
-    """Users who go through the items of one aisle in order, by names; 3 aisles of 10."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for user in range(USERS):
-        aisle, start = user % 3, rng.integers(10)
-        for place in range(each):
-            rows.append((f"u{user}", f"sku-{10 * aisle + (start + place) % 10:02}", 100 * place + user, 1.0 + place))
-    events = pd.DataFrame(rows, columns=["customer", "sku", "at", "weight"])
-    return events.sample(frac=1, random_state=seed, ignore_index=True)
-
-
-EVENTS = events_of()
-SHELF = pd.DataFrame(
-    {
-        "sku": [f"sku-{k:02}" for k in range(ITEMS + 1)],
-        "aisle": [f"aisle {k // 10}" for k in range(ITEMS)] + ["aisle 0"],
-    }
-)
-PEOPLE = pd.DataFrame(
-    {"customer": [f"u{k}" for k in range(USERS)] + ["visitor"], "taste": [k % 3 for k in range(USERS + 1)]}
-)
-NAMES = {"user": "customer", "item": "sku", "time": "at"}
-SMALL = {"embedding_dim": 8, "max_len": 5, "batch_size": 64, "seed": 1, "num_sampled": 15}
+from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, events_of
 
 
 @pytest.fixture(scope="module")
@@ -318,12 +291,36 @@ def test_an_export_recommends_the_same(rich, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_export_takes_what_the_frames_of_features_hold(tmp_path):
+    rng = np.random.default_rng(0)
+    people = PEOPLE.assign(age=rng.normal(40.0, 12.0, USERS + 1), income=rng.uniform(1e4, 9e4, USERS + 1))
+    people.loc[3, "age"] = np.nan
+    recommender = Recommender(user_features=people.assign(member=people["age"] > 40), **NAMES, **SMALL)
+    recommender.fit(EVENTS, epochs=2, verbose=0)
+    path = recommender.export(tmp_path / "exports")
+    recommend = tf.saved_model.load(str(path)).signatures["recommend"]
+    for row in people.iloc[[3, 4]].to_dict("records"):
+        had = EVENTS[EVENTS["customer"] == row["customer"]].sort_values("at")["sku"].tolist()
+        user = {"hist_sku": tf.constant([had[::-1][:5]]), "hist_len": tf.constant([[5]])}
+        user |= {name: tf.constant([[row[name]]], tf.float32) for name in ("age", "income")}
+        user |= {"taste": tf.constant([[row["taste"]]], "int64"), "member": tf.constant([[row["age"] > 40]], "int64")}
+        found = recommend(**user, n=tf.constant(5))
+        expected = recommender.recommend([row["customer"]], n=5, exclude_seen=False)
+        assert [name.decode() for name in found["item_ids"].numpy()[0]] == expected["sku"].tolist()
+        np.testing.assert_allclose(found["scores"].numpy()[0], expected["score"], atol=1e-5)
+    inputs = json.loads((path / "manifest.json").read_text())["inputs"]
+    assert (inputs["income"]["mean"], inputs["income"]["deviation"]) == pytest.approx(
+        (people["income"].mean(), people["income"].std(ddof=0))
+    )
+
+
+@pytest.mark.slow
 def test_what_was_made_of_the_frames_is_said(capsys):
     columns = [SparseFeat("aisle", 9, 4), SparseFeat("customer", USERS + 2, 8), SparseFeat("sku", 60, 8)]
     recommender = Recommender(item_features=SHELF, columns=columns, **NAMES, **SMALL)
     recommender.fit(EVENTS, epochs=1)
     said = capsys.readouterr().out
-    assert "320 events of 40 users with 31 items" in said
+    assert "320 events of 40 users with 30 items\nwithout events: 1 item\n" in said
     assert 'hist_sku: the last 5 items, pooled by "recency+last"' in said
     assert "item feature aisle: 3 categories, as it was given" in said
     assert [column.name for column in recommender.user_columns] == ["hist_sku", "customer"]

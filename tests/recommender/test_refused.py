@@ -1,0 +1,159 @@
+"""What a recommender refuses or tells of: the argument, the rule and what to do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepmatch_ext import Recommender, SequenceDNN
+from deepmatch_ext.data.interactions import has_zone
+from deepmatch_ext.evaluation import SeenTargetsWarning
+from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS
+
+DAYS = pd.to_datetime("2026-01-01") + pd.to_timedelta(EVENTS["at"], "h")
+LATER = pd.DataFrame({"customer": ["u1", "u2"], "sku": ["sku-03", "sku-04"], "at": [9000, 9001]})
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    recommender = Recommender(user_features=PEOPLE, item_features=SHELF, **NAMES, **SMALL)
+    return recommender.fit(EVENTS, test="last", epochs=1, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def dated():
+    return Recommender(**NAMES, **SMALL).fit(EVENTS.assign(at=DAYS.dt.tz_localize("UTC")), epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("recommend", ["u1"]),
+        ("similar_items", ["sku-01"]),
+        ("evaluate", []),
+        ("evaluate", [LATER]),
+        ("report", ["report.html"]),
+        ("update", [LATER]),
+        ("save", ["shop"]),
+        ("export", ["exports"]),
+    ],
+)
+def test_everything_else_asks_for_a_fit_first(method, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^The recommender must be fitted first; .* Call fit\(events\)\.$"):
+        getattr(Recommender(**NAMES, **SMALL), method)(*arguments)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "words"),
+    [
+        ("recommend", {"user_ids": EVENTS}, r"`user_ids` must be raw ids; got a DataFrame. .* frame\['customer'\]"),
+        ("recommend", {"user_ids": [True, False]}, "`user_ids` must be raw ids; got booleans"),
+        ("recommend", {"user_ids": [1.5]}, "`user_ids` must be whole numbers or strings"),
+        ("recommend", {"among": SHELF}, r"`among` must be raw ids; got a DataFrame. Give its column: frame\['sku'\]"),
+        ("recommend", {"among": SHELF["aisle"] == "aisle 0"}, r"`among` must be raw ids; got booleans. .* ids\[mask\]"),
+        ("similar_items", {"item_ids": SHELF}, "`item_ids` must be raw ids; got a DataFrame"),
+        ("similar_items", {"item_ids": ["sku-01"], "among": [True]}, "`among` must be raw ids; got booleans"),
+        ("update", {"events": "events.csv"}, r"`events` must be a pandas .* got 'events.csv'. pd.read_csv\(path\)"),
+        ("evaluate", {"events": "events.csv"}, r"`events` must be a pandas .* got 'events.csv'. pd.read_csv\(path\)"),
+        ("report", {"path": "a.html", "events": "events.csv"}, r"`events` must be a pandas .* got 'events.csv'"),
+        ("update", {"events": LATER.assign(sku=["", "sku-01"])}, "column 'sku' must hold ids that are not empty"),
+        ("update", {"events": LATER.assign(customer=["u1", ""])}, "column 'customer' must hold ids that are not empty"),
+        (
+            "update",
+            {"events": LATER, "item_features": SHELF.assign(sku=range(ITEMS + 1))},
+            "column 'sku' of `item_features` must hold strings, as in the first frame; got integers, 0, 1",
+        ),
+        ("update", {"events": LATER, "sampler_config": "x"}, "`sampler_config` must be a sampler"),
+        ("update", {"events": LATER, "verbose": "loud"}, "`verbose` must be True, False, 0, 1 or 2; got 'loud'"),
+        ("evaluate", {"verbose": "loud"}, "`verbose` must be True, False, 0, 1 or 2; got 'loud'"),
+        ("fit", {"events": EVENTS, "verbose": 3}, "`verbose` must be True, False, 0, 1 or 2; got 3"),
+        ("fit", {"events": EVENTS.replace("sku-07", "")}, "column 'sku' must hold ids that are not empty; got ''"),
+        ("fit", {"events": EVENTS.replace("u7", "")}, "column 'customer' must hold ids that are not empty; got ''"),
+    ],
+)
+def test_the_argument_is_named(fitted, method, arguments, words):
+    events = fitted.interactions
+    with pytest.raises(ValueError, match=f"^{words}"):
+        getattr(fitted, method)(**arguments)
+    assert fitted.interactions is events
+
+
+def test_ids_of_features_are_of_the_type_of_the_events_own():
+    of_numbers = SHELF.assign(sku=range(ITEMS + 1))
+    words = "column 'sku' of `item_features` must hold strings, as in the events; got integers, 0, 1, 2, 3, 4 and 26"
+    with pytest.raises(ValueError, match=f"^{words}"):
+        Recommender(item_features=of_numbers, **NAMES, **SMALL).fit(EVENTS, verbose=0)
+    people = PEOPLE.assign(customer=range(USERS + 1))
+    with pytest.raises(ValueError, match=r"^column 'customer' of `user_features` must hold strings"):
+        Recommender(user_features=people, **NAMES, **SMALL).fit(EVENTS, verbose=0)
+    with pytest.raises(ValueError, match=r"^column 'sku' must hold ids that are not empty"):
+        Recommender(item_features=SHELF.replace("sku-30", ""), **NAMES, **SMALL).fit(EVENTS, verbose=0)
+
+
+def test_weights_have_a_sum():
+    recommender = Recommender(weight="weight", **NAMES, **SMALL)
+    with pytest.raises(ValueError, match=r"^column 'weight' must be above 0 in at least one event .* 0 in all of them"):
+        recommender.fit(EVENTS.assign(weight=0.0), verbose=0)
+
+
+def test_kinds_are_refused_where_every_position_is_trained():
+    recommender = Recommender(SequenceDNN, kind="kind", targets="buy", **NAMES, **SMALL)
+    events = EVENTS.assign(kind=np.where(EVENTS["at"] % 200 < 100, "buy", "click"))
+    with pytest.raises(
+        ValueError, match=r"^`kind` must be left out with SequenceDNN, which can't read a history for each"
+    ):
+        recommender.fit(events, verbose=0)
+
+
+@pytest.mark.parametrize("times", [[9000, 9000], ["2027-01-01T00:00Z"] * 2])
+def test_times_without_a_zone_do_not_follow_those_with_one(dated, times):
+    naive = LATER.assign(at=pd.to_datetime(["2027-01-01", "2027-01-02"]))
+    for method in (dated.update, dated.evaluate):
+        with pytest.raises(ValueError, match=r"^column 'at' of `events` must have a time zone, as in the events of"):
+            method(naive)
+    plain = Recommender(**NAMES, **SMALL)
+    plain.__dict__.update(dated.__dict__, _has_zone=False)
+    with pytest.raises(ValueError, match=r"^column 'at' of `events` must have no time zone, as in the events of"):
+        plain.update(LATER.assign(at=naive["at"].dt.tz_localize("Europe/Berlin")))
+    with pytest.raises(ValueError, match=r"^column 'at'"):
+        plain.update(LATER.assign(at=times))
+
+
+def test_whether_times_have_a_zone():
+    text = pd.Series(["2026-01-01T00:00Z", "2026-01-01T00:00+02:00"])
+    moments = pd.to_datetime(pd.Series(["2026-01-01"]))
+    assert [has_zone(text), has_zone(text.str[:10])] == [True, False]
+    assert [has_zone(moments.dt.tz_localize("UTC")), has_zone(moments), has_zone(pd.Series([1]))] == [True, False, None]
+    arrow = pytest.importorskip("pyarrow")
+    for kind, expected in ((arrow.timestamp("us", "UTC"), True), (arrow.timestamp("us"), False)):
+        column = arrow.table({"at": arrow.array([1], kind)})["at"]
+        assert has_zone(column) is has_zone(pd.Series(column.to_pandas(types_mapper=pd.ArrowDtype))) is expected
+    assert has_zone(arrow.table({"at": ["2026-01-01T00:00Z"]})["at"]) is True
+
+
+def test_times_that_tell_no_order_are_told_of():
+    recommender = Recommender(**NAMES, **SMALL)
+    with pytest.warns(UserWarning, match="All 320 events have the same time, 7, so .* time=None"):
+        recommender.fit(EVENTS.assign(at=7), epochs=1, verbose=0)
+
+
+def test_users_and_items_are_counted_by_their_events(capsys):
+    people = pd.concat([PEOPLE, pd.DataFrame({"customer": ["guest"], "taste": [1]})])
+    recommender = Recommender(user_features=people, item_features=SHELF, **NAMES, **SMALL)
+    events = recommender._read(EVENTS)
+    recommender._tell(events, [])
+    # PEOPLE has a visitor beside the 40 who bought; SHELF has an item that nobody bought.
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["320 events of 40 users with 30 items", "without events: 2 users and 1 item"]
+
+
+@pytest.mark.slow
+def test_a_report_tells_once_of_targets_that_the_user_had(fitted, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    had = EVENTS[EVENTS["customer"] == "u0"]["sku"].iloc[0]
+    later = LATER.assign(customer=["u0", "u3"], sku=[had, "sku-29"])
+    with pytest.warns(SeenTargetsWarning, match=r"^1 of 2 held-out events .* exclude_seen=False\)\.$") as told:
+        fitted.report(tmp_path / "report.html", later)
+    assert len(told) == 1
