@@ -27,6 +27,7 @@ from deepmatch_ext.layers.interests import (
     FirstRows,
     LabelAwareAttention,
     NearestInterest,
+    RepeatFirstInterest,
     SelfAttentiveInterests,
 )
 from deepmatch_ext.layers.jagged import JaggedIds, JaggedPooling
@@ -74,6 +75,7 @@ _LAYERS: tuple[Any, ...] = (
     PairProbability,
     PooledStates,
     Positions,
+    RepeatFirstInterest,
     RepeatableDropout,
     SampledSoftmaxLayer,
     SelfAttention,
@@ -139,6 +141,7 @@ __all__ = [
     "PooledStates",
     "PoolingLayer",
     "Positions",
+    "RepeatFirstInterest",
     "RepeatableDropout",
     "RowsOf",
     "SampledSoftmaxLayer",

@@ -83,7 +83,8 @@ WITHOUT_STATE = {
         "PairProbability",
         "PoolingLayer",
     ),
-    *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
+    *("FirstRows", "LabelAwareAttention", "NearestInterest", "RepeatFirstInterest", "RowsOf"),
+    *("SequenceMaskPooling", "SequenceWeighting"),
     *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
     *("AtNow", "AtPlaces", "ByPosition", "LossOfRows", "PooledStates", "TrainedPositions", "UpToLongest"),
 }
