@@ -1,7 +1,7 @@
 """Programs written for DeepMatch run here when the package's name in their imports is changed, and little else.
 
-The programs below make DeepMatch's calls, as its examples do, on a few rows of their own: they keep all lines that set up
-Keras, and change the numbers of epochs, rows and units. What the guide says must go on Keras 3 is taken out here.
+The programs below make DeepMatch's calls, as its examples do, on a few rows of their own: they keep all lines that
+set up Keras, and change the numbers of epochs, rows and units. What must go on Keras 3, as the guide says, goes here.
 """
 
 import importlib
@@ -664,6 +664,14 @@ def test_without_eager_mode_the_numbers_are_the_same(without_eager_mode):
 
 
 # The names of DeepMatch 0.3.2 that are there, and those that say what to do instead.
+CORE = (
+    *("CapsuleLayer", "EmbeddingIndex", "InBatchSoftmaxLayer", "LabelAwareAttention", "MaskUserEmbedding"),
+    *("PoolingLayer", "SampledSoftmaxLayer"),
+)
+INTERACTION = (
+    *("AttentionSequencePoolingLayer", "ConcatAttention", "DotAttention", "SelfAttention", "SelfMultiHeadAttention"),
+    *("SoftmaxWeightedSum", "UserAttention"),
+)
 CARRIED_OVER = {
     "models": ["ComiRec", "DSSM", "FM", "MIND", "NCF", "SDM", "YoutubeDNN"],
     "models.ncf": ["NCF"],
@@ -673,27 +681,23 @@ CARRIED_OVER = {
     "models.dssm": ["DSSM"],
     "models.fm": ["FM"],
     "models.youtubednn": ["YoutubeDNN"],
-    "utils": ["NegativeSampler", "get_item_embedding", "l2_normalize", "recall_N", "sampledsoftmaxloss"],
-    "layers": [
-        *("CapsuleLayer", "EmbeddingIndex", "LabelAwareAttention", "MaskUserEmbedding", "PoolingLayer"),
-        *("SampledSoftmaxLayer", "custom_objects"),
+    "utils": [
+        *("NegativeSampler", "get_item_embedding", "inner_product", "l2_normalize", "recall_N"),
+        "sampledsoftmaxloss",
     ],
-    "layers.core": [
-        *("CapsuleLayer", "EmbeddingIndex", "LabelAwareAttention", "MaskUserEmbedding", "PoolingLayer"),
-        "SampledSoftmaxLayer",
-    ],
+    "layers": [*CORE, *INTERACTION, "DynamicMultiRNN", "custom_objects"],
+    "layers.core": CORE,
+    "layers.interaction": INTERACTION,
+    "layers.sequence": ["DynamicMultiRNN"],
     "inputs": [
         *("SparseFeat", "VarLenSparseFeat", "create_embedding_matrix", "embedding_lookup", "get_dense_input"),
         *("varlen_embedding_lookup", "get_varlen_pooling_list", "mergeDict", "input_from_feature_columns"),
     ],
 }
 LEFT_BEHIND = {
-    "utils": ["check_version", "inner_product"],
-    "layers": [
-        *("InBatchSoftmaxLayer", "DotAttention"),
-        *("ConcatAttention", "SoftmaxWeightedSum", "AttentionSequencePoolingLayer"),
-        *("SelfMultiHeadAttention", "UserAttention", "DynamicMultiRNN"),
-    ],
+    "utils": ["check_version"],
+    "layers": ["Similarity"],
+    "layers.core": ["inbatch_softmax_cross_entropy_with_logits", "squash"],
 }
 
 
