@@ -12,8 +12,13 @@ from deepmatch_ext._checks import missing_name
 from deepmatch_ext.deepmatch.left_behind import LAYERS
 
 _HOMES = {
+    "attention": (
+        *("AttentionSequencePoolingLayer", "ConcatAttention", "DotAttention", "SelfAttention"),
+        *("SelfMultiHeadAttention", "SoftmaxWeightedSum", "UserAttention"),
+    ),
     "interests": ("CapsuleLayer", "MaskUserEmbedding"),
-    "layers": ("EmbeddingIndex", "PoolingLayer", "RowsOf"),
+    "layers": ("EmbeddingIndex", "InBatchSoftmaxLayer", "PoolingLayer", "RowsOf"),
+    "recurrent": ("DynamicMultiRNN",),
 }
 
 

@@ -6,15 +6,18 @@ layers that `YoutubeDNN` is made of read only the rows that a step needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, as_list, int_at_least, one_of, problem
+from deepmatch_ext._checks import as_flag, as_list, int_at_least, one_of, problem, shown
 from deepmatch_ext._keras import keras, register
+from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler
+from deepmatch_ext.losses import Candidates
+from deepmatch_ext.samplers import make_sampler
 
-__all__ = ["EmbeddingIndex", "PoolingLayer", "RowsOf"]
+__all__ = ["EmbeddingIndex", "InBatchSoftmaxLayer", "PoolingLayer", "RowsOf"]
 
 
 @register
@@ -83,6 +86,61 @@ class PoolingLayer(keras.layers.Layer):
 
 
 _POOLINGS = {"mean": tf.reduce_mean, "sum": tf.reduce_sum, "max": tf.reduce_max}
+
+
+@register
+class InBatchSoftmaxLayer(CandidateLoss):
+    """The softmax loss of each example, with the positives of the others in its batch as negatives.
+
+    Each logit is corrected by the item's count. An item that several examples have is no negative of any of them, where
+    DeepMatch's is. Better: a builder's ``sampler_config``, which takes `InBatchSampler` and others.
+
+    Args:
+        sampler_config: DeepMatch's ``NegativeSampler`` or its ``_asdict()``, with ``item_count``, (V,): how often each
+            id occurs in the training data. Its ``sampler`` is not read.
+        temperature: Divides the inner products.
+
+    Input: ``[user_emb (B, D), item_emb (B, D), item_id (B, 1)]``. Output: (B, 1) float32.
+
+    Example:
+        >>> counts = {"sampler": "inbatch", "num_sampled": 2, "item_name": "item", "item_count": [0, 5, 5]}
+        >>> users, items = tf.constant([[1.0, 0.0], [0.0, 1.0]]), tf.constant([[1.0, 0.0], [0.0, 1.0]])
+        >>> loss = InBatchSoftmaxLayer(counts)([users, items, tf.constant([[1], [2]])])
+        >>> loss.numpy().round(3).ravel()  # log(1 + e^(0 - 1))
+        array([0.313, 0.313], dtype=float32)
+    """
+
+    def __init__(
+        self, sampler_config: Any, temperature: float = 1.0, vocabulary_size: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(temperature, **kwargs)
+        given = sampler_config._asdict() if hasattr(sampler_config, "_asdict") else sampler_config
+        counts = given.get("item_count") if isinstance(given, Mapping) else None
+        if counts is None:
+            rule = "be DeepMatch's NegativeSampler with an `item_count`, or its `_asdict()`"
+            remedy = "`CandidateSampler` and `CandidateLoss` can learn the counts."
+            raise problem("`sampler_config`", rule, shown(sampler_config), remedy)
+        self.sampler = make_sampler({"sampler": "inbatch", "item_count": counts})
+        size = len(counts) if vocabulary_size is None else vocabulary_size  # a saved layer's counts are weights
+        self.vocabulary_size: int = int_at_least("`vocabulary_size`", size, 2)
+
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape) != 3:
+            rule = "be the users' vectors, the items' and the items' ids"
+            raise problem("The input of InBatchSoftmaxLayer", rule, f"{len(input_shape)} tensors")
+        self._candidates = CandidateSampler(self.sampler, self.vocabulary_size, name="candidates")
+        self._candidates.build(input_shape[2])
+        self.built = True
+
+    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+        user_emb, item_emb, item_id = inputs
+        return self._loss_of(user_emb, item_emb, Candidates(*self._candidates(item_id, training=training)))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for name in ("loss", "gbce_t", "num_hard"):
+            del config[name]
+        return {**config, "sampler_config": self.sampler.get_config()}
 
 
 @register

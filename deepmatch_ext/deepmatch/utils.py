@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from deepmatch_ext._keras import keras
 from deepmatch_ext.deepmatch.layers import RowsOf
 from deepmatch_ext.layers.normalization import L2Normalization
+from deepmatch_ext.layers.softmax import checked_temperature
 from deepmatch_ext.samplers import make_sampler
 
-__all__ = ["NegativeSampler", "get_item_embedding", "l2_normalize", "recall_N"]
+__all__ = ["NegativeSampler", "get_item_embedding", "inner_product", "l2_normalize", "recall_N"]
 
 
 class _NegativeSampler(NamedTuple):
@@ -77,6 +79,19 @@ def l2_normalize(x: Any, axis: int = -1) -> Any:
         array([[0.6, 0.8]], dtype=float32)
     """
     return L2Normalization(axis)(x)
+
+
+def inner_product(x: Any, y: Any, temperature: float = 1.0) -> Any:
+    """The inner product of each row of ``x`` (B, D) with that of ``y`` (B, D), over the temperature, (B, 1).
+
+    DeepMatch's sums over the batch, too, and gives one number for all rows.
+
+    Example:
+        >>> inner_product(tf.constant([[1.0, 2.0], [0.0, 3.0]]), tf.constant([[3.0, 4.0], [5.0, 1.0]]), 0.5).numpy()
+        array([[22.],
+               [ 6.]], dtype=float32)
+    """
+    return keras.layers.Rescaling(1 / checked_temperature(temperature))(keras.layers.Dot(axes=-1)([x, y]))
 
 
 def get_item_embedding(item_embedding: Any, item_input_layer: Any) -> Any:

@@ -36,7 +36,7 @@ class OldestFirst(keras.layers.Layer):
 
 
 @register
-class SelfAttention(keras.layers.Layer):
+class MultiHeadSelfAttention(keras.layers.Layer):
     """Multi-head scaled dot-product self-attention over the positions that hold an item (Vaswani et al., 2017).
 
     Each head computes ``softmax(Q K^T / sqrt(d / heads)) V``. The concatenated heads are multiplied by a matrix. No
@@ -53,7 +53,7 @@ class SelfAttention(keras.layers.Layer):
 
     Example:
         >>> rows, valid = tf.random.normal([2, 5, 8]), tf.constant([[True] * 5, [True] * 2 + [False] * 3])
-        >>> SelfAttention(num_heads=4)([rows, valid]).shape
+        >>> MultiHeadSelfAttention(num_heads=4)([rows, valid]).shape
         TensorShape([2, 5, 8])
     """
 

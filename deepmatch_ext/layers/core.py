@@ -6,7 +6,7 @@ from typing import Any
 from deepmatch_ext.layers.interests import LabelAwareAttention
 from deepmatch_ext.layers.softmax import SampledSoftmaxLayer
 
-_DEEPMATCHS = ["CapsuleLayer", "EmbeddingIndex", "MaskUserEmbedding", "PoolingLayer"]
+_DEEPMATCHS = ["CapsuleLayer", "EmbeddingIndex", "InBatchSoftmaxLayer", "MaskUserEmbedding", "PoolingLayer"]
 __all__ = ["LabelAwareAttention", "SampledSoftmaxLayer", *_DEEPMATCHS]
 
 

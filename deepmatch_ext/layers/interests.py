@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_flag, finite_number, int_at_least, number_between, positive_int
+from deepmatch_ext._checks import as_flag, finite_number, int_at_least, number_between, positive_int, problem, shown
 from deepmatch_ext._keras import compute_dtype, keras, register
 from deepmatch_ext.layers.pooling import recency_weights
 
@@ -154,7 +154,11 @@ class DynamicRouting(keras.layers.Layer):
 
     def call(self, inputs: Any) -> tf.Tensor:
         valid = tf.cast(inputs[1], tf.bool)
-        return self._routed(tf.cast(inputs[0], tf.float32), valid, self._is_interest(valid))
+        if self.dynamic_k:
+            is_interest = has_interests(valid, self.num_interests)
+        else:
+            is_interest = tf.ones([tf.shape(valid)[0], self.num_interests], tf.bool)
+        return self._routed(tf.cast(inputs[0], tf.float32), valid, is_interest)
 
     def _routed(self, rows: tf.Tensor, valid: tf.Tensor, is_interest: tf.Tensor) -> tf.Tensor:
         mapping = tf.cast(self.mapping, tf.float32)
@@ -176,15 +180,6 @@ class DynamicRouting(keras.layers.Layer):
                 logits += self.scale * tf.einsum(f"{of_all},bke->btk", of_round, interests)
         interests = tf.where(tf.transpose(is_one, [0, 2, 1]), interests, interests[:, :1])
         return tf.cast(interests, compute_dtype(self))
-
-    def _is_interest(self, valid: tf.Tensor) -> tf.Tensor:
-        """Which of the K interests each user has, (B, K)."""
-        number = tf.fill([tf.shape(valid)[0]], self.num_interests)
-        if self.dynamic_k:
-            items = tf.reduce_sum(tf.cast(valid, tf.float64), axis=1)
-            number = tf.cast(tf.floor(tf.math.log(tf.maximum(items, 1.0)) / np.log(2) + 1e-9), tf.int32)
-            number = tf.clip_by_value(number, 1, self.num_interests)
-        return tf.sequence_mask(number, self.num_interests)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0][0], self.num_interests, input_shape[0][-1])
@@ -222,6 +217,35 @@ class NearIdentity(keras.initializers.Initializer):
         return {"seed": self.seed}
 
 
+def has_interests(valid: tf.Tensor, num_interests: int) -> tf.Tensor:
+    """Which of K interests, (B, K), a user of n items, ``valid`` (B, T), has: the first ``max(1, min(K, log2(n)))``."""
+    items = tf.reduce_sum(tf.cast(valid, tf.float64), axis=1)
+    number = tf.cast(tf.floor(tf.math.log(tf.maximum(items, 1.0)) / np.log(2) + 1e-9), tf.int32)
+    return tf.sequence_mask(tf.clip_by_value(number, 1, num_interests), num_interests)
+
+
+@register
+class RepeatFirstInterest(keras.layers.Layer):
+    """Puts a user's first interest in the place of those that a history of n items does not have.
+
+    `DynamicRouting` does so, too, but layers behind it may treat the interests apart, as dropout does.
+
+    Input: ``[interests (B, K, D), valid (B, T)]``. Output: (B, K, D), in which all but the first
+    ``max(1, min(K, log2(n)))`` are the first; and this number, (B, 1) int32.
+
+    Example:
+        >>> interests, valid = tf.constant([[[1.0], [2.0], [3.0]]]), tf.constant([[True, True, True, True, False]])
+        >>> [part.numpy().ravel().tolist() for part in RepeatFirstInterest()([interests, valid])]
+        [[1.0, 2.0, 1.0], [2]]
+    """
+
+    def call(self, inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        interests, valid = inputs
+        is_one = has_interests(valid, interests.shape[1])
+        number = tf.reduce_sum(tf.cast(is_one, tf.int32), axis=1, keepdims=True)
+        return tf.where(is_one[:, :, tf.newaxis], interests, interests[:, :1]), number
+
+
 def _recency(valid: tf.Tensor, decay: float) -> tf.Tensor:
     """The weight of each position by its rank among the valid ones, (B, T)."""
     return recency_weights(tf.cumsum(tf.cast(valid, tf.int32), axis=1, exclusive=True), decay)
@@ -241,7 +265,8 @@ class LabelAwareAttention(keras.layers.Layer):
     neither overflow nor change a sign. Interests that repeat the first count once.
 
     Args:
-        p: 0 weighs all interests alike; the larger p is, the closer the result is to `NearestInterest`.
+        p: 0 weighs all interests alike; the larger p is, the closer the result is to `NearestInterest`. ``inf`` is that
+            limit: the nearest interest alone, of equally near ones the first.
         pow_p, k_max: DeepMatch's arguments: ``LabelAwareAttention(k_max, pow_p)`` uses ``pow_p`` as ``p``.
 
     Input: ``[interests (B, K, D), positives (B, D) or (B, 1, D)]``, or with a third input, the number of
@@ -258,26 +283,48 @@ class LabelAwareAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         if k_max is not None or pow_p is not None:  # by position, DeepMatch's `k_max` stands where `p` does
             positive_int("`k_max`", p if k_max is None else k_max)
-            p = 1.0 if pow_p is None else finite_number("`pow_p`", pow_p)
-        self.p = finite_number("`p`", p)
+            p = 1.0 if pow_p is None else attention_power("`pow_p`", pow_p)
+        self.p = attention_power("`p`", p)
 
     def call(self, inputs: Any) -> tf.Tensor:
         interests, positives, *number = inputs
         interests = tf.cast(interests, tf.float32)
         positives = tf.reshape(tf.cast(positives, tf.float32), [-1, interests.shape[2]])
-        logits = self.p * tf.einsum("bkd,bd->bk", interests, positives)
+        products = tf.einsum("bkd,bd->bk", interests, positives)
         surplus = tf.reduce_all(tf.equal(interests[:, 1:], interests[:, :1]), axis=2)
         surplus = tf.pad(surplus, [[0, 0], [1, 0]])
         if number:
             surplus |= ~tf.sequence_mask(tf.reshape(number[0], [-1]), interests.shape[1])
-        logits = tf.where(surplus, _MASKED, logits)
-        return tf.einsum("bk,bkd->bd", tf.nn.softmax(logits), interests)
+        products = products if self.p >= 0 else -products
+        # A softmax does not change with what is subtracted, and no power makes differences to the largest overflow.
+        products -= tf.stop_gradient(
+            tf.reduce_max(tf.where(surplus, products.dtype.min, products), axis=1, keepdims=True)
+        )
+        if self.p == float("inf"):
+            nearest = tf.argmax(tf.where(surplus, products.dtype.min, products), axis=1)
+            return tf.gather(interests, nearest, axis=1, batch_dims=1)
+        logits = tf.where(surplus, _MASKED, abs(self.p) * products)
+        weights = tf.exp(logits)  # the largest is 1
+        # `tf.nn.softmax` may round a weight of 1 down, which `p` would multiply in the gradient.
+        weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+        return tf.einsum("bk,bkd->bd", weights, interests)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape[1]
+        return (input_shape[1][0], input_shape[0][-1])
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "p": self.p}
+
+
+def attention_power(what: str, p: Any) -> float:
+    """``p`` as a number that float32 holds, or infinity."""
+    if isinstance(p, float | np.floating) and p == float("inf"):
+        return float("inf")
+    number = finite_number(what, p, "float('inf') takes the nearest interest alone.")
+    largest = float(np.finfo("float32").max)
+    if abs(number) > largest:
+        raise problem(what, f"be at most {largest:.3g} in size, or infinity", shown(p), "Infinity is the limit.")
+    return number
 
 
 @register

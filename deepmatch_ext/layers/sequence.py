@@ -6,6 +6,7 @@ its state does not change with later events. B rows, t positions, d the width of
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +18,11 @@ from deepmatch_ext.layers.pooling import HistoryPooling, recency_weights
 
 _MASKED = -1e9
 _TINY = 1e-6
+
+
+def __getattr__(name: str) -> Any:
+    # DeepMatch's programs look here for its DynamicMultiRNN.
+    return import_module("deepmatch_ext.deepmatch").find_layer(__name__, name)
 
 
 def lags(length: tf.Tensor) -> tf.Tensor:

@@ -52,8 +52,8 @@ def ComiRec(
     Args:
         k_max: K, the number of interests.
         p: How much training prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. The paper trains
-            the nearest alone, to which 100 comes close.
-        interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`.
+            the nearest alone, as ``float("inf")`` does (`NearestInterest`) and 100 nearly does.
+        interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`; in any case of letters.
         add_pos: With ``sa``: whether the attention depends on positions.
         user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which is
             initialised to return the interests. If the last is not the items' D, a layer of D is appended, as in
@@ -74,7 +74,8 @@ def ComiRec(
     """
     k_max, add_pos = positive_int("`k_max`", k_max), as_flag("`add_pos`", add_pos)
     scale = number_between("`routing_scale`", routing_scale, 0, float("inf"))
-    extractor = one_of("`interest_extractor`", interest_extractor, ("sa", "dr"))
+    lower = interest_extractor.lower() if isinstance(interest_extractor, str) else interest_extractor  # as DeepMatch
+    extractor = one_of("`interest_extractor`", lower, ("sa", "dr"))
     history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
     of_extractor = {
         "num_interests": k_max,

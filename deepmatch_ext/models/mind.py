@@ -53,6 +53,7 @@ def MIND(
     Args:
         k_max: K, the number of interests.
         p: How much label-aware attention prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`.
+            ``float("inf")`` trains the nearest alone (`NearestInterest`).
         dynamic_k: Whether a user of n items has ``max(1, min(K, log2(n)))`` interests. The others repeat the first.
         user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which is
             initialised to return the interests. If the last is not the items' D, a layer of D is appended, as in
@@ -72,15 +73,16 @@ def MIND(
         >>> tuple(model.user_emb.shape[1:])
         (3, 8)
     """
+    dynamic_k = as_flag("`dynamic_k`", dynamic_k)
     history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
     of_routing = {
         "num_interests": positive_int("`k_max`", k_max),
         "rounds": positive_int("`rounds`", rounds),
         "scale": number_between("`routing_scale`", routing_scale, 0, float("inf")),
-        "dynamic_k": as_flag("`dynamic_k`", dynamic_k),
+        "dynamic_k": dynamic_k,
         "shared": True,
         "recency_decay": history.recency_decay,
         "seed": make.seed("interests"),
     }
     interests = make.layer(DynamicRouting, "interests", **of_routing)([history.rows, history.valid])  # (B, K, D)
-    return model_of_interests(make, interests, p)
+    return model_of_interests(make, interests, p, some_of=history.valid if dynamic_k else None)

@@ -11,10 +11,10 @@ from deepmatch_ext.features import SequenceColumn
 from deepmatch_ext.layers import (
     AttentionPooling,
     GatedSum,
+    MultiHeadSelfAttention,
     OldestFirst,
     Positions,
     RepeatableDropout,
-    SelfAttention,
     WithoutPadding,
 )
 from deepmatch_ext.layers.activation import activation_layer
@@ -128,7 +128,8 @@ def SDM(
         came = make.layer(WithoutPadding, "lstm", place, "valid")([came, valid])
         is_residual = place >= layers - rnn_num_res
         states = make.layer(keras.layers.Add, "residual", place)([states, came]) if is_residual else came
-    attention = make.layer(SelfAttention, "self_attention", num_heads=num_head, seed=make.seed("self_attention"))
+    of_attention = {"num_heads": num_head, "seed": make.seed("self_attention")}
+    attention = make.layer(MultiHeadSelfAttention, "self_attention", **of_attention)
     attended = dropout("self_attention", attention([states, valid]))
     states = make.layer(keras.layers.Add, "residual", "self_attention")([states, attended])
     states = make.layer(keras.layers.LayerNormalization, "normalized")(states)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepmatch_ext._checks import number_between, positive_int
+from deepmatch_ext._checks import as_flag, number_between, positive_int
 from deepmatch_ext._keras import keras
 from deepmatch_ext.layers import (
     GatedSessionGraph,
@@ -42,6 +42,7 @@ def SRGNN(
     sampler_config: Any = None,
     seed: int = 1024,
     *,
+    recent: bool = True,
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
@@ -62,6 +63,8 @@ def SRGNN(
         click_dropout: Dropout rate of the clicks' rows, in [0, 1).
         user_dnn_hidden_units: Units of the dense layers behind the graph. The last is the size of the vectors and must
             be the items', D. None, as in the paper: one layer, (D,).
+        recent: Whether the dense layers read the mean of the clicks weighted by 1/rank and the last click itself.
+            False, as in the paper: of the clicks, they read the attention's sum and the last click's state alone.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -70,6 +73,7 @@ def SRGNN(
         >>> model.user_vectors({"hist_item": np.array([[3, 2, 3, 0, 0]]), "len": np.array([3])}).shape
         (1, 8)
     """
+    recent = as_flag("`recent`", recent)
     steps, rate = positive_int("`steps`", steps), number_between("`click_dropout`", click_dropout, 0, 1)
     clicks, *others = make.histories()  # of each: rows (B, T, d), valid (B, T), ids (B, T)
     rows = clicks.rows
@@ -89,7 +93,7 @@ def SRGNN(
     whole, last = readout([states, clicks.valid])  # (B, D) each
     of_rows = [
         make.layer(SequenceMaskPooling, "pooled", mode, mode=mode, recency_decay=decay)([rows, clicks.valid])
-        for mode, decay in (("mean", 1.0), ("last", 0.0))
+        for mode, decay in ((("mean", 1.0), ("last", 0.0)) if recent else ())
     ]
     of_items = [last, *of_rows]
     user = make.dense("user", [whole, *of_items, *make.features()], make.user_units, from_items=of_items)

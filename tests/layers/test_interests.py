@@ -10,6 +10,7 @@ from deepmatch_ext.layers import (
     FirstRows,
     LabelAwareAttention,
     NearestInterest,
+    RepeatFirstInterest,
     SelfAttentiveInterests,
 )
 
@@ -131,6 +132,53 @@ def test_surplus_interests_repeat_the_first():
         np.testing.assert_array_equal(each[own:], np.repeat(each[:1], 4 - own, axis=0))
 
 
+def routed(rows, valid, mapping, layer, couplings=None):
+    """The interests of one history in float64, and the last round's couplings; given these, they are constants."""
+    predicted = np.einsum("td,de->te" if layer.shared else "td,tkde->tke", rows, mapping)
+    of_each = np.broadcast_to(predicted[:, None], (T, K, D)) if layer.shared else predicted
+    logits = layer._first_logits.astype("float64")
+    for _ in range(layer.rounds if couplings is None else 0):
+        couplings = softmax(logits, axis=1) * valid[:, None]
+        interests = squash(np.einsum("tk,tkd->kd", couplings, of_each))
+        logits = logits + layer.scale * np.einsum("tkd,kd->tk", of_each, interests)
+    return squash(np.einsum("tk,tkd->kd", couplings, of_each)), couplings
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_gradients_are_those_of_the_formula_with_the_last_couplings_held(shared):
+    """Central differences in float64: of the histories' rows, and of the mapping."""
+    layer, weights, step = DynamicRouting(K, 3, shared, seed=3, scale=2.0), RNG.normal(size=(3, K, D)), 1e-6
+    rows = np.where(VALID, 1, 0)[:3, :, None] * ROWS[:3].astype("float64")
+    watched = tf.constant(rows, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(watched)
+        total = tf.reduce_sum(layer([watched, VALID[:3]]) * tf.constant(weights, tf.float32))
+    of_rows, of_mapping = tape.gradient(total, [watched, layer.trainable_weights[0]])
+    (mapping,) = weights_of(layer)
+    held = [routed(rows[b], VALID[b], mapping, layer)[1] for b in range(3)]
+
+    def value(rows, mapping):
+        parts = [routed(rows[b], VALID[b], mapping, layer, held[b])[0] for b in range(3)]
+        return (np.array(parts) * weights).sum()
+
+    def differences(values, at):
+        found = np.zeros_like(values)
+        for place in np.ndindex(values.shape):
+            moved = np.zeros_like(values)
+            moved[place] = step
+            found[place] = (at(values + moved) - at(values - moved)) / (2 * step)
+        return found
+
+    np.testing.assert_allclose(total, value(rows, mapping), atol=1e-4)
+    np.testing.assert_allclose(of_rows, differences(rows, lambda rows: value(rows, mapping)), atol=2e-4)
+    np.testing.assert_allclose(of_mapping, differences(mapping, lambda mapping: value(rows, mapping)), atol=2e-4)
+    # Were the couplings not held, the gradient would be another.
+    free = differences(
+        rows, lambda rows: sum((routed(rows[b], VALID[b], mapping, layer)[0] * weights[b]).sum() for b in range(3))
+    )
+    assert np.abs(free - of_rows).max() > 0.01
+
+
 @pytest.mark.parametrize("p", [0.0, 1.0, 100.0, 1e6, -2.0])
 def test_label_aware_attention_is_stable_at_any_power_and_sign(p):
     interests = keras.utils.normalize(RNG.normal(size=(B, K, D)), axis=-1).astype("float32")
@@ -142,6 +190,49 @@ def test_label_aware_attention_is_stable_at_any_power_and_sign(p):
     # What repeats the first interest adds nothing.
     repeated = np.concatenate([interests, interests[:, :1]], axis=1)
     np.testing.assert_allclose(layer([repeated, positives]), found, atol=1e-6)
+
+
+def test_the_hard_read_out_is_the_limit_of_the_soft_one():
+    rng = np.random.default_rng(2)
+    interests = rng.normal(size=(50, K, D)).astype("float32")
+    interests[0] *= 1e10  # no vectors are too long for it
+    positives = rng.normal(size=(50, D)).astype("float32")
+    products = np.einsum("bkd,bd->bk", interests.astype("float64"), positives)
+    limit = np.einsum("bk,bkd->bd", softmax(1e9 * products, axis=1), interests)  # one weight is 1, the others 0
+    hard = LabelAwareAttention(float("inf"))
+    np.testing.assert_allclose(hard([interests, positives]), limit, rtol=1e-6)
+    np.testing.assert_array_equal(hard([interests, positives]), NearestInterest()([interests, positives]))
+    again = LabelAwareAttention.from_config(hard.get_config())
+    np.testing.assert_array_equal(again([interests, positives]), hard([interests, positives]))
+    for p in (1e9, 1e38, float(np.finfo("float32").max)):
+        with tf.GradientTape() as tape:
+            watched = tf.constant(interests)
+            tape.watch(watched)
+            found = LabelAwareAttention(p)([watched, positives])
+        np.testing.assert_allclose(found, limit, rtol=1e-6)
+        assert np.isfinite(tape.gradient(found, watched)).all()
+    # Surplus interests are none of them, were they ever so near.
+    number = np.full((50, 1), 2)
+    of_two = np.take_along_axis(interests, products[:, :2].argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    for layer in (hard, LabelAwareAttention(1e38)):
+        np.testing.assert_allclose(layer([interests, positives, number]), of_two, rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [1e39, -1e39, -float("inf"), float("nan"), "inf"])
+def test_a_power_that_float32_does_not_hold_is_refused(p):
+    with pytest.raises(ValueError, match="`p` must be"):
+        LabelAwareAttention(p)
+    with pytest.raises(ValueError, match="`pow_p` must be"):
+        LabelAwareAttention(k_max=3, pow_p=p)
+
+
+def test_surplus_interests_become_the_first_again():
+    interests = RNG.normal(size=(4, 3, 2)).astype("float32")
+    valid = np.arange(9) < np.array([[0], [3], [4], [9]])  # log2: 1, 1, 2, 3
+    found, number = RepeatFirstInterest()([interests, valid])
+    assert number.numpy().tolist() == [[1], [1], [2], [3]]
+    kept = [[0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 1, 2]]
+    np.testing.assert_array_equal(found, [interests[b][places] for b, places in enumerate(kept)])
 
 
 def test_the_nearest_interest_alone_is_trained():

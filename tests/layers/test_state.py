@@ -56,7 +56,26 @@ WITH_STATE = {
     "Dice": lambda: applied(layers.Dice(), floats(None, 3)),
     "DynamicRouting": lambda: applied(layers.DynamicRouting(2), floats(None, 4, 3), ids(4)),
     "SelfAttentiveInterests": lambda: applied(layers.SelfAttentiveInterests(2), floats(None, 4, 3), ids(4)),
-    "SelfAttention": lambda: applied(layers.SelfAttention(1), floats(None, 4, 3), ids(4)),
+    "MultiHeadSelfAttention": lambda: applied(layers.MultiHeadSelfAttention(1), floats(None, 4, 3), ids(4)),
+    **{
+        f"DynamicMultiRNN, {kind}": lambda kind=kind: applied(
+            layers.DynamicMultiRNN(3, kind), floats(None, 4, 3), ids(1)
+        )
+        for kind in ("LSTM", "GRU")
+    },
+    "AttentionSequencePoolingLayer": lambda: applied(
+        layers.AttentionSequencePoolingLayer(0.5), floats(None, 1, 2), floats(None, 4, 3), ids(1)
+    ),
+    "ConcatAttention": lambda: applied(layers.ConcatAttention(), floats(None, 4, 2), floats(None, 4, 3)),
+    "InBatchSoftmaxLayer": lambda: applied(
+        layers.InBatchSoftmaxLayer({"item_count": COUNTS}), floats(None, 2), floats(None, 2), ids(1)
+    ),
+    "SelfAttention": lambda: applied(layers.SelfAttention(), floats(None, 4, 3), ids(1)),
+    "SelfMultiHeadAttention": lambda: applied(layers.SelfMultiHeadAttention(3, 1), floats(None, 4, 3), ids(1)),
+    "SoftmaxWeightedSum": lambda: applied(
+        layers.SoftmaxWeightedSum(), floats(None, 2, 4), floats(None, 4, 3), keras.Input((2, 4), dtype="bool")
+    ),
+    "UserAttention": lambda: applied(layers.UserAttention(), floats(None, 1, 2), floats(None, 4, 3), ids(1)),
     "SessionReadout": lambda: applied(layers.SessionReadout(), floats(None, 4, 3), ids(4)),
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
     "GatedSessionGraph": lambda: applied(layers.GatedSessionGraph(), floats(None, 4, 3), ids(4), ids(4)),
@@ -72,6 +91,7 @@ WITH_STATE = {
 }
 WITHOUT_STATE = {
     *(
+        "DotAttention",
         "EmbeddingIndex",
         "HashIds",
         "HistoryItems",
@@ -83,7 +103,8 @@ WITHOUT_STATE = {
         "PairProbability",
         "PoolingLayer",
     ),
-    *("FirstRows", "LabelAwareAttention", "NearestInterest", "RowsOf", "SequenceMaskPooling", "SequenceWeighting"),
+    *("FirstRows", "LabelAwareAttention", "NearestInterest", "RepeatFirstInterest", "RowsOf"),
+    *("SequenceMaskPooling", "SequenceWeighting"),
     *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
     *("AtNow", "AtPlaces", "ByPosition", "LossOfRows", "PooledStates", "TrainedPositions", "UpToLongest"),
 }
@@ -106,7 +127,9 @@ def changed(weights):
     ]
 
 
-@pytest.mark.parametrize("case", WITH_STATE)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * ("RNN" in case)) for case in WITH_STATE]
+)
 def test_all_that_a_layer_keeps_comes_back(case, tmp_path):
     model = WITH_STATE[case]
     written = model()

@@ -13,12 +13,12 @@ from hypothesis import given
 from deepmatch_ext._checks import positive_int
 from deepmatch_ext._keras import keras
 from deepmatch_ext.evaluation import RetrievalMetrics, evaluate
-from deepmatch_ext.models import builder
+from deepmatch_ext.models import MIND, ComiRec, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 from deepmatch_ext.retrieval import ExactIndex, top_n
 from deepmatch_ext.serving import export_recommender
 from deepmatch_ext.testing import CHECKS, Trial
-from tests.helpers import csr, history_column, item_column, true_scores
+from tests.helpers import DIM, MAX_LEN, csr, history_column, item_column, true_scores
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +130,76 @@ def test_a_tower_of_another_rank_is_refused(trial, layers):
     message = r"`user_emb` must have shape \(B, D\) or \(B, K, D\), of known D and K; got shape \(None,"
     with pytest.raises(ValueError, match=message):
         RetrievalModel(inputs=model.inputs, outputs=model.outputs[0], towers=towers, config={})
+
+
+HISTORIES = {
+    "hist_item": np.where(np.arange(MAX_LEN) < np.arange(1, MAX_LEN + 1)[:, None], np.arange(1, MAX_LEN + 1), 0),
+    "hist_len": np.arange(1, MAX_LEN + 1),
+    "item": np.arange(1, MAX_LEN + 1),
+}
+EXTRACTORS = {
+    "MIND": functools.partial(MIND, k_max=3),
+    "ComiRec, sa": functools.partial(ComiRec, k_max=3),
+    "ComiRec, dr": functools.partial(ComiRec, k_max=3, interest_extractor="dr"),
+}
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_interests_are_unit_vectors_and_differ(name):
+    model = EXTRACTORS[name]([history_column()], [item_column()])
+    vectors = model.user_vectors(HISTORIES)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=2), 1, rtol=1e-5)
+    several = vectors[2:]  # of one item all interests are it, and of two they may nearly be
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (np.abs(several[:, one] - several[:, other]).max(axis=1) > 1e-4).all(), (one, other)
+
+
+def test_an_extractor_may_be_named_in_any_case():
+    for name, layer in (("SA", "SelfAttentiveInterests"), ("Dr", "DynamicRouting")):
+        model = ComiRec([history_column()], [item_column()], interest_extractor=name)
+        assert type(model.get_layer("interests")).__name__ == layer
+    with pytest.raises(ValueError, match="`interest_extractor` must be one of 'sa', 'dr'; got 'rd'"):
+        ComiRec([history_column()], [item_column()], interest_extractor="rd")
+
+
+def _prelu(units):
+    """Hidden layers whose activation has weights of its own for each interest."""
+    return {"user_dnn_hidden_units": units, "dnn_activation": keras.layers.PReLU()}
+
+
+@pytest.mark.parametrize("arguments", [{}, _prelu((16, DIM))], ids=["one layer", "prelu"])
+def test_surplus_interests_repeat_the_first_in_training_too(arguments):
+    model = MIND([history_column()], [item_column()], k_max=3, dynamic_k=True, dnn_dropout=0.5, **arguments)
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(size=weight.shape))
+    encoder = keras.Model(model.user_input, model.user_emb)
+    arrays = model.user_arrays(HISTORIES)
+    inputs = [tf.constant(arrays[tensor.name.split(":")[0]]) for tensor in model.user_input]
+    counted = keras.Model(model.user_input, model.get_layer("surplus").output[1])(inputs).numpy()
+    number = np.clip(np.floor(np.log2(HISTORIES["hist_len"])), 1, 3).astype(int)
+    assert counted[:, 0].tolist() == number.tolist() == [1, 1, 1, 2, 2, 2]
+    # Label-aware attention is told: one that finds copies by comparing them misses those that L2-normalisation rounds.
+    (*_, read) = model.get_layer("label_aware_attention").input
+    assert tuple(read.shape) == (None, 1)
+    for training in (False, True):
+        vectors = encoder(inputs, training=training).numpy()
+        for each, own in zip(vectors, number, strict=True):
+            np.testing.assert_allclose(each[own:], np.repeat(each[:1], 3 - own, axis=0), atol=1e-6)
+            assert own == 1 or np.abs(each[0] - each[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("build", [MIND, ComiRec])
+def test_an_infinite_power_trains_the_nearest_interest_alone(build, tmp_path):
+    model = build([history_column()], [item_column()], p=float("inf"), num_sampled=5)
+    names = {type(layer).__name__ for layer in model.layers}
+    assert "NearestInterest" in names
+    assert "LabelAwareAttention" not in names
+    model.compile("adam")
+    assert np.isfinite(model.fit(HISTORIES, verbose=0).history["loss"]).all()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config()["arguments"]["p"] == float("inf")
+    np.testing.assert_array_equal(loaded.user_vectors(HISTORIES), model.user_vectors(HISTORIES))
+    with pytest.raises(ValueError, match=r"`p` must be at most 3.4e\+38 in size, or infinity; got 1e\+39"):
+        build([history_column()], [item_column()], p=1e39)

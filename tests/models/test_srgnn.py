@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import SRGNN, YoutubeDNN
@@ -94,3 +95,20 @@ def test_what_is_refused():
             SRGNN([history_column()], [item_column()], **arguments)
     with pytest.raises(ValueError, match="`user_feature_columns` must have a history that shares the item's table"):
         SRGNN([SparseFeat("country", 4, 4)], [item_column()])
+
+
+@pytest.mark.slow
+def test_a_session_as_the_paper_has_it_is_its_graph_and_its_last_click_alone(tmp_path):
+    model = SRGNN([history_column()], [item_column()], click_dropout=0.0, dnn_dropout=0.0, recent=False)
+    x = {name: np.array(each) for name, each in {"hist_item": [[3, 2, 3, 1, 0, 0]], "hist_len": [4]}.items()}
+    assert not [layer.name for layer in model.layers if layer.name.startswith("pooled")]
+    readout = tf.keras.Model(model.user_input, model.get_layer("readout").output)
+    whole, last = readout.predict(model.user_arrays(x), verbose=0)
+    kernel, bias = model.get_layer("user_dense_1").get_weights()
+    assert kernel.shape == (2 * DIM, DIM)
+    s = np.concatenate([whole, last], axis=1) @ kernel + bias  # equation 7
+    np.testing.assert_allclose(model.user_vectors(x), s / np.linalg.norm(s), atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config()["arguments"]["recent"] is False
+    np.testing.assert_array_equal(loaded.user_vectors(x), model.user_vectors(x))
