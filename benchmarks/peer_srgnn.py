@@ -3,9 +3,9 @@
     git clone https://github.com/CRIPAC-DIG/SR-GNN && git -C SR-GNN checkout e21cfa4
     python benchmarks/peer_srgnn.py SR-GNN FOLDER      # FOLDER holds train.npz
 
-Their model, batches, loss and optimizer, with the settings of their main.py. The clicks before each target are cut to the
-last 20, as sessions.py cuts them for SRGNN. Needs NumPy, PyTorch and networkx; one thread, unless TORCH_THREADS says
-otherwise.
+Their model, batches, loss and optimizer, with the settings of their main.py. The clicks before each target are cut to
+the last 20, as sessions.py cuts them for SRGNN. Needs NumPy, PyTorch and networkx; one thread, unless TORCH_THREADS
+says otherwise.
 """
 
 import argparse
@@ -61,8 +61,10 @@ def cases(path):
         indptr, items = train["indptr"], train["items"]
     begins = np.repeat(indptr[:-1], np.diff(indptr))
     rows = np.flatnonzero(np.arange(len(items)) > begins)
-    return lambda case: items[max(begins[rows[case]], rows[case] - MAX_LEN) : rows[case]].tolist(), items[rows], (
-        int(items.max()) + 1
+    return (
+        lambda case: items[max(begins[rows[case]], rows[case] - MAX_LEN) : rows[case]].tolist(),
+        items[rows],
+        (int(items.max()) + 1),
     )
 
 
