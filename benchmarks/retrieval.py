@@ -147,7 +147,7 @@ def exact_memory(args, metric):
     size = items.nbytes / 2**20
     ExactIndex(range(1000), items[:1000], metric=metric).search(users, N)  # what TensorFlow loads for any search
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
     index = ExactIndex(np.arange(len(items)), items, metric=metric)
     built = memory("VmHWM") - before
     index.search(users, N)

@@ -72,6 +72,7 @@ RUNS = {
         "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
+        "GRU4Rec": run("GRU4Rec", 200, 16, 2e-3, falls=True),
     },
     "ml-100k": {
         "YoutubeDNN": YOUTUBEDNN,
