@@ -116,7 +116,7 @@ FEW = {"num_blocks": 1, "num_heads": 1}
 )
 def test_vectors_of_other_models(builder, arguments, suffix, tmp_path):
     if (builder, suffix) in [(models.SRGNN, ".onnx"), (models.GRU4Rec, ".tflite")]:
-        pytest.skip("docs/serving.md says what is missing")
+        pytest.skip("the table of docs/serving.md says what is missing")
     model = builder([history_column()], [item_column()], **arguments)
     path = export_user_encoder(model, tmp_path / f"user{suffix}")
     assert_vectors(path, model, of_every_length())
