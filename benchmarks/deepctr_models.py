@@ -1,13 +1,13 @@
 """DeepCTR's models, tiny: trained, reloaded in another process, and compared with tf-keras at equal weights.
 
     python benchmarks/deepctr_models.py train new     # on Keras 3: predicts at given weights, trains, saves
-    python benchmarks/deepctr_models.py reload new    # the whole file, and the weights into a model built anew
+    python benchmarks/deepctr_models.py reload new    # the whole file, and the weights into a model built again
     TF_USE_LEGACY_KERAS=1 python benchmarks/deepctr_models.py predict old
     python benchmarks/deepctr_models.py compare new old
 
 Names of cases after the folder take only these. On tf-keras DIEN runs in graph mode alone, so with ``--graph``:
 
-    TF_USE_LEGACY_KERAS=1 python benchmarks/deepctr_models.py predict old --graph DIEN "DIEN AGRU" # and so on
+    TF_USE_LEGACY_KERAS=1 python benchmarks/deepctr_models.py predict old DIEN "DIEN AGRU" --graph # and so on
 """
 
 from __future__ import annotations

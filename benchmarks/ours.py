@@ -56,17 +56,18 @@ def main():
     def fit(steps):
         few = {name: values[: args.batch * steps] for name, values in x.items()}
         labels = None if y is None else y[: args.batch * steps]
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         model.fit(few, labels, batch_size=args.batch, shuffle=False, verbose=0)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - used
 
     fit(3 * args.steps_per_execution)
-    seconds = fit(args.steps)
+    seconds, used = fit(args.steps)
     extra = {"steps_per_execution": args.steps_per_execution, "optimizer": args.optimizer, "model": args.model}
+    extra["processor_ms_per_step"] = round(used / args.steps * 1e3, 3)  # of all threads
     if args.users:
         extra["user_vectors_s"] = encoding_seconds(model, x, args.users)
     if args.profile:
-        extra["profile"] = profile(lambda: fit(PROFILED_STEPS), min(PROFILED_STEPS, args.steps))
+        extra["profile"] = profile(lambda: fit(PROFILED_STEPS)[0], min(PROFILED_STEPS, args.steps))
         for line in extra["profile"]:
             print(f"{line['ms']:9.3f} ms a step  x{line['times']:<5.1f} {line['operation']}")
     keras = "keras" if hasattr(tf.keras, "Operation") else "tf-keras"

@@ -18,7 +18,7 @@ Each part is a process of its own. All searches are for the best 100.
 - choose, if named by `--only`: what `choose_index` finds for recalls of .95 and .98, among vectors of three kinds
   (`of_kind`), with its frame.
 
-Vectors have length one. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
+Vectors are L2-normalised. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
 drawn in the same way. `--isotropic` draws all directions alike: the worst case for a graph, and no model's vectors.
 
@@ -147,7 +147,7 @@ def exact_memory(args, metric):
     size = items.nbytes / 2**20
     ExactIndex(range(1000), items[:1000], metric=metric).search(users, N)  # what TensorFlow loads for any search
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
     index = ExactIndex(np.arange(len(items)), items, metric=metric)
     built = memory("VmHWM") - before
     index.search(users, N)

@@ -72,6 +72,7 @@ RUNS = {
         "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
+        "GRU4Rec": run("GRU4Rec", 200, 16, 2e-3, falls=True),
     },
     "ml-100k": {
         "YoutubeDNN": YOUTUBEDNN,
@@ -92,12 +93,14 @@ def main():
     parser.add_argument("--set", choices=RUNS, help="without, all of them")
     parser.add_argument("--only", default="", help="what the runs' names begin with")
     parser.add_argument("--seconds", type=float, help="processor seconds of training, in place of the set's own")
+    parser.add_argument("--optimizer", choices=["LazyAdam", "RowwiseAdam"], help="in place of the runs' own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--members", type=int, default=1, help="of each ensemble (default: one model alone)")
     args = parser.parse_args()
     for name in [args.set] if args.set else RUNS:
         split = data.leave_last_out(data.read_dataset(args.folder / name, verbose=False).interactions)
-        for run_name, settings in RUNS[name].items():
+        for run_name, its_own in RUNS[name].items():
+            settings = {**its_own, "optimizer": args.optimizer or its_own["optimizer"]}
             for seed in args.seeds if run_name.startswith(args.only) else []:
                 members = []
                 for member in range(args.members):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import YoutubeDNN, serving
+from deepmatch_ext import YoutubeDNN, models, serving
 from deepmatch_ext.models import ComiRec
 from deepmatch_ext.serving import export_user_encoder
 from tests.helpers import MAX_LEN, VOCABULARY, history_column, item_column
@@ -93,6 +93,33 @@ def test_every_kind_of_user_feature_every_pooling_and_several_interests(suffix, 
     assert names["性别"].isascii()
     path = export_user_encoder(model, tmp_path / f"user{suffix}")
     assert_vectors(path, model, users, names)
+
+
+FEW = {"num_blocks": 1, "num_heads": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("builder", "arguments"),
+    [
+        (models.DSSM, {"user_dnn_hidden_units": (8,), "item_dnn_hidden_units": (8,)}),
+        (models.FM, {}),
+        (models.MIND, {}),
+        (models.SequenceDNN, {}),
+        (models.SASRec, FEW),
+        (models.HSTU, FEW),
+        (models.SRGNN, {}),
+        (models.GRU4Rec, {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_vectors_of_other_models(builder, arguments, suffix, tmp_path):
+    if (builder, suffix) in [(models.SRGNN, ".onnx"), (models.GRU4Rec, ".tflite")]:
+        pytest.skip("the table of docs/serving.md says what is missing")
+    model = builder([history_column()], [item_column()], **arguments)
+    path = export_user_encoder(model, tmp_path / f"user{suffix}")
+    assert_vectors(path, model, of_every_length())
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,8 @@ class AtNow(_At):
 class LossOfRows(keras.layers.Layer):
     """The losses of positions as losses of rows: their sum, divided by the most positions that a row can have.
 
-    So each position counts the same in all batches, and batches of short histories do not count for more. (Divided by
-    a batch's own number of positions, with rows of like length put together, NDCG@10 on Amazon Beauty was .061 after
-    eight epochs in place of .068.)
+    So each position counts the same in all batches. If the sum were divided by the number of positions of the batch,
+    a position of a batch of short histories would count for more.
 
     Args:
         max_len: T, the most positions.

@@ -298,7 +298,7 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def _keep(self, kept: np.ndarray) -> None:
-        """Removes all but ``kept`` (V,) bool, whose rows are then numbered anew."""
+        """Removes all but ``kept`` (V,) bool, whose rows are then numbered again."""
 
     @abstractmethod
     def _search(

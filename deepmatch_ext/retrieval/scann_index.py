@@ -41,7 +41,7 @@ class ScannIndex(HeldVectors):
     lists, of which a search reads a few, as codes of four bits for every two dimensions. The best of these are scored
     again by the vectors themselves, so scores are exact and only the choice of items is approximate.
 
-    The vectors are held twice, once by ScaNN. `add`, `replace` and `remove` build ScaNN's part anew, which takes 10 s
+    The vectors are held twice, once by ScaNN. `add`, `replace` and `remove` build ScaNN's part again, which takes 8 s
     for 300,000 items: change many items at a time. A search with ``among`` scores all items that are allowed, as
     `ExactIndex` does, and so does a search in fewer than 4,096 items.
 

@@ -7,6 +7,7 @@ them are by benchmarks/deepctr_models.py, by hand, and DeepCTR's own tests by be
 import importlib.util
 import json
 import pathlib
+import re
 import textwrap
 
 import numpy as np
@@ -17,7 +18,9 @@ from tests.fresh import run_python
 
 pytestmark = pytest.mark.slow
 
-MODELS = pathlib.Path(__file__).parents[2] / "benchmarks" / "deepctr_models.py"
+ROOT = pathlib.Path(__file__).parents[2]
+MODELS = ROOT / "benchmarks" / "deepctr_models.py"
+PAGE = ROOT / "docs" / "deepctr-on-keras-3.md"
 keras_3 = pytest.mark.skipif(not KERAS_3, reason="there is nothing to mend")
 
 # What tf-keras predicts at weights that depend on the weights' names alone: the first rows, all outputs.
@@ -51,6 +54,15 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reloaded(trained):
     return take("reload", trained[0])
+
+
+@keras_3
+def test_the_page_runs(tmp_path):
+    """The code of docs/deepctr-on-keras-3.md, in a process of its own."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    done = run_python("-c", "\n".join(blocks), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @keras_3

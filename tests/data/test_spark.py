@@ -1,6 +1,8 @@
 """Spark prepares what memory prepares, and recommends what the process itself recommends."""
 
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -483,3 +485,28 @@ def test_importing_it_loads_neither_pyspark_nor_tensorflow():
     code = "import sys, deepmatch_ext.data.spark; print({'pyspark', 'tensorflow'} & sys.modules.keys())"
     # In a process of its own: what an import does depends on nothing that was imported before.
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@needs_spark
+@pytest.mark.filterwarnings("ignore::UserWarning")  # an export that is loaded warns of its gradients
+def test_the_page_runs(spark, tmp_path):
+    """The code of docs/spark.md, one block after the other; the page leaves out how the model is made."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "spark.md").read_text(encoding="utf-8")
+    page = re.sub(r'"(events|train|test|exports|recommended)(?=["/])', rf'"{tmp_path}/\1', page)  # Java has its own
+    rng = np.random.default_rng(0)
+    events = pd.DataFrame({"user_id": rng.integers(0, 20, 200), "item_id": rng.integers(0, 30, 200)})
+    events = events.assign(timestamp=np.arange(200), offset=np.arange(200))
+    (tmp_path / "events").mkdir()
+    events.to_parquet(tmp_path / "events" / "0.parquet")
+    preparing, training, recommending = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(compile(preparing, "spark.md", "exec"), names)
+    exec(compile(training, "spark.md", "exec"), names)
+    size = len(names["prepared"].item_ids) + 1
+    history = SparseFeat("hist_item_id", size, 4, embedding_name="item_id")
+    names["model"] = YoutubeDNN([VarLenSparseFeat(history, 50, "mean", "hist_len")], [SparseFeat("item_id", size, 4)])
+    names["model"].compile("adam")
+    names["model"].fit(names["train"], verbose=0)
+    exec(compile(recommending, "spark.md", "exec"), names)
+    found = pd.read_parquet(tmp_path / "recommended")
+    assert sorted(found["user_id"]) == sorted(set(events["user_id"]))
