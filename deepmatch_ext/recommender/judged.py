@@ -15,6 +15,7 @@ from deepmatch_ext.evaluation import Markov, Popularity, inner_products, target_
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 from deepmatch_ext.evaluation.ranks import Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
+from deepmatch_ext.recommender.days import Day
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,9 @@ def judged_events(recommender: Any, events: Any) -> Judged:
     if events is not None:
         of_events = (recommender.interactions, events, recommender.time, recommender.session)
         interactions, known, rows = extended_with_rows(*of_events)
-        note, is_target = "events later than those of fit", interactions.is_target
+        day, is_target = Day.among(interactions, rows), interactions.is_target
+        day.warn_of_evaluation()
+        note = day.note
         rows, known = rows[is_target[rows]], np.sort(known[is_target[known]])
         features = recommender._tables["user"].by_id(interactions.user_ids)
         interactions = replace(interactions, user_features=features)

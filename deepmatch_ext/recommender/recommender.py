@@ -51,6 +51,7 @@ from deepmatch_ext.evaluation.callback import RetrievalMetrics
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, read_columns
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.recommender.days import Day
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.files import read_recommender, write_recommender
 from deepmatch_ext.recommender.judged import history_names, judged_events, ranks_of_all
@@ -310,7 +311,7 @@ class Recommender:
         targets, old = self._targets_of_update(split, learnt) if epochs else (learnt[:0], learnt[:0])
         # From here on nothing is refused.
         self._warn_of_unknown(interactions, tables["item"], is_new)
-        _warn_of_days(before, interactions, is_new)
+        Day.among(interactions, is_new).warn_of_update()
         self._model, self._tables = larger, tables
         self.interactions, self._split, self._found = interactions, split, None
         drawn = min(len(old), round(replay * epochs * len(targets)))
@@ -553,9 +554,9 @@ class Recommender:
         settings that were not tuned to these data.
 
         Args:
-            events: Events that are later than those of `fit`, in a table of the same columns. A new item counts as
-                missed. None: what `fit` held out for the test, or else for validation, whose figures are a little high
-                because they decided when to stop.
+            events: Events that are later than those of `fit` and `update`, in a table of the same columns. A new item
+                counts as missed. None: what `fit` held out for the test, or else for validation, whose figures are a
+                little high because they decided when to stop.
             ns: The lengths of the lists.
             exclude_seen: Whether items that the user had before are left out of the ranking, as `recommend` does. None:
                 the recommender's own setting.
@@ -566,6 +567,9 @@ class Recommender:
 
         Raises:
             ValueError: No events were given, and `fit` held none out.
+
+        Warns:
+            UserWarning: Some of ``events`` are known to the model already, or are earlier than the last known one.
         """
         judged = judged_events(self, events)
         with own_words():
@@ -699,28 +703,6 @@ class own_words:  # used as a function
                 "missed. Where things are taken again: Recommender(..., exclude_seen=False).",
                 SeenTargetsWarning,
             )
-
-
-def _warn_of_days(before: Interactions, interactions: Interactions, is_new: np.ndarray) -> None:
-    """Tells of events that are there twice, or all of which are older than what was known."""
-    times, known = interactions.times, before.times
-    if times is None or known is None:
-        return
-    number = len(is_new)
-    if times[is_new].max() < known.max():
-        warn_caller(
-            f"All {number} events are earlier than the last one that was known, {known.max()}: are their times "
-            "read right?",
-            UserWarning,
-        )
-    of_users = np.flatnonzero(np.isin(interactions.users, np.unique(interactions.users[is_new])))
-    columns = {"user": interactions.users, "item": interactions.items, "time": times}
-    columns |= {} if interactions.kinds is None else {"kind": interactions.kinds.values}
-    # Of two equal events the one of the frame stands behind.
-    twice = pd.DataFrame({name: values[of_users] for name, values in columns.items()}).duplicated().to_numpy()
-    again = int(np.isin(of_users[twice], is_new).sum())
-    if again:
-        warn_caller(f"{again} of {number} events were there already, and are now there twice.", UserWarning)
 
 
 def _split(interactions: Interactions, validation: Any, test: Any) -> Split:
