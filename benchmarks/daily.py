@@ -13,6 +13,8 @@ On each day, each policy predicts the day's events, each by what its user did be
 - update: `update`;
 - again: `fit` on all events so far.
 
+With `--random-starts`, new items of `histories` and `update` start from random vectors, not near the items around them.
+
 Figures are over all events of all days, all items ranked but those that the user had. A young item is a known one that
 was first seen on one of the seven days before. Seconds are those of the processor, for learning alone.
 """
@@ -32,6 +34,7 @@ import pandas as pd
 from deepmatch_ext import Recommender
 from deepmatch_ext.data import read_dataset
 from deepmatch_ext.evaluation import ranking_metrics
+from deepmatch_ext.recommender import recommender as updates
 from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
 
 POLICIES = ("never", "histories", "update", "again")
@@ -49,7 +52,10 @@ def main():
     parser.add_argument("--passes", type=int, default=4, help="of `update` over the day's events")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--random-starts", action="store_true", help="new items start from random vectors")
     args = parser.parse_args()
+    if args.random_starts:
+        updates.neighbours = no_neighbours
 
     events = read(args.data)
     start = int(len(events) * args.first)
@@ -88,6 +94,11 @@ def read(path):
 
 def made(args):
     return Recommender(seed=args.seed)
+
+
+def no_neighbours(interactions, first_new):
+    """`neighbours` that finds nothing around a new item, whose row then starts as in a new model."""
+    return np.zeros(interactions.item_vocabulary_size - first_new + 1, np.int64), np.empty(0, np.int32)
 
 
 def run(policy, recommender, events, bounds, epochs, args):

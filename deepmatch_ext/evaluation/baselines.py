@@ -5,8 +5,8 @@ Popularity and a first-order Markov chain need no training. Both have ``score(la
 
     evaluate(lambda start, stop: baseline.score(last_items[start:stop]), targets, seen=seen)
 
-Item-kNN and ALS score users by their ids and are those of the package ``implicit``. A model that does not beat the
-Markov chain has learnt no more than which item follows which.
+Item-kNN and ALS are those of the package ``implicit``. They score users by their ids, or any histories. A model that
+does not beat the Markov chain has learnt no more than which item follows which.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deepmatch_ext._arrays import check_ids, check_item_counts
+from deepmatch_ext._arrays import Seen, check_ids, check_item_counts, check_pair, check_seen
 from deepmatch_ext._checks import int_at_least, missing_extra, problem, shown
 
 
@@ -211,14 +211,17 @@ class _Implicit:
         """1 where a user has had an item, (users + 1, V), CSR."""
         if not has_implicit():
             raise missing_extra(cls.__name__, "implicit", "baselines")
-        import scipy.sparse  # comes with it
-
         rows = _check_rows(interactions, rows)
         users, items = np.asarray(interactions.users)[rows], np.asarray(interactions.items)[rows]
-        shape = int(np.max(interactions.users)) + 1, interactions.item_vocabulary_size
-        matrix = scipy.sparse.csr_matrix((np.ones(len(rows), np.float32), (users, items)), shape)
-        matrix.data[:] = 1
-        return matrix
+        return _ones(users, items, (int(np.max(interactions.users)) + 1, interactions.item_vocabulary_size))
+
+    def _histories(self, histories: Seen) -> Any:
+        """1 where a history has an item, (b, V), CSR."""
+        vocabulary_size = self._user_items.shape[1]
+        rows = len(check_pair("`histories`", histories)[0]) - 1
+        indptr, items = check_seen("`histories`", histories, rows, vocabulary_size)
+        owners = np.repeat(np.arange(rows), np.diff(indptr))
+        return _ones(owners[items > 0], items[items > 0], (rows, vocabulary_size))
 
 
 class ItemKNN(_Implicit):
@@ -256,6 +259,21 @@ class ItemKNN(_Implicit):
         """The scores of every item for users by their ids, (b, V)."""
         return (self._user_items[users] @ self._model.similarity).toarray()
 
+    def score_histories(self, histories: Seen) -> np.ndarray:
+        """The scores of every item for any histories, such as those of users who came after the training rows.
+
+        Args:
+            histories: The item ids that each user has had, ``(indptr (b + 1,), item ids)``, as `seen_before` gives
+                them. Id 0 and repeats do not count.
+
+        Returns:
+            (b, V); zeros for a history of no item that the training rows have.
+
+        Raises:
+            ValueError: An id is out of range, or ``histories`` are not of the form described.
+        """
+        return (self._histories(histories) @ self._model.similarity).toarray()
+
 
 class ALS(_Implicit):
     """Alternating least squares on which user had which item (Hu, Koren and Volinsky, ICDM 2008).
@@ -285,13 +303,47 @@ class ALS(_Implicit):
         matrix = cls._matrix(interactions, rows)
         from implicit.als import AlternatingLeastSquares
 
-        model = AlternatingLeastSquares(factors=factors, random_state=seed)
-        model.fit(matrix, show_progress=False)
+        with _one_blas_thread():
+            model = AlternatingLeastSquares(factors=factors, random_state=seed)
+            model.fit(matrix, show_progress=False)
         return cls(matrix, model)
 
     def score(self, users: np.ndarray) -> np.ndarray:
         """The scores of every item for users by their ids, (b, V)."""
         return self._model.user_factors[users] @ self._model.item_factors.T
+
+    def score_histories(self, histories: Seen) -> np.ndarray:
+        """The scores of every item for any histories, by a least-squares step for each one; see `ItemKNN`.
+
+        Args:
+            histories: The item ids that each user has had, ``(indptr (b + 1,), item ids)``.
+
+        Returns:
+            (b, V); zeros for an empty history.
+
+        Raises:
+            ValueError: An id is out of range, or ``histories`` are not of the form described.
+        """
+        matrix = self._histories(histories)
+        with _one_blas_thread():
+            vectors = self._model.recalculate_user(np.arange(matrix.shape[0]), matrix)
+        return vectors @ self._model.item_factors.T
+
+
+def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Any:
+    """1 in some places of a matrix, CSR; repeats count once."""
+    import scipy.sparse  # comes with implicit
+
+    matrix = scipy.sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
+    matrix.data[:] = 1
+    return matrix
+
+
+def _one_blas_thread() -> Any:
+    """A context for ``implicit``, which has threads of its own and warns where BLAS has more than one."""
+    from threadpoolctl import threadpool_limits  # comes with implicit
+
+    return threadpool_limits(1, "blas")
 
 
 def _check_rows(interactions: InteractionsLike, rows: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmatch_ext._arrays import Seen, joined_slices
 from deepmatch_ext._checks import problem
 from deepmatch_ext.data import Interactions, seen_before, windows
 from deepmatch_ext.data.interactions import extended_with_rows
@@ -15,6 +16,7 @@ from deepmatch_ext.evaluation import Markov, Popularity, inner_products, target_
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 from deepmatch_ext.evaluation.ranks import Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
+from deepmatch_ext.recommender.days import Day
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class Judged:
     interactions: Interactions
     rows: np.ndarray
     known: np.ndarray  # the rows that peers learn from
-    last: np.ndarray  # the last item before each
+    is_met: np.ndarray  # which rows, of all kinds, came before those that are foretold
     user_vectors: np.ndarray
     note: str
 
@@ -44,7 +46,9 @@ def judged_events(recommender: Any, events: Any) -> Judged:
     if events is not None:
         of_events = (recommender.interactions, events, recommender.time, recommender.session)
         interactions, known, rows = extended_with_rows(*of_events)
-        note, is_target = "events later than those of fit", interactions.is_target
+        day, is_target = Day.among(interactions, rows), interactions.is_target
+        day.warn_of_evaluation()
+        note, new = day.note, rows
         rows, known = rows[is_target[rows]], np.sort(known[is_target[known]])
         features = recommender._tables["user"].by_id(interactions.user_ids)
         interactions = replace(interactions, user_features=features)
@@ -58,7 +62,8 @@ def judged_events(recommender: Any, events: Any) -> Judged:
         remedy = 'Give later ones, or fit with validation="last" or test="last".'
         raise problem("`events`", "be given where `fit` held none out", None, remedy)
     x = windows(interactions, rows, recommender.max_len)
-    last = np.where(rows > 0, interactions.items[rows - 1], 0) * (interactions.position[rows] > 0)
+    is_met = np.ones(len(interactions), bool)
+    is_met[rows if events is None else new] = False
     # The model does not know new items and users.
     histories = history_names(recommender.item, interactions)
     for column in recommender.user_columns:
@@ -67,22 +72,22 @@ def judged_events(recommender: Any, events: Any) -> Judged:
             x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
         elif column.name in histories:
             x[column.name] = np.where(x[column.name] < len(recommender._now.item_vectors), x[column.name], 0)
-    return Judged(interactions, rows, known, last, recommender.model.user_vectors(x), note)
+    return Judged(interactions, rows, known, is_met, recommender.model.user_vectors(x), note)
 
 
 def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[str, np.ndarray]:
     """name of a recommender -> the rank of each event's item."""
     events, known, rows = judged.interactions, judged.known, judged.rows
-    popularity, markov = Popularity.from_interactions(events, known), Markov.from_interactions(events, known)
+    last, last_items = last_rows(events), np.append(events.items, 0)  # row -1: none
+    popularity = Popularity.from_interactions(events, known)
+    markov = chain(events, known, last, judged.is_met)
     scores: dict[str, Score] = {
-        "popularity": lambda start, stop: popularity.score(judged.last[start:stop]),
-        "Markov": lambda start, stop: markov.score(judged.last[start:stop]),
+        "popularity": lambda start, stop: popularity.score(last_items[last[rows[start:stop]]]),
+        "Markov": lambda start, stop: markov.score(last_items[last[rows[start:stop]]]),
     }
     if has_implicit():
-        users = events.users[rows]
         for name, peer in (("item-kNN", ItemKNN), ("ALS", ALS)):
-            scorer = peer.from_interactions(events, known)
-            scores[name] = partial(_score_users, scorer, users)
+            scores[name] = partial(_of_histories, peer.from_interactions(events, known), popularity, events, rows)
     inner = inner_products(judged.user_vectors, recommender._now.item_vectors)
     unknown = np.ones(events.item_vocabulary_size, bool)
     unknown[recommender._now.known_items] = False
@@ -98,5 +103,43 @@ def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[s
     return {name: target_ranks(score, judged.targets, seen=seen) for name, score in scores.items()}
 
 
-def _score_users(scorer: Any, users: np.ndarray, start: int, stop: int) -> np.ndarray:
-    return scorer.score(users[start:stop])
+def last_rows(interactions: Interactions) -> np.ndarray:
+    """The row of the last event in the histories of each row, whatever its kind, int64 (n,); -1 if there is none."""
+    rows = np.arange(len(interactions))
+    last = np.full(len(rows), -1)
+    for history in interactions.histories:
+        ends = history.end(rows)
+        has_any = ends > history.starts[interactions.sequences]
+        place = ends[has_any] - 1
+        last[has_any] = np.maximum(last[has_any], place if history.rows is None else history.rows[place])
+    return last
+
+
+def chain(interactions: Interactions, known: np.ndarray, last: np.ndarray, is_met: np.ndarray) -> Markov:
+    """From what came last, of any kind, to the events in the rows ``known``; events that are not met begin no pair."""
+    pair = (last[known] >= 0) & is_met[last[known]]
+    items, after = interactions.items, known[pair]
+    return Markov.fit(
+        items[last[after]], items[after], interactions.item_vocabulary_size, interactions.item_counts(known)
+    )
+
+
+def items_before(interactions: Interactions, rows: np.ndarray) -> Seen:
+    """The items of all histories of some rows, as ``(indptr, items)``."""
+    owners, items = [], []
+    for history in interactions.histories:
+        starts, ends = history.starts[interactions.sequences[rows]], history.end(rows)
+        owners.append(np.repeat(np.arange(len(rows)), ends - starts))
+        items.append(joined_slices(history.of(interactions.items), starts, ends - starts)[1])
+    owner = np.concatenate(owners)
+    order = np.argsort(owner, kind="stable")
+    return np.searchsorted(owner[order], np.arange(len(rows) + 1)), np.concatenate(items)[order]
+
+
+def _of_histories(
+    scorer: ItemKNN | ALS, popularity: Popularity, events: Interactions, rows: np.ndarray, start: int, stop: int
+) -> np.ndarray:
+    """The scores of histories; where nothing is known of their items, popularity, as in `Markov`."""
+    scores = scorer.score_histories(items_before(events, rows[start:stop]))
+    scores[~scores.any(axis=1)] = popularity.item_counts
+    return scores

@@ -52,6 +52,7 @@ from deepmatch_ext.evaluation.callback import RetrievalMetrics
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, read_columns
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.recommender.days import Day
 from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
 from deepmatch_ext.recommender.files import check_restored, read_recommender, write_recommender
 from deepmatch_ext.recommender.judged import Judged, history_names, judged_events, ranks_of_all
@@ -337,7 +338,7 @@ class Recommender:
         targets, old = self._targets_of_update(split, learnt) if epochs else (learnt[:0], learnt[:0])
         # From here on nothing is refused.
         self._warn_of_unknown(interactions, tables["item"], is_new)
-        _warn_of_days(before, interactions, is_new)
+        Day.among(interactions, is_new).warn_of_update()
         self._model, self._tables = larger, tables
         self.interactions, self._split, self._found = interactions, split, None
         drawn = min(len(old), round(replay * epochs * len(targets)))
@@ -626,12 +627,13 @@ class Recommender:
 
         The item of each event is ranked among all items, by what its user did before it. Popularity and a first-order
         Markov chain are always there for comparison. Item-kNN and ALS are there if ``implicit`` is installed, with
-        settings that were not tuned to these data.
+        settings that were not tuned to these data. They read the same histories as the model, those of new users, too,
+        and the chain leads from a history's last event, of any kind. Without a history, they rank by popularity.
 
         Args:
-            events: Events that are later than those of `fit`, in a table of the same columns. A new item counts as
-                missed. None: what `fit` held out for the test, or else for validation, whose figures are a little high
-                because they decided when to stop.
+            events: Events that are later than those of `fit` and `update`, in a table of the same columns. A new item
+                counts as missed. None: what `fit` held out for the test, or else for validation, whose figures are a
+                little high because they decided when to stop.
             ns: The lengths of the lists.
             exclude_seen: Whether items that the user had before are left out of the ranking, as `recommend` does. None:
                 the recommender's own setting.
@@ -642,6 +644,9 @@ class Recommender:
 
         Raises:
             ValueError: No events were given, and `fit` held none out.
+
+        Warns:
+            UserWarning: Some of ``events`` are known to the model already, or are earlier than the last known one.
         """
         verbose = _as_verbosity(verbose)
         judged = self._judged(events)
@@ -837,28 +842,6 @@ def _warn_of_one_time(events: Interactions) -> None:
             "table's rows: are their times read right? If the rows are in the order of time: time=None.",
             UserWarning,
         )
-
-
-def _warn_of_days(before: Interactions, interactions: Interactions, is_new: np.ndarray) -> None:
-    """Tells of events that are there twice, or all of which are older than what was known."""
-    times, known = interactions.times, before.times
-    if times is None or known is None:
-        return
-    number = len(is_new)
-    if times[is_new].max() < known.max():
-        warn_caller(
-            f"All {number} events are earlier than the last one that was known, {known.max()}: are their times "
-            "read right?",
-            UserWarning,
-        )
-    of_users = np.flatnonzero(np.isin(interactions.users, np.unique(interactions.users[is_new])))
-    columns = {"user": interactions.users, "item": interactions.items, "time": times}
-    columns |= {} if interactions.kinds is None else {"kind": interactions.kinds.values}
-    # Of two equal events the one of the frame stands behind.
-    twice = pd.DataFrame({name: values[of_users] for name, values in columns.items()}).duplicated().to_numpy()
-    again = int(np.isin(of_users[twice], is_new).sum())
-    if again:
-        warn_caller(f"{again} of {number} events were there already, and are now there twice.", UserWarning)
 
 
 def _split(interactions: Interactions, validation: Any, test: Any) -> Split:

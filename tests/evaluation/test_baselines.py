@@ -215,3 +215,44 @@ def test_without_implicit_the_error_says_what_to_install():
     for peer in (ItemKNN, ALS):
         with pytest.raises(ImportError, match=r"implicit.*\.\[baselines\]"):
             peer.from_interactions(x, np.arange(2))
+
+
+def events_of_cliques():
+    """Users of two groups, each with items of its own: 1 to 5, and 6 to 10, of which a user has four of five."""
+    groups, had = np.arange(40) % 2, np.random.default_rng(0).permuted(np.tile(np.arange(1, 6), (40, 1)), axis=1)[:, :4]
+    return Interactions.from_sequences(np.arange(0, 161, 4), (had + 5 * groups[:, None]).ravel())
+
+
+@needs_implicit
+@pytest.mark.parametrize(("peer", "settings"), [(ItemKNN, {}), (ALS, {"factors": 2})])
+def test_histories_of_nobody_are_scored_as_those_of_users(peer, settings):
+    x = events_of_cliques()
+    scorer = peer.from_interactions(x, np.arange(len(x)), **settings)
+    users = np.arange(1, 41)
+    by_history = scorer.score_histories((x.indptr[1:], x.items))
+    # Within the noise of a last step of ALS; the same sums for item-kNN.
+    assert np.corrcoef(by_history.ravel(), scorer.score(users).ravel())[0, 1] > 0.99
+    if peer is ItemKNN:
+        np.testing.assert_allclose(by_history, scorer.score(users), rtol=1e-6)
+    # Strangers with two items of a group, in any order, with repeats and padding, get that group's items.
+    scores = scorer.score_histories(([0, 2, 6, 6], [1, 2, 7, 8, 8, 0]))
+    assert scores[0, 1:6].min() > scores[0, 6:].max()
+    assert scores[1, 6:].min() > scores[1, 1:6].max()
+    np.testing.assert_allclose(scores[1], scorer.score_histories(([0, 2], [8, 7]))[0], rtol=1e-5)
+    assert not scores[2].any()
+    with pytest.raises(ValueError, match="the item ids of `histories` must be between 0 and 10; got 11"):
+        scorer.score_histories(([0, 1], [11]))
+    with pytest.raises(ValueError, match="`histories` must be a pair"):
+        scorer.score_histories([1, 2, 3])
+
+
+@needs_implicit
+def test_als_solves_for_the_user_of_a_history():
+    x = events_of_cliques()
+    scorer = ALS.from_interactions(x, np.arange(len(x)), factors=4)
+    items, model = scorer._model.item_factors.astype(float), scorer._model
+    # Hu, Koren and Volinsky: (Y'Y + Y' (C - I) Y + r I) u = Y' C p, with C and p 1 where nothing is weighted.
+    had = [3, 4, 9]
+    left = items.T @ items + (model.alpha - 1) * items[had].T @ items[had] + model.regularization * np.eye(4)
+    expected = items @ np.linalg.solve(left, model.alpha * items[had].sum(axis=0))
+    np.testing.assert_allclose(scorer.score_histories(([0, 3], had))[0], expected, atol=1e-4)

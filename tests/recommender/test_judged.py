@@ -1,0 +1,138 @@
+"""What a recommender is judged by: which events it may be, and what stands beside the model."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepmatch_ext import Recommender
+from deepmatch_ext.data import Interactions
+from deepmatch_ext.evaluation import Markov
+from deepmatch_ext.evaluation.baselines import has_implicit
+from deepmatch_ext.recommender.judged import chain, items_before, last_rows
+from tests.data.test_kinds import kind_events, slow_history
+from tests.recommender.test_recommender import EVENTS, NAMES, SMALL
+
+TOMORROW = EVENTS[:20].assign(at=10_000 + np.arange(20))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Recommender(**NAMES, **SMALL).fit(EVENTS, test="last", epochs=1, verbose=0)
+
+
+def warned_of(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(each.message) for each in caught]
+
+
+def test_events_after_those_of_fit_are_no_reason_to_warn(plain, capsys):
+    assert warned_of(lambda: plain.evaluate(TOMORROW, exclude_seen=False)) == []
+    assert "events after those that the model knows (20 events)" in capsys.readouterr().out
+
+
+def test_events_that_the_model_knows_are_told_of(plain, capsys):
+    # All of them, those that `fit` held out among them: they are in histories.
+    (said,) = warned_of(lambda: plain.evaluate(EVENTS, exclude_seen=False))
+    assert said.startswith("320 of 320 events are among those that `fit` or `update` has read")
+    assert 'fit(events, test="last")' in said
+    assert "320 of 320 are not after those that the model knows (320 events)" in capsys.readouterr().out
+    # Two of the same in one table are not known for that.
+    mixed = pd.concat([EVENTS[:3], TOMORROW[:1], TOMORROW])
+    with pytest.warns(UserWarning, match="^3 of 24 events are among those"):
+        plain.evaluate(mixed, exclude_seen=False, verbose=0)
+
+
+def test_events_before_the_last_known_one_are_told_of(plain, tmp_path):
+    last = EVENTS["at"].max()
+    both = pd.concat([TOMORROW, EVENTS[:7].assign(at=last - 0.5), EVENTS[:2].assign(at=last + 0.5)])
+    (said,) = warned_of(lambda: plain.evaluate(both, exclude_seen=False, verbose=0))
+    assert said.startswith(f"7 of 29 events are earlier than the last one that the model knows, {float(last)}")
+    assert "fit(events, test=time)" in said
+
+
+def test_events_of_an_update_are_known_too(plain, tmp_path):
+    plain.save(tmp_path / "before")
+    recommender = Recommender.load(tmp_path / "before").update(TOMORROW, epochs=0)
+    with pytest.warns(UserWarning, match="^20 of 20 events are among those"):
+        recommender.evaluate(TOMORROW, exclude_seen=False, verbose=0)
+
+
+def slow_last(frame, reading, place):
+    """The place of the last event of any kind before one, as `slow_history` has it; None if there is none."""
+    found = [each for kind in set(frame["event"]) for each in slow_history(frame, reading, place, kind)[:1]]
+    of_time = frame["place"] if reading["time"] is None else frame["timestamp"]
+    return max(found, key=lambda each: (of_time[each], each), default=None)
+
+
+@given(kind_events(), st.integers(0, 2**15 - 1))
+def test_the_chain_goes_from_what_came_last_of_any_kind(case, held_out):
+    frame, reading = case
+    x = Interactions.from_frame(frame, **reading)
+    places, size = x.side["place"], x.item_vocabulary_size
+    is_held_out = np.array([bool(held_out >> place & 1) for place in places]) & x.is_target
+    row_of, pairs = np.argsort(places), np.zeros((size, size))
+    last = last_rows(x)
+    for row in range(len(x)):
+        before = slow_last(frame, reading, places[row])
+        assert last[row] == (-1 if before is None else row_of[before])
+        if x.is_target[row] and not is_held_out[row] and before is not None and not is_held_out[row_of[before]]:
+            pairs[x.items[row_of[before]], x.items[row]] += 1
+    known = np.flatnonzero(x.is_target & ~is_held_out)
+    found = chain(x, known, last, ~is_held_out).score(np.arange(size))
+    np.testing.assert_array_equal(found.round(3), pairs)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5), st.booleans()), min_size=1, max_size=20))
+def test_without_kinds_the_chain_is_that_of_the_rows(events):
+    events.sort(key=lambda event: event[0])
+    users, items, is_known = map(np.array, zip(*events, strict=True))
+    x = Interactions.from_frame(pd.DataFrame({"user_id": users, "item_id": items}), time=None)
+    known, every = np.flatnonzero(is_known), np.arange(x.item_vocabulary_size)
+    expected = Markov.from_interactions(x, known).score(every)
+    np.testing.assert_array_equal(chain(x, known, last_rows(x), is_known).score(every), expected)
+
+
+@given(kind_events())
+def test_items_before_are_those_of_all_histories(case):
+    frame, reading = case
+    x = Interactions.from_frame(frame, **reading)
+    indptr, items = items_before(x, np.arange(len(x)))
+    names = x.item_ids.decode(items)
+    for row, place in enumerate(x.side["place"]):
+        histories = [slow_history(frame, reading, place, kind) for kind in set(frame["event"])]
+        expected = sorted(frame["item_id"][other] for each in histories for other in each)
+        assert sorted(names[indptr[row] : indptr[row + 1]]) == expected
+
+
+@pytest.mark.slow
+def test_markov_reads_the_clicks_that_the_model_reads():
+    # Who clicks item k buys item k + 1 next; what is clicked is drawn, so purchases do not follow each other.
+    rng = np.random.default_rng(0)
+    clicked = rng.integers(0, 10, (60, 4))
+    rows = pd.DataFrame({"customer": np.repeat(np.arange(60), 4), "sku": clicked.ravel(), "at": np.tile(range(4), 60)})
+    bought = rows.assign(sku=(rows["sku"] + 1) % 10, at=rows["at"] + 0.5, kind="buy")
+    recommender = Recommender(kind="kind", targets="buy", exclude_seen=False, **NAMES, **{**SMALL, "num_sampled": 5})
+    recommender.fit(pd.concat([rows.assign(kind="click"), bought]), test="last", epochs=1, verbose=0)
+    assert recommender.evaluate(ns=[1], verbose=0).loc["Markov", "HR@1"] == 1
+
+
+@pytest.mark.skipif(not has_implicit(), reason="the package `implicit` is not installed")
+def test_who_came_after_fit_is_scored_by_item_knn_and_als_too(plain):
+    # Newcomers go through an aisle of 10 as all others do. Of their first event nothing is known but popularity.
+    walks = [(k, 10 * (k % 3) + (k + place) % 10, 10_000 + place) for k in range(9) for place in range(5)]
+    later = pd.DataFrame(
+        [(f"new {k}", f"sku-{item:02}", at) for k, item, at in walks], columns=["customer", "sku", "at"]
+    )
+    figures = plain.evaluate(later, ns=[10], verbose=0)
+    # An aisle has 10 items, of which a newcomer had some: all of the last four are found.
+    assert figures.loc["item-kNN", "HR@10"] >= 0.8
+    assert figures.loc["ALS", "HR@10"] >= figures.loc["popularity", "HR@10"] + 0.2, figures
+    first = later.drop_duplicates("customer")
+    figures = plain.evaluate(first, ns=[10], verbose=0)
+    assert figures.loc["item-kNN"].tolist() == figures.loc["popularity"].tolist() == figures.loc["Markov"].tolist()
