@@ -152,7 +152,10 @@ class IdMap:
             raise problem("`ids`", "be integers", f"dtype {array.dtype}")
         wrong = (array < 0) | (array > len(self))
         if wrong.any():
-            raise problem("`ids`", f"lie in 0..{len(self)}", listing(np.unique(array[wrong])))
+            remedy = (
+                "If a model has rows to spare: item_vectors(ids=np.arange(item_ids.vocabulary_size)) leaves them out."
+            )
+            raise problem("`ids`", f"lie in 0..{len(self)}", listing(np.unique(array[wrong])), remedy)
         flat = array.ravel().astype(np.int64)
         values = self._values[flat - 1]  # for id 0 some value: there is at least one
         if not flat.all():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._arrays import Seen, check_seen
+from deepmatch_ext._arrays import Seen, check_pair, check_seen
 from deepmatch_ext._checks import int_at_least, problem, shown
 from deepmatch_ext._distribute import has_parameter_servers
 from deepmatch_ext._initializers import SAVED
@@ -64,7 +64,7 @@ def extended(
     elif new_items and has_catalogue:
         remedy = "Give those of the new items, by item id; what is known of the others is kept."
         raise problem("`item_features`", "be given for new items, as the model was built with features", None, remedy)
-    starts = None if alike is None else check_seen("`alike`", alike, new_items, before)
+    starts = None if alike is None else _check_alike(alike, new_items, before)
     _check_pretrained(tables, sizes, item.embedding_name if starts is not None and np.diff(starts[0]).all() else None)
     with model.distribute_strategy.scope():
         larger = rebuilt(sizes, changed)
@@ -103,6 +103,13 @@ def _check_pretrained(tables: Mapping[str, list[SparseColumn]], sizes: Mapping[s
         if grows and name != known and any(each.plain() == SAVED for each in given):
             rule, remedy = "be initialised by an initializer, to be extended", "Build a model with a larger array."
             raise problem(f"The table {name!r}", rule, "an array", remedy)
+
+
+def _check_alike(alike: Any, new_items: int, before: int) -> Seen:
+    """``alike`` for all new items; those behind its own have none."""
+    rows = min(max(np.size(check_pair("`alike`", alike)[0]) - 1, 0), new_items)
+    indptr, items = check_seen("`alike`", alike, rows, before)
+    return np.pad(indptr, (0, new_items - rows), "edge"), items
 
 
 def _check_described(item: SparseColumn, item_features: Any, before: int, new_items: int) -> None:

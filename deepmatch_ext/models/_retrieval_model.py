@@ -469,8 +469,9 @@ class RetrievalModel(keras.Model):
 
         Args:
             batch_size: Items encoded at a time.
-            ids: Item ids (n,), whose vectors (n, D) are wanted. None: all. If not all vectors fit in memory, write
-                those of some ids at a time: `deepmatch_ext.retrieval.write_vectors`.
+            ids: Item ids (n,), whose vectors (n, D) are wanted. None: all V. If the table has rows to spare, which are
+                no items, ``np.arange(item_ids.vocabulary_size)`` leaves them out. If not all vectors fit in memory,
+                write those of some ids at a time: `deepmatch_ext.retrieval.write_vectors`.
 
         Raises:
             ValueError: An id is out of range. Or the item column is hashed, so that a row is not an item; or the model
@@ -530,10 +531,11 @@ class RetrievalModel(keras.Model):
 
         Args:
             vocabulary_sizes: name -> the new vocabulary size, of columns whose tables grow; a history may stand for
-                its item. It is the ``vocabulary_size`` of the map from `IdMap.extended`.
+                its item. It is the ``vocabulary_size`` of the map from `IdMap.extended`, or more: rows to spare, for
+                items to come. Until then these have vectors, too: `item_vectors(ids=)` leaves them out.
             item_features: With features in the catalogue: those of the new items, and of others that have changed, by
                 item id, in the forms that the builder takes.
-            alike: For each of k new items, in the order of their ids, the ids of similar known items,
+            alike: For each of the first k new rows, in the order of their ids, the ids of similar known items,
                 ``(indptr (k + 1,), ids)``; an item may have none. `deepmatch_ext.data.neighbours` makes them of events.
             sampler_config: A sampler to replace the present one. It is needed for new items if the present one was
                 given counts.
@@ -553,6 +555,9 @@ class RetrievalModel(keras.Model):
             >>> larger = model.extended({"item": 52}, alike=([0, 2, 2], [7, 9]))
             >>> larger.item_vectors().shape, np.allclose(larger.item_vectors()[:50], model.item_vectors())
             ((52, 8), True)
+            >>> roomy = model.extended({"item": 60}, alike=([0, 2, 2], [7, 9]))  # two new items, and 8 rows to spare
+            >>> roomy.item_vectors(ids=np.arange(52)).shape
+            (52, 8)
         """
         config = self.get_config()
 

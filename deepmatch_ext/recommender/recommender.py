@@ -330,7 +330,7 @@ class Recommender:
                 "item_features": _padded(tables["item"].by_id(interactions.item_ids), sizes[self.item])
             }
         else:
-            start = {"alike": neighbours(interactions, now[self.item])}
+            start = {"alike": neighbours(interactions, min(now[self.item], interactions.item_vocabulary_size))}
         larger = model.extended(sizes, **start, sampler_config=sampler_config)
         parts = {name: np.sort(rows[getattr(self._split, name)]) for name in PARTS}
         learnt = is_new[interactions.is_target[is_new]]

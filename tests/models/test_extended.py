@@ -8,7 +8,9 @@ from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._keras import optimizer_variables
+from deepmatch_ext.data import IdMap
 from deepmatch_ext.optimizers import LazyAdam, RowwiseAdagrad, RowwiseAdam
+from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.samplers import (
     AdaptiveSampler,
     FrequencySampler,
@@ -199,6 +201,26 @@ def test_what_cannot_be_is_refused_by_name():
         rich.extended({"item": LARGER})
     with pytest.raises(ValueError, match=r"`item_features` must describe each new item; got none of .*\[32, 33, 34\]"):
         rich.extended({"item": LARGER, "genre": 6}, item_features=NEW.iloc[:2])
+
+
+def test_rows_to_spare_have_vectors_that_are_left_out_by_their_ids():
+    model, ids = small_model(), IdMap(range(100, 100 + VOCABULARY))  # one more item than the model has
+    near = ([0, 30], np.full(30, 7))
+    larger = model.extended({"item": VOCABULARY + 50}, alike=near)
+    exact = model.extended({"item": VOCABULARY + 1}, alike=near)
+    in_use = larger.item_vectors(ids=np.arange(ids.vocabulary_size))
+    np.testing.assert_array_equal(in_use[:VOCABULARY], exact.item_vectors()[:VOCABULARY])
+    # The new item is half way to its like, wherever its random start was; the rows behind it are at random.
+    assert in_use[VOCABULARY] @ in_use[7] > 0.5
+    assert abs(larger.item_vectors()[VOCABULARY + 1 :] @ in_use[7]).mean() < 0.5
+    users = larger.user_vectors(small_input())
+    lists, _ = top_n(users, in_use, ids.vocabulary_size - 1)  # all items
+    assert set(ids.decode(lists).ravel()) == set(ids.values)
+    lists, _ = top_n(users, larger.item_vectors(), VOCABULARY + 49)
+    with pytest.raises(ValueError, match=r"`ids` must lie in 0\.\.30; got .* item_vectors\(ids=np\.arange"):
+        ids.decode(lists)
+    with pytest.raises(ValueError, match=r"the indptr of `alike` must have shape \(2,\)"):
+        model.extended({"item": VOCABULARY + 1}, alike=([0, 1, 2], [7, 7]))
 
 
 def small_model_with_table():

@@ -331,6 +331,20 @@ def test_what_was_made_of_the_frames_is_said(capsys):
 
 
 @pytest.mark.slow
+def test_new_items_take_rows_to_spare_first(tmp_path):
+    recommender = Recommender(columns=[SparseFeat("sku", ITEMS + 3, 8)], **NAMES, **SMALL).fit(
+        EVENTS, epochs=1, verbose=0
+    )
+    day = pd.DataFrame({"customer": ["u1", "u2"], "sku": ["new 1", "sku-01"], "at": [9000, 9001]})
+    recommender.update(day, epochs=1)
+    assert recommender.model.item_vectors().shape == (ITEMS + 3, 8)
+    found = recommender.recommend(["u3"], n=60, exclude_seen=False)["sku"]
+    assert set(found) == {*EVENTS["sku"], "new 1"}  # and not the row to spare that is left
+    recommender.update(day.assign(sku=["new 2", "new 3"], at=9002), epochs=0)
+    assert recommender.model.item_vectors().shape == (ITEMS + 4, 8)
+
+
+@pytest.mark.slow
 def test_kinds_of_events_have_histories_of_their_own():
     clicks = EVENTS.assign(kind="click", at=EVENTS["at"] - 1)
     events = pd.concat([EVENTS.assign(kind="buy"), clicks])
