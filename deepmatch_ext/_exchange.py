@@ -79,7 +79,10 @@ def _run_onnx(content: bytes, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # an operation that tf2onnx has passed on as it was, say
         raise _cannot("ONNX", _line(error)) from error
-    results = session.run(None, {put.name: arrays[put.name] for put in session.get_inputs()})
+    try:
+        results = session.run(None, {put.name: arrays[put.name] for put in session.get_inputs()})
+    except Exception as error:  # onnxruntime has a class for each status
+        raise RuntimeError(_line(error)) from error
     return dict(zip([result.name for result in session.get_outputs()], results, strict=True))
 
 

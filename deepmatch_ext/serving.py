@@ -169,8 +169,8 @@ def export_user_encoder(model: RetrievalModel, path: str | os.PathLike[str]) -> 
     from 1. A TFLite file has one signature and needs only TFLite's builtin operations; an ONNX file has opset 18. Items
     are not part of it: `write_vectors` writes their vectors, for an index.
 
-    Before the file gets its name, its runtime computes the vectors of a few generated users, one of them without a
-    history, which must equal those of ``model.user_vectors`` to 1e-5.
+    Before the file gets its name, its runtime computes the vectors of a few generated users, together and one by one,
+    which must equal those of ``model.user_vectors`` to 1e-5. One has no history, and one the same item throughout.
 
     An id outside 0..V-1 is an error there as in the model.
 
@@ -239,11 +239,15 @@ def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
     users = _made_up_users(model.user_columns)
     expected = model.user_vectors(users)
     given = {arguments[name]: values for name, values in users.items()}
+    each = [{name: values[row : row + 1] for name, values in given.items()} for row in range(len(expected))]
     try:
         vectors = exchange.run(content, given)["user_vector"]
+        alone = np.concatenate([exchange.run(content, one)["user_vector"] for one in each])
     except RuntimeError as error:
         raise problem(f"The {exchange.name} file", "run", f"{type(error).__name__}: {error}") from error
-    difference = float(np.abs(vectors - expected).max()) if vectors.shape == expected.shape else np.inf
+    difference = np.inf
+    if vectors.shape == alone.shape == expected.shape:
+        difference = float(max(np.abs(vectors - expected).max(), np.abs(alone - expected).max()))
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         rule = f"return the model's user vectors, to {_TOLERANCE:g}"
         raise problem(f"The {exchange.name} file", rule, f"a difference of {difference:.2g}")
@@ -251,20 +255,24 @@ def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
 
 
 def _made_up_users(columns: Sequence[Column]) -> dict[str, np.ndarray]:
-    """Features of four users, in the shapes and types of the model's inputs. The first has no history."""
+    """Features of five users, in the shapes and types of the model's inputs.
+
+    The first has no history, and the last one the same item again and again.
+    """
     rng = np.random.default_rng(0)
     users: dict[str, np.ndarray] = {}
     for column in columns:
         shapes = input_shapes(column)
         for name, (shape, dtype) in shapes.items():
-            users[name] = rng.random((4, *shape)).astype(dtype)
+            users[name] = rng.random((5, *shape)).astype(dtype)
         if isinstance(column, DenseColumn):
             continue
         sparse = column.sparsefeat if isinstance(column, SequenceColumn) else column
         shape, dtype = shapes[column.name]
-        users[column.name] = rng.integers(1, sparse.vocabulary_size, (4, *shape)).astype(dtype)
+        users[column.name] = rng.integers(1, sparse.vocabulary_size, (5, *shape)).astype(dtype)
         if isinstance(column, SequenceColumn):
-            lengths = np.array([[0], [1], [(column.maxlen + 1) // 2], [column.maxlen]])
+            lengths = np.array([[0], [1], [(column.maxlen + 1) // 2], [column.maxlen], [column.maxlen]])
+            users[column.name][-1] = users[column.name][-1, 0]
             users[column.name][np.arange(column.maxlen) >= lengths] = 0
             if column.length_name is not None:
                 users[column.length_name] = lengths.astype(shapes[column.length_name][1])
