@@ -99,7 +99,8 @@ def test_generated_data_by_default(run, tmp_path):
     assert status == 0
     assert complaints == ""
     assert re.match(r"generated: [\d,]+ rows, 80 users, 1,200 items, times from .* \(as Unix seconds: 2020-", printed)
-    assert " events of 80 users with 1,200 items" in printed
+    counted = re.search(r" events of 80 users with ([\d,]+) items\nwithout events: ([\d,]+) items", printed)
+    assert sum(int(number.replace(",", "")) for number in counted.groups()) == 1200
     assert 'item feature genres: VarLenSparseFeat(SparseFeat("genres"' in printed
     assert "val_HR@10" in printed  # in the line of each epoch
     assert [*figures(printed)][:2] == ["popularity", "Markov"]
