@@ -614,8 +614,8 @@ def has_zone(column: Any) -> bool | None:
     if hasattr(dtype, "tz"):
         return dtype.tz is not None
     series = column if isinstance(column, pd.Series) else pd.Series(one_a_row("the times", column))
-    if pd.api.types.is_string_dtype(series.dtype) and len(series):
-        return bool(series.astype(str).str.contains(_ZONE).any())
+    if pd.api.types.is_string_dtype(series.dtype) and len(series):  # all rows have one or none: see `time_values`
+        return bool(series.iloc[:1].astype(str).str.contains(_ZONE).any())
     return False if series.dtype.kind == "M" else None
 
 

@@ -340,8 +340,8 @@ class RetrievalModel(keras.Model):
         if isinstance(examples.x, tf.data.Dataset | tf.distribute.DistributedDataset | Iterator):
             shuffle = False  # Keras 3 warns of its own default
         build_optimizer(self)
-        passes = 0 if kwargs.get("steps_per_epoch") else epochs - kwargs.get("initial_epoch", 0)
-        at_once = steps_per_execution(self, examples.x, passes, callbacks)
+        whole_passes = 0 if kwargs.get("steps_per_epoch") else epochs - kwargs.get("initial_epoch", 0)
+        at_once = steps_per_execution(self, examples.x, whole_passes, callbacks)
         with several_steps(self, at_once, self._functions.value):
             return super().fit(
                 examples.x,

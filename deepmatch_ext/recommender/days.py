@@ -17,6 +17,7 @@ class Day:
     """Given events beside those that were known before."""
 
     is_known: np.ndarray  # (n,) bool: the same event was there before
+    is_repeated: np.ndarray  # (n,) bool: the same event is given in a row before
     is_earlier: np.ndarray  # (n,) bool: its time is before the last known one
     last: Any  # the time of the last known event; None where events have no times
 
@@ -25,7 +26,8 @@ class Day:
         """The given events' ``rows`` (n,) among all events."""
         times = interactions.times
         if times is None:  # they are taken to come after all others
-            return cls(np.zeros(len(rows), bool), np.zeros(len(rows), bool), None)
+            nowhere = np.zeros(len(rows), bool)
+            return cls(nowhere, nowhere, nowhere, None)
         is_given = np.zeros(len(interactions), bool)
         is_given[rows] = True
         last = times[~is_given].max()
@@ -35,11 +37,12 @@ class Day:
         events = pd.DataFrame({name: values[of_users] for name, values in columns.items()})
         which = events.groupby(list(columns), sort=False).ngroup().to_numpy()  # equal events have equal numbers
         given = is_given[of_users]
-        return cls(np.isin(which[given], which[~given]), times[rows] < last, last)
+        is_repeated = pd.Series(which[given]).duplicated().to_numpy()
+        return cls(np.isin(which[given], which[~given]), is_repeated, times[rows] < last, last)
 
     def warn_of_update(self) -> None:
         """Tells of events that are there twice, or all of which are older than what was known."""
-        number, again = len(self.is_known), int(self.is_known.sum())
+        number, again = len(self.is_known), int((self.is_known | self.is_repeated).sum())
         if self.is_earlier.all():
             warn_caller(
                 f"All {number} events are earlier than the last one that was known, {self.last}: are their times "

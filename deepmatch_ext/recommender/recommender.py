@@ -305,7 +305,7 @@ class Recommender:
             UserWarning: A new item has no features where others have, a frame of features has a column that the first
                 one did not have, some events are already known, or all events are earlier than the last known one.
         """
-        model, before = self._fitted(), self.interactions
+        model, before = self.model, self.interactions
         verbose = _as_verbosity(verbose)
         self._check_later(events)
         sampler_config = None if sampler_config is None else make_sampler(sampler_config)
@@ -555,7 +555,7 @@ class Recommender:
             ValueError: Ids are text where the events have integers or the reverse, or a mask or a frame; or no item of
                 ``among`` is known.
         """
-        model, events, now = self._fitted(), self.interactions, self._now
+        model, events, now = self.model, self.interactions, self._now
         n, exclude_seen = positive_int("`n`", n), self._excludes(exclude_seen)
         allowed = self._among(among)
         if user_ids is None:

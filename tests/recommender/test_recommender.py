@@ -258,6 +258,8 @@ def test_days_that_look_wrong_are_told_of(plain, tmp_path):
         recommender.update(pd.concat([day[:1], day[:1].assign(at=9002)]), epochs=0)
     with pytest.warns(UserWarning, match="All 1 events are earlier than the last one that was known, 9002"):
         recommender.update(day[:1].assign(at=1), epochs=0)
+    with pytest.warns(UserWarning, match="2 of 3 events were there already, and are now there twice"):
+        recommender.update(pd.concat([day[:1].assign(at=9003)] * 3), epochs=0)  # within one table, too
     with pytest.raises(ValueError, match="`frame` must have at least one row; got an empty frame"):
         recommender.update(day[:0])
 
