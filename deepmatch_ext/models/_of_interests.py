@@ -1,13 +1,31 @@
-"""What models of several interests share, once the interests are there."""
+"""What models of several interests share, before and behind the layer that finds the interests."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from deepmatch_ext.layers import LabelAwareAttention, RepeatFirstInterest
+from deepmatch_ext._keras import keras
+from deepmatch_ext.layers import LabelAwareAttention, RepeatFirstInterest, WithoutPadding
 from deepmatch_ext.layers.interests import attention_power
 from deepmatch_ext.models._assembly import Assembly
 from deepmatch_ext.models._retrieval_model import RetrievalModel
+from deepmatch_ext.models._towers import History, MeanOfBlocks
+
+
+def events_of_history(make: Assembly) -> History:
+    """The history that shares the item's table, whose rows (B, T, d) are the items' vectors of length one.
+
+    If there are histories of the same events, such as categories, a dense layer makes the rows of the items and of
+    these. It is initialised to return the items.
+    """
+    history, *others = make.histories(unit_length=True, described=True)
+    if not others:
+        return history
+    more = [make.layer(WithoutPadding, "more_rows", place)([each.rows, each.valid]) for place, each in enumerate(others)]
+    joined = make.layer(keras.layers.Concatenate, "joined_events")([history.rows, *more])
+    start = MeanOfBlocks([0], make.seed("event"))
+    dense = make.layer(keras.layers.Dense, "event_dense", units=history.rows.shape[-1], kernel_initializer=start)
+    return history._replace(rows=dense(joined))
 
 
 def model_of_interests(make: Assembly, interests: Any, p: float, some_of: Any = None) -> RetrievalModel:

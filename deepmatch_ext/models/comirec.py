@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deepmatch_ext._checks import as_flag, number_between, one_of, positive_int
 from deepmatch_ext.layers import DynamicRouting, SelfAttentiveInterests
 from deepmatch_ext.models._assembly import Assembly, builder
-from deepmatch_ext.models._of_interests import model_of_interests
+from deepmatch_ext.models._of_interests import events_of_history, model_of_interests
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ def ComiRec(
     """K vectors for each user, one for each interest that the history shows.
 
     Self-attention (``sa``) or dynamic routing (``dr``) makes the interests of the history that shares the item's table.
-    If its ``combiner`` contains ``recency``, recent items count more. The dense layers read each interest and the
-    user's other features. Training prefers the interest that is nearest to the positive, and an item's score is its
+    If its ``combiner`` contains ``recency``, recent items count more. Histories with its ``length_name`` and
+    ``maxlen``, such as categories, are read beside its items. The dense layers read each interest and the user's other
+    features. Training prefers the interest that is nearest to the positive, and an item's score is its
     best over the interests. All vectors are L2-normalised. The order of the arguments is DeepMatch's.
 
     Args:
@@ -76,7 +77,7 @@ def ComiRec(
     scale = number_between("`routing_scale`", routing_scale, 0, float("inf"))
     lower = interest_extractor.lower() if isinstance(interest_extractor, str) else interest_extractor  # as DeepMatch
     extractor = one_of("`interest_extractor`", lower, ("sa", "dr"))
-    history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
+    history = events_of_history(make)  # rows (B, T, D), and which of them are items (B, T)
     of_extractor = {
         "num_interests": k_max,
         "recency_decay": history.recency_decay,

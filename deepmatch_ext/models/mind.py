@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deepmatch_ext._checks import as_flag, number_between, positive_int
 from deepmatch_ext.layers import DynamicRouting
 from deepmatch_ext.models._assembly import Assembly, builder
-from deepmatch_ext.models._of_interests import model_of_interests
+from deepmatch_ext.models._of_interests import events_of_history, model_of_interests
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ def MIND(
     """K vectors for each user, by routing the history's items to K capsules.
 
     The history that shares the item's table is routed (`deepmatch_ext.layers.DynamicRouting`, with one matrix for all);
-    if its ``combiner`` contains ``recency``, recent items count more in the interests. The dense layers read each
-    interest and the user's other features. Label-aware attention weighs which interests a positive trains, and an
+    if its ``combiner`` contains ``recency``, recent items count more in the interests. Histories with its
+    ``length_name`` and ``maxlen``, such as categories, are read beside its items. The dense layers read each interest
+    and the user's other features. Label-aware attention weighs which interests a positive trains, and an
     item's score is its best over the interests. All vectors are L2-normalised. The order of the arguments is
     DeepMatch's.
 
@@ -74,7 +75,7 @@ def MIND(
         (3, 8)
     """
     dynamic_k = as_flag("`dynamic_k`", dynamic_k)
-    history = make.history(unit_length=True)  # rows (B, T, D), and which of them are items (B, T)
+    history = events_of_history(make)  # rows (B, T, D), and which of them are items (B, T)
     of_routing = {
         "num_interests": positive_int("`k_max`", k_max),
         "rounds": positive_int("`rounds`", rounds),

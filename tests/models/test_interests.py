@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
+from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 from hypothesis import given
 
 from deepmatch_ext._checks import positive_int
@@ -152,6 +153,42 @@ def test_interests_are_unit_vectors_and_differ(name):
     several = vectors[2:]  # of one item all interests are it, and of two they may nearly be
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (np.abs(several[:, one] - several[:, other]).max(axis=1) > 1e-4).all(), (one, other)
+
+
+def _unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_categories_are_read_beside_the_items(name):
+    category = VarLenSparseFeat(SparseFeat("hist_category", 5, 4), MAX_LEN, length_name="hist_len")
+    model = EXTRACTORS[name]([history_column(), category], [item_column()], num_sampled=5)
+    rng = np.random.default_rng(0)
+    valid = HISTORIES["hist_item"] > 0
+    x = {**HISTORIES, "hist_category": rng.integers(0, 5, valid.shape) * valid}  # 0 is unknown
+    arrays = model.user_arrays(x)
+    inputs = [tf.constant(arrays[tensor.name.split(":")[0]]) for tensor in model.user_input]
+    dense = model.get_layer("event_dense")
+
+    def events():
+        return keras.Model(model.user_input, dense.output)(inputs).numpy()
+
+    rows = {each: model.get_layer(f"table_{each}").get_weights()[0] for each in ("item", "hist_category")}
+    items = _unit(rows["item"][x["hist_item"]])
+    for weights in (dense.get_weights(), [rng.normal(size=weight.shape) for weight in dense.get_weights()]):
+        dense.set_weights(weights)
+        categories = _unit(rows["hist_category"][x["hist_category"]]) * (x["hist_category"] > 0)[:, :, np.newaxis]
+        expected = np.concatenate([items, categories], axis=2) @ weights[0] + weights[1]
+        np.testing.assert_allclose(events()[valid], expected[valid], rtol=1e-4, atol=1e-5)
+        if weights[0].dtype == np.float32:  # as initialised: an item, and its category's weights are random
+            np.testing.assert_array_equal(weights[0][:DIM], np.eye(DIM))
+
+    before = model.user_vectors(x)
+    of_last_item = x["hist_category"].copy()
+    of_last_item[:, 0] = of_last_item[:, 0] % 4 + 1
+    assert (np.abs(model.user_vectors({**x, "hist_category": of_last_item}) - before).max(axis=(1, 2)) > 1e-4).all()
+    model.compile("adam")
+    assert np.isfinite(model.fit(x, verbose=0).history["loss"]).all()
 
 
 def test_an_extractor_may_be_named_in_any_case():
