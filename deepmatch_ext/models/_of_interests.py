@@ -21,7 +21,9 @@ def events_of_history(make: Assembly) -> History:
     history, *others = make.histories(unit_length=True, described=True)
     if not others:
         return history
-    more = [make.layer(WithoutPadding, "more_rows", place)([each.rows, each.valid]) for place, each in enumerate(others)]
+    more = [
+        make.layer(WithoutPadding, "more_rows", place)([each.rows, each.valid]) for place, each in enumerate(others)
+    ]
     joined = make.layer(keras.layers.Concatenate, "joined_events")([history.rows, *more])
     start = MeanOfBlocks([0], make.seed("event"))
     dense = make.layer(keras.layers.Dense, "event_dense", units=history.rows.shape[-1], kernel_initializer=start)
