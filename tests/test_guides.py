@@ -39,7 +39,6 @@ def start(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.smoke
 def test_the_start_runs(start):
     assert len(start["best"]) == 20
     assert start["ids"].shape == (300, 10)

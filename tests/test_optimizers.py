@@ -242,11 +242,10 @@ def test_what_touches_every_row_is_refused_with_the_reason(optimizer_class, name
 
 
 @pytest.mark.slow
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: LazyAdam(0.01, clipnorm=1.0),
+        pytest.param(lambda: LazyAdam(0.01, clipnorm=1.0), marks=pytest.mark.smoke),
         lambda: RowwiseAdagrad(0.1, weight_decay=0.01),
         lambda: RowwiseAdam(0.01, beta_2=0.99),
     ],

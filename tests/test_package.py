@@ -165,7 +165,6 @@ for name in ("RetrievalModel", "CandidateLoss", "LazyAdam"):
 
 
 @pytest.mark.slow
-@pytest.mark.smoke
 def test_plain_parts_need_no_tensorflow(tmp_path):
     """A fresh process that reads, splits and measures imports no TensorFlow, until it asks for what needs it."""
     script = """
