@@ -19,7 +19,16 @@ from deepmatch_ext._plain import is_registered, nameless
 
 @dataclass(frozen=True)
 class SparseColumn:
-    """One id per example; the attributes are those of DeepCTR's ``SparseFeat``."""
+    """One id per example, (B, 1); the attributes are those of DeepCTR's ``SparseFeat``.
+
+    Its table has shape (``vocabulary_size``, ``embedding_dim``). Columns with the same ``embedding_name`` share one.
+
+    Example:
+        >>> from deepctr.feature_column import SparseFeat
+        >>> [column] = read_columns("columns", [SparseFeat("city", 100, embedding_dim=8)])
+        >>> column.vocabulary_size, column.embedding_name, column.dtype
+        (100, 'city', 'int32')
+    """
 
     name: str
     vocabulary_size: int
@@ -34,7 +43,14 @@ class SparseColumn:
 
 @dataclass(frozen=True)
 class SequenceColumn:
-    """Up to ``maxlen`` ids per example, most recent first; attributes as in DeepCTR's ``VarLenSparseFeat``."""
+    """Up to ``maxlen`` ids per example, (B, T), most recent first; attributes as in DeepCTR's ``VarLenSparseFeat``.
+
+    Example:
+        >>> item = SparseColumn("hist_item_id", 50, 8, embedding_name="item_id")  # in the table of the item column
+        >>> history = SequenceColumn(item, maxlen=5, combiner="recency+last", length_name="hist_len")
+        >>> history.name, input_names([history])
+        ('hist_item_id', ['hist_item_id', 'hist_len'])
+    """
 
     sparsefeat: SparseColumn
     maxlen: int
@@ -50,7 +66,12 @@ class SequenceColumn:
 
 @dataclass(frozen=True)
 class DenseColumn:
-    """A vector of numbers per example; the attributes are those of DeepCTR's ``DenseFeat``."""
+    """A vector of numbers per example, (B, ``dimension``); the attributes are those of DeepCTR's ``DenseFeat``.
+
+    Example:
+        >>> input_shapes(DenseColumn("position", dimension=2))
+        {'position': ((2,), 'float32')}
+    """
 
     name: str
     dimension: int = 1
@@ -68,8 +89,20 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
         what: The argument's name, for error messages.
         columns: DeepCTR's columns, this module's, or what `column_config` wrote.
 
+    Returns:
+        The columns, in their order.
+
     Raises:
         ValueError: Something is no column, a size is not a positive integer, a name is empty or comes twice.
+
+    Example:
+        >>> from deepctr.feature_column import DenseFeat, SparseFeat
+        >>> read_columns("user_feature_columns", [DenseFeat("age", 1)])
+        [DenseColumn(name='age', dimension=1, dtype='float32', transform_fn=None)]
+        >>> read_columns("user_feature_columns", [SparseFeat("city", 100, embedding_dim=0)])
+        Traceback (most recent call last):
+        ...
+        ValueError: `embedding_dim` of column 'city' must be an integer of at least 1; got 0.
     """
     rule = "be a list of DeepCTR feature columns"
     if isinstance(columns, Mapping):
@@ -158,6 +191,13 @@ def column_config(column: Column) -> dict[str, Any]:
 
     Raises:
         ValueError: ``transform_fn`` or the initializer is one that no name stands for, such as a lambda.
+
+    Example:
+        >>> config = column_config(DenseColumn("age"))
+        >>> config
+        {'kind': 'DenseColumn', 'name': 'age', 'dimension': 1, 'dtype': 'float32', 'transform_fn': None}
+        >>> read_columns("columns", [config]) == [DenseColumn("age")]
+        True
     """
     plain = {field.name: getattr(column, field.name) for field in fields(column)}
     if isinstance(column, SequenceColumn):
@@ -176,7 +216,17 @@ def column_config(column: Column) -> dict[str, Any]:
 
 
 def with_table_sizes(config: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """What `column_config` wrote, with the vocabulary sizes of some tables, by ``embedding_name``."""
+    """What `column_config` wrote, with other vocabulary sizes.
+
+    Args:
+        config: A column as plain data, which stays as it is.
+        sizes: embedding_name -> the new vocabulary size. Tables that it does not name keep theirs.
+
+    Example:
+        >>> config = column_config(SparseColumn("item_id", 50, 8, embedding_name="item_id"))
+        >>> with_table_sizes(config, {"item_id": 60})["vocabulary_size"]
+        60
+    """
     if "sparsefeat" in config:
         return {**config, "sparsefeat": with_table_sizes(config["sparsefeat"], sizes)}
     if config.get("embedding_name") in sizes:
@@ -208,7 +258,13 @@ def _column_from_config(config: Mapping[str, Any]) -> Column:
 
 
 def input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
-    """name -> (shape without the batch, dtype) of every input of a column, as DeepCTR's build_input_features has it."""
+    """name -> (shape without the batch, dtype) of every input of a column, as DeepCTR's build_input_features has it.
+
+    Example:
+        >>> item = SparseColumn("hist_item_id", 50, 8, embedding_name="item_id")
+        >>> input_shapes(SequenceColumn(item, maxlen=5, length_name="hist_len"))
+        {'hist_item_id': ((5,), 'int32'), 'hist_len': ((1,), 'int32')}
+    """
     if isinstance(column, SparseColumn):
         return {column.name: ((1,), column.dtype)}
     if isinstance(column, DenseColumn):
@@ -222,7 +278,16 @@ def input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def input_names(columns: Iterable[Column]) -> list[str]:
-    """The names of all inputs that the columns read, each once."""
+    """The names of all inputs that the columns read, each once.
+
+    Example:
+        >>> histories = [
+        ...     SequenceColumn(SparseColumn(name, 50, 8), maxlen=5, length_name="hist_len")
+        ...     for name in ("hist_item_id", "hist_category")
+        ... ]
+        >>> input_names([*histories, DenseColumn("age")])
+        ['hist_item_id', 'hist_len', 'hist_category', 'age']
+    """
     return list(dict.fromkeys(name for column in columns for name in input_shapes(column)))
 
 
@@ -234,6 +299,14 @@ def build_inputs(columns: Sequence[Column]) -> dict[str, Any]:
 
     Returns:
         name -> ``keras.Input``, in the columns' order.
+
+    Raises:
+        ValueError: Two columns read an input of one name in different shapes or types.
+
+    Example:
+        >>> inputs = build_inputs([SparseColumn("city", 100, 8), DenseColumn("position", dimension=2)])
+        >>> {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+        {'city': (None, 1), 'position': (None, 2)}
     """
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
     for column in columns:
@@ -249,6 +322,12 @@ def table_columns(columns: Iterable[Column]) -> dict[str, list[SparseColumn]]:
     Raises:
         ValueError: Two columns name one table and differ in its size, in how ids become rows, in ``trainable``, or in
             the initializers that they give.
+
+    Example:
+        >>> history = SequenceColumn(SparseColumn("hist_item_id", 50, 8, embedding_name="item_id"), maxlen=5)
+        >>> tables = table_columns([history, SparseColumn("item_id", 50, 8, embedding_name="item_id")])
+        >>> [column.name for column in tables["item_id"]]
+        ['hist_item_id', 'item_id']
     """
     tables: dict[str, list[SparseColumn]] = {}
     for column in columns:

@@ -38,6 +38,16 @@ class Candidates(NamedTuple):
         ids: (B + S,) int64; the first B are the positives.
         log_counts: (B + S,) float32, the log of the expected count of each among the candidates.
         in_batch: () bool, whether the positives are candidates, too.
+
+    Example:
+        >>> from deepmatch_ext.layers import CandidateSampler
+        >>> from deepmatch_ext.samplers import UniformSampler
+        >>> sampler = CandidateSampler(UniformSampler(3), vocabulary_size=50)
+        >>> candidates = Candidates(*sampler(tf.constant([[7], [9]])))  # the positives of two examples
+        >>> candidates.ids.shape, candidates.ids[:2].numpy().tolist(), bool(candidates.in_batch)
+        (TensorShape([5]), [7, 9], False)
+        >>> round(float(tf.exp(candidates.log_counts[0])), 4)  # 3 of 49 items
+        0.0612
     """
 
     ids: Any
@@ -193,6 +203,12 @@ def gbce_of_samples(
 
     Returns:
         (B, 1) the loss of each example.
+
+    Example:
+        >>> logits = tf.constant([[2.0]]), tf.constant([[0.0, -2.0]])
+        >>> settings = {"drawn": tf.constant(2.0), "num_items": 20, "calibration": 0.75}
+        >>> gbce_of_samples(*logits, **settings, bias=tf.constant(0.0)).numpy().round(3)
+        array([[0.248]], dtype=float32)
     """
     rate = tf.clip_by_value(drawn / num_items, 1e-12, 1.0)
     level = bias + tf.math.log(rate) + tf.math.log(gbce_power(rate, calibration) / drawn)

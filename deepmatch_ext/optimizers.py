@@ -289,10 +289,23 @@ LAZY = (LazyAdam, RowwiseAdam, RowwiseAdagrad)
 
 
 def rounded_at_random(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """float32 as bfloat16, rounded up or down at random, without bias: (n, D), the same for the same seed.
+    """float32 as bfloat16, rounded up or down at random, without bias.
 
     Otherwise every step smaller than 1/256 of a value would be lost. (Stochastic rounding, as in Gupta et al., "Deep
     Learning with Limited Numerical Precision", ICML 2015.)
+
+    Args:
+        values: (n, D) float32, finite.
+        seed: (2,) integers. The same seed gives the same values.
+
+    Returns:
+        (n, D) bfloat16.
+
+    Example:
+        >>> values = tf.fill([10_000, 1], 1 + 1 / 512)  # a quarter of the way to the next bfloat16, 1 + 1 / 128
+        >>> rounded = tf.cast(rounded_at_random(values, seed=tf.constant([1, 2])), tf.float32).numpy()
+        >>> np.unique(rounded).tolist(), round(512 * float(rounded.mean() - 1), 1)
+        ([1.0, 1.0078125], 1.0)
     """
     bits = tf.bitcast(values, tf.int32)
     noise = tf.random.stateless_uniform(tf.shape(values), seed, 0, 2**16, tf.int32)

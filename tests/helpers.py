@@ -1,4 +1,6 @@
-"""Columns, data and small models that tests share."""
+"""Columns, data and small models that tests share, and the examples of docstrings."""
+
+import doctest
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +28,15 @@ def true_scores(users, items):
         return users @ items.T
     interests = [[vector for vector in user if vector.any()] or user for user in users]
     return np.array([np.max(user @ items.T, axis=0) for user in interests]).reshape(len(users), len(items))
+
+
+def run_examples(module, can_run=lambda example: True, **names):
+    """Runs the examples in the docstrings of a module, which know these names, and fails if one of them does."""
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder().find(module, extraglobs={"np": np, "tf": tf, **names}):
+        if can_run(example):
+            runner.run(example)
+    assert runner.summarize(verbose=False).failed == 0
 
 
 def history_column(combiner="mean", **options):

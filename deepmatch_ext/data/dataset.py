@@ -22,6 +22,15 @@ class Dataset:
         items: Attributes of items as strings, indexed by raw item id, or None: "title" and "genres" (as in
             "Crime|Drama") if they are known, and the file's other columns under their own names.
         note: What ``print(dataset)`` says besides the numbers, such as the columns that were read.
+
+    Example:
+        >>> events = Interactions.from_sequences([0, 2, 3], [2, 1, 2], times=[10, 20, 15])
+        >>> dataset = Dataset("shop", events, items=pd.DataFrame({"title": ["Tea", "Milk"]}, index=[1, 2]))
+        >>> print(dataset)
+        shop: 3 rows, 2 users, 2 items, times from 10 to 20; attributes of 2 of 2 items
+        >>> of_user_1 = events.items[events.users == 1]
+        >>> dataset.items.loc[events.item_ids.decode(of_user_1), "title"].tolist()
+        ['Milk', 'Tea']
     """
 
     name: str

@@ -442,6 +442,14 @@ class Interactions:
 
         Returns:
             int64, (V,), by item id; id 0 has count 0.
+
+        Raises:
+            ValueError: A row is out of range.
+
+        Example:
+            >>> interactions = Interactions.from_sequences([0, 2, 4], [1, 3, 1, 2])
+            >>> interactions.item_counts().tolist(), interactions.item_counts(rows=[0, 2]).tolist()
+            ([0, 2, 1, 1], [0, 2, 0, 0])
         """
         items = self.items if rows is None else self.items[check_ids("`rows`", rows, 0, len(self) - 1)]
         return np.bincount(items, minlength=self.item_vocabulary_size)

@@ -68,6 +68,17 @@ def parquet_dataset(
             or a list column without a length, k not less than n in `shard`, or fewer rows than parts.
         tf.errors.InvalidArgumentError: While the dataset is read: a value is missing, or a file is damaged, which is
             named.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> rows = pd.DataFrame({"hist_item_id": [[7], [9, 8, 7, 5], []], "item_id": [8, 6, 7]})
+        >>> path = tempfile.mkdtemp() + "/train.parquet"
+        >>> rows.to_parquet(path)
+        >>> for batch in parquet_dataset(path, batch_size=2, max_len=3, shuffle_rows=0):
+        ...     print(batch["hist_item_id"].numpy().tolist(), batch["item_id"].numpy().tolist())
+        [[7, 0, 0], [9, 8, 7]] [8, 6]
+        [[0, 0, 0]] [7]
     """
     pyarrow_parquet("parquet_dataset()")
     files, drop_remainder = existing_files("`paths`", paths), as_flag("`drop_remainder`", drop_remainder)

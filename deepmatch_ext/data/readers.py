@@ -83,6 +83,9 @@ def read_dataset(
             from ``encoding`` to ``compression``, as for ``.inter``. For all of these and for Parquet: ``usecols`` (the
             columns to look at), and ``date_format`` or ``dayfirst`` for dates that are not ISO 8601.
 
+    Returns:
+        The `Dataset`: the interactions, and the attributes of users and items that are there.
+
     Raises:
         ValueError: A file has no column of times, or two; a column holds lists, such as RecBole's
             ``item_id_list:token_seq``; an id or a time is missing; or a file is damaged. The message names the path,

@@ -161,6 +161,14 @@ class Split:
         Args:
             min_history: 1 leaves out the first event of each session or user, for which a sequence model has nothing to
                 go by.
+
+        Raises:
+            ValueError: ``min_history`` is not an integer of at least 0.
+
+        Example:
+            >>> split = leave_last_out(Interactions.from_sequences([0, 4, 6], [1, 2, 3, 4, 1, 2]))
+            >>> split.train.tolist(), split.train_targets().tolist()
+            ([0, 1, 4, 5], [1, 5])
         """
         int_at_least("`min_history`", min_history, 0)
         return self.train[self.interactions.history_lengths[self.train] >= min_history]
@@ -274,6 +282,9 @@ def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Spl
         min_interactions: A user with fewer events than this is all train. At least 3, so that each user who is
             judged is trained on as well.
 
+    Returns:
+        The `Split`, whose parts are row numbers of the interactions.
+
     Raises:
         ValueError: ``min_interactions`` is below 3, no user has that many events, or there are sessions.
 
@@ -316,6 +327,9 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
         validation_from: The first moment of validation: a number, or for datetimes anything that pd.Timestamp takes.
             Times that had a zone are in UTC here, and so is a moment without one: give it with its zone.
         test_from: The first moment of test, later than ``validation_from``.
+
+    Returns:
+        The `Split`, whose parts are row numbers of the interactions.
 
     Raises:
         ValueError: No times, moments that do not fit them or are not in order, or nothing left to train or test on.

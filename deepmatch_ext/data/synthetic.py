@@ -37,6 +37,14 @@ class SyntheticData:
         item_titles: Words such as "Western 17", objects, (V,), by item id.
         user_genres: The genre with which each user began, int32, (number of users + 1,), by user id; with several
             tastes, that of each taste, (number of users + 1, tastes).
+
+    Example:
+        >>> data = synthetic_interactions(num_users=50, num_items=60, mean_length=10, num_genres=3)
+        >>> data.item_genres.shape, data.item_titles.shape, data.user_genres.shape
+        ((61,), (61,), (51,))
+        >>> genres = data.item_genres[data.interactions.items]  # of each event
+        >>> bool(np.mean(genres == data.user_genres[data.interactions.users]) > 0.5)  # a third, if at random
+        True
     """
 
     interactions: Interactions
@@ -71,6 +79,9 @@ def synthetic_interactions(
         seed: The same seed gives the same data.
         tastes: The number of tastes of each user, at most the number of genres. If there are several, the interactions
             have a side column ``taste``: to which of its user's tastes an event belongs, from 1.
+
+    Returns:
+        The `SyntheticData`: the interactions, and the genres of items and users.
 
     Raises:
         ValueError: An argument out of range.
@@ -191,6 +202,9 @@ def synthetic_sessions(
         num_items: The number of items.
         mean_length: The mean number of clicks of a session, above 2.
         seed: The same seed gives the same sessions.
+
+    Returns:
+        The interactions, with sessions and with times in seconds.
 
     Raises:
         ValueError: An argument out of range.

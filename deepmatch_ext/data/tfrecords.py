@@ -132,6 +132,16 @@ def tfrecord_dataset(
         ValueError: No files or columns, a column without a fixed shape, or a first record that does not fit them; k not
             less than n in `shard`, fewer files than parts, or parts without `batches`.
         tf.errors.FailedPreconditionError: While the dataset is read: a pass has fewer batches than `batches`.
+
+    Example:
+        >>> import tempfile
+        >>> arrays = {"item_id": np.array([3, 1], np.int32), "price": np.array([9.5, 2.0], np.float32)}
+        >>> paths = write_tfrecords(arrays, tempfile.mkdtemp() + "/train")
+        >>> columns = {"item_id": tf.TensorSpec([], tf.int32), "price": tf.TensorSpec([], tf.float32)}
+        >>> dataset = tfrecord_dataset(paths, columns, batch_size=2, weight="price", shuffle_rows=0)
+        >>> for x, labels, weights in dataset:
+        ...     print(x["item_id"].numpy(), labels.numpy().ravel(), weights.numpy())
+        [3 1] [1. 1.] [9.5 2. ]
     """
     files, drop_remainder = existing_files("`paths`", paths), as_flag("`drop_remainder`", drop_remainder)
     batch_size = positive_int("`batch_size`", batch_size)

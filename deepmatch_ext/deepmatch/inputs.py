@@ -46,6 +46,15 @@ def create_embedding_matrix(
     Args:
         feature_columns: DeepCTR's columns.
         l2_reg, seed, prefix, seq_mask_zero: As in DeepCTR.
+
+    Returns:
+        Layers by ``embedding_name``, each from ids to rows of its table, (V, D).
+
+    Example:
+        >>> from deepctr.feature_column import SparseFeat
+        >>> tables = create_embedding_matrix([SparseFeat("item_id", 50, 8)], l2_reg=0.0, seed=1024)
+        >>> tables["item_id"](tf.constant([[3], [7]])).shape
+        TensorShape([2, 1, 8])
     """
     columns = [_with_plain_sizes(column) for column in feature_columns]
     return _deepctr().create_embedding_matrix(columns, l2_reg, seed, prefix=prefix, seq_mask_zero=seq_mask_zero)
@@ -75,6 +84,17 @@ def input_from_feature_columns(
     Returns:
         The embeddings, each (B, 1, D): those of ``SparseFeat``, then pooled histories; and the tensors of
         ``DenseFeat``, (B, dimension).
+
+    Raises:
+        ValueError: There is a ``DenseFeat``, and ``support_dense`` is False.
+
+    Example:
+        >>> from deepctr.feature_column import DenseFeat, SparseFeat, build_input_features
+        >>> columns = [SparseFeat("item_id", 50, 8), DenseFeat("price", 1)]
+        >>> inputs = build_input_features(columns)
+        >>> embeddings, numbers = input_from_feature_columns(inputs, columns, l2_reg=0.0, seed=1024)
+        >>> tuple(embeddings[0].shape), tuple(numbers[0].shape)
+        ((None, 1, 8), (None, 1))
     """
     deepctr, columns = _deepctr(), list(feature_columns or [])
     sparse = [column for column in columns if isinstance(column, deepctr.SparseFeat)]

@@ -148,6 +148,15 @@ class RowsOf(keras.layers.Layer):
     """Rows of a table that is a tensor; `deepmatch_ext.utils.get_item_embedding` is made of it.
 
     Input: ``[table (V, D), ids (B, 1)]``. Output: (B, D).
+
+    Raises:
+        ValueError: The input is not two tensors.
+
+    Example:
+        >>> table = tf.constant([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+        >>> RowsOf()([table, tf.constant([[2], [1]])]).numpy()
+        array([[3., 4.],
+               [1., 2.]], dtype=float32)
     """
 
     def build(self, input_shape: Any) -> None:

@@ -158,6 +158,13 @@ class Markov:
 
         Raises:
             ValueError: The rows do not ascend.
+
+        Example:
+            >>> from deepmatch_ext.data import Interactions, leave_last_out
+            >>> split = leave_last_out(Interactions.from_sequences([0, 4, 8], [1, 2, 3, 4, 1, 2, 4, 3]))
+            >>> markov = Markov.from_interactions(split.interactions, split.train)
+            >>> markov.score(np.array([1])).round(3)  # item 2 came twice after item 1
+            array([[0., 0., 2., 0., 0.]])
         """
         rows = _check_rows(interactions, rows)
         before, after = rows[:-1], rows[1:]
@@ -231,6 +238,15 @@ class ItemKNN(_Implicit):
 
     Raises:
         ImportError: ``implicit`` is not installed.
+
+    Example:
+        >>> from deepmatch_ext.data import Interactions
+        >>> interactions = Interactions.from_sequences([0, 2, 4, 6], [1, 2, 1, 3, 4, 3])
+        >>> knn = ItemKNN.from_interactions(interactions, np.arange(6))
+        >>> knn.score(np.array([3])).round(2)  # user 3 had items 3 and 4
+        array([[0.  , 0.5 , 0.  , 1.71, 1.71]])
+        >>> knn.score_histories(([0, 1], [2])).round(2)  # a new user, who had item 2
+        array([[0.  , 0.71, 1.  , 0.  , 0.  ]])
     """
 
     @classmethod
@@ -256,7 +272,14 @@ class ItemKNN(_Implicit):
         return cls(matrix, model)
 
     def score(self, users: np.ndarray) -> np.ndarray:
-        """The scores of every item for users by their ids, (b, V)."""
+        """The scores of every item for users of the interactions.
+
+        Args:
+            users: User ids, (b,).
+
+        Returns:
+            (b, V); zeros for a user without training rows.
+        """
         return (self._user_items[users] @ self._model.similarity).toarray()
 
     def score_histories(self, histories: Seen) -> np.ndarray:
@@ -282,6 +305,15 @@ class ALS(_Implicit):
 
     Raises:
         ImportError: ``implicit`` is not installed.
+
+    Example:
+        >>> from deepmatch_ext.data import Interactions
+        >>> had = [1, 2, 3, 1, 2, 4, 5, 6, 5, 6]  # items 1 to 3 by users 1 and 2, items 4 to 6 by users 3 and 4
+        >>> interactions = Interactions.from_sequences([0, 3, 5, 8, 10], had)
+        >>> als = ALS.from_interactions(interactions, np.arange(10), factors=2)
+        >>> scores = als.score_histories(([0, 1], [5]))  # of a new user, who had item 5
+        >>> scores.shape, bool(scores[0, 4:].min() > scores[0, 1:4].max())
+        ((1, 7), True)
     """
 
     @classmethod
@@ -309,7 +341,14 @@ class ALS(_Implicit):
         return cls(matrix, model)
 
     def score(self, users: np.ndarray) -> np.ndarray:
-        """The scores of every item for users by their ids, (b, V)."""
+        """The scores of every item for users of the interactions.
+
+        Args:
+            users: User ids, (b,).
+
+        Returns:
+            (b, V); zeros for a user without training rows.
+        """
         return self._model.user_factors[users] @ self._model.item_factors.T
 
     def score_histories(self, histories: Seen) -> np.ndarray:

@@ -24,7 +24,17 @@ SEEN_TARGETS = ("miss", "leave_out")
 
 
 class SeenTargetsWarning(UserWarning):
-    """Some targets are in their own row's ``seen``, whose items are not recommended. The text has their number."""
+    """Some targets are in their own row's ``seen``, whose items are not recommended. The text has their number.
+
+    Example:
+        >>> import warnings
+        >>> scores, seen = np.array([[0.0, 0.1, 0.4]]), ([0, 1], [2])  # the row has had item 2
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", SeenTargetsWarning)  # or "error", to stop instead
+        ...     ranks = target_ranks(lambda start, stop: scores[start:stop], [2], seen=seen)
+        >>> bool(ranks[0] == MISSED)
+        True
+    """
 
 
 def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None, block_size: int = 1024) -> np.ndarray:

@@ -11,7 +11,22 @@ from deepmatch_ext._checks import problem
 
 
 class Shared(TypedDict, total=False):
-    """The arguments that every builder takes by ``**shared: Unpack[Shared]``; `DEFAULTS` has their values."""
+    """The arguments that every builder takes by ``**shared: Unpack[Shared]``, for type checkers.
+
+    The documentation of each builder, such as `YoutubeDNN`, explains them.
+
+    Example:
+        >>> from typing_extensions import Unpack
+        >>> from deepmatch_ext.models import Assembly, RetrievalModel, builder
+        >>> @builder
+        ... def Pooled(
+        ...     make: Assembly, user_feature_columns: Any, item_feature_columns: Any, **shared: Unpack[Shared]
+        ... ) -> RetrievalModel:
+        ...     '''The user's features and pooled history through a linear layer.'''
+        ...     return make.model(make.dense("user", make.features(), (make.dim,)))
+        >>> set(Shared.__annotations__) <= set(inspect.signature(Pooled).parameters)
+        True
+    """
 
     num_sampled: int | None
     loss: str

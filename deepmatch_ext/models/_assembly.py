@@ -120,6 +120,21 @@ class Assembly:
 
     Raises:
         ValueError: An argument or column cannot be used; the message names it.
+
+    Example:
+        >>> from deepmatch_ext.layers import AttentionPooling
+        >>> @builder
+        ... def Attended(make, user_feature_columns, item_feature_columns, temperature=0.1, seed=1024, **shared):
+        ...     '''The history through attention, beside the user's other features.'''
+        ...     history = make.history()  # rows (B, T, D), and which of them are items (B, T)
+        ...     attention = make.layer(AttentionPooling, "attention", seed=make.seed("attention"))
+        ...     pooled = attention([history.rows, history.valid])  # (B, D)
+        ...     return make.model(make.dense("user", [pooled, *make.features()], (make.dim,)))
+        >>> from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, length_name="len")
+        >>> model = Attended([history, DenseFeat("age", 1)], [SparseFeat("item", 50, 8)], num_hard=10)
+        >>> model.user_vectors({"hist_item": [[3, 2], [7]], "age": [0.3, 0.5]}).shape
+        (2, 8)
     """
 
     def __init__(self, name: str, arguments: Mapping[str, Any], table_stddev: float | None = None) -> None:
@@ -229,6 +244,11 @@ class Assembly:
         Make all layers by this method. Otherwise Keras names them, differently in each model, so that saved weights are
         not found again; and functions that `model` calls several times, for inputs and for candidates, must use the
         same layers each time.
+
+        Args:
+            layer_class: A Keras layer's class.
+            name: The parts of the layer's name, such as ``"block", 1``.
+            arguments: The layer's other arguments.
         """
         return self._layers(layer_class, *name, **arguments)
 
@@ -267,6 +287,9 @@ class Assembly:
             described: Whether the rows of the first are the items' vectors, which include their ``item_features``,
                 instead of rows of the item's table. The item side must be the one that `model` makes by default. If
                 the item id is the only item column, nothing changes.
+
+        Returns:
+            For each name what `history` returns.
 
         Raises:
             ValueError: There is no such history, or they differ in length.

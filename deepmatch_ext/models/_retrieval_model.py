@@ -477,6 +477,17 @@ class RetrievalModel(keras.Model):
             ValueError: An id is out of range. Or the item column is hashed, so that a row is not an item; or the model
                 was built without the items' features. Then encode the items yourself:
                 ``tf.keras.Model(model.item_input, model.item_emb).predict(...)``.
+
+        Example:
+            >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+            >>> from deepmatch_ext import YoutubeDNN
+            >>> from deepmatch_ext.retrieval import top_n
+            >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 3, "mean", "len")
+            >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
+            >>> users = model.user_vectors({"hist_item": [[7, 5], [9]]})
+            >>> ids, scores = top_n(users, model.item_vectors(), n=10)
+            >>> ids.shape, model.item_vectors(ids=[7, 5]).shape
+            ((2, 10), (2, 8))
         """
         column = self.check_item_vectors()
         last = column.vocabulary_size - 1
@@ -585,6 +596,27 @@ class RetrievalModel(keras.Model):
         name, which may be deleted.
 
         Under a MultiWorkerMirroredStrategy all workers call it, and the first one writes the file.
+
+        Args:
+            filepath: The file, ``.keras``, or a name that Keras's ``save`` takes.
+            overwrite: Whether an existing file is replaced. Otherwise Keras asks.
+            args, kwargs: Keras's other arguments.
+
+        Raises:
+            ValueError: The model has an argument that no file can hold, such as a lambda as activation; nothing is
+                written then.
+
+        Example:
+            >>> import tempfile
+            >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+            >>> from deepmatch_ext import YoutubeDNN
+            >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 3, "mean", "len")
+            >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)])
+            >>> path = tempfile.mkdtemp() + "/model.keras"
+            >>> model.save(path)
+            >>> again = tf.keras.models.load_model(path)
+            >>> bool((again.item_vectors() == model.item_vectors()).all())
+            True
         """
         check_path(filepath)
         self.get_config()  # refuses what no file could hold, before anything is written

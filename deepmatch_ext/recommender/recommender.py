@@ -114,6 +114,24 @@ class Recommender:
         >>> _ = recommender.fit(events, epochs=1, verbose=0)
         >>> list(recommender.recommend([7], n=3).columns)
         ['user_id', 'sku', 'score', 'rank', 'based_on']
+        >>> list(recommender.similar_items(["sku-5"], n=3).columns)
+        ['sku', 'similar_sku', 'score', 'rank']
+
+        The next day's events, of a new user and with a new item, first show how good the model is:
+
+        >>> today = pd.DataFrame({"user_id": [99, 99, 99], "sku": ["sku-5", "sku-6", "sku-30"]})
+        >>> figures = recommender.evaluate(today, ns=[10], verbose=0)
+        >>> list(figures.columns), "popularity" in figures.index
+        (['HR@10', 'NDCG@10', 'MRR@10', 'Recall@10'], True)
+
+        Then the model learns from them:
+
+        >>> import tempfile
+        >>> _ = recommender.update(today)
+        >>> folder = tempfile.mkdtemp() + "/recommender"
+        >>> recommender.save(folder)
+        >>> Recommender.load(folder).recommend([99], n=1)["based_on"].item()
+        'history'
     """
 
     def __init__(

@@ -56,6 +56,18 @@ class VectorIndex(ABC):
     Raises:
         ValueError: Ids are repeated or neither integers nor strings, one is ``""``, or there are none; vectors are not
             finite, larger than 1e15, or don't fit the ids; or, with "cosine", one is of length zero.
+
+    Example:
+        >>> import tempfile
+        >>> from deepmatch_ext.retrieval import ExactIndex
+        >>> index = ExactIndex(["tea", "milk", "salt"], [[1, 3], [2, 2], [3, 1]])
+        >>> index.add(["rice"], [[4, 0]])
+        >>> index.search([[1, 0]], n=2, among=["tea", "milk", "rice"])  # of items in stock
+        (array([['rice', 'milk']], dtype=object), array([[4., 2.]], dtype=float32))
+        >>> folder = tempfile.mkdtemp() + "/index"
+        >>> index.save(folder)
+        >>> VectorIndex.load(folder)
+        ExactIndex(4 items of dimension 2, inner_product)
     """
 
     kind: ClassVar[str]

@@ -45,6 +45,14 @@ def write_pgvector(
         ValueError: There is another table of this name, ids are repeated or do not fit in 64 bits, strings are empty
             or have the character NUL, vectors are not finite or, with "cosine", one is of length zero.
         psycopg.Error: The database refuses something. The former table is unchanged.
+
+    Example:
+        >>> import psycopg
+        >>> with psycopg.connect("dbname=postgres") as connection:
+        ...     write_pgvector(connection, "items", ["tea", "milk"], [[3, 0], [3, 4]], metric="cosine", hnsw=True)
+        ...     ids, scores = search_pgvector(connection, "items", [[0, 1]], n=1)
+        >>> ids, scores.round(3)
+        (array([['milk']], dtype=object), array([[0.8]], dtype=float32))
     """
     sql = _sql()
     operator_class = _OPERATORS[one_of("`metric`", metric, METRICS)][1]
@@ -82,6 +90,15 @@ def upsert_pgvector(connection: Any, table: str, ids: Any, vectors: Any) -> None
     Raises:
         ImportError: psycopg or pgvector is not installed.
         ValueError: The table is not one that `write_pgvector` wrote, or the arguments don't fit it. Nothing is written.
+
+    Example:
+        >>> import psycopg
+        >>> with psycopg.connect("dbname=postgres") as connection:
+        ...     write_pgvector(connection, "items", ["tea", "milk"], [[1, 0], [0, 1]])
+        ...     upsert_pgvector(connection, "items", ["milk", "rice"], [[0, 3], [2, 2]])
+        ...     ids, scores = search_pgvector(connection, "items", [[0, 1]], n=3)
+        >>> ids.tolist(), scores.tolist()
+        ([['milk', 'rice', 'tea']], [[3.0, 2.0, 0.0]])
     """
     sql = _sql()
     ids, vectors = check_items(ids, vectors)
@@ -112,6 +129,15 @@ def remove_pgvector(connection: Any, table: str, ids: Any) -> None:
         ImportError: psycopg or pgvector is not installed.
         ValueError: The table is not one that `write_pgvector` wrote or does not have one of the items, one is repeated,
             or no item would be left. Nothing is removed then.
+
+    Example:
+        >>> import psycopg
+        >>> with psycopg.connect("dbname=postgres") as connection:
+        ...     write_pgvector(connection, "items", [7, 8, 9], [[1, 0], [0, 1], [1, 1]])
+        ...     remove_pgvector(connection, "items", [9])
+        ...     ids, _ = search_pgvector(connection, "items", [[2, 1]], n=2)
+        >>> ids.tolist()
+        [[7, 8]]
     """
     sql = _sql()
     ids = raw_ids("`ids`", ids)
@@ -163,6 +189,15 @@ def search_pgvector(
         ImportError: psycopg or pgvector is not installed.
         ValueError: The table is not one that `write_pgvector` wrote, the arguments don't fit it, or it has none of the
             items of an ``among`` for all users.
+
+    Example:
+        >>> import psycopg
+        >>> users, had = [[2, 1], [0, 1]], ([0, 1, 1], [9])  # the first user has had item 9, the second nothing
+        >>> with psycopg.connect("dbname=postgres") as connection:
+        ...     write_pgvector(connection, "items", [7, 8, 9], [[1, 0], [0, 2], [1, 1]])
+        ...     ids, scores = search_pgvector(connection, "items", users, n=2, exclude=had)
+        >>> ids.tolist(), scores.tolist()
+        ([[7, 8], [8, 9]], [[2.0, 2.0], [2.0, 1.0]])
     """
     sql = _sql()
     n = positive_int("`n`", n)

@@ -76,6 +76,15 @@ class Vectors:
         vectors: (V, D) float32; of users with K interests (V, K, D).
         metric: "inner_product" or "cosine".
         metadata: A frame of V rows with further columns, such as titles, genres and prices.
+
+    Example:
+        >>> import tempfile
+        >>> from deepmatch_ext.retrieval import ExactIndex
+        >>> path = Path(tempfile.mkdtemp()) / "items.parquet"
+        >>> write_vectors(path, ["tea", "milk"], [[3.0, 4.0], [0.0, 1.0]], metric="cosine")
+        >>> items = read_vectors(path)
+        >>> ExactIndex(items.ids, items.vectors, metric=items.metric)
+        ExactIndex(2 items of dimension 2, cosine)
     """
 
     ids: np.ndarray
@@ -179,15 +188,26 @@ def _lists(arrow: Any, vectors: np.ndarray) -> Any:
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Vectors:
-    """Reads what `write_vectors` wrote; see there for an example.
+    """Reads what `write_vectors` wrote.
 
     Args:
         path: The file.
+
+    Returns:
+        The `Vectors`: ids, vectors (V, D) or (V, K, D), their metric, and the other columns.
 
     Raises:
         ImportError: pyarrow is not installed.
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or another program wrote it; the message says what is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "users.parquet"
+        >>> write_vectors(path, [17, 4], np.ones((2, 3, 8)), metadata={"country": ["DE", "FR"]})  # K = 3 interests
+        >>> users = read_vectors(path)
+        >>> users.vectors.shape, users.metadata.loc[users.ids == 4, "country"].item()
+        ((2, 3, 8), 'FR')
     """
     path = as_path("`path`", path)
     arrow, parquet = _pyarrow("read_vectors()")

@@ -31,6 +31,33 @@ class Sampler:
         name: The sampler's name in a config.
         num_sampled: S, the number of candidates that a step draws; None if the batch or the vocabulary decides.
         in_batch: Whether the batch's positives are candidates, too.
+
+    Example:
+        >>> class NewestSampler(Sampler):  # deepmatch_ext.testing.check_sampler(NewestSampler(20)) checks it
+        ...     '''Half of the candidates are among the last ten ids, which are the newest items, the others any.'''
+        ...
+        ...     name = "newest"
+        ...
+        ...     def __init__(self, num_sampled):
+        ...         self.num_sampled = num_sampled
+        ...
+        ...     def sample(self, state, vocabulary_size, seed):
+        ...         end, number = vocabulary_size, self.num_sampled // 2
+        ...         new = tf.random.stateless_uniform([number], seed, end - 10, end, tf.int64)
+        ...         number = self.num_sampled - number
+        ...         others = tf.random.stateless_uniform([number], stream(seed, 1), 1, end, tf.int64)
+        ...         return tf.concat([new, others], axis=0)
+        ...
+        ...     def log_expected_count(self, state, vocabulary_size, ids, batch_size):
+        ...         number = self.num_sampled // 2
+        ...         new = tf.where(ids >= vocabulary_size - 10, number / 10, 0.0)
+        ...         return tf.math.log(new + (self.num_sampled - number) / (vocabulary_size - 1))
+        >>> sampler = NewestSampler(8)
+        >>> sampler.sample({}, 101, seed=tf.constant([1, 2], tf.int64)).shape
+        TensorShape([8])
+        >>> counts = tf.exp(sampler.log_expected_count({}, 101, ids=tf.constant([5, 95]), batch_size=32))
+        >>> counts.numpy().round(2)
+        array([0.04, 0.44], dtype=float32)
     """
 
     name: ClassVar[str]
@@ -201,7 +228,21 @@ def make_sampler(spec: Any) -> Sampler:
 
 
 def stream(seed: tf.Tensor, k: int) -> tf.Tensor:
-    """Another stream of random numbers than the seed's, independent of it."""
+    """The seed of another stream of random numbers, independent of the first.
+
+    Args:
+        seed: (2,) int64, such as `Sampler.sample` is given.
+        k: The number of the stream; 0 is the seed's own.
+
+    Returns:
+        (2,) int64.
+
+    Example:
+        >>> seed = tf.constant([1, 2], tf.int64)
+        >>> first, second = (tf.random.stateless_uniform([3], stream(seed, k)).numpy() for k in (1, 2))
+        >>> bool(np.isclose(first, second).any())
+        False
+    """
     return seed + tf.constant([0, k * 2**40], tf.int64)
 
 

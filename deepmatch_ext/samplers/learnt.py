@@ -185,7 +185,21 @@ class QueueSampler(Sampler):
 
 
 class CountedShares:
-    """Each item's fraction of the positives, from counts that are known."""
+    """Each item's fraction of the positives, from counts that are known. Its methods are those of `Sampler`.
+
+    Args:
+        item_count: (V,) how often each id occurs in the training data. Id 0 is padding, which is ignored; items with
+            count 0 are treated as if it were 1.
+
+    Raises:
+        ValueError: A count is negative, not finite, or a fraction below 1.
+
+    Example:
+        >>> shares = CountedShares([0, 6, 3, 1])
+        >>> log_q = shares.log(shares.state(vocabulary_size=4), 4, ids=tf.constant([1, 2, 3]))
+        >>> tf.exp(log_q).numpy().round(3)
+        array([0.6, 0.3, 0.1], dtype=float32)
+    """
 
     def __init__(self, item_count: Any) -> None:
         self.item_count = checked_counts(item_count)
@@ -221,7 +235,21 @@ class RecentShares:
     """Each item's fraction of the last ``memory`` positives, and a ``uniform_share`` spread over all items.
 
     State: ``recent`` (memory,), the positives; ``recent_place`` (), where the next one is written; ``count`` (V,), how
-    often each item is among them.
+    often each item is among them. Its methods are those of `Sampler`.
+
+    Args:
+        memory: How many positives are remembered.
+        uniform_share: From `SMALLEST_SHARE` to 1.
+
+    Raises:
+        ValueError: ``memory`` is not a positive integer, or ``uniform_share`` is out of range.
+
+    Example:
+        >>> shares = RecentShares(memory=4, uniform_share=0.2)
+        >>> state = {name: tf.Variable(array) for name, array in shares.state(vocabulary_size=5).items()}
+        >>> _ = shares.update(state, positives=tf.constant([1, 1, 1, 2], tf.int64))
+        >>> tf.exp(shares.log(state, 5, ids=tf.constant([1, 2, 3]))).numpy().round(3)
+        array([0.65, 0.25, 0.05], dtype=float32)
     """
 
     awaits_counts = False

@@ -32,6 +32,20 @@ def make_app(service: Service, max_n: int = 1000) -> Any:
 
     Raises:
         ImportError: FastAPI is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> from deepmatch_ext.server import highest
+        >>> from deepmatch_ext.serving import export_recommender
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 4, 8, embedding_name="item"), 5, "mean", "hist_len")
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = export_recommender(YoutubeDNN([history], [SparseFeat("item", 4, 8)]), folder)
+        >>> app = make_app(Service(folder, highest(folder)), max_n=100)  # uvicorn.run(app, port=8501) serves it
+        >>> sorted(app.openapi()["paths"])
+        ['/health', '/metrics', '/recommend']
     """
     try:
         from fastapi import FastAPI, HTTPException, Request

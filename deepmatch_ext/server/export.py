@@ -26,9 +26,24 @@ def highest(folder: Path) -> ServedExport:
     Args:
         folder: The folder of the versions, as given to `export_recommender`.
 
+    Returns:
+        The version, loaded.
+
     Raises:
         OSError: There is no such folder.
         ValueError: None can be served; the message says why for the highest.
+
+    Example:
+        >>> import tempfile
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> from deepmatch_ext.serving import export_recommender
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 4, 8, embedding_name="item"), 5, "mean", "hist_len")
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = export_recommender(YoutubeDNN([history], [SparseFeat("item", 4, 8)]), folder, version=7)
+        >>> export = highest(folder)
+        >>> export.version, export.items
+        (7, 3)
     """
     errors = [ValueError(f"{folder} has no exported version, a folder with a number for its name")]
     for path in versions(folder):
@@ -41,7 +56,19 @@ def highest(folder: Path) -> ServedExport:
 
 @dataclass(frozen=True)
 class Query:
-    """A checked request: arrays of one row, as the export takes them."""
+    """A checked request, as `ServedExport.check` returns it.
+
+    Args:
+        user: The user's features by the model's names, each of the shape that the model has for one row.
+        n: How many items are requested.
+        seen: Ids of items that are left out.
+        among: Ids of the items that may be recommended. None: all.
+
+    Example:
+        >>> query = Query({"hist_item": [3, 1, 0, 0, 0], "hist_len": [2]}, n=2, seen=[3, 1])
+        >>> query.seen, query.among
+        ([3, 1], None)
+    """
 
     user: Mapping[str, Any]
     n: int
@@ -107,6 +134,9 @@ class ServedExport:
             n: How many items are requested.
             seen: Ids of items that are left out.
             among: Ids of the items that may be recommended. None: all.
+
+        Returns:
+            The query, for `recommend` or `Service.answer`.
 
         Raises:
             ValueError: The request can't be answered; the message tells the sender what is wrong.

@@ -21,7 +21,16 @@ log = logging.getLogger("uvicorn.error")  # uvicorn's own, so that all lines loo
 
 
 class TooManyWait(Exception):
-    """Too many requests are waiting."""
+    """Too many requests are waiting. The application of `make_app` answers them with status 503.
+
+    Example:
+        >>> service = Service(Path("exports"), export=None, max_waiting=0)  # no request may wait
+        >>> try:
+        ...     asyncio.run(service.answer(None, Query({}, n=10)))
+        ... except TooManyWait as error:
+        ...     print(error)
+        too many requests wait; try again later
+    """
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,28 @@ class Service:
         export: The version that is served.
         failures: Why higher versions can't be served, by their numbers.
         metrics: The `Metrics`.
+
+    Raises:
+        ImportError: prometheus_client is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> from deepmatch_ext.server import highest
+        >>> from deepmatch_ext.serving import export_recommender
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 4, 8, embedding_name="item"), 5, "mean", "hist_len")
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = export_recommender(YoutubeDNN([history], [SparseFeat("item", 4, 8)]), folder)
+        >>> async def answers(service, users):
+        ...     running = asyncio.create_task(service.run())
+        ...     queries = [service.export.check(user, n=1, seen=user["hist_item"]) for user in users]
+        ...     found = await asyncio.gather(*[service.answer(service.export, query) for query in queries])
+        ...     running.cancel()
+        ...     return [answer["ids"] for answer in found]
+        >>> service = Service(folder, highest(folder))
+        >>> asyncio.run(answers(service, [{"hist_item": [3, 1]}, {"hist_item": [2, 1]}]))
+        [[2], [3]]
     """
 
     def __init__(
@@ -78,6 +109,9 @@ class Service:
         Args:
             export: The version that checked the query.
             query: What `ServedExport.check` returned.
+
+        Returns:
+            ``ids`` and ``scores``, lists of the n best items or of those that are left, and the export's ``version``.
 
         Raises:
             TooManyWait: `max_waiting` requests are waiting already.

@@ -27,8 +27,10 @@ from deepmatch_ext.data import (
     windows,
 )
 from deepmatch_ext.data.spark import prepare, recommend, recommendations, write_windows
+from deepmatch_ext.data.spark import prepared as preparing
 from deepmatch_ext.retrieval import top_n
 from deepmatch_ext.serving import export_recommender
+from tests.helpers import run_examples
 
 pytestmark = [
     pytest.mark.slow,
@@ -412,6 +414,15 @@ def test_lists_of_any_length_and_text_as_ids(spark, tmp_path):
     assert [row["item_ids"] for row in got] == names.decode(best).tolist()
     assert got[2]["item_ids"][1:] == ["", "", ""]
     np.testing.assert_allclose([row["scores"] for row in got], scores, rtol=1e-5, atol=1e-6)
+
+
+@needs_spark
+def test_the_examples_run(spark):
+    events = [("bob", 7, 20), ("ann", 7, 30), ("ann", 9, 40), ("ann", 5, 10)]  # those of the example of `prepare`
+    prepared = prepare(spark.createDataFrame(events, ["user_id", "item_id", "timestamp"]))
+    for module in (preparing, recommendations):
+        run_examples(module, prepared=prepared)
+    prepared.unpersist()
 
 
 @needs_spark

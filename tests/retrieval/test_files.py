@@ -27,6 +27,7 @@ from deepmatch_ext.retrieval import (
     ExactIndex,
     FaissIndex,
     VectorIndex,
+    pgvector,
     read_vectors,
     remove_pgvector,
     search_pgvector,
@@ -35,6 +36,7 @@ from deepmatch_ext.retrieval import (
     write_vectors,
 )
 from tests.fresh import run_python
+from tests.helpers import run_examples
 
 pytestmark = pytest.mark.plain
 
@@ -657,6 +659,14 @@ def connection():
             server.send_signal(signal.SIGINT)  # ends it at once, in order
             server.wait(30)
         shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_the_examples_of_postgresql_run(connection, monkeypatch):
+    monkeypatch.setenv("PGHOST", connection.info.host)
+    monkeypatch.setenv("PGUSER", connection.info.user)
+    run_examples(pgvector)
 
 
 @pytest.mark.slow

@@ -23,6 +23,17 @@ class Leak:
         text: The finding in words, with the numbers in it.
         example: One case of it. A row is one of the interactions for a :class:`Split`, else one of the part's input.
         remedy: What to do.
+
+    Example:
+        >>> from deepmatch_ext.data import Interactions, find_leaks
+        >>> interactions = Interactions.from_sequences([0, 3], [1, 2, 3])
+        >>> train = {"user_id": [1], "item_id": [2], "hist_item_id": [[1, 0]]}
+        >>> test = {"user_id": [1], "item_id": [3], "hist_item_id": [[3, 2]]}  # the target itself comes first
+        >>> leak = find_leaks({"train": train, "test": test}, interactions).leaks[0]
+        >>> leak.kind, leak.severity, leak.part, leak.count, leak.total
+        ('target_in_history', 'leak', 'test', 1, 1)
+        >>> leak.remedy
+        'Cut each history strictly before its target.'
     """
 
     kind: str
@@ -46,6 +57,17 @@ class LeakReport:
     Args:
         leaks: The findings, the most serious first.
         unchecked: What was not checked, and what to give so that it is.
+
+    Example:
+        >>> from deepmatch_ext.data import Interactions, find_leaks, leave_last_out
+        >>> interactions = Interactions.from_sequences([0, 4, 8], [1, 2, 3, 4, 4, 3, 2, 1])
+        >>> report = find_leaks(leave_last_out(interactions))
+        >>> print(report)
+        No leak found.
+        not checked: what was later across users, as the interactions have no times.
+        not checked: the sampler's counts; give `item_count`.
+        >>> report.serious
+        ()
     """
 
     leaks: tuple[Leak, ...]

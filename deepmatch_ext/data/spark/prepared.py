@@ -67,10 +67,35 @@ def prepare(
         item_ids: A map made earlier; without it, the items of the events are numbered.
         tie_order: Columns in whose order the events of one user at one time happened, such as an offset in a log.
 
+    Returns:
+        The `PreparedEvents`.
+
     Raises:
         ImportError: PySpark is not installed.
         ValueError: There are no events, a column is missing, a column has two roles, missing values or a type that
             does not fit its role, or a given map does not know a user or an item.
+
+    Warns:
+        UserWarning: Neither the times nor ``tie_order`` say in which order some events happened.
+
+    Example:
+        >>> from pyspark.sql import SparkSession
+        >>> spark = SparkSession.builder.getOrCreate()
+        >>> events = [("bob", 7, 20), ("ann", 7, 30), ("ann", 9, 40), ("ann", 5, 10)]
+        >>> prepared = prepare(spark.createDataFrame(events, ["user_id", "item_id", "timestamp"]))
+        >>> prepared.events.show()
+        +-------+-------+---------+--------+---------+
+        |user_id|item_id|timestamp|position|remaining|
+        +-------+-------+---------+--------+---------+
+        |      1|      1|       10|       0|        2|
+        |      1|      2|       30|       1|        1|
+        |      1|      3|       40|       2|        0|
+        |      2|      2|       20|       0|        0|
+        +-------+-------+---------+--------+---------+
+        <BLANKLINE>
+        >>> prepared.item_ids.decode([1, 2, 3]).tolist()
+        [5, 7, 9]
+        >>> prepared.unpersist()  # when all is done
     """
     sql = spark_sql("prepare()")
     types = sql.types
@@ -121,6 +146,23 @@ class PreparedEvents:
     """What `prepare` returns: events by id, sorted by user and time, on Spark.
 
     Choose rows by conditions on the columns of ``events``: those of a split, or your own.
+
+    Attributes:
+        user_name, item_name, time_name: The names of the columns of users, items and times; ``time_name`` is None if
+            there are no times.
+        side: The names of the side columns.
+
+    Example:
+        >>> split = prepared.leave_last_out()  # `prepared` is that of the example of `prepare`
+        >>> prepared.windows(split.test, max_len=3).show()  # a model's input for the last event of user 1
+        +-------+-------+------------+--------+
+        |user_id|item_id|hist_item_id|hist_len|
+        +-------+-------+------------+--------+
+        |      1|      3|   [2, 1, 0]|       2|
+        +-------+-------+------------+--------+
+        <BLANKLINE>
+        >>> prepared.item_counts(split.train).tolist()  # for a sampler
+        [0, 1, 1, 0]
     """
 
     _table: DataFrame = field(repr=False)
@@ -343,6 +385,20 @@ class SparkSplit:
         train: The rows to learn from.
         validation: The rows to choose settings by.
         test: The rows to evaluate on.
+
+    Example:
+        >>> split = prepared.split_by_time(35, 40)  # `prepared` is that of the example of `prepare`
+        >>> chosen = {"is_target": split.train_targets(), "is_test": split.test}
+        >>> prepared.events.withColumns(chosen).select("user_id", "timestamp", *chosen).show()
+        +-------+---------+---------+-------+
+        |user_id|timestamp|is_target|is_test|
+        +-------+---------+---------+-------+
+        |      1|       10|    false|  false|
+        |      1|       30|     true|  false|
+        |      1|       40|    false|   true|
+        |      2|       20|    false|  false|
+        +-------+---------+---------+-------+
+        <BLANKLINE>
     """
 
     train: Column
@@ -350,7 +406,11 @@ class SparkSplit:
     test: Column
 
     def train_targets(self, min_history: int = 1) -> Column:
-        """The train rows with at least ``min_history`` earlier events of their user."""
+        """The train rows with at least ``min_history`` earlier events of their user, a condition like ``train``.
+
+        Raises:
+            ValueError: ``min_history`` is not an integer of at least 0.
+        """
         int_at_least("`min_history`", min_history, 0)
         return self.train & (spark_sql("SparkSplit").functions.col("position") >= min_history)
 
@@ -368,6 +428,17 @@ def write_windows(windows: DataFrame, folder: str | os.PathLike[str], *, row_gro
     Raises:
         ValueError: An argument can't be used.
         pyspark.errors.AnalysisException: The folder exists.
+
+    Example:
+        >>> import glob, tempfile
+        >>> from deepmatch_ext.data import parquet_dataset
+        >>> folder = tempfile.mkdtemp() + "/windows"
+        >>> rows = prepared.events["position"] >= 1  # `prepared` is that of the example of `prepare`
+        >>> write_windows(prepared.windows(rows, max_len=3), folder)
+        >>> files = sorted(glob.glob(folder + "/*.parquet"))
+        >>> [batch] = parquet_dataset(files, batch_size=1024, max_len=3, shuffle_rows=0)
+        >>> batch["hist_item_id"].numpy().tolist(), batch["item_id"].numpy().tolist()
+        ([[1, 0, 0], [2, 1, 0]], [2, 3])
     """
     instance_of("`windows`", windows, spark_sql("write_windows()").DataFrame)
     as_path("`folder`", folder)  # checked, but not taken: a path has one slash where a URL has two

@@ -57,6 +57,27 @@ def recommend(
         ValueError: There is no export in the folder, ``among`` holds ids of another type than the export's, or a column
             is missing or does not fit the export's input. While it runs, Spark's error names a column with a missing
             value, or an id that is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from pyspark.sql import SparkSession
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> from deepmatch_ext.data import IdMap
+        >>> from deepmatch_ext.serving import export_recommender
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 4, 8, embedding_name="item"), 5, "mean", "hist_len")
+        >>> model, names = YoutubeDNN([history], [SparseFeat("item", 4, 8)]), IdMap(["tea", "milk", "bread"])
+        >>> export = export_recommender(model, tempfile.mkdtemp(), item_ids=names, id_maps={"hist_item": names})
+        >>> spark = SparkSession.builder.getOrCreate()
+        >>> columns = "user_id string, hist_item array<string>, seen array<string>"
+        >>> users = spark.createDataFrame([("ann", ["milk", "tea"], ["tea", "milk"])], columns)
+        >>> recommend(users, export, n=1).select("user_id", "item_ids").show()
+        +-------+--------+
+        |user_id|item_ids|
+        +-------+--------+
+        |    ann| [bread]|
+        +-------+--------+
+        <BLANKLINE>
     """
     sql = spark_sql("recommend()")
     instance_of("`users`", users, sql.DataFrame)

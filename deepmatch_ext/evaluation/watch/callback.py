@@ -41,7 +41,23 @@ _MODES = {
 class CollapseWarning(UserWarning):
     """Training goes wrong in a way that the loss alone does not show.
 
-    ``warnings.simplefilter("error", CollapseWarning)`` stops the training at the first one.
+    `TrainingWatch` gives it. As an error it stops the training at the first one.
+
+    Example:
+        >>> import warnings
+        >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+        >>> from deepmatch_ext import YoutubeDNN
+        >>> history = VarLenSparseFeat(SparseFeat("hist_item", 50, 8, embedding_name="item"), 5, "mean", "len")
+        >>> model = YoutubeDNN([history], [SparseFeat("item", 50, 8)], temperature=3.0)
+        >>> model.compile("adam")
+        >>> x = {"hist_item": [[3, 2], [4]], "item": np.array([4, 5])}
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", CollapseWarning)
+        ...     try:
+        ...         model.fit(x, callbacks=[TrainingWatch({"hist_item": x["hist_item"]})], verbose=0)
+        ...     except CollapseWarning as warning:
+        ...         print(str(warning).partition(":")[0])
+        The temperature, 3, is too high for 49 items
     """
 
 
