@@ -84,7 +84,7 @@ class Split:
         self.validation, self.test = (Users(events, part, max_len) for part in (validation, test))
 
 
-def watch_of(split, seconds, patience, every):
+def watch_of(split, seconds, patience, every, figure="Recall@50"):
     """A callback that keeps the epoch that is best on the validation users, and stops; it is off its own clock."""
     import tensorflow as tf
 
@@ -102,10 +102,10 @@ def watch_of(split, seconds, patience, every):
             now = time.process_time()
             self.seconds = now - self._start - self._paused
             if (epoch + 1) % every == 0 or self.seconds > seconds:
-                recall = split.validation.figures(*vectors_of(self.model, split.validation.input))["Recall@50"]
-                self.curve.append((epoch + 1, round(self.seconds, 1), round(recall, 4)))
-                if recall > self.best:
-                    self.best, self.best_epoch, self.weights = recall, epoch + 1, self.model.get_weights()
+                found = split.validation.figures(*vectors_of(self.model, split.validation.input))[figure]
+                self.curve.append((epoch + 1, round(self.seconds, 1), round(found, 4)))
+                if found > self.best:
+                    self.best, self.best_epoch, self.weights = found, epoch + 1, self.model.get_weights()
             self.model.stop_training = self.seconds > seconds or epoch + 1 - self.best_epoch >= patience
             self._paused += time.process_time() - now
 

@@ -260,5 +260,90 @@ def synthetic_sessions(
     )
 
 
+# How a session with an intent ends.
+_KEPT, _LOYAL = 0.9, 0.6
+
+
+def synthetic_intents(
+    num_users: int = 3000,
+    num_items: int = 120,
+    num_categories: int = 6,
+    num_brands: int = 5,
+    mean_sessions: float = 6,
+    mean_length: float = 7,
+    seed: int = 0,
+) -> Interactions:
+    """Seeded sessions that end with what they began with, in a brand that the user has long liked.
+
+    Each item belongs to a category and a brand. Each user has a brand, for all time, and each click is one of it with
+    probability 0.6, otherwise of any brand. The first click of a session says what the user came for. The user then
+    looks at items of any category, and the last click, the one to be predicted, is of the category of the first with
+    probability 0.9, otherwise of any. So the order of a session's clicks tells the category, since it says which was
+    the first. The earlier sessions tell the brand. Within its category and brand, a click is more often one of the
+    popular items.
+
+    Args:
+        num_users: The number of users.
+        num_items: The number of items, at least one for each pair of a category and a brand.
+        num_categories: The number of categories, at least 2.
+        num_brands: The number of brands.
+        mean_sessions: The mean number of sessions of a user, above 2; each has at least 2.
+        mean_length: The mean number of clicks of a session, above 3; each has at least 3.
+        seed: The same seed gives the same sessions.
+
+    Returns:
+        Interactions with sessions and the side columns ``category`` and ``brand``, both from 1.
+
+    Raises:
+        ValueError: An argument out of range.
+
+    Example:
+        >>> events = synthetic_intents(num_users=50, num_items=100)
+        >>> events.num_users, sorted(events.side), int(events.side["category"].max())
+        (50, ['brand', 'category'], 6)
+    """
+    positive_int("`num_users`", num_users)
+    int_at_least("`num_categories`", num_categories, 2)
+    positive_int("`num_brands`", num_brands)
+    int_at_least("`num_items`", num_items, num_categories * num_brands)
+    for name, value, least in (("mean_sessions", mean_sessions, 2), ("mean_length", mean_length, 3)):
+        if positive_number(f"`{name}`", value) <= least:
+            raise problem(f"`{name}`", f"be above {least}", value)
+    rng = np.random.default_rng(int_at_least("`seed`", seed, 0))
+    cells = num_categories * num_brands
+    cell_of = rng.permutation(np.arange(num_items) % cells)
+    by_cell = np.argsort(cell_of, kind="stable")  # the items of a cell beside one another, the popular ones first
+    size = np.bincount(cell_of)
+    first = np.cumsum(size) - size
+
+    brand = rng.integers(num_brands, size=num_users)
+    sessions = 1 + rng.geometric(1 / (mean_sessions - 1), size=num_users)
+    user = np.repeat(np.arange(num_users), sessions)
+    length = 2 + rng.geometric(1 / (mean_length - 2), size=len(user))
+    shape = len(user), length.max()
+    category = rng.integers(num_categories, size=shape)
+    kept = rng.random(len(user)) < _KEPT
+    every = np.arange(len(user))
+    category[every[kept], length[kept] - 1] = category[kept, 0]
+    loyal = rng.random(shape) < _LOYAL
+    of_brand = np.where(loyal, brand[user][:, np.newaxis], rng.integers(num_brands, size=shape))
+    cell = category * num_brands + of_brand
+    item = by_cell[first[cell] + (size[cell] * rng.random(shape) ** 2).astype(np.int64)]
+
+    real = np.arange(shape[1]) < length[:, np.newaxis]
+    which = every - np.repeat(np.cumsum(sessions) - sessions, sessions)  # of its user's sessions
+    begin = 1_600_000_000 + rng.integers(86400, size=num_users)[user] + 86400 * which
+    times = begin[:, np.newaxis] + 30 * np.arange(shape[1])
+    return Interactions(
+        users=np.repeat(user + 1, length).astype(np.int32),
+        items=(item[real] + 1).astype(np.int32),
+        times=times[real],
+        side={"category": (category[real] + 1).astype(np.int32), "brand": (of_brand[real] + 1).astype(np.int32)},
+        user_ids=IdMap(np.arange(1, num_users + 1)),
+        item_ids=IdMap(np.arange(1, num_items + 1)),
+        sessions=np.repeat(np.arange(1, len(user) + 1, dtype=np.int32), length),
+    )
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

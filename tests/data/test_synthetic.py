@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from deepmatch_ext.data import leave_last_out, seen_before, synthetic_interactions, synthetic_sessions, windows
+from deepmatch_ext.data import (
+    leave_last_out,
+    seen_before,
+    synthetic_intents,
+    synthetic_interactions,
+    synthetic_sessions,
+    windows,
+)
 
 pytestmark = pytest.mark.plain
 
@@ -202,3 +209,47 @@ def test_sessions_come_back_and_go_on_as_before():
 def test_arguments_of_sessions(options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}` must"):
         synthetic_sessions(**options)
+
+
+def test_sessions_end_with_what_they_began_with_in_a_brand_of_the_user():
+    x = synthetic_intents(1000, 300, seed=3)
+    same = synthetic_intents(1000, 300, seed=3)
+    assert (x.items.tolist(), x.times.tolist()) == (same.items.tolist(), same.times.tolist())
+    lengths = np.bincount(x.sessions)[1:]
+    assert lengths.min() == 3
+    assert lengths.mean() == pytest.approx(7, rel=0.05)
+    assert len(lengths) / x.num_users == pytest.approx(6, rel=0.05)
+    category, brand = x.side["category"], x.side["brand"]
+    # An item has one category and one brand, and each pair of them 10 of the 300 items.
+    cells = np.unique(np.column_stack([x.items, category, brand]), axis=0)
+    assert len(cells) == len(np.unique(x.items)) == 300
+    assert (np.unique(cells[:, 1:], axis=0, return_counts=True)[1] == 10).all()
+    last = np.cumsum(lengths) - 1
+    first = last - lengths + 1
+    # 0.9, and one sixth of the rest by chance; any other click tells nothing of the last category.
+    assert (category[last] == category[first]).mean() == pytest.approx(0.9 + 0.1 / 6, abs=0.02)
+    for other in (last - 1, first + 1):
+        assert (category[last] == category[other]).mean() == pytest.approx(1 / 6, abs=0.02)
+    # 0.6, and one fifth of the rest; that two clicks of a user have one brand, from that: both the user's, or another.
+    counts = np.zeros((x.num_users + 1, 6))
+    np.add.at(counts, (x.users, brand), 1)
+    same_user = x.users[1:] == x.users[:-1]
+    assert (brand == counts.argmax(axis=1)[x.users]).mean() == pytest.approx(0.68, abs=0.03)
+    assert (brand[1:] == brand[:-1])[same_user].mean() == pytest.approx(0.68**2 + 4 * 0.08**2, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_users": 0},
+        {"num_categories": 1},
+        {"num_brands": 0},
+        {"num_items": 29},
+        {"mean_sessions": 2},
+        {"mean_length": 3},
+        {"seed": -1},
+    ],
+)
+def test_arguments_of_intents(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must"):
+        synthetic_intents(**options)
