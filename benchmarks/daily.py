@@ -34,7 +34,7 @@ import pandas as pd
 from deepmatch_ext import Recommender
 from deepmatch_ext.data import read_dataset
 from deepmatch_ext.evaluation import ranking_metrics
-from deepmatch_ext.recommender import recommender as updates
+from deepmatch_ext.recommender import updating
 from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
 
 POLICIES = ("never", "histories", "update", "again")
@@ -55,7 +55,7 @@ def main():
     parser.add_argument("--random-starts", action="store_true", help="new items start from random vectors")
     args = parser.parse_args()
     if args.random_starts:
-        updates.neighbours = no_neighbours
+        updating.neighbours = no_neighbours
 
     events = read(args.data)
     start = int(len(events) * args.first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,11 +14,20 @@ from deepmatch_ext._arrays import Seen, joined_slices
 from deepmatch_ext._checks import problem
 from deepmatch_ext.data import Interactions, seen_before, windows
 from deepmatch_ext.data.interactions import extended_with_rows
-from deepmatch_ext.evaluation import Markov, Popularity, inner_products, target_ranks
+from deepmatch_ext.evaluation import (
+    Markov,
+    Popularity,
+    format_table,
+    inner_products,
+    ranking_metrics,
+    target_ranks,
+    write_report,
+)
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 from deepmatch_ext.evaluation.ranks import Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
 from deepmatch_ext.recommender.days import Day
+from deepmatch_ext.recommender.wording import own_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +112,44 @@ def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[s
     scores[recommender._name] = own
     seen = seen_before(events, rows) if exclude_seen else None
     return {name: target_ranks(score, judged.targets, seen=seen) for name, score in scores.items()}
+
+
+def figures_of(
+    recommender: Any, judged: Judged, ns: Sequence[int], exclude_seen: bool, verbose: bool
+) -> dict[str, dict[str, float]]:
+    """name of a recommender -> its figures for lists of the lengths ``ns``; prints them where ``verbose``."""
+    with own_words():
+        ranks = ranks_of_all(recommender, judged, exclude_seen)
+    figures = {name: ranking_metrics(of_events, ns) for name, of_events in ranks.items()}
+    if verbose:
+        shown_first = [f"{metric}@{n}" for n in ns for metric in ("HR", "NDCG")]
+        print(format_table(figures, shown_first))
+        print(f"{judged.note} ({len(judged.rows):,} events)")
+        if not has_implicit():
+            print("item-kNN and ALS beside them: pip install implicit")
+    return figures
+
+
+def report_of(recommender: Any, path: str | os.PathLike[str], judged: Judged, exclude_seen: bool) -> None:
+    """What `Recommender.report` does."""
+    name, events, items = recommender._name, judged.interactions, recommender._now.item_vectors
+    spare = np.zeros((events.item_vocabulary_size - len(items), items.shape[1]), np.float32)
+    with own_words():
+        ranks = ranks_of_all(recommender, judged, exclude_seen)
+        ranks.pop(name)
+        write_report(
+            path,
+            judged.user_vectors,
+            np.concatenate([items, spare]),
+            judged.targets,
+            seen=seen_before(events, judged.rows) if exclude_seen else None,
+            history=recommender.history,
+            ranks=ranks,
+            item_count=events.item_counts(judged.known),
+            settings={"model": name, "events": judged.note},
+            title=f"{name} on {len(events):,} events",
+            name=name,
+        )
 
 
 def last_rows(interactions: Interactions) -> np.ndarray:

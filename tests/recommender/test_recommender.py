@@ -13,6 +13,7 @@ from deepmatch_ext.data import Interactions, leave_last_out, seen_before, window
 from deepmatch_ext.data.windows import Cutter
 from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
 from deepmatch_ext.recommender.features import FeatureTable
+from deepmatch_ext.recommender.held_out import split_of
 from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, events_of
 
 
@@ -228,7 +229,7 @@ def test_a_model_of_every_position_is_trained_on_rows_that_hold_each_event_once(
         taken.append((len(targets), size))
         return window_dataset(interactions, targets, max_len, size, **arguments)
 
-    monkeypatch.setattr("deepmatch_ext.recommender.recommender.window_dataset", noted)
+    monkeypatch.setattr("deepmatch_ext.recommender.training.window_dataset", noted)
     settings = {**NAMES, **SMALL, "pooled": "last", "user_dnn_hidden_units": []}  # little to trace
     recommender = Recommender(SequenceDNN, **settings, dnn_dropout=0.0)
     recommender.fit(EVENTS, epochs=2, verbose=0)
@@ -371,9 +372,8 @@ def test_kinds_of_events_have_histories_of_their_own():
     ],
 )
 def test_what_is_held_out(held_out, sizes):
-    from deepmatch_ext.recommender.recommender import _split
-
-    split = _split(Interactions.from_frame(EVENTS, "customer", "sku", "at"), *map(held_out.get, ("validation", "test")))
+    events = Interactions.from_frame(EVENTS, "customer", "sku", "at")
+    split = split_of(events, held_out.get("validation"), held_out.get("test"))
     assert (len(split.train), len(split.validation), len(split.test)) == sizes
 
 
