@@ -12,6 +12,7 @@ from deepmatch_ext._checks import problem, shown
 from deepmatch_ext.data import Interactions
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
+from deepmatch_ext.models._positions import OtherHistory
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.recommender.judged import history_names
 
@@ -54,8 +55,8 @@ def built(
     arguments = {**deep, "seed": recommender.seed, **described, **recommender._arguments}
     try:
         model = builder(user_columns, item_columns, **arguments)
-    except ValueError as error:
-        if events.kinds is None or not any(repr(column.name) in str(error) for column in user_columns):
+    except OtherHistory as error:
+        if events.kinds is None:
             raise
         raise _no_kinds(recommender, events, str(error)) from error
     if not isinstance(model, RetrievalModel) or model.candidates is None:

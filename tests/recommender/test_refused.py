@@ -108,6 +108,15 @@ def test_kinds_are_refused_where_every_position_is_trained():
         recommender.fit(events, verbose=0)
 
 
+def test_what_else_a_builder_refuses_is_its_own_error():
+    def Failing(user_feature_columns, item_feature_columns, num_sampled, seed):
+        raise ValueError(f"{user_feature_columns[0].name!r} is too long")
+
+    events = EVENTS.assign(kind=np.where(EVENTS["at"] % 200 < 100, "buy", "click"))
+    with pytest.raises(ValueError, match=r"^'hist_sku_buy' is too long$"):
+        Recommender(Failing, kind="kind", targets="buy", **NAMES, **SMALL).fit(events, verbose=0)
+
+
 @pytest.mark.parametrize("times", [[9000, 9000], ["2027-01-01T00:00Z"] * 2])
 def test_times_without_a_zone_do_not_follow_those_with_one(dated, times):
     naive = LATER.assign(at=pd.to_datetime(["2027-01-01", "2027-01-02"]))
