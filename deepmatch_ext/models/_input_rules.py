@@ -302,6 +302,7 @@ def _warn_of_length(column: SequenceColumn) -> None:
 # Weights are finite numbers: otherwise all weights of the model would be NaN after one step.
 
 _WEIGHTS = f"finite numbers of at most {LARGEST_NUMBER:g} in size"
+_NO_WEIGHT = 1e-30
 
 
 def check_weights(sample_weight: Any) -> Any:
@@ -315,6 +316,13 @@ def check_weights(sample_weight: Any) -> Any:
     if wrong.size:
         raise problem("`sample_weight`", f"hold {_WEIGHTS}", f"{wrong.size} others, such as {wrong.flat[0]}")
     return weights
+
+
+def check_some_weight(sample_weight: np.ndarray | None) -> None:
+    """Refuses weights that are all 0, or that the loss would round to 0: nothing would be learnt."""
+    if sample_weight is not None and not (np.abs(sample_weight.astype(float)) > _NO_WEIGHT).any():
+        rule = "be other than 0 in at least one row that is trained on"
+        raise problem("`sample_weight`", rule, f"0 in all of {len(sample_weight)}")
 
 
 def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:

@@ -68,8 +68,8 @@ from deepmatch_ext.models._examples import (
 from deepmatch_ext.models._executions import steps_per_execution
 from deepmatch_ext.models._extending import extended
 from deepmatch_ext.models._feeding import Encoder
-from deepmatch_ext.models._input_rules import check_class_weight
-from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks
+from deepmatch_ext.models._input_rules import check_class_weight, check_some_weight
+from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks, warn_of_no_loss
 from deepmatch_ext.models._persistence import (
     FORMAT,
     check_config,
@@ -284,7 +284,7 @@ class RetrievalModel(keras.Model):
         Args:
             x: The inputs, as described above.
             y: Labels from 0 to 1, (rows,) or (rows, 1), for the loss ``logistic`` only.
-            sample_weight: The weight of each row in the loss, (rows,), finite.
+            sample_weight: The weight of each row in the loss, (rows,), finite and not 0 in all rows.
             shuffle: Whether the rows of arrays are shuffled before each epoch.
             batch_size, epochs, verbose, callbacks, validation_split, validation_data, class_weight, kwargs: As in
             Keras.
@@ -297,6 +297,9 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` does not fit its column; nothing has run then.
                 Datasets, generators and sequences are refused at the wrong batch. Or a callback comes before the one
                 that adds its figure, or has the opposite ``mode``.
+
+        Warns:
+            UserWarning: The loss is 0 in every epoch, as it is of batches whose weights are all 0.
         """
         leave_jit_off(self)
         check_optimizer(self)
@@ -316,6 +319,8 @@ class RetrievalModel(keras.Model):
         held_out = reader.held_out(validation_data, kwargs.get("validation_steps"))
         if examples.are_fed_here and held_out is None and validation_split:
             examples, held_out = examples.split(validation_split)
+        if examples.rows is not None:
+            check_some_weight(examples.weights)
         if held_out is not None:
             validation_data = held_out.x if held_out.y is None and held_out.weights is None else held_out.parts
             if held_out.are_fed_here:
@@ -343,7 +348,7 @@ class RetrievalModel(keras.Model):
         whole_passes = 0 if kwargs.get("steps_per_epoch") else epochs - kwargs.get("initial_epoch", 0)
         at_once = steps_per_execution(self, examples.x, whole_passes, callbacks)
         with several_steps(self, at_once, self._functions.value):
-            return super().fit(
+            done = super().fit(
                 examples.x,
                 examples.y,
                 batch_size,
@@ -357,6 +362,8 @@ class RetrievalModel(keras.Model):
                 sample_weight=examples.weights,
                 **kwargs,
             )
+        warn_of_no_loss(done.history)
+        return done
 
     def evaluate(
         self,

@@ -81,11 +81,11 @@ def check_ids(events: Interactions) -> None:
             raise problem(f"column {name!r}", "hold ids that are not empty", "''", remedy)
 
 
-def check_weights(events: Interactions, weight: str | None, rows: np.ndarray) -> None:
+def check_weights(events: Interactions, weight: str | None, rows: np.ndarray, remedy: str = "") -> None:
     """Refuses events of which none counts in the loss."""
     if weight is not None and not events.side.get(weight, np.ones(len(events)))[rows].any():
         rule = "be above 0 in at least one event that is trained on"
-        raise problem(f"column {weight!r}", rule, "0 in all of them")
+        raise problem(f"column {weight!r}", rule, "0 in all of them", remedy)
 
 
 def warn_of_one_time(events: Interactions) -> None:

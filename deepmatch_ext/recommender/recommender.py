@@ -243,8 +243,8 @@ class Recommender:
 
         Raises:
             ValueError: The recommender is not fitted, or a table can't be used, such as one with text in a column of
-                numbers, or with times in a time zone where those of `fit` had none; or the model trains every position,
-                and `fit` held out events.
+                numbers, with times in a time zone where those of `fit` had none, or with weights that are all 0; or the
+                model trains every position, and `fit` held out events.
 
         Warns:
             UserWarning: A new item has no features where others have, a frame of features has a column that the first
@@ -263,6 +263,8 @@ class Recommender:
         interactions = split.interactions
         learnt = is_new[interactions.is_target[is_new]]
         targets, old = targets_of_update(larger, split, learnt, self.max_len) if epochs else (learnt[:0], learnt[:0])
+        if len(targets):
+            check_weights(interactions, self.weight, targets, "update(events, epochs=0) trains on none of them.")
         # From here on nothing is refused.
         warn_of_unknown(interactions, tables["item"], is_new)
         Day.among(interactions, is_new).warn_of_update()

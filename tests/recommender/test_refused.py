@@ -97,6 +97,13 @@ def test_weights_have_a_sum():
     recommender = Recommender(weight="weight", **NAMES, **SMALL)
     with pytest.raises(ValueError, match=r"^column 'weight' must be above 0 in at least one event .* 0 in all of them"):
         recommender.fit(EVENTS.assign(weight=0.0), verbose=0)
+    recommender.fit(EVENTS, epochs=1, verbose=0)
+    before, nothing = recommender.interactions, LATER.assign(weight=0.0)
+    with pytest.raises(ValueError, match=r"^column 'weight' must be above 0 in at least one .* epochs=0\) trains"):
+        recommender.update(nothing)
+    assert recommender.interactions is before
+    recommender.update(nothing, epochs=0)
+    assert len(recommender.interactions) == len(EVENTS) + 2
 
 
 def test_kinds_are_refused_where_every_position_is_trained():
