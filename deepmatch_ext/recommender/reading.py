@@ -11,7 +11,7 @@ import numpy as np
 from deepmatch_ext._checks import problem, shown, warn_caller
 from deepmatch_ext._frames import FRAMES, columns_of, is_frame
 from deepmatch_ext.data import IdMap, Interactions
-from deepmatch_ext.data.interactions import has_zone
+from deepmatch_ext.data.interactions import check_same_zone, has_zone
 from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
 
 
@@ -52,25 +52,14 @@ def require_frame(events: Any, more: str = "") -> None:
         raise problem("`events`", f"be {FRAMES}{more}", shown(events), "pd.read_csv(path) reads a file.")
 
 
-def zone_of(events: Any, time: str | None) -> bool | None:
-    """Whether the times of a frame are in a time zone; None if that can't be told, as of numbers."""
-    if time is None or isinstance(events, Interactions):
-        return None
-    column = columns_of("`events`", events, [time]).get(time)
-    return None if column is None else has_zone(column)
-
-
 def check_later(recommender: Any, events: Any) -> None:
     """Refuses what is no frame, and times that can't be compared with those of `fit`."""
     require_frame(events)
-    now = zone_of(events, recommender.time)
-    if now is None or recommender._has_zone is None or now == recommender._has_zone:
-        return
-    rule, got, remedy = "have a time zone", "times without one", "column.dt.tz_localize(zone) says which it is."
-    if now:
-        rule, got = "have no time zone", "times with one"
-        remedy = "column.dt.tz_convert(zone).dt.tz_localize(None) makes local times of them."
-    raise problem(f"column {recommender.time!r} of `events`", f"{rule}, as in the events of `fit`", got, remedy)
+    if recommender.time is not None:
+        column = columns_of("`events`", events, [recommender.time]).get(recommender.time)
+        now = None if column is None else has_zone(column)
+        what, known = f"column {recommender.time!r} of `events`", recommender.interactions.has_zone
+        check_same_zone(what, known, now, "in the events of `fit`")
 
 
 def check_ids(events: Interactions) -> None:

@@ -29,7 +29,6 @@ from deepmatch_ext.recommender.reading import (
     read_events,
     warn_of_one_time,
     warn_of_unknown,
-    zone_of,
 )
 from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.recommender.training import trained
@@ -134,7 +133,6 @@ class Recommender:
             self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
         self._model: RetrievalModel | None = None
         self.epochs = 0
-        self._has_zone: bool | None = None
         self._found: Snapshot | None = None
         self.history: dict[str, list[float]] = {}
 
@@ -206,7 +204,7 @@ class Recommender:
             tell(interactions, user_columns, self._lines)
         model = built(self, interactions, user_columns, item_columns)
         targets = split.sequence_targets(self.max_len) if model.trains_every_position else split.train_targets()
-        self.history, self.epochs, self._has_zone = {}, 0, zone_of(events, self.time)
+        self.history, self.epochs = {}, 0
         self._go_on_with(model, split)
         self.epochs = self._train(targets, epochs, validation is not None, verbose)
         return self

@@ -1,10 +1,13 @@
 """What a recommender refuses or tells of: the argument, the rule and what to do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from deepmatch_ext import Recommender, SequenceDNN
+from deepmatch_ext.data import Interactions
 from deepmatch_ext.data.interactions import has_zone
 from deepmatch_ext.evaluation import SeenTargetsWarning
 from deepmatch_ext.recommender.building import tell
@@ -12,6 +15,7 @@ from deepmatch_ext.recommender.reading import read_events
 from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS
 
 DAYS = pd.to_datetime("2026-01-01") + pd.to_timedelta(EVENTS["at"], "h")
+IN_UTC = EVENTS.assign(at=DAYS.dt.tz_localize("UTC"))
 LATER = pd.DataFrame({"customer": ["u1", "u2"], "sku": ["sku-03", "sku-04"], "at": [9000, 9001]})
 
 
@@ -23,7 +27,8 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def dated():
-    return Recommender(**NAMES, **SMALL).fit(EVENTS.assign(at=DAYS.dt.tz_localize("UTC")), epochs=1, verbose=0)
+    events = Interactions.from_frame(IN_UTC, "customer", "sku", "at")  # which remember the zone
+    return Recommender(**NAMES, **SMALL).fit(events, epochs=1, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -131,11 +136,20 @@ def test_times_without_a_zone_do_not_follow_those_with_one(dated, times):
         with pytest.raises(ValueError, match=r"^column 'at' of `events` must have a time zone, as in the events of"):
             method(naive)
     plain = Recommender(**NAMES, **SMALL)
-    plain.__dict__.update(dated.__dict__, _has_zone=False)
+    plain.__dict__.update(dated.__dict__, interactions=replace(dated.interactions, has_zone=False))
     with pytest.raises(ValueError, match=r"^column 'at' of `events` must have no time zone, as in the events of"):
         plain.update(LATER.assign(at=naive["at"].dt.tz_localize("Europe/Berlin")))
     with pytest.raises(ValueError, match=r"^column 'at'"):
         plain.update(LATER.assign(at=times))
+
+
+def test_events_remember_whether_their_times_have_a_zone(dated, tmp_path):
+    recommender = Recommender(**NAMES, **SMALL)
+    assert [read_events(recommender, each).has_zone for each in (IN_UTC, EVENTS.assign(at=DAYS), EVENTS)] == [
+        *(True, False, None)
+    ]
+    dated.save(tmp_path / "dated")
+    assert Recommender.load(tmp_path / "dated").interactions.has_zone is True
 
 
 def test_whether_times_have_a_zone():
