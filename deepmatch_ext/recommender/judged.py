@@ -38,12 +38,24 @@ class Judged:
     rows: np.ndarray
     known: np.ndarray  # the rows that peers learn from
     is_met: np.ndarray  # which rows, of all kinds, came before those that are foretold
+    is_blind: np.ndarray  # which of the foretold events are of users of whom the model knows nothing before
     user_vectors: np.ndarray
     note: str
 
     @property
     def targets(self) -> np.ndarray:
         return self.interactions.items[self.rows]
+
+    @property
+    def blind_note(self) -> str:
+        """What there is to say of users of whom nothing is known; empty if there are none."""
+        number = int(self.is_blind.sum())
+        if not number:
+            return ""
+        return (
+            f"{number:,} of them by users without a history or features, whom the model ranks by an empty history; "
+            "`recommend` gives them what is popular"
+        )
 
 
 def history_names(item: str, interactions: Interactions) -> list[str]:
@@ -77,13 +89,16 @@ def judged_events(recommender: Any, events: Any) -> Judged:
     is_met[rows if events is None else new] = False
     # The model does not know new items and users.
     histories = history_names(recommender.item, interactions)
+    is_known = recommender._tables["user"].known(interactions.user_ids)[interactions.users[rows]]
     for column in recommender.user_columns:
         table = column.sparsefeat if isinstance(column, SequenceColumn) else column
         if isinstance(table, SparseColumn) and table.name == recommender.user:
             x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
+            is_known |= x[table.name] > 0
         elif column.name in histories:
             x[column.name] = np.where(x[column.name] < len(recommender._now.item_vectors), x[column.name], 0)
-    return Judged(interactions, rows, known, is_met, recommender.model.user_vectors(x), note)
+            is_known |= x[column.name].any(axis=1)
+    return Judged(interactions, rows, known, is_met, ~is_known, recommender.model.user_vectors(x), note)
 
 
 def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[str, np.ndarray]:
@@ -125,6 +140,8 @@ def figures_of(
         shown_first = [f"{metric}@{n}" for n in ns for metric in ("HR", "NDCG")]
         print(format_table(figures, shown_first))
         print(f"{judged.note} ({len(judged.rows):,} events)")
+        if judged.blind_note:
+            print(judged.blind_note)
         if not has_implicit():
             print("item-kNN and ALS beside them: pip install implicit")
     return figures
@@ -146,7 +163,7 @@ def report_of(recommender: Any, path: str | os.PathLike[str], judged: Judged, ex
             history=recommender.history,
             ranks=ranks,
             item_count=events.item_counts(judged.known),
-            settings={"model": name, "events": judged.note},
+            settings={"model": name, "events": ", ".join(filter(None, [judged.note, judged.blind_note]))},
             title=f"{name} on {len(events):,} events",
             name=name,
         )

@@ -343,7 +343,9 @@ class Recommender:
         The item of each event is ranked among all items, by what its user did before it. Popularity and a first-order
         Markov chain are always there for comparison. Item-kNN and ALS are there if ``implicit`` is installed, with
         settings that were not tuned to these data. They read the same histories as the model, those of new users, too,
-        and the chain leads from a history's last event, of any kind. Without a history, they rank by popularity.
+        and the chain leads from a history's last event, of any kind. Without a history, they rank by popularity. The
+        model then ranks by the user's features, or else by an empty history; a line counts the events of users who have
+        neither. `recommend` gives those users what is popular, so for them the figures are not those of its lists.
 
         Args:
             events: Events that are later than those of `fit` and `update`, in a table of the same columns. A new item
