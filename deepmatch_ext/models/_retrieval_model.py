@@ -524,6 +524,7 @@ class RetrievalModel(keras.Model):
         item_features: Any = None,
         alike: Seen | None = None,
         sampler_config: Any = None,
+        in_use: Mapping[str, int] | None = None,
     ) -> RetrievalModel:
         """A copy of this model with larger tables, for new items and users, that continues its training.
 
@@ -546,13 +547,17 @@ class RetrievalModel(keras.Model):
                 ``(indptr (k + 1,), ids)``; an item may have none. `deepmatch_ext.data.neighbours` makes them of events.
             sampler_config: A sampler to replace the present one. It is needed for new items if the present one was
                 given counts.
+            in_use: name -> the number of rows in use, of columns whose tables have rows to spare in this model: the
+                ``vocabulary_size`` of the map before `IdMap.extended`. Rows behind them begin as new rows do, and
+                ``alike`` begins with the first of them. Rows to spare of a table that was given as an array stay.
 
         Returns:
             A model of the same builder, compiled as this one is.
 
         Raises:
             ValueError: A name is not a column's, its table is hashed or was given as an array, or a size is smaller
-                than before; or features of the new items are missing. The message names it.
+                than before; or features of the new items are missing, or more rows are in use than there are. The
+                message names it.
 
         Example:
             >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -565,6 +570,7 @@ class RetrievalModel(keras.Model):
             >>> roomy = model.extended({"item": 60}, alike=([0, 2, 2], [7, 9]))  # two new items, and 8 rows to spare
             >>> roomy.item_vectors(ids=np.arange(52)).shape
             (52, 8)
+            >>> next_day = roomy.extended({"item": 60}, in_use={"item": 52}, alike=([0, 1], [7]))  # a third one
         """
         config = self.get_config()
 
@@ -574,7 +580,7 @@ class RetrievalModel(keras.Model):
                 arguments[side] = [with_table_sizes(column, sizes) for column in arguments[side]]
             return self._rebuilt({**config, "arguments": arguments}, changed)
 
-        return extended(self, vocabulary_sizes, item_features, alike, sampler_config, rebuilt)
+        return extended(self, vocabulary_sizes, item_features, alike, sampler_config, in_use, rebuilt)
 
     def _training_place(
         self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1

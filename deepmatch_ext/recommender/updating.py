@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext.data import Split, neighbours
+from deepmatch_ext.data import Interactions, Split, neighbours
 from deepmatch_ext.data.interactions import extended_with_rows
 from deepmatch_ext.data.splits import PARTS
 from deepmatch_ext.features import SequenceColumn, SparseColumn
@@ -36,22 +36,29 @@ def grown(
     interactions, rows, is_new = extended_with_rows(known, events, recommender.time, recommender.session)
     check_ids(interactions)
     interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
-    item, user = recommender.item, recommender.user
-    sizes = {item: interactions.item_vocabulary_size, user: interactions.user_vocabulary_size}
-    sizes |= tables["user"].sizes() | tables["item"].sizes()
+    sizes, in_use = _sizes(interactions, tables), _sizes(before, recommender._tables)
     columns = [*model.user_columns, *model.item_columns]
     now = {column.name: column.vocabulary_size for column in columns if isinstance(column, SparseColumn)}
     now |= {each.name: each.sparsefeat.vocabulary_size for each in columns if isinstance(each, SequenceColumn)}
     sizes = {name: max(size, now[name]) for name, size in sizes.items() if name in now}
+    in_use = {name: size for name, size in in_use.items() if name in now}
     if len(model.item_columns) > 1:
-        start: dict[str, Any] = {"item_features": padded(tables["item"].by_id(interactions.item_ids), sizes[item])}
+        start: dict[str, Any] = {
+            "item_features": padded(tables["item"].by_id(interactions.item_ids), sizes[recommender.item])
+        }
     else:
-        start = {"alike": neighbours(interactions, min(now[item], interactions.item_vocabulary_size))}
-    larger = model.extended(sizes, **start, sampler_config=sampler_config)
+        start = {"alike": neighbours(interactions, before.item_vocabulary_size)}
+    larger = model.extended(sizes, **start, sampler_config=sampler_config, in_use=in_use)
     parts = {name: np.sort(rows[getattr(recommender._split, name)]) for name in PARTS}
     learnt = is_new[interactions.is_target[is_new]]
     split = Split(interactions, **{**parts, "train": np.sort(np.append(parts["train"], learnt))})
     return larger, split, is_new
+
+
+def _sizes(events: Interactions, tables: Mapping[str, FeatureTable]) -> dict[str, int]:
+    """name -> the vocabulary size, of items, users and features that are categories."""
+    sizes = {events.item_name: events.item_vocabulary_size, events.user_name: events.user_vocabulary_size}
+    return sizes | tables["user"].sizes() | tables["item"].sizes()
 
 
 def targets_of_update(

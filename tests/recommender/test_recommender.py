@@ -12,6 +12,7 @@ from deepmatch_ext import NCF, ComiRec, Recommender, SequenceDNN
 from deepmatch_ext.data import Interactions, leave_last_out, seen_before, window_dataset, windows
 from deepmatch_ext.data.windows import Cutter
 from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
+from deepmatch_ext.models import RetrievalModel
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.held_out import split_of
 from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, events_of
@@ -334,7 +335,11 @@ def test_what_was_made_of_the_frames_is_said(capsys):
 
 
 @pytest.mark.slow
-def test_new_items_take_rows_to_spare_first(tmp_path):
+def test_new_items_take_rows_to_spare_first(monkeypatch):
+    asked, extended = [], RetrievalModel.extended
+    monkeypatch.setattr(
+        RetrievalModel, "extended", lambda self, sizes, **given: asked.append(given) or extended(self, sizes, **given)
+    )
     recommender = Recommender(columns=[SparseFeat("sku", ITEMS + 3, 8)], **NAMES, **SMALL).fit(
         EVENTS, epochs=1, verbose=0
     )
@@ -345,6 +350,10 @@ def test_new_items_take_rows_to_spare_first(tmp_path):
     assert set(found) == {*EVENTS["sku"], "new 1"}  # and not the row to spare that is left
     recommender.update(day.assign(sku=["new 2", "new 3"], at=9002), epochs=0)
     assert recommender.model.item_vectors().shape == (ITEMS + 4, 8)
+    # Both begin near what is around them, though one takes a row to spare.
+    assert asked[1]["in_use"] == {"sku": ITEMS + 2}
+    indptr, _ = asked[1]["alike"]
+    assert (np.diff(indptr) > 0).tolist() == [True, True]
 
 
 @pytest.mark.slow
