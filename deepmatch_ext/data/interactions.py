@@ -370,7 +370,7 @@ class Interactions:
             1        1        1
             2        2        4
         """
-        columns = {
+        columns: dict[str, Any] = {
             self.user_name: self.user_ids.decode(self.users),
             self.item_name: self.item_ids.decode(self.items),
         }

@@ -112,7 +112,10 @@ def _rows_in_use(given: Any, columns: list[Column], tables: Mapping[str, list[Sp
     for name, rows in (given or {}).items():
         if name not in table_of:
             raise problem("`in_use`", f"have names of columns with ids, {sorted(table_of)}", repr(name))
-        most, what = tables[table_of[name]][0].vocabulary_size, f"The number of {name!r} in `in_use`"
+        column, what = tables[table_of[name]][0], f"The number of {name!r} in `in_use`"
+        if column.use_hash:
+            raise problem(f"Column {name!r}", "not be hashed, to have rows to spare", "use_hash=True")
+        most = column.vocabulary_size
         if (rows := int_at_least(what, rows, 2)) > most:
             raise problem(what, f"be at most the table's rows, {most}", rows)
         used[table_of[name]] = max(rows, used.get(table_of[name], 0))  # another column may share the table

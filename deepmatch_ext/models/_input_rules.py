@@ -302,7 +302,6 @@ def _warn_of_length(column: SequenceColumn) -> None:
 # Weights are finite numbers: otherwise all weights of the model would be NaN after one step.
 
 _WEIGHTS = f"finite numbers of at most {LARGEST_NUMBER:g} in size"
-_NO_WEIGHT = 1e-30
 
 
 def check_weights(sample_weight: Any) -> Any:
@@ -319,8 +318,8 @@ def check_weights(sample_weight: Any) -> Any:
 
 
 def check_some_weight(sample_weight: np.ndarray | None) -> None:
-    """Refuses weights that are all 0, or that the loss would round to 0: nothing would be learnt."""
-    if sample_weight is not None and not (np.abs(sample_weight.astype(float)) > _NO_WEIGHT).any():
+    """Refuses weights that are all 0 in the loss, as float32: nothing would be learnt."""
+    if sample_weight is not None and not sample_weight.astype(np.float32).any():
         rule = "be other than 0 in at least one row that is trained on"
         raise problem("`sample_weight`", rule, f"0 in all of {len(sample_weight)}")
 

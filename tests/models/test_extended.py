@@ -196,6 +196,8 @@ def test_what_cannot_be_is_refused_by_name():
     )
     with pytest.raises(ValueError, match="Column 'city' must not be hashed"):
         hashed.extended({"city": 20})
+    with pytest.raises(ValueError, match="Column 'city' must not be hashed, to have rows to spare"):
+        hashed.extended({}, in_use={"city": 5})
     rich = described()
     with pytest.raises(ValueError, match="`item_features` must be given for new items"):
         rich.extended({"item": LARGER})

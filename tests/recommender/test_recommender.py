@@ -15,6 +15,7 @@ from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, e
 from deepmatch_ext.models import RetrievalModel
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.held_out import split_of
+from deepmatch_ext.recommender.reading import read_events
 from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, events_of
 
 
@@ -272,7 +273,7 @@ def test_items_without_features_are_told_of():
     with pytest.warns(
         UserWarning, match="2 of 30 items of the events have no row in `item_features`, such as 'sku-03'"
     ):
-        recommender._read(EVENTS)
+        read_events(recommender, EVENTS)
 
 
 def test_targets_that_the_user_had_are_told_of_in_its_own_words(plain):
