@@ -14,6 +14,8 @@ On each day, each policy predicts the day's events, each by what its user did be
 - again: `fit` on all events so far.
 
 With `--random-starts`, new items of `histories` and `update` start from random vectors, not near the items around them.
+With `--spare N` the first model has N rows to spare, which new items take before its table grows; with `--as-they-are`,
+these begin as training has left them, not as new rows do.
 
 Figures are over all events of all days, all items ranked but those that the user had. A young item is a known one that
 was first seen on one of the seven days before. Seconds are those of the processor, for learning alone.
@@ -30,14 +32,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 
 import numpy as np
 import pandas as pd
+from deepctr.feature_column import SparseFeat
 
 from deepmatch_ext import Recommender
 from deepmatch_ext.data import read_dataset
 from deepmatch_ext.evaluation import ranking_metrics
-from deepmatch_ext.recommender import recommender as updates
+from deepmatch_ext.models import RetrievalModel
+from deepmatch_ext.recommender import updating
 from deepmatch_ext.recommender.judged import judged_events, ranks_of_all
 
 POLICIES = ("never", "histories", "update", "again")
+EXTENDED = RetrievalModel.extended
 
 
 def main():
@@ -53,14 +58,19 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--random-starts", action="store_true", help="new items start from random vectors")
+    parser.add_argument("--spare", type=int, default=0, help="rows to spare for new items in the first model")
+    parser.add_argument("--as-they-are", action="store_true", help="rows to spare are not initialised again")
     args = parser.parse_args()
     if args.random_starts:
-        updates.neighbours = no_neighbours
+        updating.neighbours = no_neighbours
+    if args.as_they_are:
+        RetrievalModel.extended = extended_as_they_are
 
     events = read(args.data)
     start = int(len(events) * args.first)
     bounds = np.linspace(start, len(events), args.days + 1).astype(int)
     base = events[:start]
+    args.columns = [SparseFeat("item_id", base["item_id"].nunique() + 1 + args.spare, 64)] if args.spare else []
     epochs = args.epochs
     if epochs is None:
         tried = made(args).fit(base, validation=int(0.9 * start), verbose=0)
@@ -93,12 +103,20 @@ def read(path):
 
 
 def made(args):
-    return Recommender(seed=args.seed)
+    return Recommender(columns=args.columns, seed=args.seed)
 
 
 def no_neighbours(interactions, first_new):
     """`neighbours` that finds nothing around a new item, whose row then starts as in a new model."""
     return np.zeros(interactions.item_vocabulary_size - first_new + 1, np.int64), np.empty(0, np.int32)
+
+
+def extended_as_they_are(model, sizes, *, alike, in_use, **given):
+    """`RetrievalModel.extended` to which all rows are in use."""
+    indptr, items = alike
+    skipped = min(model.item_columns[0].vocabulary_size - in_use["item_id"], len(indptr) - 1)
+    indptr = indptr[skipped:]
+    return EXTENDED(model, sizes, alike=(indptr - indptr[0], items[indptr[0] :]), **given)
 
 
 def run(policy, recommender, events, bounds, epochs, args):

@@ -42,7 +42,7 @@ from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from deepctr.models import DIN, DeepFM
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_youtubednn import add_data_arguments, check_at_least_one, read, refused
+from command_line import add_data_arguments, check_at_least_one, read, refused
 
 from deepmatch_ext import YoutubeDNN, data, evaluation
 from deepmatch_ext.compat import enable_deepctr_on_keras3

@@ -13,7 +13,7 @@ import pandas as pd
 
 from deepmatch_ext._checks import listing, no_duplicates, problem
 from deepmatch_ext.data.ids import IdMap, raw_values
-from deepmatch_ext.data.interactions import Interactions, time_values
+from deepmatch_ext.data.interactions import ZONE, Interactions, has_zone, time_values
 from deepmatch_ext.data.tables import Table, unreadable, whole_numbers
 
 INFER = "infer"
@@ -37,6 +37,7 @@ USUAL = {
 }
 EXAMPLES = {"user": "'user_id'", "item": "'item_id'", "time": "'timestamp'"}
 
+_NO_TIMES: tuple[np.ndarray, bool | None] = np.empty(0), None
 _HISTORY = re.compile(r"hist|_list$|_seq$|sequence|^prev|^past")
 
 
@@ -115,9 +116,11 @@ def read_events(tables: Sequence[Table], reading: Reading) -> tuple[Interactions
     if columns.time is not None:
         frame["timestamp"] = _joined(first, columns.time, [part.times for part in parts])
     interactions = Interactions.from_frame(frame, time=None if columns.time is None else "timestamp")
+    zones = {part.has_zone for part in parts if len(part.times)}
     unread = [name for name in others if name]
     note = f"columns {', '.join(filter(None, columns))}" + (f" (not read: {_few(unread)})" if unread else "")
-    return replace(interactions, user_ids=user_ids, item_ids=item_ids), note
+    zone = zones.pop() if len(zones) == 1 else None
+    return replace(interactions, user_ids=user_ids, item_ids=item_ids, has_zone=zone), note
 
 
 def find(names: Sequence[str], role: str) -> list[str]:
@@ -149,11 +152,15 @@ class _Place:
 
 
 class _Part(NamedTuple):
-    """A piece of a table: of users and items each row's place among the unique raw ids, and these; times, if any."""
+    """A piece of a table: of users and items each row's place among the unique raw ids, and these; times, if any.
+
+    ``has_zone`` says whether the times are in a time zone; None of numbers, or where some are and some are not.
+    """
 
     users: tuple[np.ndarray, np.ndarray]
     items: tuple[np.ndarray, np.ndarray]
     times: np.ndarray
+    has_zone: bool | None
 
 
 def _parts(table: Table, first: Table, columns: Columns, reading: Reading) -> Iterator[_Part]:
@@ -168,8 +175,8 @@ def _parts(table: Table, first: Table, columns: Columns, reading: Reading) -> It
         where = _Place(table, row)
         _refuse_headers(where, piece, columns)
         users, items = (_id_part(where, piece[name]) for name in (columns.user, columns.item))
-        times = np.empty(0) if columns.time is None else _times(where, piece[columns.time], reading)
-        yield _Part(users, items, times)
+        times, zone = _NO_TIMES if columns.time is None else _times(where, piece[columns.time], reading)
+        yield _Part(users, items, times, zone)
         row += len(piece)
 
 
@@ -309,12 +316,12 @@ def _joined(table: Table, name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _times(where: _Place, column: pd.Series, reading: Reading) -> np.ndarray:
-    """Numbers, or datetime64 in UTC."""
+def _times(where: _Place, column: pd.Series, reading: Reading) -> tuple[np.ndarray, bool | None]:
+    """Numbers, or datetime64 in UTC, and whether they have a time zone, as `_Part` says it."""
     _nothing_missing(where, column)
     what, told = where.column(column.name), reading.date_format is not None or reading.dayfirst is not None
     if column.empty:
-        return np.empty(0)
+        return _NO_TIMES
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         kind = pd.api.types.infer_dtype(column)
         if kind == "string":
@@ -330,26 +337,32 @@ def _times(where: _Place, column: pd.Series, reading: Reading) -> np.ndarray:
         raise problem(what, "hold text if a format of dates is given", f"dtype {column.dtype}", remedy)
     times = time_values(what, column)
     _refuse_first(where, column, times.dtype.kind == "f" and ~np.isfinite(times), "hold finite numbers")
-    return times
+    return times, has_zone(column)
 
 
-def _dates_or_numbers(where: _Place, texts: pd.Series, reading: Reading) -> np.ndarray:
+def _dates_or_numbers(where: _Place, texts: pd.Series, reading: Reading) -> tuple[np.ndarray, bool | None]:
     if reading.date_format is not None:
         rule = f"hold dates written as {reading.date_format!r}"
-        return _parsed(where, texts, texts, rule, format=reading.date_format)
+        zone = re.search("%[zZ]", reading.date_format) is not None
+        return _parsed(where, texts, texts, rule, format=reading.date_format), zone
     if reading.dayfirst is not None:
         day, month = ("day", "month") if reading.dayfirst else ("month", "day")
         parts = texts.str.extract(rf"^(?P<{day}>\d\d?)([./-])(?P<{month}>\d\d?)\2(?P<year>\d{{4}})(?P<rest>\D.*)?$")
         rest = parts["rest"].fillna("").str.replace(r"^([ T])(\d:)", r"\g<1>0\2", regex=True)
         iso = parts["year"] + "-" + parts["month"].str.zfill(2) + "-" + parts["day"].str.zfill(2) + rest
         rule = f"hold dates such as {'31/12/2024' if reading.dayfirst else '12/31/2024'}, as dayfirst says"
-        return _parsed(where, texts, iso, rule, format="ISO8601")
+        return _parsed(where, texts, iso, rule, format="ISO8601"), _zone_of_text(iso)
     numbers = _numbers(texts)
     if numbers is not None:
-        return numbers
+        return numbers, None
     iso = texts.str.replace(r" (UTC|GMT)$", "Z", regex=True)
     remedy = "Say how dates are written: date_format='%d/%m/%Y', for example, or dayfirst=True."
-    return _parsed(where, texts, iso, "hold numbers or ISO 8601 dates", remedy, format="ISO8601")
+    return _parsed(where, texts, iso, "hold numbers or ISO 8601 dates", remedy, format="ISO8601"), _zone_of_text(iso)
+
+
+def _zone_of_text(dates: pd.Series) -> bool | None:
+    zoned = dates.str.contains(ZONE)
+    return bool(zoned.iloc[0]) if zoned.nunique() == 1 else None
 
 
 def _numbers(texts: pd.Series) -> np.ndarray | None:

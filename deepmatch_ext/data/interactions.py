@@ -18,7 +18,7 @@ from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
 from deepmatch_ext.data.kinds import History, Kinds, histories_of
 from deepmatch_ext.data.user_features import read_user_features
 
-_ZONE = r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$"  # of text in ISO 8601
+ZONE = r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$"  # of text in ISO 8601
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,8 @@ class Interactions:
             None: all events are of one kind.
         user_features: Features of users, name -> values by user id, (num_users + 1, ...), 0 for id 0.
             :meth:`with_user_features` makes them of a frame.
+        has_zone: Whether ``times`` were in a time zone (they are kept in UTC) or had none. None: that is not known, or
+            they are numbers. Later events are compared with it.
 
     Raises:
         ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order.
@@ -68,6 +70,7 @@ class Interactions:
     sessions: np.ndarray | None = field(default=None, repr=False)
     kinds: Kinds | None = None
     user_features: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    has_zone: bool | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for which in ("user", "item"):
@@ -127,7 +130,7 @@ class Interactions:
     def __reduce__(self) -> tuple[Any, ...]:
         columns = (self.users, self.items, self.times, dict(self.side), self.user_ids, self.item_ids)
         names = (self.user_name, self.item_name)
-        return type(self), (*columns, *names, self.sessions, self.kinds, dict(self.user_features))
+        return type(self), (*columns, *names, self.sessions, self.kinds, dict(self.user_features), self.has_zone)
 
     @classmethod
     def from_frame(
@@ -232,6 +235,7 @@ class Interactions:
             item_name=item,
             sessions=sessions,
             kinds=kinds,
+            has_zone=None if time is None else has_zone(columns[time]),
         )
 
     def extended(self, frame: Any, *, time: str | None = "timestamp", session: str | None = None) -> Interactions:
@@ -251,7 +255,7 @@ class Interactions:
 
         Raises:
             ValueError: As for `from_frame`; or these events have times or sessions and the frame does not, or the
-                reverse.
+                reverse; or one has times in a time zone and the other has not.
 
         Example:
             >>> frame = pd.DataFrame({"user_id": ["b", "a"], "item_id": [7, 5], "timestamp": [30, 20]})
@@ -300,8 +304,10 @@ class Interactions:
         number_of_items = int(items.max()) if len(items) and items.dtype.kind in "iu" else 1
         bounds = bounds.astype(np.int64)
         users = np.repeat(np.arange(1, len(bounds), dtype=np.int32), bounds[1:] - bounds[:-1])
+        zone = None
         if times is not None:
-            times = time_values("`times`", times)
+            given, times = times, time_values("`times`", times)
+            zone = has_zone(given if isinstance(given, pd.Series) else pd.Series(given))
             if times.shape != items.shape:
                 raise problem("`times`", f"have one value an item, {len(items)}", f"shape {times.shape}")
             rows = np.lexsort((times, users))
@@ -316,6 +322,7 @@ class Interactions:
             user_name=user_name,
             item_name=item_name,
             sessions=users if as_flag("`sessions`", sessions) else None,
+            has_zone=zone,
         )
 
     def with_user_features(self, frame: Any) -> Interactions:
@@ -353,7 +360,8 @@ class Interactions:
             session: The name of the column of sessions, if there are sessions; its values are their numbers.
 
         Returns:
-            The columns `user_name`, `item_name`, ``time``, ``session``, that of the kinds, and the side columns.
+            The columns `user_name`, `item_name`, ``time`` (in UTC if the times had a time zone), ``session``, that of
+            the kinds, and the side columns.
 
         Example:
             >>> Interactions.from_sequences([0, 2, 3], [4, 1, 4]).to_frame()
@@ -362,11 +370,12 @@ class Interactions:
             1        1        1
             2        2        4
         """
-        columns = {
+        columns: dict[str, Any] = {
             self.user_name: self.user_ids.decode(self.users),
             self.item_name: self.item_ids.decode(self.items),
         }
-        columns |= {} if self.times is None else {time: self.times}
+        if self.times is not None:
+            columns[time] = pd.Series(self.times).dt.tz_localize("UTC") if self.has_zone else self.times
         columns |= {} if self.sessions is None else {session: self.sessions}
         columns |= {} if self.kinds is None else {self.kinds.name: self.kinds.ids.decode(self.kinds.values)}
         return pd.DataFrame({**columns, **self.side})
@@ -483,6 +492,7 @@ def extended_with_rows(
     new = Interactions.from_frame(
         frame, names[0], names[1], time, [*events.side], user_ids, item_ids, session=session, **of_kind
     )
+    check_same_zone(f"column {time!r}", events.has_zone, new.has_zone, "those of the events before")
     users = np.concatenate([events.users, new.users])
     times = None if events.times is None else _joined_times(time, events.times, new.times)
     sessions = None
@@ -508,6 +518,7 @@ def extended_with_rows(
             name: np.concatenate([values, np.zeros((new_users, *values.shape[1:]), values.dtype)])
             for name, values in events.user_features.items()
         },
+        has_zone=new.has_zone if events.has_zone is None else events.has_zone,
     )
     place = np.empty(len(rows), np.int64)
     place[rows] = np.arange(len(rows))
@@ -605,7 +616,7 @@ def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
         rule, row = "be numbers or datetimes, or text such as 2026-11-26 09:30", int(np.argmin(is_iso))
         remedy = "Convert it first: pd.to_datetime(column, format='%d.%m.%Y'), say, or pd.to_numeric(column)."
         raise problem(what, rule, f"{text.iloc[row]!r} in row {row}", remedy)
-    zoned = text.str.contains(_ZONE)
+    zoned = text.str.contains(ZONE)
     if zoned.any() and not zoned.all():
         raise problem(what, "have a time zone in every row or in none", f"{int(zoned.sum())} of {len(text)}")
     try:
@@ -623,8 +634,25 @@ def has_zone(column: Any) -> bool | None:
         return dtype.tz is not None
     series = column if isinstance(column, pd.Series) else pd.Series(one_a_row("the times", column))
     if pd.api.types.is_string_dtype(series.dtype) and len(series):  # all rows have one or none: see `time_values`
-        return bool(series.iloc[:1].astype(str).str.contains(_ZONE).any())
+        return bool(series.iloc[:1].astype(str).str.contains(ZONE).any())
     return False if series.dtype.kind == "M" else None
+
+
+def check_same_zone(what: str, before: bool | None, now: bool | None, whose: str) -> None:
+    """Refuses times with a time zone after times without one, and the reverse: they can't be compared.
+
+    Args:
+        what: The column of the later times.
+        before, now: Whether they have one, as from `has_zone`.
+        whose: The earlier times, for the error message.
+    """
+    if before is None or now is None or before == now:
+        return
+    rule, got, remedy = "have a time zone", "times without one", "column.dt.tz_localize(zone) says which it is."
+    if now:
+        rule, got = "have no time zone", "times with one"
+        remedy = "column.dt.tz_convert(zone).dt.tz_localize(None) makes local times of them."
+    raise problem(what, f"{rule}, as {whose}", got, remedy)
 
 
 def _is_moments(dtype: Any) -> bool:

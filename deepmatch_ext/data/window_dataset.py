@@ -77,8 +77,9 @@ def window_dataset(
         them.
 
     Raises:
-        ValueError: What :func:`windows` refuses, no rows, a size below 1, a batch larger than all rows where the
-            remainder is dropped, k not less than n in `shard`, or a last batch with fewer rows than parts.
+        ValueError: What :func:`windows` refuses, no rows, weights that are 0 in all rows, a size below 1, a batch
+            larger than all rows where the remainder is dropped, k not less than n in `shard`, or a last batch with
+            fewer rows than parts.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -102,6 +103,8 @@ def window_dataset(
         rule, remedy = f"leave a row for each of {parts} parts in the last batch", "Or set drop_remainder=True."
         raise problem("`rows`", rule, f"{len(targets) % whole}", remedy)
     cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW, context, weight)
+    if weight is not None and not interactions.side[weight][targets].any():
+        raise problem(f"weight column {weight!r}", "be above 0 in at least one of the rows", "0 in all of them")
     number = len(targets)
     row_tensor = tf.convert_to_tensor(targets.astype(cutter.row_type))
     longest = max(max_len.values()) if isinstance(max_len, Mapping) else max_len

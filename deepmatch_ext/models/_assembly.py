@@ -33,7 +33,7 @@ from deepmatch_ext.layers.softmax import default_sampler
 from deepmatch_ext.losses import LOSSES, Candidates
 from deepmatch_ext.models._arguments import ALIASES, DEFAULTS, LABELLED, OPTIONAL, full_documentation, full_signature
 from deepmatch_ext.models._items import ItemFeatures
-from deepmatch_ext.models._positions import UserStates, loss_of_rows, user_states
+from deepmatch_ext.models._positions import OtherHistory, UserStates, loss_of_rows, user_states
 from deepmatch_ext.models._record import register_builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel, Towers
 from deepmatch_ext.models._tables import NamedLayers, Tables, derived_seed, row_ids, with_history_dropout
@@ -426,7 +426,7 @@ class Assembly:
         if others := [name for name in others if name not in self._taken]:
             rule = "have no histories besides that of the items and those with its `length_name` and `maxlen`"
             remedy = "Every position is trained, and another history would show what came later."
-            raise problem("`user_feature_columns`", rule, repr(others[0]), remedy)
+            raise OtherHistory(*problem("`user_feature_columns`", rule, repr(others[0]), remedy).args)
         for column in self.user_columns:
             if isinstance(column, SequenceColumn) and column.weight_name is not None and column.weight_norm:
                 rule = "have `weight_norm=False` if every position is trained"

@@ -36,12 +36,13 @@ def extended(
     item_features: Any,
     alike: Seen | None,
     sampler_config: Any,
+    in_use: Mapping[str, int] | None,
     rebuilt: Callable[[Mapping[str, int], Mapping[str, Any]], Any],
 ) -> Any:
     """What `RetrievalModel.extended` returns.
 
     Args:
-        model, vocabulary_sizes, item_features, alike, sampler_config: As there.
+        model, vocabulary_sizes, item_features, alike, sampler_config, in_use: As there.
         rebuilt: Makes a new model of the builder, from V by table and the changed arguments.
     """
     require_eager("`extended`")
@@ -53,6 +54,7 @@ def extended(
     sizes = _sizes(vocabulary_sizes, columns, tables)
     item = model.item_columns[0]
     before = item.vocabulary_size
+    used = _rows_in_use(in_use, columns, tables)
     new_items = sizes.get(item.embedding_name, before) - before
     has_catalogue = any(isinstance(layer, ItemCatalogue) for layer in model.layers)
     changed = {} if sampler_config is None else {"sampler_config": sampler_config}
@@ -64,11 +66,12 @@ def extended(
     elif new_items and has_catalogue:
         remedy = "Give those of the new items, by item id; what is known of the others is kept."
         raise problem("`item_features`", "be given for new items, as the model was built with features", None, remedy)
-    starts = None if alike is None else _check_alike(alike, new_items, before)
+    first_new = used[item.embedding_name]
+    starts = None if alike is None else _check_alike(alike, before + new_items - first_new, first_new)
     _check_pretrained(tables, sizes, item.embedding_name if starts is not None and np.diff(starts[0]).all() else None)
     with model.distribute_strategy.scope():
         larger = rebuilt(sizes, changed)
-        _copy_layers(model, larger, item.embedding_name, starts, item_features, sampler_config is not None)
+        _copy_layers(model, larger, item.embedding_name, used, starts, item_features, sampler_config is not None)
         _copy_compilation(model, larger)
     return larger
 
@@ -77,9 +80,7 @@ def _sizes(given: Any, columns: list[Column], tables: Mapping[str, list[SparseCo
     """V by table, of the tables that grow."""
     if not isinstance(given, Mapping):
         raise problem("`vocabulary_sizes`", "map names of columns to their new sizes", shown(given))
-    sparse = [column.sparsefeat if isinstance(column, SequenceColumn) else column for column in columns]
-    table_of = {each.name: each.embedding_name for each in sparse if isinstance(each, SparseColumn)}
-    table_of |= {name: name for name in tables}
+    table_of = _table_of(columns, tables)
     sizes: dict[str, int] = {}
     for name, size in given.items():
         if name not in table_of:
@@ -95,20 +96,54 @@ def _sizes(given: Any, columns: list[Column], tables: Mapping[str, list[SparseCo
     return sizes
 
 
+def _table_of(columns: list[Column], tables: Mapping[str, list[SparseColumn]]) -> dict[str, str]:
+    """The table of each column of ids, by the column's name or the table's own."""
+    sparse = [column.sparsefeat if isinstance(column, SequenceColumn) else column for column in columns]
+    table_of = {each.name: each.embedding_name for each in sparse if isinstance(each, SparseColumn)}
+    return table_of | {name: name for name in tables}
+
+
+def _rows_in_use(given: Any, columns: list[Column], tables: Mapping[str, list[SparseColumn]]) -> dict[str, int]:
+    """How many rows of each table are kept; of one whose values were given all are, since they may be of new ids."""
+    if given is not None and not isinstance(given, Mapping):
+        raise problem("`in_use`", "map names of columns to numbers of rows", shown(given))
+    table_of = _table_of(columns, tables)
+    used: dict[str, int] = {}
+    for name, rows in (given or {}).items():
+        if name not in table_of:
+            raise problem("`in_use`", f"have names of columns with ids, {sorted(table_of)}", repr(name))
+        column, what = tables[table_of[name]][0], f"The number of {name!r} in `in_use`"
+        if column.use_hash:
+            raise problem(f"Column {name!r}", "not be hashed, to have rows to spare", "use_hash=True")
+        most = column.vocabulary_size
+        if (rows := int_at_least(what, rows, 2)) > most:
+            raise problem(what, f"be at most the table's rows, {most}", rows)
+        used[table_of[name]] = max(rows, used.get(table_of[name], 0))  # another column may share the table
+    return {
+        name: each[0].vocabulary_size if _holds_an_array(each) else used.get(name, each[0].vocabulary_size)
+        for name, each in tables.items()
+    }
+
+
+def _holds_an_array(columns: list[SparseColumn]) -> bool:
+    """Whether the values of a table were given."""
+    given = [column.embeddings_initializer for column in columns if column.embeddings_initializer is not None]
+    return any(each.plain() == SAVED for each in given)
+
+
 def _check_pretrained(tables: Mapping[str, list[SparseColumn]], sizes: Mapping[str, int], known: str | None) -> None:
     """Refuses to invent rows of tables whose values were given, except ``known``."""
     for name, size in sizes.items():
-        given = [column.embeddings_initializer for column in tables[name] if column.embeddings_initializer is not None]
         grows = size > tables[name][0].vocabulary_size
-        if grows and name != known and any(each.plain() == SAVED for each in given):
+        if grows and name != known and _holds_an_array(tables[name]):
             rule, remedy = "be initialised by an initializer, to be extended", "Build a model with a larger array."
             raise problem(f"The table {name!r}", rule, "an array", remedy)
 
 
-def _check_alike(alike: Any, new_items: int, before: int) -> Seen:
+def _check_alike(alike: Any, new_items: int, first_new: int) -> Seen:
     """``alike`` for all new items; those behind its own have none."""
     rows = min(max(np.size(check_pair("`alike`", alike)[0]) - 1, 0), new_items)
-    indptr, items = check_seen("`alike`", alike, rows, before)
+    indptr, items = check_seen("`alike`", alike, rows, first_new)
     return np.pad(indptr, (0, new_items - rows), "edge"), items
 
 
@@ -120,10 +155,17 @@ def _check_described(item: SparseColumn, item_features: Any, before: int, new_it
 
 
 def _copy_layers(
-    model: Any, larger: Any, item_table: str, starts: Seen | None, item_features: Any, new_sampler: bool
+    model: Any,
+    larger: Any,
+    item_table: str,
+    used: Mapping[str, int],
+    starts: Seen | None,
+    item_features: Any,
+    new_sampler: bool,
 ) -> None:
     layers = {layer.name: layer for layer in model.layers}
     has_unknown = any(isinstance(layer, KnownItems) for layer in model.layers)
+    rows_of = {layer_name("table", name): rows for name, rows in used.items()}
     for layer in larger.layers:
         old = layers[layer.name]
         if isinstance(layer, CandidateSampler) and new_sampler:
@@ -135,20 +177,22 @@ def _copy_layers(
             kept = np.setdiff1d(range(old.vocabulary_size), given)
             for theirs, ours in zip(old.weights, layer.weights, strict=True):
                 _copy(theirs, ours, kept)
+        elif isinstance(layer, EmbeddingTable):
+            kept = rows_of.get(layer.name, old.vocabulary_size)
+            _copy(old.embeddings, layer.embeddings, None if kept == old.vocabulary_size else np.arange(kept))
+            if layer.vocabulary_size == kept:
+                continue
+            table, new = raw_variable(old.embeddings), range(kept, layer.vocabulary_size)
+            if layer.name != layer_name("table", item_table):
+                _write(layer.embeddings, new, _mean(table, range(1, kept)))
+                continue
+            if has_unknown:  # the row of items that are known by their features alone
+                _write(layer.embeddings, new, table[:1])
+            if starts is not None:
+                _write_means(table, layer.embeddings, starts, kept)
         else:
             for theirs, ours in zip(old.weights, layer.weights, strict=True):
                 _copy(theirs, ours)
-        if isinstance(layer, EmbeddingTable) and layer.vocabulary_size > old.vocabulary_size:
-            table = raw_variable(old.embeddings)
-            if layer.name != layer_name("table", item_table):
-                rows = _mean(table, range(1, old.vocabulary_size))
-                _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
-                continue
-            if has_unknown:  # the row of items that are known by their features alone
-                rows = table[:1]
-                _write(layer.embeddings, range(old.vocabulary_size, layer.vocabulary_size), rows)
-            if starts is not None:
-                _write_means(table, layer.embeddings, starts)
 
 
 def _copy_sampler(old: Any, layer: Any) -> None:
@@ -190,7 +234,7 @@ def _mean(table: tf.Variable, rows: range) -> tf.Tensor:
     return total / len(rows)
 
 
-def _write_means(table: tf.Variable, weight: Any, starts: Seen) -> None:
+def _write_means(table: tf.Variable, weight: Any, starts: Seen, first_new: int) -> None:
     """Rotates each new row from its random start towards the mean of the rows of similar items.
 
     The fewer of these there are, the less. A mean is near many users' vectors: an item of which one event is known
@@ -207,7 +251,7 @@ def _write_means(table: tf.Variable, weight: Any, starts: Seen) -> None:
         np.add.at(total, new[block], of_items)
         np.add.at(length, new[block], np.linalg.norm(of_items, axis=1, keepdims=True))
     some = np.flatnonzero(number)
-    rows, count = table.shape[0] + some, number[some, np.newaxis].astype(np.float32)
+    rows, count = first_new + some, number[some, np.newaxis].astype(np.float32)
     by_chance = tf.cast(tf.gather(raw_variable(weight), rows), tf.float32).numpy()
     share = count / (count + ALIKE_FOR_HALF)
     direction = _unit(share * _unit(total[some]) + (1 - share) * _unit(by_chance))

@@ -317,6 +317,13 @@ def check_weights(sample_weight: Any) -> Any:
     return weights
 
 
+def check_some_weight(sample_weight: np.ndarray | None) -> None:
+    """Refuses weights that are all 0 in the loss, as float32: nothing would be learnt."""
+    if sample_weight is not None and not sample_weight.astype(np.float32).any():
+        rule = "be other than 0 in at least one row that is trained on"
+        raise problem("`sample_weight`", rule, f"0 in all of {len(sample_weight)}")
+
+
 def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
     """A dataset's batch of sample weights, checked when it is read."""
     if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):

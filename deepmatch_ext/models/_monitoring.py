@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import problem, shown
+from deepmatch_ext._checks import problem, shown, warn_caller
 from deepmatch_ext._keras import keras
 
 # Keras's own that write down or show what is in the logs.
@@ -54,6 +54,17 @@ def agree_on_figures(callbacks: Any) -> None:
         monitored = getattr(callback, "monitor", None)
         if isinstance(monitored, str) and monitored in modes and not hasattr(callback, "figure_modes"):
             _set_mode(callback, modes[monitored])
+
+
+def warn_of_no_loss(history: Mapping[str, Any]) -> None:
+    """Tells of a run that has learnt nothing, such as one over batches whose weights are all 0."""
+    losses = history.get("loss", [])
+    if len(losses) and not np.any(losses):
+        warn_caller(
+            "The loss was 0 in every epoch, so the model has learnt nothing: are all sample weights 0, or do the "
+            "examples have no negatives?",
+            UserWarning,
+        )
 
 
 def _look_in_front(giver: Any, figures: Mapping[str, str], in_front: Iterable[Any], known: Mapping[str, str]) -> None:

@@ -10,6 +10,10 @@ from deepmatch_ext.models._tables import NamedLayers
 from deepmatch_ext.models._towers import History
 
 
+class OtherHistory(ValueError):
+    """A model that every position trains has a history that could show a position what came later."""
+
+
 class UserStates(NamedTuple):
     """A user as of now, and as of the positions that a step trains.
 

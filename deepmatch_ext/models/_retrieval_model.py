@@ -68,8 +68,8 @@ from deepmatch_ext.models._examples import (
 from deepmatch_ext.models._executions import steps_per_execution
 from deepmatch_ext.models._extending import extended
 from deepmatch_ext.models._feeding import Encoder
-from deepmatch_ext.models._input_rules import check_class_weight
-from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks
+from deepmatch_ext.models._input_rules import check_class_weight, check_some_weight
+from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks, warn_of_no_loss
 from deepmatch_ext.models._persistence import (
     FORMAT,
     check_config,
@@ -284,7 +284,7 @@ class RetrievalModel(keras.Model):
         Args:
             x: The inputs, as described above.
             y: Labels from 0 to 1, (rows,) or (rows, 1), for the loss ``logistic`` only.
-            sample_weight: The weight of each row in the loss, (rows,), finite.
+            sample_weight: The weight of each row in the loss, (rows,), finite and not 0 in all rows.
             shuffle: Whether the rows of arrays are shuffled before each epoch.
             batch_size, epochs, verbose, callbacks, validation_split, validation_data, class_weight, kwargs: As in
             Keras.
@@ -297,6 +297,9 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` does not fit its column; nothing has run then.
                 Datasets, generators and sequences are refused at the wrong batch. Or a callback comes before the one
                 that adds its figure, or has the opposite ``mode``.
+
+        Warns:
+            UserWarning: The loss is 0 in every epoch, as it is of batches whose weights are all 0.
         """
         leave_jit_off(self)
         check_optimizer(self)
@@ -316,6 +319,8 @@ class RetrievalModel(keras.Model):
         held_out = reader.held_out(validation_data, kwargs.get("validation_steps"))
         if examples.are_fed_here and held_out is None and validation_split:
             examples, held_out = examples.split(validation_split)
+        if examples.rows is not None:
+            check_some_weight(examples.weights)
         if held_out is not None:
             validation_data = held_out.x if held_out.y is None and held_out.weights is None else held_out.parts
             if held_out.are_fed_here:
@@ -343,7 +348,7 @@ class RetrievalModel(keras.Model):
         whole_passes = 0 if kwargs.get("steps_per_epoch") else epochs - kwargs.get("initial_epoch", 0)
         at_once = steps_per_execution(self, examples.x, whole_passes, callbacks)
         with several_steps(self, at_once, self._functions.value):
-            return super().fit(
+            done = super().fit(
                 examples.x,
                 examples.y,
                 batch_size,
@@ -357,6 +362,8 @@ class RetrievalModel(keras.Model):
                 sample_weight=examples.weights,
                 **kwargs,
             )
+        warn_of_no_loss(done.history)
+        return done
 
     def evaluate(
         self,
@@ -528,6 +535,7 @@ class RetrievalModel(keras.Model):
         item_features: Any = None,
         alike: Seen | None = None,
         sampler_config: Any = None,
+        in_use: Mapping[str, int] | None = None,
     ) -> RetrievalModel:
         """A copy of this model with larger tables, for new items and users, that continues its training.
 
@@ -550,13 +558,17 @@ class RetrievalModel(keras.Model):
                 ``(indptr (k + 1,), ids)``; an item may have none. `deepmatch_ext.data.neighbours` makes them of events.
             sampler_config: A sampler to replace the present one. It is needed for new items if the present one was
                 given counts.
+            in_use: name -> the number of rows in use, of columns whose tables have rows to spare in this model: the
+                ``vocabulary_size`` of the map before `IdMap.extended`. Rows behind them begin as new rows do, and
+                ``alike`` begins with the first of them. Rows to spare of a table that was given as an array stay.
 
         Returns:
             A model of the same builder, compiled as this one is.
 
         Raises:
             ValueError: A name is not a column's, its table is hashed or was given as an array, or a size is smaller
-                than before; or features of the new items are missing. The message names it.
+                than before; or features of the new items are missing, or more rows are in use than there are. The
+                message names it.
 
         Example:
             >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -569,6 +581,7 @@ class RetrievalModel(keras.Model):
             >>> roomy = model.extended({"item": 60}, alike=([0, 2, 2], [7, 9]))  # two new items, and 8 rows to spare
             >>> roomy.item_vectors(ids=np.arange(52)).shape
             (52, 8)
+            >>> next_day = roomy.extended({"item": 60}, in_use={"item": 52}, alike=([0, 1], [7]))  # a third one
         """
         config = self.get_config()
 
@@ -578,7 +591,7 @@ class RetrievalModel(keras.Model):
                 arguments[side] = [with_table_sizes(column, sizes) for column in arguments[side]]
             return self._rebuilt({**config, "arguments": arguments}, changed)
 
-        return extended(self, vocabulary_sizes, item_features, alike, sampler_config, rebuilt)
+        return extended(self, vocabulary_sizes, item_features, alike, sampler_config, in_use, rebuilt)
 
     def _training_place(
         self, steps_per_epoch: int | None, fit_arguments: Mapping[str, Any], steps_per_pass: int = 1

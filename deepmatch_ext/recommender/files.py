@@ -56,7 +56,6 @@ _SETTINGS = (
     "seed",
     "epochs",
     "_dim",
-    "_has_zone",
 )
 
 
@@ -77,6 +76,7 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
         "features": {side: [each.plain() for each in table.features] for side, table in tables.items()},
         "left_out": {side: table.left_out for side, table in tables.items()},
         "lines": recommender._lines,
+        "has_zone": events.has_zone,
         "versions": {"deepmatch_ext": __version__, "tensorflow": tf.__version__},
     }
     arrays = {"users": events.users, "items": events.items}
@@ -136,6 +136,7 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         settings["item"],
         arrays.get("sessions"),
         kinds,
+        has_zone=manifest["has_zone"],
     )
     tables = {}
     for which, features in manifest["features"].items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,11 +14,20 @@ from deepmatch_ext._arrays import Seen, joined_slices
 from deepmatch_ext._checks import problem
 from deepmatch_ext.data import Interactions, seen_before, windows
 from deepmatch_ext.data.interactions import extended_with_rows
-from deepmatch_ext.evaluation import Markov, Popularity, inner_products, target_ranks
+from deepmatch_ext.evaluation import (
+    Markov,
+    Popularity,
+    format_table,
+    inner_products,
+    ranking_metrics,
+    target_ranks,
+    write_report,
+)
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 from deepmatch_ext.evaluation.ranks import Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
 from deepmatch_ext.recommender.days import Day
+from deepmatch_ext.recommender.wording import own_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +38,24 @@ class Judged:
     rows: np.ndarray
     known: np.ndarray  # the rows that peers learn from
     is_met: np.ndarray  # which rows, of all kinds, came before those that are foretold
+    is_blind: np.ndarray  # which of the foretold events are of users of whom the model knows nothing before
     user_vectors: np.ndarray
     note: str
 
     @property
     def targets(self) -> np.ndarray:
         return self.interactions.items[self.rows]
+
+    @property
+    def blind_note(self) -> str:
+        """What there is to say of users of whom nothing is known; empty if there are none."""
+        number = int(self.is_blind.sum())
+        if not number:
+            return ""
+        return (
+            f"{number:,} of them by users without a history or features, whom the model ranks by an empty history; "
+            "`recommend` gives them what is popular"
+        )
 
 
 def history_names(item: str, interactions: Interactions) -> list[str]:
@@ -66,13 +89,16 @@ def judged_events(recommender: Any, events: Any) -> Judged:
     is_met[rows if events is None else new] = False
     # The model does not know new items and users.
     histories = history_names(recommender.item, interactions)
+    is_known = recommender._tables["user"].known(interactions.user_ids)[interactions.users[rows]]
     for column in recommender.user_columns:
         table = column.sparsefeat if isinstance(column, SequenceColumn) else column
         if isinstance(table, SparseColumn) and table.name == recommender.user:
             x[table.name] = np.where(x[table.name] < table.vocabulary_size, x[table.name], 0)
+            is_known |= x[table.name] > 0
         elif column.name in histories:
             x[column.name] = np.where(x[column.name] < len(recommender._now.item_vectors), x[column.name], 0)
-    return Judged(interactions, rows, known, is_met, recommender.model.user_vectors(x), note)
+            is_known |= x[column.name].any(axis=1)
+    return Judged(interactions, rows, known, is_met, ~is_known, recommender.model.user_vectors(x), note)
 
 
 def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[str, np.ndarray]:
@@ -101,6 +127,46 @@ def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[s
     scores[recommender._name] = own
     seen = seen_before(events, rows) if exclude_seen else None
     return {name: target_ranks(score, judged.targets, seen=seen) for name, score in scores.items()}
+
+
+def figures_of(
+    recommender: Any, judged: Judged, ns: Sequence[int], exclude_seen: bool, verbose: bool
+) -> dict[str, dict[str, float]]:
+    """name of a recommender -> its figures for lists of the lengths ``ns``; prints them where ``verbose``."""
+    with own_words():
+        ranks = ranks_of_all(recommender, judged, exclude_seen)
+    figures = {name: ranking_metrics(of_events, ns) for name, of_events in ranks.items()}
+    if verbose:
+        shown_first = [f"{metric}@{n}" for n in ns for metric in ("HR", "NDCG")]
+        print(format_table(figures, shown_first))
+        print(f"{judged.note} ({len(judged.rows):,} events)")
+        if judged.blind_note:
+            print(judged.blind_note)
+        if not has_implicit():
+            print("item-kNN and ALS beside them: pip install implicit")
+    return figures
+
+
+def report_of(recommender: Any, path: str | os.PathLike[str], judged: Judged, exclude_seen: bool) -> None:
+    """What `Recommender.report` does."""
+    name, events, items = recommender._name, judged.interactions, recommender._now.item_vectors
+    spare = np.zeros((events.item_vocabulary_size - len(items), items.shape[1]), np.float32)
+    with own_words():
+        ranks = ranks_of_all(recommender, judged, exclude_seen)
+        ranks.pop(name)
+        write_report(
+            path,
+            judged.user_vectors,
+            np.concatenate([items, spare]),
+            judged.targets,
+            seen=seen_before(events, judged.rows) if exclude_seen else None,
+            history=recommender.history,
+            ranks=ranks,
+            item_count=events.item_counts(judged.known),
+            settings={"model": name, "events": ", ".join(filter(None, [judged.note, judged.blind_note]))},
+            title=f"{name} on {len(events):,} events",
+            name=name,
+        )
 
 
 def last_rows(interactions: Interactions) -> np.ndarray:

@@ -234,6 +234,24 @@ def test_ways_to_write_times(tmp_path, write_time, options):
     assert shuffled("ts", write_time, tmp_path, **options) == list(range(1, 10))
 
 
+@pytest.mark.parametrize(
+    ("times", "options", "expected"),
+    [
+        (["2024-05-01T10:00Z", "2024-05-02T10:00+02:00"], {}, True),
+        (["2024-05-01 10:00:00 UTC"], {}, True),
+        (["2024-05-01 10:00", "2024-05-02"], {}, False),
+        (["2024-05-01T10:00Z", "2024-05-02"], {}, None),
+        (["1714521600"], {}, None),
+        (["1/5/2024 10:00"], {"dayfirst": True}, False),
+        (["10:00 01-05-24"], {"date_format": "%H:%M %d-%m-%y"}, False),
+        (["01-05-24 +0200"], {"date_format": "%d-%m-%y %z"}, True),
+    ],
+)
+def test_events_of_files_remember_whether_their_times_have_a_zone(tmp_path, times, options, expected):
+    rows = lines([("a", "x", time) for time in times], ",", ["user", "item", "ts"])
+    assert read_text(tmp_path, rows, **options).interactions.has_zone is expected
+
+
 def test_times_are_exact(tmp_path):
     rows = [("a", "x", "1714521600.123457"), ("a", "y", "1714521600123456789"), ("b", "x", "0.1")]
     x = read_text(tmp_path, lines(rows, ",", ["user", "item", "ts"])).interactions

@@ -1,6 +1,8 @@
 """Maps and interactions that grow from day to day, and what stands near new items."""
 
 import itertools
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -109,6 +111,21 @@ def test_frames_that_disagree_with_the_events_are_refused():
         x.extended(frame.assign(item_id="a"))
     with pytest.raises(ValueError, match="column 'user_id' must be in the frame"):
         x.extended(frame.drop(columns="user_id"))
+
+
+def test_times_with_a_zone_do_not_follow_those_without_one():
+    frame = pd.DataFrame({"user_id": [1], "item_id": [5], "timestamp": [pd.Timestamp("2026-01-01 09:00")]})
+    zoned = frame.assign(timestamp=frame["timestamp"].dt.tz_localize("Europe/Berlin"))
+    naive, aware = Interactions.from_frame(frame), Interactions.from_frame(zoned)
+    with pytest.raises(ValueError, match=r"^column 'timestamp' must have no time zone, as those of the events before"):
+        naive.extended(zoned)
+    with pytest.raises(ValueError, match=r"^column 'timestamp' must have a time zone, as those of the events before"):
+        aware.extended(frame)
+    assert pickle.loads(pickle.dumps(aware)).has_zone is True
+    # What goes out as a frame says so, too; where nothing is known, what comes next decides.
+    assert aware.extended(aware.to_frame()).times.tolist() == [aware.times[0].item()] * 2
+    assert replace(naive, has_zone=None).extended(zoned).has_zone is True
+    assert Interactions.from_sequences([0, 1], [1], zoned["timestamp"]).has_zone is True
 
 
 @given(st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=8), min_size=1, max_size=4), st.integers(1, 3))

@@ -233,15 +233,19 @@ def test_a_model_trains_with_all_of_it(model):
     x = shop()
     rows = np.flatnonzero(x.is_target)
 
-    def fitted(weight):
-        return model.fit(window_dataset(x, rows, 3, 4, context=["hour"], weight=weight), verbose=0).history["loss"][0]
+    def batches(weight):
+        return window_dataset(x, rows, 3, 4, context=["hour"], weight=weight)
 
     before = model.get_weights()
-    assert fitted("none") == 0  # nothing counts, so nothing changes
+    with pytest.raises(ValueError, match=r"^weight column 'none' must be above 0 in at least one of the rows; got 0"):
+        batches("none")
+    unweighted = batches("all").map(lambda columns, labels, weights: (columns, labels, 0 * weights))
+    with pytest.warns(UserWarning, match=r"^The loss was 0 in every epoch, so the model has learnt nothing"):
+        assert model.fit(unweighted, verbose=0).history["loss"] == [0]  # nothing counts, so nothing changes
     for one, other in zip(before, model.get_weights(), strict=True):
         if one.dtype == np.float32 and one.ndim:
             np.testing.assert_array_equal(one, other)
-    assert fitted("all") > 0.1
+    assert model.fit(batches("all"), verbose=0).history["loss"][0] > 0.1
     assert model.user_vectors({**user_histories(x, [1, 0], 3), "hour": np.array([9, 9])}).shape == (2, 4)
 
 

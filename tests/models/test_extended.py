@@ -196,6 +196,8 @@ def test_what_cannot_be_is_refused_by_name():
     )
     with pytest.raises(ValueError, match="Column 'city' must not be hashed"):
         hashed.extended({"city": 20})
+    with pytest.raises(ValueError, match="Column 'city' must not be hashed, to have rows to spare"):
+        hashed.extended({}, in_use={"city": 5})
     rich = described()
     with pytest.raises(ValueError, match="`item_features` must be given for new items"):
         rich.extended({"item": LARGER})
@@ -221,6 +223,53 @@ def test_rows_to_spare_have_vectors_that_are_left_out_by_their_ids():
         ids.decode(lists)
     with pytest.raises(ValueError, match=r"the indptr of `alike` must have shape \(2,\)"):
         model.extended({"item": VOCABULARY + 1}, alike=([0, 1, 2], [7, 7]))
+
+
+def table_of(model, name="item"):
+    return model.get_layer(f"table_{name}").get_weights()[0]
+
+
+def fresh_table(size):
+    """The item table of a new model of a larger vocabulary."""
+    history = VarLenSparseFeat(SparseFeat("hist_item", size, DIM, embedding_name="item"), 6, "last", "hist_len")
+    return table_of(YoutubeDNN([history], [SparseFeat("item", size, DIM)], user_dnn_hidden_units=(16, DIM)))
+
+
+def test_rows_to_spare_begin_as_new_rows_do_once_they_are_taken():
+    model, norm = small_model(), np.linalg.norm
+    fresh, near = table_of(model), [7] * 20 + [9] * 10
+    moved = fresh.copy()
+    moved[25:] = 0.5  # as negatives they were pushed about
+    model.get_layer("table_item").set_weights([moved])
+    for size in (VOCABULARY, LARGER):
+        larger = model.extended({"item": size}, in_use={"hist_item": 25}, alike=([0, 30], near))
+        rows, as_new = table_of(larger), fresh_table(size)
+        np.testing.assert_array_equal(rows[:25], fresh[:25])
+        np.testing.assert_array_equal(rows[26:], as_new[26:])
+        mean = (2 * fresh[7] + fresh[9]) / 3
+        direction = mean / norm(mean) + as_new[25] / norm(as_new[25])
+        np.testing.assert_allclose(rows[25] / norm(rows[25]), direction / norm(direction), rtol=1e-4, atol=1e-6)
+    # Rows that were given may be those of items to come.
+    pretrained = small_model_with_table()
+    np.testing.assert_array_equal(table_of(pretrained.extended({}, in_use={"item": 25})), table_of(pretrained))
+    for in_use, words in [
+        ({"colour": 9}, r"`in_use` must have names of columns with ids, \['hist_item', 'item'\]"),
+        ({"item": VOCABULARY + 1}, "The number of 'item' in `in_use` must be at most the table's rows, 30; got 31"),
+        (25, "`in_use` must map names of columns to numbers of rows; got 25"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            model.extended({}, in_use=in_use)
+    with pytest.raises(ValueError, match="`alike`"):
+        model.extended({}, in_use={"item": 25}, alike=([0, 1], [25]))
+
+
+def test_rows_to_spare_of_other_tables_begin_in_the_midst_of_the_others():
+    model = described()
+    larger = model.extended({}, in_use={"item": 25, "genre": 3})
+    items, genres = table_of(model), table_of(model, "genre")
+    np.testing.assert_array_equal(table_of(larger)[25:], np.repeat(items[:1], VOCABULARY - 25, axis=0))
+    np.testing.assert_allclose(table_of(larger, "genre")[3], genres[1:3].mean(0), rtol=1e-5)
+    np.testing.assert_array_equal(table_of(larger, "genre")[:3], genres[:3])
 
 
 def small_model_with_table():

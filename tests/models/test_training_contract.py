@@ -259,9 +259,13 @@ def test_weights_of_a_dataset_may_have_any_type(dtype, plain):
 
 
 @pytest.mark.slow
-def test_weights_that_are_no_numbers_are_refused(fresh):
+def test_weights_that_are_no_numbers_or_all_zero_are_refused(fresh):
     model, x = fresh(), small_input(32)
     before, weights = model.get_weights(), np.ones(32)
+    with pytest.raises(
+        ValueError, match=r"^`sample_weight` must be other than 0 in at least one row .* 0 in all of 32"
+    ):
+        model.fit(x, sample_weight=0 * weights, verbose=0)
     weights[5] = np.nan
     labels = np.zeros((32, 1))
     refused = pytest.raises(

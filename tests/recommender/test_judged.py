@@ -12,7 +12,8 @@ from deepmatch_ext import Recommender
 from deepmatch_ext.data import Interactions
 from deepmatch_ext.evaluation import Markov
 from deepmatch_ext.evaluation.baselines import has_implicit
-from deepmatch_ext.recommender.judged import chain, items_before, last_rows
+from deepmatch_ext.recommender.features import FeatureTable
+from deepmatch_ext.recommender.judged import chain, items_before, judged_events, last_rows
 from tests.data.test_kinds import kind_events, slow_history
 from tests.recommender.test_recommender import EVENTS, NAMES, SMALL
 
@@ -34,6 +35,19 @@ def warned_of(call):
 def test_events_after_those_of_fit_are_no_reason_to_warn(plain, capsys):
     assert warned_of(lambda: plain.evaluate(TOMORROW, exclude_seen=False)) == []
     assert "events after those that the model knows (20 events)" in capsys.readouterr().out
+
+
+def test_events_of_users_of_whom_nothing_is_known_are_counted(plain, capsys, monkeypatch):
+    # "b" begins with an item that the model does not know, so of the event after that nothing is known either.
+    rows = [("a", "sku-01"), ("a", "sku-02"), ("b", "brand-new"), ("b", "sku-03"), ("u1", "sku-29")]
+    later = pd.DataFrame(rows, columns=["customer", "sku"]).assign(at=10_000 + np.arange(5))
+    plain.evaluate(later, exclude_seen=False)
+    assert "(5 events)\n3 of them by users without a history or features, whom" in capsys.readouterr().out
+    people = pd.DataFrame({"customer": ["b", "c"], "taste": ["x", "y"]})
+    table, _ = FeatureTable.from_frame("`user_features`", people, "customer", {})
+    monkeypatch.setitem(plain._tables, "user", table)
+    assert judged_events(plain, later).blind_note.startswith("1 of them by users")
+    assert judged_events(plain, later[1:2].assign(customer="u1")).blind_note == ""
 
 
 def test_events_that_the_model_knows_are_told_of(plain, capsys):

@@ -12,7 +12,10 @@ from deepmatch_ext import NCF, ComiRec, Recommender, SequenceDNN
 from deepmatch_ext.data import Interactions, leave_last_out, seen_before, window_dataset, windows
 from deepmatch_ext.data.windows import Cutter
 from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
+from deepmatch_ext.models import RetrievalModel
 from deepmatch_ext.recommender.features import FeatureTable
+from deepmatch_ext.recommender.held_out import split_of
+from deepmatch_ext.recommender.reading import read_events
 from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, events_of
 
 
@@ -228,7 +231,7 @@ def test_a_model_of_every_position_is_trained_on_rows_that_hold_each_event_once(
         taken.append((len(targets), size))
         return window_dataset(interactions, targets, max_len, size, **arguments)
 
-    monkeypatch.setattr("deepmatch_ext.recommender.recommender.window_dataset", noted)
+    monkeypatch.setattr("deepmatch_ext.recommender.training.window_dataset", noted)
     settings = {**NAMES, **SMALL, "pooled": "last", "user_dnn_hidden_units": []}  # little to trace
     recommender = Recommender(SequenceDNN, **settings, dnn_dropout=0.0)
     recommender.fit(EVENTS, epochs=2, verbose=0)
@@ -270,7 +273,7 @@ def test_items_without_features_are_told_of():
     with pytest.warns(
         UserWarning, match="2 of 30 items of the events have no row in `item_features`, such as 'sku-03'"
     ):
-        recommender._read(EVENTS)
+        read_events(recommender, EVENTS)
 
 
 def test_targets_that_the_user_had_are_told_of_in_its_own_words(plain):
@@ -333,7 +336,11 @@ def test_what_was_made_of_the_frames_is_said(capsys):
 
 
 @pytest.mark.slow
-def test_new_items_take_rows_to_spare_first(tmp_path):
+def test_new_items_take_rows_to_spare_first(monkeypatch):
+    asked, extended = [], RetrievalModel.extended
+    monkeypatch.setattr(
+        RetrievalModel, "extended", lambda self, sizes, **given: asked.append(given) or extended(self, sizes, **given)
+    )
     recommender = Recommender(columns=[SparseFeat("sku", ITEMS + 3, 8)], **NAMES, **SMALL).fit(
         EVENTS, epochs=1, verbose=0
     )
@@ -344,6 +351,10 @@ def test_new_items_take_rows_to_spare_first(tmp_path):
     assert set(found) == {*EVENTS["sku"], "new 1"}  # and not the row to spare that is left
     recommender.update(day.assign(sku=["new 2", "new 3"], at=9002), epochs=0)
     assert recommender.model.item_vectors().shape == (ITEMS + 4, 8)
+    # Both begin near what is around them, though one takes a row to spare.
+    assert asked[1]["in_use"] == {"sku": ITEMS + 2}
+    indptr, _ = asked[1]["alike"]
+    assert (np.diff(indptr) > 0).tolist() == [True, True]
 
 
 @pytest.mark.slow
@@ -371,9 +382,8 @@ def test_kinds_of_events_have_histories_of_their_own():
     ],
 )
 def test_what_is_held_out(held_out, sizes):
-    from deepmatch_ext.recommender.recommender import _split
-
-    split = _split(Interactions.from_frame(EVENTS, "customer", "sku", "at"), *map(held_out.get, ("validation", "test")))
+    events = Interactions.from_frame(EVENTS, "customer", "sku", "at")
+    split = split_of(events, held_out.get("validation"), held_out.get("test"))
     assert (len(split.train), len(split.validation), len(split.test)) == sizes
 
 

@@ -1,15 +1,21 @@
 """What a recommender refuses or tells of: the argument, the rule and what to do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from deepmatch_ext import Recommender, SequenceDNN
+from deepmatch_ext.data import Interactions
 from deepmatch_ext.data.interactions import has_zone
 from deepmatch_ext.evaluation import SeenTargetsWarning
+from deepmatch_ext.recommender.building import tell
+from deepmatch_ext.recommender.reading import read_events
 from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS
 
 DAYS = pd.to_datetime("2026-01-01") + pd.to_timedelta(EVENTS["at"], "h")
+IN_UTC = EVENTS.assign(at=DAYS.dt.tz_localize("UTC"))
 LATER = pd.DataFrame({"customer": ["u1", "u2"], "sku": ["sku-03", "sku-04"], "at": [9000, 9001]})
 
 
@@ -21,7 +27,8 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def dated():
-    return Recommender(**NAMES, **SMALL).fit(EVENTS.assign(at=DAYS.dt.tz_localize("UTC")), epochs=1, verbose=0)
+    events = Interactions.from_frame(IN_UTC, "customer", "sku", "at")  # which remember the zone
+    return Recommender(**NAMES, **SMALL).fit(events, epochs=1, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,13 @@ def test_weights_have_a_sum():
     recommender = Recommender(weight="weight", **NAMES, **SMALL)
     with pytest.raises(ValueError, match=r"^column 'weight' must be above 0 in at least one event .* 0 in all of them"):
         recommender.fit(EVENTS.assign(weight=0.0), verbose=0)
+    recommender.fit(EVENTS, epochs=1, verbose=0)
+    before, nothing = recommender.interactions, LATER.assign(weight=0.0)
+    with pytest.raises(ValueError, match=r"^column 'weight' must be above 0 in at least one .* epochs=0\) trains"):
+        recommender.update(nothing)
+    assert recommender.interactions is before
+    recommender.update(nothing, epochs=0)
+    assert len(recommender.interactions) == len(EVENTS) + 2
 
 
 def test_kinds_are_refused_where_every_position_is_trained():
@@ -106,6 +120,15 @@ def test_kinds_are_refused_where_every_position_is_trained():
         recommender.fit(events, verbose=0)
 
 
+def test_what_else_a_builder_refuses_is_its_own_error():
+    def Failing(user_feature_columns, item_feature_columns, num_sampled, seed):
+        raise ValueError(f"{user_feature_columns[0].name!r} is too long")
+
+    events = EVENTS.assign(kind=np.where(EVENTS["at"] % 200 < 100, "buy", "click"))
+    with pytest.raises(ValueError, match=r"^'hist_sku_buy' is too long$"):
+        Recommender(Failing, kind="kind", targets="buy", **NAMES, **SMALL).fit(events, verbose=0)
+
+
 @pytest.mark.parametrize("times", [[9000, 9000], ["2027-01-01T00:00Z"] * 2])
 def test_times_without_a_zone_do_not_follow_those_with_one(dated, times):
     naive = LATER.assign(at=pd.to_datetime(["2027-01-01", "2027-01-02"]))
@@ -113,11 +136,20 @@ def test_times_without_a_zone_do_not_follow_those_with_one(dated, times):
         with pytest.raises(ValueError, match=r"^column 'at' of `events` must have a time zone, as in the events of"):
             method(naive)
     plain = Recommender(**NAMES, **SMALL)
-    plain.__dict__.update(dated.__dict__, _has_zone=False)
+    plain.__dict__.update(dated.__dict__, interactions=replace(dated.interactions, has_zone=False))
     with pytest.raises(ValueError, match=r"^column 'at' of `events` must have no time zone, as in the events of"):
         plain.update(LATER.assign(at=naive["at"].dt.tz_localize("Europe/Berlin")))
     with pytest.raises(ValueError, match=r"^column 'at'"):
         plain.update(LATER.assign(at=times))
+
+
+def test_events_remember_whether_their_times_have_a_zone(dated, tmp_path):
+    recommender = Recommender(**NAMES, **SMALL)
+    assert [read_events(recommender, each).has_zone for each in (IN_UTC, EVENTS.assign(at=DAYS), EVENTS)] == [
+        *(True, False, None)
+    ]
+    dated.save(tmp_path / "dated")
+    assert Recommender.load(tmp_path / "dated").interactions.has_zone is True
 
 
 def test_whether_times_have_a_zone():
@@ -141,8 +173,7 @@ def test_times_that_tell_no_order_are_told_of():
 def test_users_and_items_are_counted_by_their_events(capsys):
     people = pd.concat([PEOPLE, pd.DataFrame({"customer": ["guest"], "taste": [1]})])
     recommender = Recommender(user_features=people, item_features=SHELF, **NAMES, **SMALL)
-    events = recommender._read(EVENTS)
-    recommender._tell(events, [])
+    tell(read_events(recommender, EVENTS), [], recommender._lines)
     # PEOPLE has a visitor beside the 40 who bought; SHELF has an item that nobody bought.
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == ["320 events of 40 users with 30 items", "without events: 2 users and 1 item"]

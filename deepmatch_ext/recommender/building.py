@@ -1,0 +1,116 @@
+"""The model that `Recommender.fit` trains: its columns, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from deepmatch_ext._checks import problem, shown
+from deepmatch_ext.data import Interactions
+from deepmatch_ext.features import Column, SequenceColumn, SparseColumn
+from deepmatch_ext.models import RetrievalModel, YoutubeDNN
+from deepmatch_ext.models._positions import OtherHistory
+from deepmatch_ext.optimizers import LazyAdam
+from deepmatch_ext.recommender.judged import history_names
+
+
+def columns_of_model(recommender: Any, events: Interactions) -> tuple[list[Column], list[Column]]:
+    """The model's columns: those that were given, and for the rest what their types say."""
+    given, name_of_item, max_len = dict(recommender._given), recommender.item, recommender.max_len
+    size = events.item_vocabulary_size
+    item = given.pop(name_of_item, SparseColumn(name_of_item, size, recommender._dim, embedding_name=name_of_item))
+    if not isinstance(item, SparseColumn) or item.use_hash:
+        raise problem("`columns`", f"have a SparseFeat without hashing as {name_of_item!r}", shown(item))
+    columns: list[Column] = []
+    for name, history in zip(history_names(name_of_item, events), events.histories, strict=True):
+        length = f"hist_len{history.suffix}"
+        hist = given.pop(name, SequenceColumn(replace(item, name=name), max_len, "recency+last", length))
+        if not isinstance(hist, SequenceColumn) or hist.maxlen != max_len:
+            rule = f"have as {name!r} a VarLenSparseFeat with the maxlen of `max_len`, {max_len}"
+            raise problem("`columns`", rule, shown(hist))
+        columns.append(replace(hist, sparsefeat=_of_size(hist.sparsefeat, size), length_name=length))
+    if recommender.user in given:
+        columns.append(_of_size(given.pop(recommender.user), events.user_vocabulary_size))
+    of_items = [_of_size(item, size), *recommender._tables["item"].columns()]
+    columns += recommender._tables["user"].columns()
+    if unknown := sorted(given.keys() - {column.name for column in [*columns, *of_items]}):
+        raise problem("`columns`", "be of what the frames have", repr(unknown[0]))
+    return columns, of_items
+
+
+def built(
+    recommender: Any, events: Interactions, user_columns: Sequence[Column], item_columns: Sequence[Column]
+) -> RetrievalModel:
+    """The compiled model, before it is trained."""
+    builder, described, deep = recommender._builder, {}, {}
+    item = cast(SparseColumn, item_columns[0])
+    if len(item_columns) > 1:
+        by_id = recommender._tables["item"].by_id(events.item_ids)
+        described = {"item_features": padded(by_id, item.vocabulary_size)}
+    if builder is YoutubeDNN and len(user_columns) > 1:
+        deep = {"user_dnn_hidden_units": (2 * item.embedding_dim, item.embedding_dim)}
+    arguments = {**deep, "seed": recommender.seed, **described, **recommender._arguments}
+    try:
+        model = builder(user_columns, item_columns, **arguments)
+    except OtherHistory as error:
+        if events.kinds is None:
+            raise
+        raise _no_kinds(recommender, events, str(error)) from error
+    if not isinstance(model, RetrievalModel) or model.candidates is None:
+        rule = "be a builder of models that learn from what users took, without labels"
+        raise problem("`model`", rule, shown(builder))
+    if model.trains_every_position and recommender.weight is not None:
+        rule = "be left out with a model that trains every position: a row's weight would count for all of them"
+        raise problem("`weight`", rule, repr(recommender.weight))
+    if model.trains_every_position and events.kinds is not None:
+        raise _no_kinds(recommender, events, "Give the events of the kind that is to be predicted alone.")
+    optimizer = LazyAdam(1e-3) if recommender._optimizer is None else recommender._optimizer
+    if hasattr(optimizer, "get_config"):  # Keras's serve one model each
+        optimizer = type(optimizer).from_config(optimizer.get_config())
+    model.compile(optimizer)
+    return model
+
+
+def _no_kinds(recommender: Any, events: Interactions, why: str) -> ValueError:
+    """The error to raise of a builder that reads one history alone."""
+    assert events.kinds is not None
+    rule = f"be left out with {recommender._name}, which can't read a history for each kind of events"
+    return problem("`kind`", rule, repr(events.kinds.name), why)
+
+
+def tell(events: Interactions, columns: Sequence[Column], lines: Mapping[str, Sequence[str]]) -> None:
+    """Prints what there is, and what was made of it.
+
+    Args:
+        events: All events.
+        columns: The user columns; those of histories come first.
+        lines: What was made of the columns of features, by side.
+    """
+    of_events = {"user": np.unique(events.users).size, "item": np.unique(events.items).size}
+    print(f"{len(events):,} events of {of_events['user']:,} users with {of_events['item']:,} items")
+    more = {"user": events.num_users - of_events["user"], "item": events.num_items - of_events["item"]}
+    if said := [f"{number:,} {side}{'s' * (number > 1)}" for side, number in more.items() if number]:
+        print(f"without events: {' and '.join(said)}")
+    for hist, _ in zip(columns, events.histories, strict=False):
+        assert isinstance(hist, SequenceColumn)
+        print(f'{hist.name}: the last {hist.maxlen} items, pooled by "{hist.combiner}"')
+    for side in ("user", "item"):
+        for line in lines[side]:
+            print(f"{side} feature {line}")
+
+
+def _of_size(column: Any, size: int) -> Any:
+    """The column with at least ``size`` rows."""
+    return replace(column, vocabulary_size=max(size, column.vocabulary_size))
+
+
+def padded(arrays: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """Values by id with rows to spare, (size, ...)."""
+    wide = {}
+    for name, values in arrays.items():
+        spare = np.zeros((size - len(values), *values.shape[1:]), values.dtype)
+        wide[name] = np.concatenate([values, spare]) if len(spare) else values
+    return wide

@@ -1,0 +1,103 @@
+"""Events as a recommender takes them: read, and refused or told of where they can't be right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from deepmatch_ext._checks import problem, shown, warn_caller
+from deepmatch_ext._frames import FRAMES, columns_of, is_frame
+from deepmatch_ext.data import IdMap, Interactions
+from deepmatch_ext.data.interactions import check_same_zone, has_zone
+from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
+
+
+def read_events(recommender: Any, events: Any) -> Interactions:
+    """The events of `Recommender.fit`, with the ids of users and items of whom only features are known."""
+    if not isinstance(events, Interactions):
+        require_frame(events, ", or Interactions")
+        columns = recommender.user, recommender.item, recommender.time
+        side = [] if recommender.weight is None else [recommender.weight]
+        kinds = {"kind": recommender.kind, "targets": recommender.targets}
+        events = Interactions.from_frame(events, *columns, side, session=recommender.session, **kinds)
+    for name in ("user", "item"):
+        own, given = getattr(recommender, name), getattr(events, f"{name}_name")
+        if given != own:
+            raise problem(f"`{name}`", f"be {given!r}, as in the events", repr(own))
+    ids = everyone(events, recommender._tables)
+    features = recommender._tables["user"].by_id(ids["user"])
+    events = replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
+    check_ids(events)
+    warn_of_unknown(events, recommender._tables["item"], np.arange(len(events)))
+    return events
+
+
+def everyone(events: Interactions, tables: Mapping[str, FeatureTable]) -> dict[str, IdMap]:
+    """The maps of users and of items; those of whom only features are known are behind those with events."""
+    ids = {"user": events.user_ids, "item": events.item_ids}
+    for side, table in tables.items():
+        if table.owners is not None:
+            what = f"column {getattr(events, f'{side}_name')!r} of `{side}_features`"
+            check_same_kind(what, table.owners.values, ids[side], "as in the events")
+            ids[side] = ids[side].extended(table.owners.values)
+    return ids
+
+
+def require_frame(events: Any, more: str = "") -> None:
+    """Refuses what is no frame."""
+    if not is_frame(events):
+        raise problem("`events`", f"be {FRAMES}{more}", shown(events), "pd.read_csv(path) reads a file.")
+
+
+def check_later(recommender: Any, events: Any) -> None:
+    """Refuses what is no frame, and times that can't be compared with those of `fit`."""
+    require_frame(events)
+    if recommender.time is not None:
+        column = columns_of("`events`", events, [recommender.time]).get(recommender.time)
+        now = None if column is None else has_zone(column)
+        what, known = f"column {recommender.time!r} of `events`", recommender.interactions.has_zone
+        check_same_zone(what, known, now, "in the events of `fit`")
+
+
+def check_ids(events: Interactions) -> None:
+    """Refuses the empty text as an id, which stands for no item in an export and in padded lists."""
+    for name, ids in ((events.user_name, events.user_ids), (events.item_name, events.item_ids)):
+        if "" in ids:
+            remedy = "Drop those rows, or give them an id."
+            raise problem(f"column {name!r}", "hold ids that are not empty", "''", remedy)
+
+
+def check_weights(events: Interactions, weight: str | None, rows: np.ndarray, remedy: str = "") -> None:
+    """Refuses events of which none counts in the loss."""
+    if weight is not None and not events.side.get(weight, np.ones(len(events)))[rows].any():
+        rule = "be above 0 in at least one event that is trained on"
+        raise problem(f"column {weight!r}", rule, "0 in all of them", remedy)
+
+
+def warn_of_one_time(events: Interactions) -> None:
+    """Tells of events whose times say nothing of their order."""
+    times = events.times
+    if times is not None and (times == times[0]).all():
+        warn_caller(
+            f"All {len(events):,} events have the same time, {times[0]}, so a user's events are in the order of the "
+            "table's rows: are their times read right? If the rows are in the order of time: time=None.",
+            UserWarning,
+        )
+
+
+def warn_of_unknown(events: Interactions, table: FeatureTable, rows: np.ndarray) -> None:
+    """Tells of items in some rows that have no features, where others have."""
+    if not table.features:
+        return
+    items, counts = np.unique(events.items[rows], return_counts=True)
+    without = ~table.known(events.item_ids)[items]
+    if without.any():
+        warn_caller(
+            f"{int(without.sum())} of {len(items)} items of the events have no row in `item_features`, such as "
+            f"{events.item_ids.decode(items[without][:1])[0]!r}, in {int(counts[without].sum())} events: they are "
+            "known by their ids alone.",
+            UserWarning,
+        )

@@ -1,0 +1,35 @@
+"""What the parts warn of, in the terms of `Recommender`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from deepmatch_ext._checks import warn_caller
+from deepmatch_ext.evaluation import SeenTargetsWarning
+
+
+class own_words:  # used as a function
+    """Tells of held-out events whose items the user had before in the terms of `Recommender`."""
+
+    def __enter__(self) -> None:
+        self._catching = warnings.catch_warnings(record=True)
+        self._caught: Any = self._catching.__enter__()
+        warnings.simplefilter("always", SeenTargetsWarning)
+
+    def __exit__(self, *error: Any) -> None:
+        self._catching.__exit__(*error)
+        told = set()  # each part of the work finds the same ones
+        for each in self._caught:
+            if not issubclass(each.category, SeenTargetsWarning):
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+                continue
+            number = str(each.message).partition(" targets")[0]
+            if number in told:
+                continue
+            told.add(number)
+            warn_caller(
+                f"{number} held-out events are of items that the user had before, which are not recommended and so are "
+                "missed. Where things are taken again: Recommender(..., exclude_seen=False).",
+                SeenTargetsWarning,
+            )
