@@ -25,7 +25,7 @@ class Trial:
     """New users: the first four fifths of their events go in, the others are to be found."""
 
     def __init__(self, tastes, combiner, epochs):
-        made = synthetic_interactions(700, 200, mean_length=24, num_genres=10, seed=1, tastes=tastes)
+        made = synthetic_interactions(700, 400, mean_length=24, num_genres=20, seed=1, tastes=tastes)
         self.events = replace(made.interactions, side={})
         self.combiner, self.epochs = combiner, epochs
         length = np.diff(self.events.indptr)[self.events.users]
