@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 import numpy as np
 import pandas as pd
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
-from interests import vectors_of, watch_of
+from interests import runs_of_best, vectors_of, watch_of
 
 from deepmatch_ext import data, models
 from deepmatch_ext.evaluation import evaluate_vectors
@@ -107,10 +107,8 @@ def main():
             print(name, settings, f"seed {seed}", {key: round(float(v), 4) for key, v in result.items()}, flush=True)
             return result
 
-        tried = [trained(settings, seeds[0]) for settings in candidates]
-        best = max(range(len(tried)), key=lambda place: tried[place]["validation"])
-        runs = pd.DataFrame([tried[best], *(trained(candidates[best], seed) for seed in seeds[1:])])
-        table[name] = {"settings": candidates[best], **runs.mean(), "spread": runs["HR@10"].std(ddof=0)}
+        chosen, runs = runs_of_best(candidates, seeds, trained)
+        table[name] = {"settings": chosen, **runs.mean(), "spread": runs["HR@10"].std(ddof=0)}
     print(pd.DataFrame(table).T.round(4).to_string())
 
 

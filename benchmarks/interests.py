@@ -215,23 +215,28 @@ def main():
     limits = {"epochs": args.epochs, "patience": args.patience, "dim": args.dim, "seconds": args.seconds}
     table = {}
     for name in names:
-        tried = {}
-        for place, settings in enumerate(SETTINGS[name][: args.candidates]):
-            tried[place] = run(name, split, settings, seeds[0], **limits)
-            told(name, settings, seeds[0], tried[place])
-        best = max(tried, key=lambda place: tried[place]["validation"])
-        runs = [tried[best]]
-        for seed in seeds[1:]:
-            runs.append(run(name, split, SETTINGS[name][best], seed, **limits))
-            told(name, SETTINGS[name][best], seed, runs[-1])
-        figures = pd.DataFrame(runs)[["Recall@50", "HR@50", "epoch", "CPU s"]]
+
+        def trained(settings, seed, name=name):
+            result = run(name, split, settings, seed, **limits)
+            told(name, settings, seed, result)
+            return result
+
+        settings, runs = runs_of_best(SETTINGS[name][: args.candidates], seeds, trained)
+        figures = runs[["Recall@50", "HR@50", "epoch", "CPU s"]]
         table[name] = {
-            "settings": SETTINGS[name][best],
+            "settings": settings,
             **{key: f"{figures[key].mean():.4f} ± {figures[key].std(ddof=0):.4f}" for key in ("Recall@50", "HR@50")},
             "epoch": figures["epoch"].tolist(),
             "CPU s": round(figures["CPU s"].mean()),
         }
     print(pd.DataFrame(table).T.to_string())
+
+
+def runs_of_best(candidates, seeds, trained):
+    """The settings that are best on validation with the first seed, and the figures with each seed, a row each."""
+    tried = [trained(settings, seeds[0]) for settings in candidates]
+    best = max(range(len(tried)), key=lambda place: tried[place]["validation"])
+    return candidates[best], pd.DataFrame([tried[best], *(trained(candidates[best], seed) for seed in seeds[1:])])
 
 
 def told(name, settings, seed, result):

@@ -8,11 +8,12 @@ of `SETTINGS` that are best on the validation users with the first seed, K among
 """
 
 import argparse
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from interests import Split, run
+from interests import Split, run, runs_of_best
 
 from deepmatch_ext import data
 from deepmatch_ext.evaluation import likeness
@@ -46,7 +47,7 @@ def main():
         split = Split(replace(events, side={}), parts=(8, 1, 2), max_len=20)
         taste = events.side["taste"][split.test.rows] if tastes > 1 else np.ones(len(split.test.rows), int)
 
-        def trained(name, settings, seed, split=split, taste=taste):
+        def trained(settings, seed, name, split=split, taste=taste):
             result = run(name, split, {"learning_rate": 5e-3, **settings}, seed, **limits)
             found = split.test.found
             shown = {
@@ -64,11 +65,9 @@ def main():
         for name, candidates in SETTINGS.items():
             if not name.startswith(tuple(args.only.split(","))):
                 continue
-            tried = [trained(name, settings, seeds[0]) for settings in candidates]
-            best = max(range(len(tried)), key=lambda place: tried[place]["validation"])
-            runs = pd.DataFrame([tried[best], *(trained(name, candidates[best], seed) for seed in seeds[1:])])
+            settings, runs = runs_of_best(candidates, seeds, functools.partial(trained, name=name))
             table[name] = {
-                "settings": candidates[best],
+                "settings": settings,
                 **runs.mean().round(3),
                 "spread": runs["Recall@50"].std(ddof=0),
             }

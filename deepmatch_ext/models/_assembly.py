@@ -28,6 +28,7 @@ from deepmatch_ext.layers import (
     L2Normalization,
     NearestInterest,
     PairProbability,
+    WithoutPadding,
 )
 from deepmatch_ext.layers.softmax import default_sampler
 from deepmatch_ext.losses import LOSSES, Candidates
@@ -327,6 +328,17 @@ class Assembly:
         if self.item_units or len(parts) == 1:
             return self.dense("item", parts, self.item_units)
         return self._layers(keras.layers.Add, "item_added")(parts)
+
+    def known_rows(self, name: str, histories: Sequence[History]) -> list[Any]:
+        """The rows of histories (B, T, d), with zeros where they hold nothing: at padding, and at unknown ids.
+
+        Args:
+            name: The name of the layers that do this.
+            histories: As from `histories`.
+        """
+        return [
+            self._layers(WithoutPadding, name, place)([each.rows, each.valid]) for place, each in enumerate(histories)
+        ]
 
     def item_histories(self) -> list[str]:
         """The names of the histories that share the item's table.

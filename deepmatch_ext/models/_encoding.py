@@ -86,9 +86,7 @@ def encoded(
         raise problem("`num_heads`", f"divide the size of the vectors, {make.dim}", num_heads)
     history, *others = make.histories(unit_length=True, up_to_longest=True, described=True)
     rows = make.layer(WithoutPadding, "history_rows")([history.rows, history.valid])  # (B, t, d)
-    more = [
-        make.layer(WithoutPadding, "more_rows", place)([each.rows, each.valid]) for place, each in enumerate(others)
-    ]
+    more = make.known_rows("more_rows", others)
     poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # else there is nothing
     beside = [_pooled(make, place, rows, history, each) for place, each in enumerate(poolings)]
     if not blocks:

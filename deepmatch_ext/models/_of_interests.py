@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deepmatch_ext._keras import keras
-from deepmatch_ext.layers import LabelAwareAttention, RepeatFirstInterest, WithoutPadding
+from deepmatch_ext.layers import LabelAwareAttention, RepeatFirstInterest
 from deepmatch_ext.layers.interests import attention_power
 from deepmatch_ext.models._assembly import Assembly
 from deepmatch_ext.models._retrieval_model import RetrievalModel
@@ -21,10 +21,8 @@ def events_of_history(make: Assembly) -> History:
     history, *others = make.histories(unit_length=True, described=True)
     if not others:
         return history
-    more = [
-        make.layer(WithoutPadding, "more_rows", place)([each.rows, each.valid]) for place, each in enumerate(others)
-    ]
-    joined = make.layer(keras.layers.Concatenate, "joined_events")([history.rows, *more])
+    parts = [history.rows, *make.known_rows("more_rows", others)]
+    joined = make.layer(keras.layers.Concatenate, "joined_events")(parts)
     start = MeanOfBlocks([0], make.seed("event"))
     dense = make.layer(keras.layers.Dense, "event_dense", units=history.rows.shape[-1], kernel_initializer=start)
     return history._replace(rows=dense(joined))

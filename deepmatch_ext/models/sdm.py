@@ -111,8 +111,7 @@ def SDM(
     long_emb = dense("long", liked)  # (B, units)
 
     valid = short[0].valid
-    rows = [make.layer(WithoutPadding, "short", place)([each.rows, each.valid]) for place, each in enumerate(short)]
-    states = dense("short", rows)  # (B, T, units)
+    states = dense("short", make.known_rows("short", short))  # (B, T, units)
     if history_feature_list is None:
         states = make.layer(OldestFirst, "oldest_first")([states, valid])
     for place in range(layers):

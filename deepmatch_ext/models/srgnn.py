@@ -13,7 +13,6 @@ from deepmatch_ext.layers import (
     RepeatableDropout,
     SequenceMaskPooling,
     SessionReadout,
-    WithoutPadding,
 )
 from deepmatch_ext.models._assembly import Assembly, builder
 from deepmatch_ext.models._retrieval_model import RetrievalModel
@@ -78,10 +77,7 @@ def SRGNN(
     clicks, *others = make.histories()  # of each: rows (B, T, d), valid (B, T), ids (B, T)
     rows = clicks.rows
     if others:
-        known = [
-            make.layer(WithoutPadding, "known", place)([each.rows, each.valid]) for place, each in enumerate(others)
-        ]
-        rows = make.layer(keras.layers.Concatenate, "click")([rows, *known])
+        rows = make.layer(keras.layers.Concatenate, "click")([rows, *make.known_rows("known", others)])
     rows = make.layer(L2Normalization, "unit_rows")(rows)
     if rate:
         rows = make.layer(RepeatableDropout, "click_dropout", rate=rate, seed=make.seed("click_dropout"))(rows)
