@@ -21,7 +21,8 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAM
 hypothesis.settings.load_profile("default")
 
 
-def without_autotuning(dataset):
+def as_written(dataset):
+    """Without the autotuning and the rewriting of data passes, which take longer than those of tests do."""
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -53,7 +54,7 @@ def pytest_configure(config):
     start_server()  # before TensorFlow has threads, and without what only tests here have
     # All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute:
     # Python's collector would stand still for each that a failed `fit` left behind.
-    tf.data.Dataset._apply_debug_options = without_autotuning
+    tf.data.Dataset._apply_debug_options = as_written
 
 
 def pytest_xdist_auto_num_workers(config):
