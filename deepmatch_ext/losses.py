@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import one_of, problem
 from deepmatch_ext._keras import register
+from deepmatch_ext._traced import traced_once
 
 # Far below any logit that a loss can tell apart, and finite in float32, so that gradients stay finite.
 _MASKED = -1e30
@@ -92,12 +93,57 @@ def candidate_logits(
         >>> positive.numpy(), candidates.numpy()
         (array([[2.]], dtype=float32), array([[1.2]], dtype=float32))
     """
-    user_emb = user_emb / temperature  # of D numbers for each example, not of S
-    positive = tf.reduce_sum(user_emb * positive_emb, axis=1) - positive_log_counts
-    candidates = tf.matmul(user_emb, candidate_emb, transpose_b=True) - candidate_log_counts[tf.newaxis]
+    positive, candidates = _logits(
+        user_emb,
+        positive_emb,
+        candidate_emb,
+        positive_log_counts,
+        candidate_log_counts,
+        tf.cast(positive_ids, tf.int64),
+        tf.cast(candidate_ids, tf.int64),
+        tf.constant(temperature, user_emb.dtype),
+    )
+    return positive, candidates
+
+
+@traced_once(2, 2, 2, 1, 1, 1, 1, 0)
+def _logits(
+    user_emb: tf.Tensor,
+    positive_emb: tf.Tensor,
+    candidate_emb: tf.Tensor,
+    positive_log_counts: tf.Tensor,
+    candidate_log_counts: tf.Tensor,
+    positive_ids: tf.Tensor,
+    candidate_ids: tf.Tensor,
+    temperature: tf.Tensor,
+) -> Any:
+    """`candidate_logits`, whose gradient passes over (B, S) three times, twice of which to multiply matrices."""
     # Without eager mode `==` would compare Python objects.
     is_hit = tf.equal(positive_ids[:, tf.newaxis], candidate_ids[tf.newaxis])
-    return positive[:, tf.newaxis], tf.where(is_hit, tf.constant(_MASKED, candidates.dtype), candidates)
+
+    @tf.custom_gradient
+    def logits(
+        user_emb: tf.Tensor,
+        positive_emb: tf.Tensor,
+        candidate_emb: tf.Tensor,
+        positive_log_counts: tf.Tensor,
+        candidate_log_counts: tf.Tensor,
+    ) -> Any:
+        scaled = user_emb / temperature  # of D numbers for each example, not of S
+        positive = tf.reduce_sum(scaled * positive_emb, axis=1) - positive_log_counts
+        candidates = tf.matmul(scaled, candidate_emb, transpose_b=True) - candidate_log_counts[tf.newaxis]
+
+        def gradient(of_positive: tf.Tensor, of_candidates: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            of_candidates = tf.where(is_hit, tf.zeros([], of_candidates.dtype), of_candidates)
+            of_scaled = of_positive * positive_emb + tf.matmul(of_candidates, candidate_emb)
+            of_candidate_emb = tf.matmul(of_candidates, scaled, transpose_a=True)
+            of_log_counts = -of_positive[:, 0], -tf.reduce_sum(of_candidates, axis=0)
+            return of_scaled / temperature, of_positive * scaled, of_candidate_emb, *of_log_counts
+
+        masked = tf.where(is_hit, tf.constant(_MASKED, candidates.dtype), candidates)
+        return (positive[:, tf.newaxis], masked), gradient
+
+    return logits(user_emb, positive_emb, candidate_emb, positive_log_counts, candidate_log_counts)
 
 
 def softmax_with_candidates(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
@@ -114,8 +160,30 @@ def softmax_with_candidates(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Te
         >>> softmax_with_candidates(tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])).numpy().round(3)  # log 3
         array([[1.099]], dtype=float32)
     """
-    # log(1 + e^(log of the sum - p)): two thirds of the time of a cross-entropy of all logits side by side.
-    return tf.nn.softplus(tf.reduce_logsumexp(candidates, axis=1, keepdims=True) - positive)
+    loss: tf.Tensor = _softmax(positive, candidates)
+    return loss
+
+
+@traced_once(2, 2)
+def _softmax(positive: tf.Tensor, candidates: tf.Tensor) -> Any:
+    """`softmax_with_candidates`, whose gradient passes over (B, S) once."""
+
+    @tf.custom_gradient
+    def loss(positive: tf.Tensor, candidates: tf.Tensor) -> Any:
+        largest = tf.reduce_max(candidates, axis=1, keepdims=True)
+        largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros([], largest.dtype))  # there may be none
+        weights = tf.exp(candidates - largest)
+        total = tf.reduce_sum(weights, axis=1, keepdims=True)
+        # log(1 + e^(log of the sum - p)): two thirds of the time of a cross-entropy of all logits side by side.
+        margin = tf.math.log(total) + largest - positive
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            of_margin = upstream * tf.sigmoid(margin)
+            return -of_margin, weights * (of_margin / total)
+
+        return tf.nn.softplus(margin), gradient
+
+    return loss(positive, candidates)
 
 
 def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:

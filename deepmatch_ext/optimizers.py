@@ -357,8 +357,10 @@ def _squares(gradient: tf.Tensor, state: Any) -> tf.Tensor:
 
     A table that Keras's own Embedding made has state of its own shape.
     """
-    squares = tf.square(gradient)
-    return tf.reduce_mean(squares, axis=1) if state.shape.rank == 1 else squares
+    if state.shape.rank > 1:
+        return tf.square(gradient)
+    # Reads the gradient once; the mean of the squares would write these first.
+    return tf.square(tf.math.reduce_euclidean_norm(gradient, axis=1)) / tf.cast(tf.shape(gradient)[1], gradient.dtype)
 
 
 def _times(gradient: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:

@@ -33,6 +33,7 @@ from deepmatch_ext._files import sync, sync_folder, unfinished_folder, whole_fil
 from deepmatch_ext._keras import keras
 from deepmatch_ext._names import plain_name
 from deepmatch_ext._no_item import no_item
+from deepmatch_ext._traced import assertion
 from deepmatch_ext._version import __version__
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, input_shapes
@@ -341,7 +342,7 @@ class _Recommender:
         self, n: tf.Tensor, seen: tf.Tensor | None = None, among: tf.Tensor | None = None, **inputs: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         items = int(self._vectors.shape[0])
-        in_range = tf.debugging.Assert((n >= 1) & (n <= items), [f"`n` must be from 1 to {items}, the items; got", n])
+        in_range = assertion((n >= 1) & (n <= items), f"`n` must be from 1 to {items}, the items; got", n)
         users = tf.debugging.check_numerics(self._vectors_of(inputs), "A user's vector must be finite")
         checks = [in_range]
         if seen is not None:

@@ -26,13 +26,14 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepm
 
 # Which parts of the package a part may import. Keras-free parts know nothing of models, and models nothing of them.
 CHECKS, FRAMES = {"_checks"}, {"_checks", "_frames"}
-KERAS = CHECKS | {"_distribute", "_keras"}
+KERAS = CHECKS | {"_distribute", "_keras", "_traced"}
 MAY_IMPORT = {
     "_version": set(),
     "_lazy": set(),
     "_checks": set(),
     "_distribute": CHECKS,
     "_keras": CHECKS | {"_distribute"},
+    "_traced": CHECKS | {"_keras"},
     "_files": set(),
     "_folders": CHECKS | {"_files"},
     "_arrays": CHECKS,

@@ -10,6 +10,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import int_at_least, problem, shown
 from deepmatch_ext._distribute import of_all_replicas
 from deepmatch_ext._keras import WholeWeights, add_state, in_training, keras, raw_variable, register
+from deepmatch_ext._traced import assertion
 from deepmatch_ext.layers.dropout import DroppingLayer
 
 
@@ -66,7 +67,7 @@ class ItemCatalogue(WholeWeights, keras.layers.Layer):
             value = tf.reshape(tf.nn.embedding_lookup(first, tf.zeros([1], tf.int64)), [-1])[0]
             is_there = tf.math.is_finite(value) if value.dtype.is_floating else value != _absent(value.dtype.name)
             message = f"{self.name}: the features of the items must be loaded first; they come with the saved weights"
-            checks.append(tf.debugging.Assert(is_there, [message]))
+            checks.append(assertion(is_there, message))
         with tf.control_dependencies([check for check in checks if check is not None]):
             return self._rows(ids)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import int_at_least, number_between
 from deepmatch_ext._distribute import replica_id
 from deepmatch_ext._keras import WholeWeights, add_state, check_on_replica, in_training, keras, raw_variable, register
+from deepmatch_ext._traced import traced_once
 
 
 class DroppingLayer(WholeWeights, keras.layers.Layer):
@@ -32,21 +33,34 @@ class DroppingLayer(WholeWeights, keras.layers.Layer):
     def _kept(self, shape: tf.Tensor, training: Any) -> tf.Tensor:
         """What stays, booleans of a shape, drawn by each replica. Counts a step; outside training all stays."""
         training = tf.cast(training, tf.bool)
-        step = counted(self, training)
-        seed = tf.constant(self.seed + replica_id() * 2**32, tf.int64)
-        chance = tf.random.stateless_uniform(shape, tf.stack([seed, step]))
-        return (chance >= self.rate) | ~training
+        return _factors(shape, self._draw(training), *self._rates, training) > 0
+
+    def _draw(self, training: tf.Tensor) -> tf.Tensor:
+        """Two integers, of the replica and of the step, which it counts."""
+        return tf.stack([tf.constant(self.seed + replica_id() * 2**32, tf.int64), counted(self, training)])
+
+    @property
+    def _rates(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The fraction that is left out, and what the rest is multiplied by."""
+        return tf.constant(self.rate, tf.float32), tf.constant(1 / (1 - self.rate), tf.float32)
 
     def _some_left_out(self, values: tf.Tensor, training: Any) -> tf.Tensor:
         """The values; in training, some are 0 and the others scaled."""
         if training is False:
             return values
-        kept = self._kept(tf.shape(values), training)
-        scale = tf.where(tf.cast(training, tf.bool), 1 / (1 - self.rate), 1.0)
-        return values * tf.where(kept, tf.cast(scale, values.dtype), tf.zeros([], values.dtype))
+        training = tf.cast(training, tf.bool)
+        factors = _factors(tf.shape(values), self._draw(training), *self._rates, training)
+        return values * tf.cast(tf.ensure_shape(factors, values.shape), values.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@traced_once(1, 1, 0, 0, 0)
+def _factors(shape: tf.Tensor, draw: tf.Tensor, rate: tf.Tensor, scale: tf.Tensor, training: tf.Tensor) -> tf.Tensor:
+    """Factors of a shape, float32: in training 0 or the scale, and outside all 1."""
+    kept = (tf.random.stateless_uniform(shape, draw) >= rate) | ~training
+    return tf.where(kept, tf.where(training, scale, 1.0), 0.0)
 
 
 def counted(layer: Any, training: tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,7 @@ from deepmatch_ext._keras import (
     register,
     variables_behind,
 )
+from deepmatch_ext._traced import assertion
 from deepmatch_ext.layers.pooling import item_mask
 
 _BLOCK_ROWS = 2**16
@@ -140,13 +141,14 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
     def _checks(self, ids: tf.Tensor) -> list[Any]:
         checks = []
         if self.check_ids:
-            in_range = tf.reduce_all((ids >= 0) & (ids < self.vocabulary_size))
+            smallest, largest = tf.reduce_min(ids), tf.reduce_max(ids)
             rule = f"{self.name}: ids must lie in 0..{self.vocabulary_size - 1}; got ids from, to"
-            checks.append(tf.debugging.Assert(in_range, [rule, tf.reduce_min(ids), tf.reduce_max(ids)]))
+            in_range = (smallest >= 0) & (largest < self.vocabulary_size)
+            checks.append(assertion(in_range, rule, smallest, largest))
         if self.embeddings_initializer is not None and self.embeddings_initializer.awaits_values:
             padding = tf.nn.embedding_lookup(raw_variable(self.embeddings), tf.zeros([1], tf.int64))
             message = f"{self.name}: the values of the table must be loaded first; they come with the saved weights"
-            checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(padding)), [message]))
+            checks.append(assertion(tf.reduce_all(tf.math.is_finite(padding)), message))
         return checks
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:

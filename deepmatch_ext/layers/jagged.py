@@ -13,7 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._keras import eager_is_on, keras, register
+from deepmatch_ext._keras import keras, register
+from deepmatch_ext._traced import traced_once
 from deepmatch_ext.layers.pooling import HistoryPooling, item_mask, recency_weights
 
 _PADDED = ContextVar("padded", default=False)
@@ -65,15 +66,21 @@ class JaggedIds(keras.layers.Layer):
         valid, num_rows = item_mask(ids), tf.shape(ids, out_type=tf.int64)[0]
         if _PADDED.get():
             return ids, valid, valid, valid, num_rows
-        places = tf.where(valid)
-        row = places[:, 0]
-        first = tf.cumsum(tf.reduce_sum(tf.cast(valid, tf.int64), axis=1), exclusive=True)
-        rank = tf.range(tf.shape(row, out_type=tf.int64)[0]) - tf.gather(first, row)
+        places, row, rank = _places(valid)
         unique_ids, index = tf.unique(tf.gather_nd(ids, places), out_idx=tf.int64)
         return unique_ids, index, row, rank, num_rows
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (None,), (None,), (None,), (None,), ()
+
+
+@traced_once(2)
+def _places(valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Where the items of histories are, from booleans (B, T): (N, 2), the row of each, and its rank there."""
+    places = tf.where(valid)
+    row = places[:, 0]
+    first = tf.cumsum(tf.reduce_sum(tf.cast(valid, tf.int64), axis=1), exclusive=True)
+    return places, row, tf.range(tf.shape(row, out_type=tf.int64)[0]) - tf.gather(first, row)
 
 
 @register
@@ -112,20 +119,24 @@ class JaggedPooling(HistoryPooling):
         if self.mode == "last":
             first = tf.where(tf.equal(rank, self.nth - 1))[:, 0]
             row, index = tf.gather(row, first), tf.gather(index, first)
-            return self._sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
-        weights = recency_weights(rank, self.recency_decay)
-        norm = tf.math.unsorted_segment_sum(self._norm_term(weights), row, num_rows)
-        return self._normalised(self._sum(rows, index, row, weights, num_rows), norm[:, tf.newaxis])
-
-    @staticmethod
-    def _sum(*arguments: tf.Tensor) -> tf.Tensor:
-        # Without eager mode all models share one graph, in which TensorFlow 2.15 finds no gradient of the function.
-        return _traced_weighted_sum(*arguments) if eager_is_on() else _weighted_sum(*arguments)
+            return _weighted_sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
+        # Of the shape of `row` where all are 1, so that nobody needs the ranks.
+        weights = recency_weights(rank if self.recency_decay else row, self.recency_decay)
+        norm = _sums(self._norm_term(weights), row, num_rows)
+        return self._normalised(_weighted_sum(rows, index, row, weights, num_rows), norm)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return self._output_shape(None, input_shape[0][-1])
 
 
+@traced_once(1, 1, 0)
+def _sums(values: tf.Tensor, row: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    """The sum of each row's values (N,), the rows ascending, as (B, 1)."""
+    sums = tf.math.segment_sum(values, row)  # half the time of the unsorted one; nothing for empty rows at the end
+    return tf.pad(sums, [[0, num_rows - tf.shape(sums, out_type=tf.int64)[0]]])[:, tf.newaxis]
+
+
+@traced_once(2, 1, 1, 1, 0)
 def _weighted_sum(
     rows: tf.Tensor, index: tf.Tensor, row: tf.Tensor, weights: tf.Tensor, num_rows: tf.Tensor
 ) -> tf.Tensor:
@@ -144,9 +155,10 @@ def _weighted_sum(
     width = tf.maximum(tf.shape(rows, out_type=tf.int64)[0], 1)
     height = tf.maximum(tf.maximum(num_rows, 1), -(-tf.size(index, out_type=tf.int64) // width))
 
+    places, shape = tf.stack([row, index], axis=1), tf.stack([height, width])
+
     def matrix() -> tf.Tensor:
         # Made where it is used: a SavedModel can't hold one that a gradient captures.
-        places, shape = tf.stack([row, index], axis=1), tf.stack([height, width])
         return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=shape)
 
     def of_height(dense: tf.Tensor, least: tf.Tensor) -> tf.Tensor:
@@ -164,16 +176,3 @@ def _weighted_sum(
         return pooled[:num_rows], gradient
 
     return product(rows)
-
-
-# Traced once for all models: TensorFlow keeps every graph with a custom gradient in it for ever, and with a model's the
-# variables, too.
-_traced_weighted_sum = tf.function(
-    _weighted_sum,
-    input_signature=[
-        tf.TensorSpec([None, None], tf.float32),
-        *(tf.TensorSpec([None], dtype) for dtype in (tf.int64, tf.int64, tf.float32)),
-        tf.TensorSpec([], tf.int64),
-    ],
-    autograph=False,
-)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import int_at_least, number_between, positive_int, positive_number, problem, shown
 from deepmatch_ext._distribute import has_parameter_servers, of_all_replicas
 from deepmatch_ext._keras import WholeWeights, add_state, in_training, keras, raw_variable, register
+from deepmatch_ext._traced import assertion
 from deepmatch_ext.layers.dropout import counted
 from deepmatch_ext.losses import LOSSES, Candidates, candidate_logits, hardest, other_arguments
 from deepmatch_ext.samplers import AdaptiveSampler, Sampler, UniformSampler, make_sampler
@@ -81,9 +82,9 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
         checks: list[Any] = []
         if self.sampler.awaits_counts:  # rebuilt from its config
             message = f"{self.name}: the counts of the sampler must be loaded first; they come with the saved weights"
-            checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(log_counts)), [message]))
+            checks.append(assertion(tf.reduce_all(tf.math.is_finite(log_counts)), message))
         with tf.control_dependencies(_present(ids, log_counts, *checks)):
-            learnt = self.sampler.update(state, everyones[: tf.where(_is_on(training), tf.size(everyones), 0)])
+            learnt = self.sampler.update(state, _where_on(training, everyones))
         if not isinstance(learnt, list | tuple):
             what = f"`update` of the sampler {type(self.sampler).__name__}"
             raise problem(what, "return a list of the operations that it made", shown(learnt))
@@ -105,11 +106,14 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
 
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
         """Two integers, from the step while training and from the positives otherwise."""
-        training = _is_on(training)
-        step = counted(self, training)
+        training = in_training(training)
+        step = counted(self, _is_on(training))
+        of_step = tf.stack([tf.constant(self.seed, tf.int64), step])
+        if training is True:
+            return of_step
         place = tf.range(1, tf.size(positives, out_type=tf.int64) + 1)
         of_batch = tf.reduce_sum(positives * (2 * place + 1))
-        return tf.where(training, tf.stack([self.seed, step]), tf.stack([-self.seed - 1, of_batch]))
+        return tf.where(_is_on(training), of_step, tf.stack([tf.constant(-self.seed - 1, tf.int64), of_batch]))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (None,), (None,), ()
@@ -192,27 +196,32 @@ class CandidateLoss(keras.layers.Layer):
         return self._loss_of(user_emb, item_emb, Candidates(*candidates))
 
     def _loss_of(self, user_emb: tf.Tensor, item_emb: tf.Tensor, candidates: Candidates) -> tf.Tensor:
-        item_emb = tf.cast(item_emb, tf.float32)
         ids, log_counts, in_batch = candidates
-        batch, total = tf.shape(user_emb)[0], tf.shape(ids)[0]
+        batch = tf.shape(user_emb)[0]
+        of_all = tf.cast(item_emb, tf.float32), ids, log_counts
+        sizes = tf.stack([batch, tf.shape(ids)[0] - batch])
         # The gradient of a split is one concatenation; of two slices, two padded sums.
-        positive_emb, candidate_emb = tf.split(item_emb, tf.stack([batch, total - batch]), num=2)
+        of_positives, of_candidates = zip(*(tf.split(values, sizes, num=2) for values in of_all), strict=True)
         static = tf.get_static_value(in_batch)
-        first = tf.where(in_batch, 0, batch) if static is None else 0 if static else batch
-        if static is None or static:
-            candidate_emb = item_emb[first:] if static is None else item_emb
+        if static is None:
+            first = tf.where(in_batch, 0, batch)
+            of_candidates = tuple(values[first:] for values in of_all)
+        elif static:
+            of_candidates = of_all
+        positive_emb, positive_ids, positive_log_counts = of_positives
+        candidate_emb, candidate_ids, candidate_log_counts = of_candidates
         positive, logits = candidate_logits(
             tf.cast(user_emb, tf.float32),
             positive_emb,
             candidate_emb,
-            ids[:batch],
-            ids[first:],
-            log_counts[:batch],
-            log_counts[first:],
+            positive_ids,
+            candidate_ids,
+            positive_log_counts,
+            candidate_log_counts,
             self.temperature,
         )
         others: dict[str, Any] = {
-            "drawn": tf.cast(total - first, tf.float32),
+            "drawn": tf.cast(tf.size(candidate_ids), tf.float32),
             "num_items": self.vocabulary_size and self.vocabulary_size - 1,
             "calibration": self.gbce_t,
             "bias": self.bias / self.temperature if "bias" in self._takes else None,
@@ -376,6 +385,12 @@ def _sampler_for(sampler_config: Any, vocabulary_size: int) -> Sampler:
     sampler = default_sampler(vocabulary_size) if sampler_config is None else make_sampler(sampler_config)
     sampler.check(vocabulary_size)
     return sampler
+
+
+def _where_on(training: Any, values: tf.Tensor) -> tf.Tensor:
+    """The values (n,) in training, and none of them outside."""
+    is_on = _is_on(training)
+    return values if training is True else values[: tf.where(is_on, tf.size(values), 0)]
 
 
 def _is_on(training: Any) -> tf.Tensor:

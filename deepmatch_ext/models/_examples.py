@@ -16,6 +16,7 @@ from deepmatch_ext._distribute import check_workers_agree, has_parameter_servers
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
 from deepmatch_ext._passes import is_not_divided, mapped, without_autotuning
+from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, SparseColumn, input_names
 from deepmatch_ext.models._feeding import batches
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
@@ -327,7 +328,7 @@ class Reader:
             if target.vocabulary_path is not None:
                 is_known = ~tf.reduce_any(self._is_unknown(batch[target.name]))
                 rule = f"Input {target.name!r} must hold keys of {target.vocabulary_path!r}"
-                with tf.control_dependencies([tf.debugging.Assert(is_known, [rule])]):
+                with tf.control_dependencies([assertion(is_known, rule)]):
                     batch[target.name] = tf.identity(batch[target.name])
             labels, *weights = element[1:] or (tf.zeros([tf.shape(batch[target.name])[0], 1]),)
             if asks_labels:

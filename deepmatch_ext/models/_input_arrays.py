@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._frames import Lists, array_of, columns_of, missing_values, padding_of, without_objects
+from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes
 from deepmatch_ext.layers.pooling import item_mask
 from deepmatch_ext.models._input_rules import is_item
@@ -236,9 +237,9 @@ def _ragged_without_zeros(
             continue
         first = ragged[names[0]]
         checks = [
-            tf.debugging.Assert(
+            assertion(
                 tf.reduce_all(tf.equal(ragged[name].row_lengths(), first.row_lengths())),
-                [f"Input {name!r} must hold lists as long as those of {names[0]!r}"],
+                f"Input {name!r} must hold lists as long as those of {names[0]!r}",
             )
             for name in names[1:]
         ]
@@ -259,5 +260,5 @@ def _filled(history: tf.Tensor) -> tf.Tensor:
 def _as_long(name: str, other: str, dense: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor]) -> tf.Tensor:
     equal = tf.reduce_all(tf.equal(lengths[name], lengths[other]))
     rule = f"Input {name!r} must hold lists as long as those of {other!r}"
-    with tf.control_dependencies([tf.debugging.Assert(equal, [rule])]):
+    with tf.control_dependencies([assertion(equal, rule)]):
         return tf.identity(dense[name])

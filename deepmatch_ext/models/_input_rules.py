@@ -16,6 +16,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem, warn_caller
+from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
 from deepmatch_ext.layers.pooling import item_counts, item_mask
 
@@ -120,8 +121,8 @@ def check_batch(
 
 def _held_to(rules: list[Rule], name: str, values: tf.Tensor) -> tf.Tensor:
     """The tensor, behind assertions of the rules."""
-    each = [tf.debugging.Assert(tf.reduce_all(fits), [f"Input {name!r} must hold {rule}"]) for fits, rule in rules]
-    with tf.control_dependencies([assertion for assertion in each if assertion is not None]):
+    each = [assertion(tf.reduce_all(fits), f"Input {name!r} must hold {rule}") for fits, rule in rules]
+    with tf.control_dependencies([check for check in each if check is not None]):
         return tf.identity(values)
 
 

@@ -87,14 +87,28 @@ def test_vocabulary_files_are_read_as_deepctr_reads_them(tmp_path):
         HashIds(4, vocabulary_path=str(tmp_path / "none.csv"))
 
 
-def test_l2_normalization_and_its_gradient_at_zero():
+@pytest.mark.parametrize("training", [False, True])
+def test_l2_normalization_and_its_gradient_at_zero(training):
     vectors = tf.Variable([[3.0, 4.0], [0.0, 0.0]])
     with tf.GradientTape() as tape:
-        unit = L2Normalization()(tf.convert_to_tensor(vectors))
+        unit = L2Normalization()(tf.convert_to_tensor(vectors), training=training)
         value = tf.reduce_sum(unit[:, 0])
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0]], atol=1e-7)
     # d(x/|x|)/dx = (1/|x|)(1 - x^2/|x|^2) = 0.2 * 0.64, and for y: -x y / |x|^3 = -12/125
     np.testing.assert_allclose(tape.gradient(value, vectors), [[0.128, -0.096], [0, 0]], atol=1e-6)
+
+
+def test_l2_normalization_in_training_is_what_it_is_elsewhere():
+    layer, values = L2Normalization(), tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    results = []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            unit = layer(values, training=training)
+            value = tf.reduce_sum(unit * tf.constant([[1.0, -2.0, 0.5]]))
+        results.append((unit, tape.gradient(value, values)))
+    for elsewhere, in_training in zip(*results, strict=True):
+        np.testing.assert_allclose(in_training, elsewhere, rtol=1e-5, atol=1e-5)
 
 
 def test_bad_sizes_are_refused():

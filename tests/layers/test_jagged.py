@@ -67,7 +67,7 @@ def test_its_matrix_has_a_place_for_every_value(ids, monkeypatch):
 
     original = tf.raw_ops.SparseTensorToCSRSparseMatrix
     monkeypatch.setattr(tf.raw_ops, "SparseTensorToCSRSparseMatrix", convert)
-    monkeypatch.setattr(jagged_layers, "_traced_weighted_sum", jagged_layers._weighted_sum)
+    monkeypatch.setattr(jagged_layers, "_weighted_sum", jagged_layers._weighted_sum.__wrapped__)
     (pooled, gradient), (expected, expected_gradient) = both(
         np.arange(12, dtype="float32").reshape(4, 3), tf.constant(ids), "sum", 0.0
     )

@@ -126,6 +126,59 @@ def test_accidental_hits_are_masked():
     np.testing.assert_allclose(softmax_with_candidates(*logits), [[0.0]], atol=1e-6)
 
 
+def largest_difference(function, values):
+    """Between the gradient that a function states and what its values say, in float64."""
+    theoretical, numerical = tf.test.compute_gradient(function, [tf.constant(each, tf.float64) for each in values])
+    return max(np.max(np.abs(a - b), initial=0.0) for a, b in zip(theoretical, numerical, strict=True))
+
+
+def test_the_gradient_of_logits_is_their_slope():
+    rng = np.random.default_rng(5)
+    ids, others = tf.constant([4, 7, 2]), tf.constant([7, 9, 7, 1])  # the second one's positive is drawn twice
+    weights = rng.normal(size=(3, 5))
+
+    def weighted(user, positive, candidate, log_counts, other_log_counts):
+        of_positives, of_candidates = candidate_logits(
+            user, positive, candidate, ids, others, log_counts, other_log_counts, 0.3
+        )
+        is_masked = of_candidates < -1e29
+        of_candidates = tf.where(is_masked, tf.zeros_like(of_candidates), of_candidates)
+        return tf.reduce_sum(tf.concat([of_positives, of_candidates], axis=1) * weights)
+
+    shapes = (3, 2), (3, 2), (4, 2), (3,), (4,)
+    assert largest_difference(weighted, [rng.normal(size=shape) for shape in shapes]) < 1e-6
+
+
+def test_masked_logits_have_no_gradient_whatever_the_loss():
+    candidate = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(candidate)
+        ids = tf.constant([7]), tf.constant([9, 7])
+        user = tf.constant([[1.0, 1.0]])
+        _, logits = candidate_logits(user, user, candidate, *ids, tf.zeros(1), tf.zeros(2), 1.0)
+        value = tf.reduce_sum(logits)
+    np.testing.assert_array_equal(tape.gradient(value, candidate), [[1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("masked", [[], [(0, 1)], [(0, 0), (0, 1), (0, 2)]])
+def test_the_gradient_of_the_softmax_is_its_slope(masked):
+    rng = np.random.default_rng(6)
+    positive, candidates, weights = rng.normal(size=(2, 1)), rng.normal(size=(2, 3)), rng.normal(size=(2, 1))
+    for place in masked:
+        candidates[place] = -1e30
+    function = lambda *logits: tf.reduce_sum(softmax_with_candidates(*logits) * weights)  # noqa: E731
+    assert largest_difference(function, [positive, candidates]) < 1e-6
+
+
+def test_the_softmax_of_no_candidates_is_nothing():
+    positive = tf.constant([[0.3], [-2.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(positive)
+        loss = softmax_with_candidates(positive, tf.zeros([2, 0]))
+    np.testing.assert_array_equal(loss, [[0], [0]])
+    np.testing.assert_array_equal(tape.gradient(loss, positive), [[0], [0]])
+
+
 def test_a_batch_of_one_item_in_batch_has_no_candidates_and_no_loss():
     layer = SampledSoftmaxLayer(InBatchSampler(COUNTS))
     with tf.GradientTape() as tape:

@@ -1,0 +1,51 @@
+"""What keeps the graphs of models small: functions that all models share, and assertions of one operation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._keras import eager_is_on
+
+
+def traced_once(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a function of tensors of these ranks, without variables, of which all models are to share one graph.
+
+    To trace an operation takes longer than to run it on a small batch. And TensorFlow keeps every graph with a custom
+    gradient in it for ever: with a model's, it would keep the variables, too.
+
+    Example:
+        >>> @traced_once(1, 0)
+        ... def scaled(values, factor):
+        ...     return values * factor
+        >>> scaled(tf.constant([1.0, 2.0]), tf.constant(3.0)).numpy()
+        array([3., 6.], dtype=float32)
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.cache
+        def traced(*dtypes: tf.DType) -> Callable[..., Any]:
+            specs = [tf.TensorSpec([None] * rank, dtype) for rank, dtype in zip(ranks, dtypes, strict=True)]
+            return tf.function(function, input_signature=specs, autograph=False)
+
+        @functools.wraps(function)
+        def call(*values: tf.Tensor) -> Any:
+            # Without eager mode all models share one graph, in which TensorFlow 2.15 finds no gradient of a function.
+            return traced(*(value.dtype for value in values))(*values) if eager_is_on() else function(*values)
+
+        return call
+
+    return decorate
+
+
+def assertion(condition: tf.Tensor, *what: Any) -> Any:
+    """Fails with ``what``, texts and scalars, where the scalar ``condition`` is False. In eager mode, gives None.
+
+    In a graph it is one operation; ``tf.debugging.Assert`` would trace two branches, of which one makes what is told.
+    """
+    if tf.executing_eagerly():
+        return tf.debugging.Assert(condition, what)
+    return tf.raw_ops.Assert(condition=condition, data=list(what))
