@@ -54,6 +54,17 @@ def test_two_workers_do_what_one_process_does(tmp_path):
     assert len(run_cases("workers", tmp_path, "sharded")) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.once
+def test_the_page_s_code_runs_on_two_workers(tmp_path):
+    task = {"cluster": {"worker": free_addresses(2)}}
+    each = [{**task, "task": {"type": "worker", "index": index}} for index in range(2)]
+    settings = [json.dumps({"page": "workers", "folder": str(tmp_path), "TF_CONFIG": config}) for config in each]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        done = list(pool.map(run_python, [PROGRAM.with_name("distributed_page.py")] * 2, settings))
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
+
+
 @ALL
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mirrored", "workers"])

@@ -60,6 +60,17 @@ def test_tables_lie_on_parameter_servers(tmp_path):
     assert int(alone.optimizer.iterations) == 3 * servers.STEPS
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 does not train with parameter servers")
+@pytest.mark.skipif(tf.__version__.startswith("2.15."), reason="tried with TensorFlow 2.21")
+def test_the_page_s_code_runs(tmp_path):
+    with a_cluster(chief=1, worker=1, ps=2) as (cluster, _):
+        config = {"cluster": cluster, "task": {"type": "chief", "index": 0}, "rpc_layer": "grpc"}
+        settings = {"page": "servers", "folder": str(tmp_path), "TF_CONFIG": config}
+        done = run_python(PROGRAM.with_name("distributed_page.py"), json.dumps(settings))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 ASKED = os.environ.get("DEEPMATCH_EXT_REPLICAS")
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN, server
@@ -125,6 +127,34 @@ def test_recommendations_are_the_model_s(trained, plain):
         assert (status, answer["version"]) == (200, 1)
         assert answer["ids"] == NAMES.decode(ids).tolist()
         assert answer["scores"] == pytest.approx(scores.tolist(), abs=1e-6)
+
+
+def test_the_page_s_requests_are_answered(tmp_path):
+    """Those of docs/serving.md, with histories of 5: to this server, and the one that TensorFlow Serving takes."""
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    history = VarLenSparseFeat(SparseFeat("hist_item_id", 30, 4, embedding_name="item_id"), 5, "mean", "hist_len")
+    model = YoutubeDNN([history], [SparseFeat("item_id", 30, 4)], num_sampled=4)
+    export_recommender(model, tmp_path / "exports")
+    had = {"hist_item_id": np.array([[5, 4, 3, 0, 0]]), "hist_len": np.array([3])}
+    ids, scores = expected(model, had, 10, seen=[5, 4, 3])
+
+    [command] = re.findall(r"^curl localhost:8000/recommend .*$", page, re.MULTILINE)
+    _, address, option, body = shlex.split(command)
+    assert (address, option) == ("localhost:8000/recommend", "--json")
+    with serving(tmp_path / "exports", logs=tmp_path / "logs") as (port, _, _):
+        status, answer = recommend(port, json.loads(body))
+    assert (status, answer["ids"]) == (200, ids.tolist())
+    assert answer["scores"] == pytest.approx(scores.tolist(), abs=1e-6)
+    [shown] = re.findall(r"^```text\n(.*)\n```", page, re.MULTILINE)
+    assert list(answer) == re.findall(r'"(\w+)":', shown)
+
+    [command] = re.findall(r"^curl localhost:8501.*?^}'$", page, re.MULTILINE | re.DOTALL)
+    *_, option, body = shlex.split(command)
+    asked = json.loads(body)
+    signature = tf.saved_model.load(str(tmp_path / "exports" / "1")).signatures[asked["signature_name"]]
+    of_inputs = signature.structured_input_signature[1]
+    found = signature(**{name: tf.constant(value, of_inputs[name].dtype) for name, value in asked["inputs"].items()})
+    assert (option, found["item_ids"].numpy().tolist()) == ("-d", [ids.tolist()])
 
 
 def test_ten_without_being_asked_a_long_history_is_cut_and_unknown_ids_are_no_fault(trained, plain):

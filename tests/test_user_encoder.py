@@ -101,28 +101,47 @@ FEW = {"num_blocks": 1, "num_heads": 1}
 @pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("builder", "arguments"),
+    ("builder", "arguments", "refused"),  # the last as the table of docs/serving.md says
     [
-        (models.DSSM, {"user_dnn_hidden_units": (8,), "item_dnn_hidden_units": (8,)}),
-        (models.FM, {}),
-        (models.MIND, {}),
-        (models.SequenceDNN, {}),
-        (models.SASRec, FEW),
-        (models.HSTU, FEW),
-        (models.SRGNN, {}),
-        (models.GRU4Rec, {}),
+        (models.DSSM, {"user_dnn_hidden_units": (8,), "item_dnn_hidden_units": (8,)}, []),
+        (models.FM, {}, []),
+        (models.NCF, {}, []),
+        (models.MIND, {}, []),
+        (models.MIND, {"dynamic_k": True}, [".tflite"]),
+        (models.SequenceDNN, {}, []),
+        (models.SASRec, FEW, []),
+        (models.HSTU, FEW, []),
+        (models.SRGNN, {}, [".onnx"]),
+        (models.GRU4Rec, {}, [".tflite"]),
+        (models.SDM, {"units": 8, "num_head": 2, "short_history": 3}, [".tflite"]),
+        (models.ComiRec, {"interest_extractor": "dr"}, []),
+        (YoutubeDNN, {"loss": "logistic"}, []),
+        (YoutubeDNN, {"table_dtype": "bfloat16"}, [".tflite"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_vectors_of_other_models(builder, arguments, suffix, tmp_path):
+def test_vectors_of_other_models(builder, arguments, refused, suffix, tmp_path):
     model = builder([history_column()], [item_column()], **arguments)
-    if (builder, suffix) in [(models.SRGNN, ".onnx"), (models.GRU4Rec, ".tflite")]:  # as docs/serving.md says
+    if suffix in refused:
         with pytest.raises(ValueError, match=r"The (ONNX|TFLite) file must|The model must"):
             export_user_encoder(model, tmp_path / f"user{suffix}")
         assert not [*tmp_path.iterdir()]
         return
     path = export_user_encoder(model, tmp_path / f"user{suffix}")
     assert_vectors(path, model, of_every_length())
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_a_model_of_mixed_float16_is_refused(suffix, tmp_path):
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = YoutubeDNN([history_column()], [item_column()], user_dnn_hidden_units=(8,))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    with pytest.raises(ValueError, match=r"The (ONNX|TFLite) file must|The model must"):
+        export_user_encoder(model, tmp_path / f"user{suffix}")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ class Interactions:
 
         Raises:
             ValueError: As for `from_frame`; or these events have times or sessions and the frame does not, or the
-                reverse; or one has times in a time zone and the other has not.
+                reverse; or one has times in a time zone and the other does not.
 
         Example:
             >>> frame = pd.DataFrame({"user_id": ["b", "a"], "item_id": [7, 5], "timestamp": [30, 20]})

@@ -54,7 +54,7 @@ DEFAULTS: Shared = {
 }
 
 # Arguments that a builder declares itself, if it has them: they stand where DeepMatch has them. What an assembly takes
-# where it has not.
+# where it does not.
 OPTIONAL: dict[str, Any] = {
     "user_dnn_hidden_units": None,
     "item_dnn_hidden_units": None,

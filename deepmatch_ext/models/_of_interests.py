@@ -13,7 +13,7 @@ from deepmatch_ext.models._towers import History, MeanOfBlocks
 
 
 def events_of_history(make: Assembly) -> History:
-    """The history that shares the item's table, whose rows (B, T, d) are the items' vectors of length one.
+    """The history that shares the item's table, whose rows (B, T, d) are the items' L2-normalised vectors.
 
     If there are histories of the same events, such as categories, a dense layer makes the rows of the items and of
     these. It is initialised to return the items.

@@ -255,7 +255,7 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_catego
         remedy = "Categories are numbered here, and new ones get new numbers."
         raise problem(f"The column {name!r}", "be given without hashing", "use_hash=True", remedy)
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
-        return None, "left out: moments. Make a number or a category of them."
+        return None, "left out: datetimes. Make a number or a category of them."
     flat = values.values if isinstance(values, Lists) else one_a_row(what, values)
     present = _present(_categories(flat))
     raw_values(what, present)

@@ -19,9 +19,9 @@ def split_of(interactions: Interactions, validation: Any, test: Any) -> Split:
     by_last = [isinstance(each, str) and each == LAST for each in given]
     for name, each in (("validation", validation), ("test", test)):
         if isinstance(each, str) and each != LAST and not each[:1].isdigit():
-            raise problem(f"`{name}`", f'be "{LAST}" or a moment', repr(each))
+            raise problem(f"`{name}`", f'be "{LAST}" or a time', repr(each))
     if any(by_last) and not all(by_last):
-        raise problem("`validation` and `test`", f'both be "{LAST}" or moments', f"{shown(validation)}, {shown(test)}")
+        raise problem("`validation` and `test`", f'both be "{LAST}" or times', f"{shown(validation)}, {shown(test)}")
     none = np.empty(0, np.int64)
     every = np.flatnonzero(interactions.is_target)
     if not given:

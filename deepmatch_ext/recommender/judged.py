@@ -32,13 +32,13 @@ from deepmatch_ext.recommender.wording import own_words
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Events that are foretold, by what is known before them."""
+    """Events to be predicted, from what is known before each of them."""
 
     interactions: Interactions
     rows: np.ndarray
     known: np.ndarray  # the rows that peers learn from
-    is_met: np.ndarray  # which rows, of all kinds, came before those that are foretold
-    is_blind: np.ndarray  # which of the foretold events are of users of whom the model knows nothing before
+    is_met: np.ndarray  # which rows, of all kinds, came before those that are predicted
+    is_blind: np.ndarray  # which of the predicted events are of users of whom the model knows nothing before
     user_vectors: np.ndarray
     note: str
 

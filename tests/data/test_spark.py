@@ -149,6 +149,27 @@ def test_windows_of_all_rows(prepared, interactions):
 
 
 @needs_spark
+def test_the_context_and_the_weight_of_a_target_are_its_own(prepared, interactions, tmp_path):
+    """Users, items and times repeat, so nothing could be joined to the windows afterwards."""
+    columns = {"side": ["stars"], "context": ["liked", "stars"], "weight": "stars"}
+    split, ours = leave_last_out(interactions), prepared.leave_last_out()
+    expected = windows(interactions, split.train_targets(), 5, **columns)
+    made = prepared.windows(ours.train_targets(), 5, **columns)
+    assert_equal(arrays(made), expected)
+    assert dict(made.dtypes)["sample_weight"] == "float"
+    # As files, they are what `fit` takes: columns, labels and weights.
+    write_windows(made, tmp_path / "train")
+    files = sorted((tmp_path / "train").glob("*.parquet"))
+    weighted = {"max_len": 5, "shuffle_rows": 0, "weight": "sample_weight"}
+    x, _, weights = next(iter(parquet_dataset(files, len(split.train_targets()), **weighted)))
+    np.testing.assert_array_equal(weights, expected.pop("sample_weight"))
+    assert_equal({name: x[name].numpy() for name in expected}, expected)
+    # Booleans are weights of 0 and 1.
+    found = arrays(prepared.windows(None, 1, weight="liked"))["sample_weight"]
+    np.testing.assert_array_equal(found, interactions.side["liked"].astype(np.float32))
+
+
+@needs_spark
 def test_files_hold_the_rows_of_memory_in_their_order(prepared, interactions, tmp_path):
     ours, split = prepared.leave_last_out(), leave_last_out(interactions)
     parts = {
@@ -326,6 +347,10 @@ def test_refusals_of_windows(prepared, tmp_path):
         ({"max_len": 0}, "`max_len` must be an integer of at least 1; got 0"),
         ({"order": "recent"}, "`order` must be one of 'recent_first', 'oldest_first'; got 'recent'"),
         ({"side": ["price"]}, "side column 'price' must be a side column of the events"),
+        ({"context": ["when"]}, "context column 'when' must be a side column of the events"),
+        ({"context": ["liked", "liked"]}, "must not repeat a name; got 'liked' twice"),
+        ({"weight": "price"}, "weight column 'price' must be a side column of the events"),
+        ({"weight": "rating"}, r"'rating' must hold finite numbers that are not negative; got \d+ others, such as -"),
     ]:
         with pytest.raises(ValueError, match=words):
             prepared.windows(**{"rows": None, "max_len": 3, **arguments})

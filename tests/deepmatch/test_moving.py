@@ -902,6 +902,34 @@ def test_the_guides_code_runs(tmp_path, monkeypatch):
     assert (tmp_path / "model.keras").exists()
 
 
+def test_the_guides_figure_of_drawn_routing():
+    """DeepMatch's routing in NumPy, twice for the same users: three rounds from logits that are drawn at each call."""
+    [shown] = re.findall(
+        r"With T 20, K 4, D 16 and standard normal rows, (\.\d\d) of a user's top 50 of 1,000 items", GUIDE
+    )
+    length, interests, dim, users = 20, 4, 16, 500
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(1000, dim))
+    glorot = np.sqrt(6 / (dim + dim))
+    mapped = items[rng.integers(0, 1000, (users, length))] @ rng.uniform(-glorot, glorot, (dim, dim))
+
+    def top_50():
+        logits = rng.normal(size=(users, length, interests))
+        while (far := np.abs(logits) > 2).any():  # a truncated normal distribution
+            logits[far] = rng.normal(size=np.count_nonzero(far))
+        for _ in range(3):
+            weights = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+            capsules = np.einsum("utk,utd->ukd", weights, mapped)
+            squares = (capsules**2).sum(axis=2, keepdims=True)
+            capsules *= np.sqrt(squares) / (1 + squares)  # squashed
+            logits = logits + np.einsum("ukd,utd->utk", capsules, mapped)
+        return np.argsort(-(capsules @ items.T).max(axis=1), axis=1)[:, :50]
+
+    first, second = top_50(), top_50()
+    again = np.mean([np.isin(*pair).mean() for pair in zip(first, second, strict=True)])
+    assert again == pytest.approx(float(shown), abs=0.01)
+
+
 def test_the_guide_names_what_exists():
     for path in re.findall(r"deepmatch_ext(?:\.\w+)+", GUIDE):
         module, _, name = path.rpartition(".")

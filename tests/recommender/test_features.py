@@ -45,7 +45,7 @@ def test_types_say_how_columns_are_read():
     deviation = np.std([1.5, 3, 4.5])
     np.testing.assert_allclose(values["price"], [0, 1.5 / deviation, 0, 0], rtol=1e-6)
     said = dict(line.split(": ", 1) for line in lines)
-    assert said["since"].startswith("left out: moments")
+    assert said["since"].startswith("left out: datetimes")
     assert said["same"] == "left out: the same value everywhere"
     assert said["price"].endswith("1 missing, which count as the mean")
     assert said["colour"] == 'SparseFeat("colour", 3, 8), 2 categories; 1 missing'

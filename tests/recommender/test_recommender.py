@@ -406,7 +406,7 @@ def test_bad_events_are_refused_before_anything_is_built():
         recommender.recommend(["u1"])
     with pytest.raises(ValueError, match=r"`events` must be a pandas .* got 'events.csv'. pd.read_csv\(path\) reads"):
         recommender.fit("events.csv")
-    with pytest.raises(ValueError, match="`validation` must be \"last\" or a moment; got 'lst'"):
+    with pytest.raises(ValueError, match="`validation` must be \"last\" or a time; got 'lst'"):
         recommender.fit(EVENTS, validation="lst")
     with pytest.raises(TypeError, match="unexpected argument 'embeding_dim', which YoutubeDNN does not have either"):
         Recommender(**NAMES, embeding_dim=8)
@@ -414,7 +414,7 @@ def test_bad_events_are_refused_before_anything_is_built():
         Recommender(item="sku", time="at").fit(EVENTS)
     with pytest.raises(ValueError, match="column 'at' must be in the frame"):
         recommender.fit(EVENTS.drop(columns="at"))
-    with pytest.raises(ValueError, match='`validation` and `test` must both be "last" or moments'):
+    with pytest.raises(ValueError, match='`validation` and `test` must both be "last" or times'):
         recommender.fit(EVENTS, validation="last", test=700)
     with pytest.raises(ValueError, match="`validation` must have events on both sides"):
         recommender.fit(EVENTS, validation=10**6)

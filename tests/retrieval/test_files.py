@@ -982,3 +982,11 @@ def test_the_code_of_the_docs_on_postgresql_runs(connection):
     }
     exec(compile(block, DOCS.name, "exec"), names)
     assert names["ids"].shape == (2, 10)
+
+    # The page's own SQL, with all numbers of the vector that it begins.
+    [query] = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    user = names["user_vectors"][2]
+    assert "'[0.1, ...]'" in query
+    found = connection.execute(query.replace("[0.1, ...]", str(user.tolist()))).fetchall()
+    ids, _ = search_pgvector(connection, "items", user[np.newaxis], 10, exclude=([0, 2], ["sku-1", "sku-2"]))
+    assert [row[0] for row in found] == ids[0].tolist()

@@ -27,7 +27,7 @@ from deepmatch_ext._checks import (
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.spark._sql import column_named, spark_sql
 from deepmatch_ext.data.splits import moment
-from deepmatch_ext.data.windows import ORDERS
+from deepmatch_ext.data.windows import ORDERS, WEIGHT
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -249,7 +249,14 @@ class PreparedEvents:
         return SparkSplit(train=time < first, validation=(time >= first) & (time < last), test=time >= last)
 
     def windows(
-        self, rows: Column | None, max_len: int, *, order: str = "recent_first", side: Sequence[str] = ()
+        self,
+        rows: Column | None,
+        max_len: int,
+        *,
+        order: str = "recent_first",
+        side: Sequence[str] = (),
+        context: Sequence[str] = (),
+        weight: str | None = None,
     ) -> DataFrame:
         """`deepmatch_ext.data.windows`: the input of a model for each target row, in the order of ``events``.
 
@@ -259,17 +266,30 @@ class PreparedEvents:
             max_len: The history length T.
             order: "recent_first" or "oldest_first".
             side: Side columns whose history is wanted too.
+            context: Side columns to return for the target event: what is known when recommendations are asked for.
+            weight: The side column with the weight of each target event in the loss: finite numbers, none negative.
+                The events are read once to check them.
 
         Returns:
             Columns by name, with u, i for the names of user and item: ``u``, ``i``, ``hist_i`` (T integers, padded with
-            0), ``hist_len``, and for each side column s ``hist_s`` in its own type.
+            0), ``hist_len``, for each side column s ``hist_s`` in its own type, the context under its own names, and
+            with a weight ``sample_weight``, a float.
 
         Raises:
-            ValueError: An unknown order or side column, two columns of one name, or ``rows`` that are not a condition.
+            ValueError: An unknown order or side column, two columns of one name, weights that are no weights, or
+                ``rows`` that are not a condition.
         """
         sql = spark_sql("PreparedEvents")
         functions = sql.functions
         max_len, side, names = self._history_arguments(max_len, order, side)
+        context = as_texts("`context`", context)
+        for name in context:
+            self._check_side_column("context column", name)
+        of_targets = {name: column_named(sql, name) for name in context}
+        names += [*context, *([] if weight is None else [WEIGHT])]
+        no_duplicates("the columns of the input", names)
+        if weight is not None:
+            of_targets[WEIGHT] = self._weights(weight)
         before = sql.Window.partitionBy(column_named(sql, self.user_name)).orderBy("position").rowsBetween(-max_len, -1)
 
         def history(name: str) -> Column:
@@ -279,7 +299,8 @@ class PreparedEvents:
             return functions.concat(past, functions.array_repeat(zero, functions.lit(max_len) - functions.size(past)))
 
         histories = [history(name) for name in (self.item_name, *side)]
-        made = [histories[0], functions.least("position", functions.lit(max_len)), *histories[1:]]
+        lengths = functions.least("position", functions.lit(max_len))
+        made = [histories[0], lengths, *histories[1:], *of_targets.values()]
         # Under names that no column of the caller has, until the rows are chosen.
         hidden = [f"\0{place}" for place in range(len(made))]
         table = self.events.select("*", *[column.alias(name) for name, column in zip(hidden, made, strict=True)])
@@ -361,11 +382,27 @@ class PreparedEvents:
         max_len, side = positive_int("`max_len`", max_len), as_texts("`side`", side)
         one_of("`order`", order, ORDERS)
         for name in side:
-            if name not in self.side:
-                raise problem(f"side column {name!r}", "be a side column of the events", repr([*self.side]))
+            self._check_side_column("side column", name)
         names = [self.user_name, self.item_name, f"hist_{self.item_name}", "hist_len", *(f"hist_{s}" for s in side)]
         no_duplicates("the columns of the input", names)
         return max_len, side, names
+
+    def _check_side_column(self, what: str, name: str) -> None:
+        if name not in self.side:
+            raise problem(f"{what} {name!r}", "be a side column of the events", repr([*self.side]))
+
+    def _weights(self, weight: str) -> Column:
+        """The column of weights as floats, after a look at all of them."""
+        sql = spark_sql("PreparedEvents")
+        self._check_side_column("weight column", as_text("`weight`", weight))
+        values = column_named(sql, weight).cast("double")
+        is_wrong = ~values.between(0.0, float(np.finfo(np.float32).max))
+        wrong = self.events.where(is_wrong).agg(sql.functions.count(sql.functions.lit(1)), sql.functions.first(values))
+        number, example = wrong.collect()[0]
+        if number:
+            got = f"{number} others, such as {example}"
+            raise problem(f"weight column {weight!r}", "hold finite numbers that are not negative", got)
+        return values.cast("float")
 
     def _side_column(self, name: str) -> str:
         return f"side_{self.side.index(name)}"
