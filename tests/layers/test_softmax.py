@@ -170,11 +170,12 @@ def test_the_gradient_of_the_softmax_is_its_slope(masked):
     assert largest_difference(function, [positive, candidates]) < 1e-6
 
 
-def test_the_softmax_of_no_candidates_is_nothing():
+@pytest.mark.parametrize("candidates", [np.zeros((2, 0)), np.full((2, 3), -np.inf)])
+def test_the_softmax_of_no_candidates_is_nothing(candidates):
     positive = tf.constant([[0.3], [-2.0]])
     with tf.GradientTape() as tape:
         tape.watch(positive)
-        loss = softmax_with_candidates(positive, tf.zeros([2, 0]))
+        loss = softmax_with_candidates(positive, tf.constant(candidates, tf.float32))
     np.testing.assert_array_equal(loss, [[0], [0]])
     np.testing.assert_array_equal(tape.gradient(loss, positive), [[0], [0]])
 
