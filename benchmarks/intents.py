@@ -80,7 +80,11 @@ def built(name, split, settings, seed):
 def run(name, split, settings, seed, seconds):
     """Trains one model; its figures."""
     model = built(name, split, settings, seed)
-    watch = watch_of(split, seconds, patience=10**6, every=1, figure="HR@10")
+
+    def judged(model):
+        return split.validation.figures(*vectors_of(model, split.validation.input))["HR@10"]
+
+    watch = watch_of(judged, seconds, patience=10**6)
     x = {**split.train.input, "item_id": split.train.targets}
     model.fit(x, batch_size=BATCH, epochs=10**6, verbose=0, callbacks=[watch])
     model.set_weights(watch.weights)

@@ -84,8 +84,8 @@ class Split:
         self.validation, self.test = (Users(events, part, max_len) for part in (validation, test))
 
 
-def watch_of(split, seconds, patience, every, figure="Recall@50"):
-    """A callback that keeps the epoch that is best on the validation users, and stops; it is off its own clock."""
+def watch_of(judged, seconds, patience, every=1):
+    """A callback that keeps the epoch for which ``judged(model)`` is largest, and stops; it is off its own clock."""
     import tensorflow as tf
 
     class Watch(tf.keras.callbacks.Callback):
@@ -102,7 +102,7 @@ def watch_of(split, seconds, patience, every, figure="Recall@50"):
             now = time.process_time()
             self.seconds = now - self._start - self._paused
             if (epoch + 1) % every == 0 or self.seconds > seconds:
-                found = split.validation.figures(*vectors_of(self.model, split.validation.input))[figure]
+                found = judged(self.model)
                 self.curve.append((epoch + 1, round(self.seconds, 1), round(found, 4)))
                 if found > self.best:
                     self.best, self.best_epoch, self.weights = found, epoch + 1, self.model.get_weights()
@@ -177,7 +177,11 @@ def run(name, split, settings, seed, *, dim=64, batch=1024, epochs=100, seconds=
     x = data.windows(split.events, split.train, split.max_len)
     x = {key: x[key] for key in ("hist_item_id", "hist_len", "item_id")}
     y = np.ones(len(split.train)) if build is deepmatchs else None
-    watch = watch_of(split, seconds, patience, every)
+
+    def judged(model):
+        return split.validation.figures(*vectors_of(model, split.validation.input))["Recall@50"]
+
+    watch = watch_of(judged, seconds, patience, every)
     model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0, callbacks=[watch])
     model.set_weights(watch.weights)
     users, items = vectors_of(model, split.test.input)

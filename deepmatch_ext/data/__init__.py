@@ -11,7 +11,13 @@ from deepmatch_ext.data.leaks import Leak, LeakReport, find_leaks
 from deepmatch_ext.data.neighbours import neighbours
 from deepmatch_ext.data.readers import read_dataset
 from deepmatch_ext.data.splits import Split, leave_last_out, split_by_time
-from deepmatch_ext.data.synthetic import SyntheticData, synthetic_intents, synthetic_interactions, synthetic_sessions
+from deepmatch_ext.data.synthetic import (
+    SyntheticData,
+    synthetic_intents,
+    synthetic_interactions,
+    synthetic_pairs,
+    synthetic_sessions,
+)
 from deepmatch_ext.data.windows import seen_before, seen_by_users, user_histories, windows
 
 if TYPE_CHECKING:
@@ -46,6 +52,7 @@ __all__ = [
     "split_by_time",
     "synthetic_intents",
     "synthetic_interactions",
+    "synthetic_pairs",
     "synthetic_sessions",
     "tfrecord_dataset",
     "user_histories",

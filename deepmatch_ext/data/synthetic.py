@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from deepmatch_ext._checks import int_at_least, positive_int, positive_number, problem
 from deepmatch_ext.data.ids import IdMap, read_only
@@ -342,6 +343,62 @@ def synthetic_intents(
         user_ids=IdMap(np.arange(1, num_users + 1)),
         item_ids=IdMap(np.arange(1, num_items + 1)),
         sessions=np.repeat(np.arange(1, len(user) + 1, dtype=np.int32), length),
+    )
+
+
+_TAKEN = 0.9  # the probability of an item of a category that the segment takes; 1 - _TAKEN of the others
+
+
+def synthetic_pairs(
+    num_users: int = 600,
+    num_items: int = 400,
+    num_segments: int = 24,
+    num_categories: int = 24,
+    pairs_per_user: int = 100,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Seeded pairs of a user and an item with labels, which only the combination of two features tells.
+
+    Each user belongs to a segment, and each item to a category. A segment takes half of the categories, drawn at random
+    for each segment, so what one segment takes says nothing of the others. Each user is shown random items, and takes
+    one with probability 0.9 if its category is one that the segment takes, otherwise with 0.1. The segment alone
+    tells nothing, and the category alone little. The table of both has nearly full rank, so inner products of vectors
+    of size D hold it only if D is large enough.
+
+    Args:
+        num_users: The number of users.
+        num_items: The number of items, at least one for each category.
+        num_segments: The number of segments.
+        num_categories: The number of categories, at least 2.
+        pairs_per_user: The number of items that each user is shown; an item may be shown again.
+        seed: The same seed gives the same pairs.
+
+    Returns:
+        A row for each pair, in random order: ``user_id``, ``segment``, ``item_id`` and ``category``, int32 from 1, and
+        ``taken``, the label, float32.
+
+    Raises:
+        ValueError: An argument out of range.
+
+    Example:
+        >>> pairs = synthetic_pairs(num_users=50, num_items=60)
+        >>> len(pairs), pairs.columns.tolist()
+        (5000, ['user_id', 'segment', 'item_id', 'category', 'taken'])
+    """
+    positive_int("`num_users`", num_users)
+    positive_int("`num_segments`", num_segments)
+    int_at_least("`num_categories`", num_categories, 2)
+    int_at_least("`num_items`", num_items, num_categories)
+    rng = np.random.default_rng(int_at_least("`seed`", seed, 0))
+    takes = rng.permuted(np.tile(np.arange(num_categories) % 2 == 0, (num_segments, 1)), axis=1)
+    segment = rng.integers(num_segments, size=num_users)
+    category = rng.permutation(np.arange(num_items) % num_categories)
+    user = rng.permutation(np.repeat(np.arange(num_users), positive_int("`pairs_per_user`", pairs_per_user)))
+    item = rng.integers(num_items, size=len(user))
+    taken = takes[segment[user], category[item]] ^ (rng.random(len(user)) >= _TAKEN)
+    ids = {"user_id": user, "segment": segment[user], "item_id": item, "category": category[item]}
+    return pd.DataFrame(
+        {**{name: (values + 1).astype(np.int32) for name, values in ids.items()}, "taken": taken.astype(np.float32)}
     )
 
 

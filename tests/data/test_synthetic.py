@@ -10,6 +10,7 @@ from deepmatch_ext.data import (
     seen_before,
     synthetic_intents,
     synthetic_interactions,
+    synthetic_pairs,
     synthetic_sessions,
     windows,
 )
@@ -253,3 +254,41 @@ def test_sessions_end_with_what_they_began_with_in_a_brand_of_the_user():
 def test_arguments_of_intents(options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}` must"):
         synthetic_intents(**options)
+
+
+def test_pairs_are_told_by_the_combination_of_two_features_alone():
+    pairs = synthetic_pairs(seed=3)
+    assert pairs.equals(synthetic_pairs(seed=3))
+    assert not pairs.equals(synthetic_pairs(seed=4))
+    assert (pairs["user_id"].value_counts() == 100).all()
+    for ids, feature, number in (("user_id", "segment", 600), ("item_id", "category", 400)):
+        assert sorted(pairs[ids].unique()) == list(range(1, number + 1))
+        assert (pairs.groupby(ids)[feature].nunique() == 1).all()
+    cells = pairs.pivot_table(index="segment", columns="category", values="taken")
+    assert cells.shape == (24, 24)
+    takes = cells.to_numpy() > 0.5
+    assert (takes.sum(axis=1) == 12).all()  # so a segment alone tells nothing, and a category little
+    assert pairs.groupby("segment")["taken"].mean().between(0.45, 0.55).all()
+    assert pairs.groupby("category")["taken"].mean().between(0.25, 0.75).all()
+    assert cells.to_numpy()[takes].mean() == pytest.approx(0.9, abs=0.01)
+    assert cells.to_numpy()[~takes].mean() == pytest.approx(0.1, abs=0.01)
+    # The table is of nearly full rank, and four directions of it leave many of its signs open.
+    u, s, v = np.linalg.svd(np.where(takes, 1.0, -1.0))
+    assert (s > 1e-6).sum() >= 22
+    assert (((u[:, :4] * s[:4]) @ v[:4] > 0) == takes).mean() < 0.85
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_users": 0},
+        {"num_segments": 0},
+        {"num_categories": 1},
+        {"num_items": 23},
+        {"pairs_per_user": 0},
+        {"seed": -1},
+    ],
+)
+def test_arguments_of_pairs(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must"):
+        synthetic_pairs(**options)
