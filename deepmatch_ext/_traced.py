@@ -11,8 +11,10 @@ import tensorflow as tf
 from deepmatch_ext._keras import eager_is_on
 
 
-def traced_once(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def traced_once(*ranks: int | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a function of tensors of these ranks, without variables, of which all models are to share one graph.
+
+    A rank of None is any.
 
     To trace an operation takes longer than to run it on a small batch. And TensorFlow keeps every graph with a custom
     gradient in it for ever: with a model's, it would keep the variables, too.
@@ -28,7 +30,8 @@ def traced_once(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.cache
         def traced(*dtypes: tf.DType) -> Callable[..., Any]:
-            specs = [tf.TensorSpec([None] * rank, dtype) for rank, dtype in zip(ranks, dtypes, strict=True)]
+            shapes = [None if rank is None else [None] * rank for rank in ranks]
+            specs = [tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
             return tf.function(function, input_signature=specs, autograph=False)
 
         @functools.wraps(function)

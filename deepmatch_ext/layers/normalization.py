@@ -39,8 +39,8 @@ class L2Normalization(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         inputs = tf.cast(inputs, tf.float32)
         # What is exported has no custom gradient, which other programs don't know.
-        if training is True and inputs.shape.rank == 2 and self.axis in (-1, 1):
-            return tf.ensure_shape(_unit_rows(inputs), inputs.shape)
+        if training is True and self.axis in (-1, inputs.shape.rank and inputs.shape.rank - 1):
+            return tf.ensure_shape(_unit_vectors(inputs), inputs.shape)
         return inputs * _inverse_length(inputs, self.axis)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -57,9 +57,9 @@ def _inverse_length(values: tf.Tensor, axis: int) -> tf.Tensor:
     return tf.where(has_direction, tf.math.rsqrt(tf.where(has_direction, squared, 1.0)), 0.0)
 
 
-@traced_once(2)
-def _unit_rows(values: tf.Tensor) -> tf.Tensor:
-    """Rows of length one, (n, D), whose gradient is two sums and four products, not some forty operations."""
+@traced_once(None)
+def _unit_vectors(values: tf.Tensor) -> tf.Tensor:
+    """Vectors of length one along the last axis; the gradient is a sum and five more operations, not some forty."""
 
     @tf.custom_gradient
     def scaled(values: tf.Tensor) -> tuple[tf.Tensor, Any]:

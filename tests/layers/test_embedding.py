@@ -98,8 +98,9 @@ def test_l2_normalization_and_its_gradient_at_zero(training):
     np.testing.assert_allclose(tape.gradient(value, vectors), [[0.128, -0.096], [0, 0]], atol=1e-6)
 
 
-def test_l2_normalization_in_training_is_what_it_is_elsewhere():
-    layer, values = L2Normalization(), tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3), -1), ((5, 3), 1), ((5, 3), 0), ((2, 4, 3), -1), ((2, 3, 3), 1)])
+def test_l2_normalization_in_training_is_what_it_is_elsewhere(shape, axis):
+    layer, values = L2Normalization(axis), tf.constant(np.random.default_rng(0).normal(size=shape), tf.float32)
     results = []
     for training in (False, True):
         with tf.GradientTape() as tape:
