@@ -122,7 +122,7 @@ class IdMap:
         if len(known):
             if known.dtype != self._values.dtype:
                 own, other = ("integers", "strings") if self._values.dtype.kind == "i" else ("strings", "integers")
-                raise problem("`values`", f"be {own}, as the id map's raw values are", f"{other}, {listing(known)}")
+                raise problem("`values`", f"be {own}, as the known ids are", f"{other}, {listing(known)}")
             ids[present] = self._lookup.get_indexer(_index(known)) + 1
         if unknown == "error" and not ids.all():
             raise problem("`values`", "all be known to the id map", f"unknown {listing(pd.unique(flat[ids == 0]))}")
@@ -189,7 +189,8 @@ def raw_values(what: str, values: Any) -> np.ndarray:
     array = as_array(values)
     missing = pd.isna(array)
     if missing.any():
-        raise problem(what, "have no missing value", f"{int(missing.sum())} missing of {array.size}")
+        got = f"{int(missing.sum())} missing of {array.size}"
+        raise problem(what, "have no missing value", got, "Drop or fill them.")
     if array.dtype.kind == "O":
         kind = pd.api.types.infer_dtype(array.ravel(), skipna=False)
         if kind == "string":

@@ -551,8 +551,8 @@ def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdM
     encoded = ids.encode(values)
     if not encoded.all():
         unknown = f"unknown {listing(pd.unique(values[encoded == 0]))}"
-        remedy = "Drop these rows or make a new map; its tables must then be trained again."
-        raise problem(f"column {name!r}", "hold only values of the given id map", unknown, remedy)
+        remedy = "Drop these rows, or begin anew with all: fit again, or make a new id map and train its tables."
+        raise problem(f"column {name!r}", "hold only known values", unknown, remedy)
     return encoded, ids
 
 
@@ -561,8 +561,9 @@ def _of_kind(name: str, column: Any, ids: IdMap) -> np.ndarray:
     values = raw_values(f"column {name!r}", column)
     if values.dtype != ids.values.dtype:
         kinds = {"i": "integers", "O": "strings"}
-        rule = f"hold {kinds[ids.values.dtype.kind]}, as the given id map does"
-        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}")
+        rule = f"hold {kinds[ids.values.dtype.kind]}, as the known ids are"
+        remedy = f"Convert it, by column.astype({'int' if ids.values.dtype.kind == 'i' else 'str'}) for example."
+        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}", remedy)
     return values
 
 

@@ -51,7 +51,8 @@ class Kinds:
             if isinstance(target, bool | np.bool_) or not isinstance(target, str | int | np.integer):
                 raise problem("`targets`", _RULE, shown(target))
             if target not in known:
-                raise problem("`targets`", f"name kinds of column {self.name!r}, {listing(known, 10)}", shown(target))
+                rule = f"name kinds in column {self.name!r}, which are {listing(known, 10)}"
+                raise problem("`targets`", rule, shown(target))
         no_duplicates("`targets`", [str(target) for target in targets])
         object.__setattr__(self, "targets", tuple(known[known.index(target)] for target in targets))
 

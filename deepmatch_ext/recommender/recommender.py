@@ -166,6 +166,10 @@ class Recommender:
     def item_columns(self) -> list[Column]:
         return self.model.item_columns
 
+    def __repr__(self) -> str:
+        events = "not fitted" if self._model is None else f"{len(self.interactions):,} events"
+        return f"Recommender({self._builder.__name__}, user={self.user!r}, item={self.item!r}: {events})"
+
     def _fitted(self) -> RetrievalModel:
         """The model, which everything but `fit` needs."""
         if self._model is None:

@@ -53,6 +53,7 @@ def trained(
     best = watch[0].best_epoch if watch else None
     passes = len(done.epoch) if best is None else best + 1
     if watch and verbose:
-        more = ", the most that were allowed: more may be better" if best == epochs - 1 else ""
+        all_of_them = best == epochs - 1
+        more = f", as many as were made: fit(..., epochs={2 * epochs}) may find a better number" if all_of_them else ""
         print(f"best after {passes} epochs{more}; fit(events, epochs={passes}) learns from all events")
     return passes, joined

@@ -180,7 +180,7 @@ def test_refusals(values, message):
 
 def test_kinds_do_not_mix():
     # "1" silently unknown to a map of integers would turn every user into padding.
-    with pytest.raises(ValueError, match="`values` must be integers, as the id map's raw values are; got strings, '1'"):
+    with pytest.raises(ValueError, match="`values` must be integers, as the known ids are; got strings, '1'"):
         IdMap([1, 2]).encode(["1"])
     with pytest.raises(ValueError, match="`values` must be strings"):
         IdMap(["1"]).encode([1])

@@ -137,9 +137,9 @@ def test_given_maps_are_kept():
     assert x.users.tolist() == [2, 2, 3, 3, 3]
     assert x.indptr.tolist() == [0, 0, 0, 2, 5]  # user 1, "z", has no rows
     assert x.num_users == 3
-    with pytest.raises(ValueError, match=r"column 'item_id' must hold only values of the given id map; got unknown 7"):
+    with pytest.raises(ValueError, match=r"column 'item_id' must hold only known values; got unknown 7"):
         Interactions.from_frame(FRAME, item_ids=IdMap([9, 5]))
-    with pytest.raises(ValueError, match=r"column 'user_id' must hold integers, as the given id map does; got strings"):
+    with pytest.raises(ValueError, match=r"column 'user_id' must hold integers, as the known ids are; got strings"):
         Interactions.from_frame(FRAME, user_ids=IdMap([1]))
 
 

@@ -239,7 +239,7 @@ def test_kinds_that_are_numbers_and_a_map_made_earlier():
     for split in (leave_last_out, lambda x: split_by_time(x, 10, 20)):
         with pytest.raises(ValueError, match="`interactions` must have "):
             split(day)
-    with pytest.raises(ValueError, match="column 'event' must hold only values of the given id map; got unknown 4"):
+    with pytest.raises(ValueError, match="column 'event' must hold only known values; got unknown 4"):
         Interactions.from_frame(frame, kind="event", targets=1, kind_ids=IdMap([1]))
 
 
@@ -259,7 +259,7 @@ def test_copies_and_other_processes_get_the_same():
         ({"kind_ids": IdMap(["click"])}, "`kind_ids` only with them"),
         (
             {"kind": "event", "targets": "buy"},
-            "`targets` must name kinds of column 'event', 'click', 'purchase'; got 'buy'",
+            "`targets` must name kinds in column 'event', which are 'click', 'purchase'; got 'buy'",
         ),
         (
             {"kind": "event", "targets": []},

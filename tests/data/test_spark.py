@@ -293,9 +293,9 @@ def test_maps_made_earlier(spark, interactions):
     np.testing.assert_array_equal(prepared.item_counts(), expected.item_counts())
     assert prepared.user_ids is users
     prepared.unpersist()
-    with pytest.raises(ValueError, match=r"'item.id' must hold only values of the given id map; got \d+ rows with unk"):
+    with pytest.raises(ValueError, match=r"'item.id' must hold only known values; got \d+ rows with unk"):
         prepare(on_spark(spark, frame), **NAMES, item_ids=IdMap([3, 20]), tie_order=["offset"])
-    with pytest.raises(ValueError, match=r"column 'item.id' must hold strings, as the given id map does; got bigint"):
+    with pytest.raises(ValueError, match=r"column 'item.id' must hold strings, as the known ids are; got bigint"):
         prepare(on_spark(spark, frame), **NAMES, item_ids=IdMap(["3", "20"]))
 
 

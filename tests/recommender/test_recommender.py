@@ -323,7 +323,9 @@ def test_an_export_takes_what_the_frames_of_features_hold(tmp_path):
 def test_what_was_made_of_the_frames_is_said(capsys):
     columns = [SparseFeat("aisle", 9, 4), SparseFeat("customer", USERS + 2, 8), SparseFeat("sku", 60, 8)]
     recommender = Recommender(item_features=SHELF, columns=columns, **NAMES, **SMALL)
+    assert repr(recommender) == "Recommender(YoutubeDNN, user='customer', item='sku': not fitted)"
     recommender.fit(EVENTS, epochs=1)
+    assert repr(recommender) == "Recommender(YoutubeDNN, user='customer', item='sku': 320 events)"
     said = capsys.readouterr().out
     assert "320 events of 40 users with 30 items\nwithout events: 1 item\n" in said
     assert 'hist_sku: the last 5 items, pooled by "recency+last"' in said

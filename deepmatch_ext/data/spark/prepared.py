@@ -538,7 +538,7 @@ def _with_ids(sql: Any, table: Any, which: str, name: str, ids: IdMap | None) ->
         ids = instance_of("`user_ids` and `item_ids`", ids, IdMap)
         got, own = table.schema[raw].dataType, "integers" if ids.values.dtype.kind == "i" else "strings"
         if isinstance(got, sql.types.StringType) != (own == "strings"):
-            raise problem(f"column {name!r}", f"hold {own}, as the given id map does", got.simpleString())
+            raise problem(f"column {name!r}", f"hold {own}, as the known ids are", got.simpleString())
         import pyarrow as pa
 
         pairs = {raw: pa.array(ids.values), which: pa.array(np.arange(1, len(ids) + 1, dtype=np.int32))}
@@ -585,9 +585,9 @@ def _check_ids_and_ties(sql: Any, prepared: PreparedEvents, user_ids: IdMap | No
     ]:
         if unknown:
             some = table.where(functions.col(which) == 0).select(f"raw_{which}").distinct().limit(6).collect()
-            remedy = "Drop these rows or make a new map; its tables must then be trained again."
+            remedy = "Drop these rows, or make a new id map and train its tables."
             got = f"{unknown} rows with unknown {listing([row[0] for row in some])}"
-            raise problem(f"column {name!r}", "hold only values of the given id map", got, remedy)
+            raise problem(f"column {name!r}", "hold only known values", got, remedy)
     if ties:
         where = "one user at one time" if prepared.time_name else "one user"
         warn_caller(
