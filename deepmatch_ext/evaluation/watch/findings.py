@@ -236,8 +236,8 @@ def _of_lists(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
         text = (
             f"{share:.0%} of the recommendations are the {look.n} most popular items that the user has not had; the "
             f"{look.n} most popular items make up {look.consumed:.1%} of the consumption. The model does little more "
-            "than a list of best-sellers. Train longer or with a higher learning rate, use a sampler by frequency (whose "
-            "effect the loss corrects), and check whether the histories reach the model."
+            "than a list of best-sellers. Train longer or with a higher learning rate, use a sampler by frequency "
+            "(whose effect the loss corrects), and check whether the histories reach the model."
         )
         yield "popular_lists", text
 
@@ -255,8 +255,8 @@ def _of_ranking(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
             )
         text = (
             f"the targets rank above {percentile:.1%} of the other items{loss}. Random ranking gives 50% on "
-            f"average, and up to {look.chance:.1%} for these targets. Nothing useful has been learnt. Check the learning rate and the "
-            "temperature, and whether inputs and targets have the same rows and ids."
+            f"average, and up to {look.chance:.1%} for these targets. Nothing useful has been learnt. "
+            "Check the learning rate and the temperature, and whether inputs and targets have the same rows and ids."
         )
         yield "no_better_than_chance", text
     elif look.popularity is not None:
