@@ -196,7 +196,7 @@ class Split:
         """
         length, x = positive_int("`max_len`", max_len), self.interactions
         if x.kinds is not None:
-            remedy = "Make interactions of the kind that is to be predicted alone, or train on train_targets()."
+            remedy = "Make interactions of only the kind that is to be predicted, or train on train_targets()."
             raise problem("`interactions`", "have one kind of events", f"{len(x.kinds.names)}", remedy)
         positions = x.history_lengths[self.train]
         # Of each sequence, sorted as the rows are: its last train event, and how many train events it has.
