@@ -150,7 +150,7 @@ class FeatureTable:
         return cls(owners, features, values, left_out), lines
 
     def by_id(self, ids: IdMap) -> dict[str, np.ndarray]:
-        """name -> (len(ids) + 1, ...) values by id; they are empty for id 0, and for ids about which nothing is known."""
+        """name -> (len(ids) + 1, ...) values by id; empty for id 0 and for ids about which nothing is known."""
         if self.owners is None:
             return {}
         rows = np.concatenate([[0], self.owners.encode(ids.values)])
