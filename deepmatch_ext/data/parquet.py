@@ -53,8 +53,8 @@ def parquet_dataset(
         first_epoch: Passes that an earlier process has made, as for :func:`window_dataset`.
         drop_remainder: Whether a smaller last batch is left out.
         shard: (k, n): part k of n of each pass, from 0, for training on n workers. Each worker reads only its own row
-            groups, the first and last of them in part, so that all have the same number of rows and batches; up to n -
-            1 rows of a pass are left out. Batches therefore combine other rows than without ``shard``.
+            groups, the first and last of them in part, so that all have the same number of rows and batches; up to
+            n - 1 rows of a pass are left out. Batches therefore combine other rows than without ``shard``.
 
     Returns:
         A dataset of dictionaries, column -> (B,), or (B, T) for a column of lists, in the types of the files' schema.

@@ -174,8 +174,7 @@ class Split:
         return self.train[self.interactions.history_lengths[self.train] >= min_history]
 
     def sequence_targets(self, max_len: int) -> np.ndarray:
-        """The smallest set of train rows whose windows have each train event with a history as a target once, int64,
-        sorted.
+        """The fewest train rows whose windows have each train event with a history as a target once, int64, sorted.
 
         For models that are trained at every position of a history, such as :func:`~deepmatch_ext.SASRec`: a row of
         history length T trains up to T predictions, that of its own item and those of all items in its history but the

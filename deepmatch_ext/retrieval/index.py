@@ -356,7 +356,7 @@ def recall(
     Args:
         index: Any index.
         exact: An exact one of the same items.
-        vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand users determine it to about 0.01.
+        vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand determine the recall to about 0.01.
         n: How many items to compare.
         exclude: As in `VectorIndex.search`.
         among: As in `VectorIndex.search`.

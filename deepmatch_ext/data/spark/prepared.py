@@ -454,8 +454,7 @@ class SparkSplit:
 
 
 def write_windows(windows: DataFrame, folder: str | os.PathLike[str], *, row_group_rows: int = 10_000) -> None:
-    """Writes windows as Parquet files for `parquet_dataset`, in small row groups that mix well:
-    ``folder/part-*.parquet``.
+    """Writes windows as Parquet files that `parquet_dataset` reads and mixes well: ``folder/part-*.parquet``.
 
     The files, sorted by name, have the rows in the order of the DataFrame. Spark writes ``_SUCCESS`` last.
 

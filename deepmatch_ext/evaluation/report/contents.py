@@ -202,8 +202,7 @@ def _recalls(ranks: Mapping[str, np.ndarray], num_items: int, groups: Any) -> tu
 def _scores(
     users: np.ndarray, items: np.ndarray, targets: np.ndarray, seen: Seen | None, held: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Scores of targets and of random unseen items, and the fraction of a user's pairs of these in which the target
-    wins.
+    """Scores of targets and of random unseen items, and the fraction of a user's pairs that the target wins.
 
     Targets that are in ``seen``, as ``held`` (B,) says, are left out: each would be the only item of its pairs that the
     user has had, and would nearly always win.

@@ -87,8 +87,8 @@ class TrainingWatch(keras.callbacks.Callback):
             since it is never recommended; "leave_out" leaves the row out of the check.
         n: The length of the lists.
         num_users: How many of the rows to check. With more than 250,000 items it is fewer, so that a check scores at
-            most 2^28 pairs of user and item. On two cores a check takes 0.4 s with 10,000 items, 3 s with 100,000 and 7
-            s with 1,000,000.
+            most 2^28 pairs of user and item. On two cores a check takes 0.4 s with 10,000 items, 3 s with 100,000 and
+            7 s with 1,000,000.
         patience: For how many training steps (not epochs) vectors, lists and ranking may look collapsed. They do so at
             first even in healthy training, since popularity is learnt first.
         batch_size: Users encoded at a time.
