@@ -152,9 +152,9 @@ class _Place:
 
 
 class _Part(NamedTuple):
-    """A piece of a table: of users and items each row's place among the unique raw ids, and these; times, if any.
+    """A piece of a table: for users and items, each row's place among the unique raw ids, and these; times, if any.
 
-    ``has_zone`` says whether the times are in a time zone; None of numbers, or where some are and some are not.
+    ``has_zone`` says whether the times are in a time zone; None for numbers, and if only some times are.
     """
 
     users: tuple[np.ndarray, np.ndarray]

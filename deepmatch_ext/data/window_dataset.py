@@ -44,7 +44,7 @@ def window_dataset(
     drop_remainder: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of :func:`windows`, cut while the model trains: it needs the memory of the interactions, whatever T is.
+    """Batches of :func:`windows`, cut while the model trains. Only the interactions are held in memory, whatever T is.
 
     Each pass gives every row once. All rows are shuffled (not only within a buffer), differently in each pass and
     without extra memory. For events in a DataFrame, use :meth:`Interactions.from_frame` first.

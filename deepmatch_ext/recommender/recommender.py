@@ -201,8 +201,8 @@ class Recommender:
             The recommender itself.
 
         Raises:
-            ValueError: The table or an argument can't be used; the message says what to do. Also, the recommender was
-                loaded, and was made with counts for its sampler or with a pretrained table, which `save` leaves out.
+            ValueError: The table or an argument can't be used; the message says what to do. Or the recommender was
+                loaded, and had been made with counts for its sampler or with a pretrained table, which `save` leaves out.
 
         Warns:
             UserWarning: An item has no features where others have, or all events have the same time.
