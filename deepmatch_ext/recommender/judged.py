@@ -182,7 +182,7 @@ def last_rows(interactions: Interactions) -> np.ndarray:
 
 
 def chain(interactions: Interactions, known: np.ndarray, last: np.ndarray, is_met: np.ndarray) -> Markov:
-    """The chain from the last event, of any kind, to events in rows ``known``; only events that are met begin a pair."""
+    """The chain from the last event, of any kind, to events in rows ``known``; only events that are met begin one."""
     pair = (last[known] >= 0) & is_met[last[known]]
     items, after = interactions.items, known[pair]
     return Markov.fit(

@@ -202,7 +202,7 @@ class Recommender:
 
         Raises:
             ValueError: The table or an argument can't be used; the message says what to do. Or the recommender was
-                loaded, and had been made with counts for its sampler or with a pretrained table, which `save` leaves out.
+                loaded, and had counts for its sampler or a pretrained table, which `save` leaves out.
 
         Warns:
             UserWarning: An item has no features where others have, or all events have the same time.
