@@ -1,4 +1,4 @@
-"""What the examples' command lines share: which events to read, and one line for what can't be used."""
+"""What the examples' command lines share: which events to read, and errors in one line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from deepmatch_ext import data
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """What `read` reads."""
     parser.add_argument("--data", metavar="PATH", help="a folder, file or pattern; without it, data are generated")
-    parser.add_argument("--user", metavar="COLUMN", default="infer", help="of users, if it has no usual name")
-    parser.add_argument("--item", metavar="COLUMN", default="infer", help="of items, if it has no usual name")
+    parser.add_argument("--user", metavar="COLUMN", default="infer", help="the users' column, if its name is unusual")
+    parser.add_argument("--item", metavar="COLUMN", default="infer", help="the items' column, if its name is unusual")
     times = parser.add_mutually_exclusive_group()
-    times.add_argument("--time", metavar="COLUMN", default="infer", help="of times, if it has no usual name")
-    times.add_argument("--in-order", action="store_true", help="there are no times: the rows are in their order")
-    parser.add_argument(
-        "--sep", metavar="TEXT", help="what stands between the columns of a text (default: by its name)"
-    )
-    parser.add_argument("--encoding", metavar="NAME", help="of a text (default: utf-8)")
+    times.add_argument("--time", metavar="COLUMN", default="infer", help="the times' column, if its name is unusual")
+    times.add_argument("--in-order", action="store_true", help="no times: the rows are in chronological order")
+    parser.add_argument("--sep", metavar="TEXT", help="the separator of columns in a text file (default: by its name)")
+    parser.add_argument("--encoding", metavar="NAME", help="of a text file (default: utf-8)")
 
 
 def read(args: argparse.Namespace) -> data.Dataset:

@@ -26,14 +26,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 
 MAX_LEN = 20  # how much of a history the model sees
 DIM = 16
-LARGEST_DIFFERENCE = 1e-4  # of item vectors of length 1: sums of floats in another order
+LARGEST_DIFFERENCE = 1e-4  # of L2-normalised item vectors: floats are added in another order
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the example; returns the exit status: 0, 1 if the results differ or a worker failed, 2 for bad arguments."""
     parser = argparse.ArgumentParser(description="Trains on several workers, and in one process, and compares.")
     parser.add_argument("--workers", type=int, default=2, help="processes, each with a part of every batch")
-    parser.add_argument("--batch", type=int, default=256, help="rows of a step, of all workers together")
+    parser.add_argument("--batch", type=int, default=256, help="rows per step, over all workers")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--train-into", help=argparse.SUPPRESS)  # a file: this process is one of those that train
@@ -100,7 +100,7 @@ def train(batch: int, users: int, epochs: int, path: Path) -> None:
 
 
 def compare(workers: int, arguments: list[str], folder: Path) -> int:
-    """Starts the workers and one process after them, and says whether their item vectors are the same."""
+    """Starts the workers and then one process, and says whether their item vectors are the same."""
     import numpy as np
 
     if not succeed([worker_command(arguments, folder / f"{k}.npy") for k in range(workers)], tf_configs(workers)):

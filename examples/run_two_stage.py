@@ -6,20 +6,20 @@ One list of feature columns describes users and items to both. With no arguments
     python examples/run_two_stage.py --data ml-100k --seeds 1,2,3
     python examples/run_two_stage.py --data ml-1m --seeds 1,2,3 --hidden-units 256,128,64 --patience 3 --ranker-events 2
 
-Which events teach what. Of each user's events the last is for the test and the one before it for validation; the ranker
-learns from up to ``--ranker-events`` before these, and everything earlier is "early":
+Which events teach what. Of each user's events, the last is for the test and the one before it for validation. The
+ranker learns from up to ``--ranker-events`` before these, and everything earlier is "early":
 
     early ... early | ranker ... ranker | validation | test
 
-- The first stage that is judged and served is trained on the early and the ranker's events.
-- For the ranker's lessons a second one, with the same settings, is trained on the early events alone. It retrieves 200
-  items for each of the ranker's events, which it has never seen, from the history before that event: so the scores that
-  the ranker learns to read are those of events to come, as they will be when it serves, and not those of events that
-  the first stage knows by heart.
+- The first stage that is evaluated and served is trained on the early and the ranker's events.
+- For the ranker's lessons, a second one with the same settings is trained on the early events alone. It retrieves 200
+  items for each of the ranker's events, which it has never seen, from the history before that event. So the scores from
+  which the ranker learns are those of events to come, as they will be when it serves, and not those of events that the
+  first stage knows by heart.
 - A lesson is a list: the item that the user took, if it was retrieved, among others that were retrieved too. Items that
-  the user took later are negatives like any other: to leave them out would tell of the future.
-- Counts (popularity, which item follows which) are of the early events for the lessons, and of all training events for
-  validation and test: a lesson's own event is never among them.
+  the user took later are negatives like any other: leaving them out would leak the future.
+- Counts (popularity, which item follows which) are over the early events for the lessons, and over all training events
+  for validation and test: a lesson's own event is never among them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ RANKER_DIM = 16  # the ranker's embedding size at most
 SIDE_DIM = 4  # embedding size of user attributes and genres
 TEMPERATURE = 0.1  # of the first stage
 MAX_VALUES = 50  # an attribute with more values than this, such as a zip code, is left out
-FOLLOWED = 5  # so many of the last items have a say in what follows
+FOLLOWED = 5  # how many of the last items count for what follows
 
 Attributes = dict[str, np.ndarray]  # of users: name -> the id of each user's value, by user id
 
@@ -135,7 +135,7 @@ def genre_names(dataset: data.Dataset) -> pd.Series | None:
 
 
 def user_attributes(dataset: data.Dataset) -> dict[str, np.ndarray]:
-    """name -> the id of each user's value, (number of users + 1,), of the attributes that can tell users apart."""
+    """name -> the id of each user's value, (number of users + 1,), for the attributes that can tell users apart."""
     attributes: dict[str, np.ndarray] = {}
     if dataset.users is None:
         return attributes
@@ -160,9 +160,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--users", metavar="N", type=int, default=1000, help="users to generate (default: %(default)s)")
     parser.add_argument("--seeds", default="1", help="one or several, as in 1,2,3 (default: %(default)s)")
     parser.add_argument("--rankers", default="DIN", help="DIN, DeepFM or DIN,DeepFM (default: %(default)s)")
-    parser.add_argument("--retrieve", metavar="N", type=int, default=200, help="items a list (default: %(default)s)")
-    parser.add_argument("--ranker-events", metavar="N", type=int, default=10, help="a user (default: %(default)s)")
-    parser.add_argument("--negatives", metavar="N", type=int, default=20, help="a lesson (default: %(default)s)")
+    parser.add_argument("--retrieve", metavar="N", type=int, default=200, help="items per list (default: %(default)s)")
+    parser.add_argument("--ranker-events", metavar="N", type=int, default=10, help="per user (default: %(default)s)")
+    parser.add_argument("--negatives", metavar="N", type=int, default=20, help="per lesson (default: %(default)s)")
     parser.add_argument("--epochs", metavar="N", type=int, default=30, help="of each stage at most (%(default)s)")
     parser.add_argument("--embedding-dim", metavar="N", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--hidden-units", metavar="N,N", help="of the first stage, as in 256,128,64 (default: its own)")
@@ -199,7 +199,7 @@ def check_arguments(args: argparse.Namespace) -> list[int]:
 
 
 def early_and_lessons(split: data.Split, ranker_events: int) -> tuple[np.ndarray, np.ndarray]:
-    """The train rows in two: the early ones, and the last few of each user, at most half, from which the ranker learns.
+    """The train rows in two parts: early ones, and each user's last few, at most half, from which the ranker learns.
 
     Both are sorted row numbers.
     """
@@ -280,7 +280,7 @@ def build_first(columns: tuple[list[Any], list[Any]], args: argparse.Namespace, 
 def train_first(model: Any, split: data.Split, attributes: Attributes, args: argparse.Namespace) -> int:
     """Trains on all train events and leaves the model as it is best on validation; returns that epoch, from 1.
 
-    It is what both stages are compared with: ``--patience`` must not stop it too early.
+    Both stages are compared with this model: ``--patience`` must not stop it too early.
     """
     events = split.interactions
     validation = model_input(events, split.validation, attributes)
@@ -300,7 +300,7 @@ def train_first(model: Any, split: data.Split, attributes: Attributes, args: arg
 def retrieve(
     model: Any, events: data.Interactions, rows: np.ndarray, known: np.ndarray, attributes: Attributes, n: int
 ) -> Lists:
-    """The lists of the first stage for some events, with what the ``known`` events tell of the items in them."""
+    """The lists of the first stage for some events, with what the ``known`` events tell about the items in them."""
     x = model_input(events, rows, attributes)
     user_vectors, item_vectors = model.user_vectors(x), model.item_vectors()
     seen = data.seen_before(events, rows)
@@ -309,7 +309,7 @@ def retrieve(
     logits -= logits.max(axis=1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
     items = {
-        # The first stage's own opinion: the log of an item's share in the softmax over its list.
+        # The first stage's own score: the log of an item's softmax probability within its list.
         "score": np.maximum(logits, -20.0),
         "place": np.broadcast_to(np.log1p(np.arange(ids.shape[1])), ids.shape),
         "popularity": np.log1p(events.item_counts(known))[ids],
@@ -326,7 +326,7 @@ def retrieve(
 
 
 def follows(ids: np.ndarray, history: np.ndarray, events: data.Interactions, known: np.ndarray) -> np.ndarray:
-    """How often each item of a list came after one of the user's last ones, more for the later; its log."""
+    """The log of how often each item of a list came after the user's last items, later ones weighted more."""
     markov, counts = evaluation.Markov.from_interactions(events, known), events.item_counts(known)
     shares = np.full(ids.shape, 1e-4)
     for start in range(0, len(ids), 256):
@@ -406,7 +406,7 @@ def smaller(column: Any) -> Any:
 def train_ranker(
     ranker: Any, lessons: Lists, validation: Lists, negatives: int, epochs: int, seed: int, patience: int = 2
 ) -> int:
-    """Trains on lists, until the order of the validation lists gets no better; returns the best epoch, from 1."""
+    """Trains on lists, until the order of the validation lists no longer improves; returns the best epoch, from 1."""
     negatives = min(negatives, lessons.ids.shape[1] - 1)
     size = 1 + negatives
     which = np.flatnonzero(lessons.taken.any(axis=1))

@@ -1,11 +1,11 @@
-"""Trains on events, compares, recommends in words and draws: the whole job, on data that it generates or on yours.
+"""Trains on events, compares, prints recommendations and draws a report, on data that it generates or on yours.
 
     python examples/run_youtubednn.py
     python examples/run_youtubednn.py --data ml-100k --save recommender
     python examples/run_youtubednn.py --data events.csv --user customer --item sku --time bought_at
 
-Each user's last event is for the test and the one before it says when to stop. What is known of users and items, in
-folders that have it, is given to the model.
+Each user's last event is for the test, and the one before it decides when to stop. Attributes of users and items, in
+folders that have them, are given to the model.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main(argv=None):
 
 
 def features(known, name, without):
-    """What is known of users or items by raw id, with the ids as a column, and several genres as a list."""
+    """What is known about users or items by raw id, with the ids as a column, and several genres as a list."""
     if known is None or known.drop(columns=without, errors="ignore").empty:
         return None
     frame = known.drop(columns=without, errors="ignore").rename_axis(name).reset_index()
@@ -91,7 +91,7 @@ def parse_arguments(argv):
         ("--users", 2000, "users to generate"),
         ("--epochs", 30, "at most"),
         ("--embedding-dim", 64, "the size of the items' vectors"),
-        ("--seed", 1, "of everything random"),
+        ("--seed", 1, "of all random numbers"),
     ]:
         parser.add_argument(name, metavar="N", type=int, default=default, help=f"{what} (default: %(default)s)")
     parser.add_argument("--report", metavar="PATH", default="report.html", help="(default: %(default)s)")
@@ -100,7 +100,7 @@ def parse_arguments(argv):
 
 
 def check_arguments(args):
-    """Refuses, before a long run, what would fail at its end."""
+    """Raises errors before a long run, instead of at its end."""
     check_at_least_one(args, "users", "epochs", "embedding_dim")
     if args.seed < 0:
         raise ValueError(f"--seed must be at least 0; got {args.seed}")

@@ -5,8 +5,8 @@
 
     curl --json '{"user": {"hist_item_id": [5, 4, 3]}, "n": 10, "seen": [5, 4, 3]}' localhost:8000/recommend
 
-The folder's highest version is served, and when a higher one appears, the server changes over without a pause. SIGTERM
-ends it when the requests under way are answered. docs/serving.md says the rest.
+The folder's highest version is served, and when a higher one appears, the server switches to it without a pause. On
+SIGTERM it ends once the requests in progress are answered. docs/serving.md has the details.
 """
 
 import argparse
@@ -50,11 +50,11 @@ def parse_arguments(argv):
     parser.add_argument("folder", type=Path, help="the folder with the exported versions")
     parser.add_argument("--host", default="127.0.0.1", help="where it listens")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
-    parser.add_argument("--max-n", type=whole, default=1000, help="the most items that may be asked for")
+    parser.add_argument("--max-n", type=whole, default=1000, help="the largest number of items in a request")
     parser.add_argument("--max-batch", type=whole, default=64, help="users computed at once")
     parser.add_argument("--max-waiting", type=whole, default=1024, help="requests that may wait; more get 503")
-    parser.add_argument("--poll-seconds", type=float, default=1.0, help="between looks for a new version")
-    parser.add_argument("--grace-seconds", type=whole, default=30, help="that requests under way have at the end")
+    parser.add_argument("--poll-seconds", type=float, default=1.0, help="between checks for a new version")
+    parser.add_argument("--grace-seconds", type=whole, default=30, help="for requests in progress at the end")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""Other packages beside this one: DeepCTR's own models on Keras 3."""
+"""Compatibility with other packages: DeepCTR's own models on Keras 3."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ TESTED_DEEPCTR = ("0.9.4",)
 def enable_deepctr_on_keras3() -> bool:
     """Lets DeepCTR's own models and layers build, train, predict, save and reload on Keras 3.
 
-    DeepCTR is written for Keras 2; on Keras 3 most of its models fail as they are built. This call mends the imported
-    ``deepctr`` in place, for this process: no file is changed. Call it once, before models are built or loaded, in
-    every program that does so; before or after ``from deepctr.models import ...`` makes no difference, and calling it
-    again does nothing. Under Keras 2 and tf-keras, where DeepCTR works by itself, it touches nothing.
+    DeepCTR is written for Keras 2; most of its models can't be built on Keras 3. This call patches the imported
+    ``deepctr`` in place, for this process: no file is changed. Call it once in every program that builds or loads such
+    models, before it does so. The call may come before or after ``from deepctr.models import ...``, and calling it
+    again does nothing. Under Keras 2 and tf-keras, where DeepCTR works by itself, it changes nothing.
 
-    Models saved whole as ``.keras`` load again after the call without ``custom_objects``; docs/deepctr-on-keras-3.md
-    has the exceptions and the way round them.
+    After the call, models that were saved whole as ``.keras`` load without ``custom_objects``;
+    docs/deepctr-on-keras-3.md lists the exceptions and their workarounds.
 
-    Importing deepctr, which this does, asks a package index for its newest version, in a thread of DeepCTR's.
+    The call imports deepctr, which asks a package index for its newest version, in a thread of its own.
 
     Returns:
-        Whether DeepCTR is mended: True on Keras 3, False on Keras 2 and tf-keras, where nothing was done.
+        Whether DeepCTR is patched: True on Keras 3, False on Keras 2 and tf-keras, where nothing was done.
 
     Raises:
         ValueError: The installed deepctr is not one of `TESTED_DEEPCTR`.

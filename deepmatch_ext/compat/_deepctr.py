@@ -1,4 +1,4 @@
-"""What `enable_deepctr_on_keras3` changes in DeepCTR 0.9.4, one reason after another.
+"""What `enable_deepctr_on_keras3` changes in DeepCTR 0.9.4, and why.
 
 Names are replaced in DeepCTR's modules and methods on its classes, so whatever was imported from it before sees the
 change, too. Only Keras 3 comes here.
@@ -23,7 +23,7 @@ _DONE = "_mended_for_keras3"
 
 
 def apply() -> None:
-    """Mends the imported deepctr, once."""
+    """Patches the imported deepctr, once."""
     deepctr = importlib.import_module("deepctr")
     if getattr(deepctr, _DONE, False):
         return
@@ -36,8 +36,8 @@ def apply() -> None:
     _mend_builders(deepctr)
     _mend_bst(importlib.import_module("deepctr.models.sequence.bst"), layers)
     _dien.mend(importlib.import_module("deepctr.models.sequence.dien"), layers)
-    # `.h5` files name classes without their package, and want them among the custom objects, with the operations that
-    # stand in the graph.
+    # `.h5` files name classes without their package, so the classes must be among the custom objects, and so must the
+    # operations in the graph.
     classes = [DeepCTRModel, PlacedLambda, _dien.AuxiliaryLoss, *_mask_operations()]
     layers.custom_objects.update({one.__name__: one for one in classes})
     setattr(deepctr, _DONE, True)

@@ -93,7 +93,7 @@ def _run_gru(self: Any, inputs: Any) -> tf.Tensor:
 
 
 class _Auxiliary:
-    """DIEN's auxiliary loss, in the model by a layer; the builder multiplies it with ``alpha`` and adds it."""
+    """DIEN's auxiliary loss, which a layer adds to the model; the builder multiplies it by ``alpha`` and adds it."""
 
     __array_ufunc__ = None  # a NumPy number times this is ours to compute
     in_the_model = True
@@ -112,12 +112,13 @@ class _Auxiliary:
 
 @register
 class AuxiliaryLoss(keras.layers.Layer):
-    """Adds DIEN's auxiliary loss, and hands on its first input.
+    """Adds DIEN's auxiliary loss, and returns its first input.
 
-    From each hidden state, the next behaviour is told from one that did not follow (Zhou et al., DIEN, section 4.2).
+    From each hidden state, the next behaviour is distinguished from one that did not follow (Zhou et al., DIEN, section
+    4.2).
 
     Args:
-        alpha: What the loss is multiplied with.
+        alpha: The factor that the loss is multiplied by.
     """
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:

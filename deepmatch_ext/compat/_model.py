@@ -64,13 +64,13 @@ class DeepCTRModel(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def add_loss(self, loss: Any) -> None:
-        """Keras's ``add_loss``. A loss that is in the model by a layer already (DIEN's) is not added again."""
+        """Keras's ``add_loss``. A loss that a layer has already added to the model (DIEN's) is not added again."""
         if not getattr(loss, "in_the_model", False):
             super().add_loss(loss)
 
 
 def _tensors(x: Any) -> Any:
-    """``x`` with its arrays of strings as tensors, and all else as it was."""
+    """``x`` with its arrays of strings as tensors, and all else unchanged."""
     if isinstance(x, Mapping):
         return {name: _tensors(values) for name, values in x.items()}
     if isinstance(x, tuple | list):
@@ -85,10 +85,10 @@ def _tensors(x: Any) -> Any:
 
 @register
 class PlacedLambda(keras.layers.Lambda):
-    """Keras's Lambda for the functions in DeepCTR's own code, saved as their place there.
+    """Keras's Lambda for the functions in DeepCTR's own code, saved as their position in it.
 
-    Keras saves a Python lambda as bytecode and loads it in unsafe mode only. This saves the module and the line, and
-    DeepCTR's version, since that is what they hold for.
+    Keras saves a Python lambda as bytecode and loads it in unsafe mode only. This layer saves the module and the line
+    instead, and the version of DeepCTR in which they are valid.
     """
 
     def __init__(self, function: Any, mask: Any = None, **kwargs: Any) -> None:

@@ -17,8 +17,8 @@ class Dataset:
     Args:
         name: The name of its folder or file.
         interactions: The events, with the names "user_id" and "item_id".
-        users: Attributes of users as strings, indexed by raw user id, or None. Not all users need be there, and others
-            may be.
+        users: Attributes of users as strings, indexed by raw user id, or None. Some users may be missing, and users
+            without events may be there.
         items: Attributes of items as strings, indexed by raw item id, or None: "title" and "genres" (as in
             "Crime|Drama") if they are known, and the file's other columns under their own names.
         note: What ``print(dataset)`` says besides the numbers, such as the columns that were read.
@@ -57,7 +57,7 @@ class Dataset:
 
 
 def _from_to(times: np.ndarray | None) -> str:
-    """From when to when, as the times are written and, if they are probably Unix times, as dates."""
+    """The first and the last time as they are written and, if they are probably Unix times, as dates."""
     if times is None:
         return "no times: the order of the rows"
     first, last = times.min(), times.max()

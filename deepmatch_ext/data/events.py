@@ -42,7 +42,7 @@ _HISTORY = re.compile(r"hist|_list$|_seq$|sequence|^prev|^past")
 
 
 class Columns(NamedTuple):
-    """The columns of users, items and times; a time of None says that the rows are in the order of time."""
+    """The columns of users, items and times; a time of None means that the rows are in chronological order."""
 
     user: str
     item: str
@@ -56,7 +56,7 @@ class Reading:
     Args:
         user: The column of users, or "infer".
         item: The column of items, or "infer".
-        time: The column of times, "infer", or None: the rows are in the order of time.
+        time: The column of times, "infer", or None: the rows are in chronological order.
         usecols: The columns to look at; None: all.
         date_format: The format of dates, as for ``pd.to_datetime``.
         dayfirst: Whether dates are written 31/12/2024 (True) or 12/31/2024 (False).
@@ -152,9 +152,9 @@ class _Place:
 
 
 class _Part(NamedTuple):
-    """A piece of a table: of users and items each row's place among the unique raw ids, and these; times, if any.
+    """A piece of a table: for users and items, each row's place among the unique raw ids, and these; times, if any.
 
-    ``has_zone`` says whether the times are in a time zone; None of numbers, or where some are and some are not.
+    ``has_zone`` says whether the times are in a time zone; None for numbers, and if only some times are.
     """
 
     users: tuple[np.ndarray, np.ndarray]
@@ -197,7 +197,7 @@ def _columns(table: Table, reading: Reading) -> tuple[Columns, list[str]]:
         if given != INFER:
             raise problem(f"file {str(table.path)!r}", f"have the {role} column {given!r}", _listed(names))
         found = find(names, role)
-        # A day in the name of a folder is less than a time in the file.
+        # A time column in the file is preferred to a day in the name of a folder.
         found = [name for name in found if name not in table.constants] or found
         if len(set(found)) > 1:
             remedy = f"Say which: {role}={found[0]!r}, for example."
@@ -224,7 +224,7 @@ def _not_found(table: Table, names: Sequence[str], role: str) -> ValueError:
 
 
 def _refuse_histories(table: Table, columns: Columns, others: Sequence[str]) -> None:
-    """Refuses a column that holds several items a row, which reading one item a row would lose."""
+    """Refuses a column that holds several items per row: reading one item per row would lose the others."""
     _refuse_lists(table, [name for name in columns if name in table.lists])
     named = [name for name in others if _HISTORY.search(name.lower()) and others.count(name) == 1]
     _refuse_lists(table, [name for name in named if name in table.lists])
@@ -258,7 +258,7 @@ def _several(value: Any) -> list[str]:
 
 
 def _refuse_headers(where: _Place, piece: pd.DataFrame, columns: Columns) -> None:
-    """A header among the rows, of a file that is several files joined or that has names given beside its own."""
+    """A header among the rows: several files were joined, or names were given for a file that has its own header."""
     if not where.table.untyped or piece.empty:
         return
     user, item = piece[columns.user], piece[columns.item]
@@ -300,7 +300,7 @@ def _numbered(parts: Sequence[tuple[np.ndarray, np.ndarray]], untyped: bool) -> 
     merged, values = pd.factorize(np.concatenate([values for _, values in parts]))
     ends = np.cumsum([len(values) for _, values in parts])
     codes = np.concatenate([merged[end - len(v) : end][c] for end, (c, v) in zip(ends, parts, strict=True)])
-    # Text that is all numbers keeps the order of the numbers: what a header says of ids doesn't change their order.
+    # Text that is all numbers keeps the order of the numbers, so that the type in a header doesn't change the order.
     numbers = whole_numbers(values) if values.dtype.kind == "O" else values
     order = np.argsort(values if numbers is None else numbers, kind="stable")
     places = np.empty(len(order), np.int64)
@@ -317,7 +317,7 @@ def _joined(table: Table, name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _times(where: _Place, column: pd.Series, reading: Reading) -> tuple[np.ndarray, bool | None]:
-    """Numbers, or datetime64 in UTC, and whether they have a time zone, as `_Part` says it."""
+    """Numbers, or datetime64 in UTC, and whether they have a time zone, as in `_Part`."""
     _nothing_missing(where, column)
     what, told = where.column(column.name), reading.date_format is not None or reading.dayfirst is not None
     if column.empty:
@@ -387,7 +387,7 @@ def _parsed(where: _Place, texts: pd.Series, written: pd.Series, rule: str, reme
         unreadable(where.table.path, f"{rule} in column {texts.name!r}", error, remedy)
     # pandas reads "now" and "today" as the current time.
     wrong = dates.isna() | ~texts.str.contains(r"\d")
-    # Numbers among dates are told as such, unless there is something that is neither.
+    # Numbers among dates are reported as such, unless some value is neither a number nor a date.
     numbers = wrong & texts.str.fullmatch(r"[-+]?\d+(\.\d*)?")
     _refuse_first(where, texts, wrong & ~numbers, rule, remedy)
     _refuse_first(where, texts, numbers, rule + " throughout", remedy)

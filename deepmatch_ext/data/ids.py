@@ -14,17 +14,17 @@ from deepmatch_ext._no_item import no_item
 
 
 class IdMap:
-    """Numbers raw ids from 1; id 0 is left for padding and for values that the map does not know.
+    """Numbers raw ids from 1; id 0 is reserved for padding and for unknown values.
 
-    The map never changes: raw value number ``k`` of ``values`` always has id ``k + 1``, so a table stays valid as long
-    as the map it was trained with is kept.
+    The map never changes: ``values[k]`` always has id ``k + 1``, so a table stays valid as long as the map it was
+    trained with is kept.
 
     Args:
         values: Unique raw values, all integers or all strings; their order is kept. Whole floats count as integers,
-            because pandas turns integers into floats if a column had a gap.
+            because pandas converts integers to floats in a column that had missing values.
 
     Raises:
-        ValueError: ``values`` is empty, repeats a value, has a missing one, or is neither integers nor strings.
+        ValueError: ``values`` is empty, has repeated or missing values, or holds neither integers nor strings.
 
     Example:
         >>> ids = IdMap.from_values(["tea", "milk", "tea"])
@@ -59,14 +59,14 @@ class IdMap:
         return cls(np.sort(_index(raw_values("values", values).ravel()).unique().to_numpy()))
 
     def extended(self, values: Any) -> IdMap:
-        """The map with further raw values: known ones keep their ids, and new ones get the next numbers.
+        """The map extended by new raw values: known values keep their ids, and new ones get the next numbers.
 
         Args:
-            values: Raw values in any order, of the map's own kind. They may be repeated or known already.
+            values: Raw values in any order, of the map's own kind. They may be repeated or already known.
 
         Returns:
             A new map, with the new values in sorted order; or the map itself if there are none.
-            `RetrievalModel.extended` makes a model of that size.
+            `RetrievalModel.extended` makes a model of the new size.
 
         Raises:
             ValueError: Strings for a map of integers or the reverse, or a missing value.
@@ -104,11 +104,11 @@ class IdMap:
 
         Args:
             values: Raw values of any shape, of the map's own kind (integers or strings). A missing value (None, NaN)
-                is a value that the map does not know.
-            unknown: What happens to unknown values: "padding" gives them id 0, "error" refuses them.
+                counts as unknown.
+            unknown: What happens to unknown values: "padding" gives them id 0, "error" raises an error.
 
         Returns:
-            int32, the shape of ``values``, each in 0..len(self).
+            int32, in the shape of ``values``, each in 0..len(self).
 
         Raises:
             ValueError: Strings for a map of integers or the reverse, or unknown values with ``unknown="error"``.
@@ -129,13 +129,13 @@ class IdMap:
         return ids.reshape(raw.shape)
 
     def decode(self, ids: Any) -> np.ndarray:
-        """Raw values of ids, also of lists from `top_n`, which end in id 0 if no item was left.
+        """Raw values of ids, which may come from `top_n`: its lists are padded with id 0 if too few items are left.
 
         Args:
             ids: Integers of any shape, each in 0..len(self).
 
         Returns:
-            Raw values, the shape of ``ids``, and `no_item` for id 0.
+            Raw values, in the shape of ``ids``, with `no_item` for id 0.
 
         Raises:
             ValueError: An id is out of range or not an integer, or one is 0 and ``""`` is a raw value.
@@ -197,7 +197,7 @@ def raw_values(what: str, values: Any) -> np.ndarray:
             return array
         if kind not in ("integer", "floating", "mixed-integer-float", "empty"):
             raise problem(what, "be all integers or all strings", kind)
-        # Big Python integers end as floats or as unsigned here, and are refused below.
+        # Big Python integers become floats or unsigned integers here, and are refused below.
         array = np.array(array.tolist(), dtype=None if array.size else np.int64)
     if array.dtype.kind == "U":
         return array.astype(object)
@@ -213,7 +213,7 @@ def raw_values(what: str, values: Any) -> np.ndarray:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """Makes an array of our own, and what it is a view of, read-only. Never for a caller's array."""
+    """Makes an array of our own, and the array it is a view of, read-only. Never use it on a caller's array."""
     array.setflags(write=False)
     if isinstance(array.base, np.ndarray):  # as np.flatnonzero gives
         array.base.setflags(write=False)

@@ -23,7 +23,7 @@ ZONE = r"[ T].*(?:Z|[+-]\d\d(?::?\d\d)?)$"  # of text in ISO 8601
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Events of users with items, sorted by user, then by time; events of one time keep the order of their source.
+    """Events of users with items, sorted by user, then by time; simultaneous events keep the order of their source.
 
     Use :meth:`from_frame` or :meth:`from_sequences`. The constructor itself takes columns that are already sorted, and
     checks them. All arrays are read-only; writable ones are copied, so your arrays are neither frozen nor shared.
@@ -35,17 +35,17 @@ class Interactions:
         side: Other numeric columns by name, (n,) each, such as a rating or the day of the week.
         user_ids: The map from raw user ids to ``users``.
         item_ids: The map from raw item ids to ``items``.
-        user_name: The name of the user column of a model's input.
-        item_name: The name of the item column of a model's input.
-        sessions: Session numbers from 1, (n,), ascending; a session has one user, and ascending times. A sequence is
-            then a session, instead of all events of a user: histories go back to the start of the session, and its
-            items may be recommended again. None: there are no sessions.
+        user_name: The name of the user column in a model's input.
+        item_name: The name of the item column in a model's input.
+        sessions: Session numbers from 1, (n,), ascending; each session belongs to one user and has ascending times. A
+            sequence is then a session instead of all events of a user: histories go back only to the start of the
+            session, and its items may be recommended again. None: there are no sessions.
         kinds: The kind of each event, and which kinds are to be predicted. Each kind then has a history of its own.
             None: all events are of one kind.
         user_features: Features of users, name -> values by user id, (num_users + 1, ...), 0 for id 0.
-            :meth:`with_user_features` makes them of a frame.
-        has_zone: Whether ``times`` were in a time zone (they are kept in UTC) or had none. None: that is not known, or
-            they are numbers. Later events are compared with it.
+            :meth:`with_user_features` makes them from a frame.
+        has_zone: True: ``times`` had a time zone (they are kept in UTC). False: they had none. None: this is unknown,
+            or they are numbers. The times of later events must match it.
 
     Raises:
         ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order.
@@ -148,7 +148,7 @@ class Interactions:
         targets: Any = None,
         kind_ids: IdMap | None = None,
     ) -> Interactions:
-        """Interactions of a frame with one row an event. The frame is left as it is.
+        """Interactions from a frame with one row per event. The frame is not changed.
 
         Args:
             frame: Events in any order: a pandas or polars DataFrame, or an Arrow table.
@@ -157,19 +157,19 @@ class Interactions:
             item: The column of raw item ids, integers or strings.
             time: The column of times: numbers, datetimes, or text in the form 2026-11-26 09:30; those with a time zone
                 are kept in UTC. None: the frame's order is the order of time.
-            side: Numeric columns to carry along: what :func:`windows` gives the history of (``side``), of the target
-                (``context``), or as its weight.
+            side: Numeric columns to keep: :func:`windows` can return their histories (``side``) or their values for the
+                target (``context``), or use one as the target's weight.
             user_ids: A map made earlier; without it, the users of the frame are numbered.
             item_ids: A map made earlier; without it, the items of the frame are numbered.
-            session: The column that says which session of its user an event is of, integers or strings. A user's
-                sessions are in the order in which they end. None: there are no sessions.
+            session: The column that tells a user's sessions apart, integers or strings. A user's sessions are in the
+                order in which they end. None: there are no sessions.
             kind: The column of the kinds of events, such as "click" and "purchase"; strings or integers.
                 Windows then have a history for each kind. None: all events are of one kind.
-            targets: The kinds that are to be predicted, one or a list; only events of these are rows of a split.
+            targets: The kinds that are to be predicted, one or a list; a split has only rows of these kinds.
             kind_ids: A map of kinds made earlier; without it, the kinds of the frame are numbered.
 
         Raises:
-            ImportError: The frame is not pandas's, and pyarrow is not installed.
+            ImportError: The frame is not a pandas DataFrame, and pyarrow is not installed.
             ValueError: The frame is empty or lacks a column, a column has two roles, missing values or a type that
                 does not fit its role, or a given map does not know a user, an item or a kind; or one of ``kind`` and
                 ``targets`` is given without the other, or ``targets`` are unknown kinds.
@@ -239,23 +239,24 @@ class Interactions:
         )
 
     def extended(self, frame: Any, *, time: str | None = "timestamp", session: str | None = None) -> Interactions:
-        """These events and those of ``frame``, such as the next day's; new users and items get new ids.
+        """These events together with those of ``frame``, such as the next day's; new users and items get new ids.
 
-        Known users and items keep their ids, so a larger model (`RetrievalModel.extended`) reads both.
+        Known users and items keep their ids, so a model of the new size (`RetrievalModel.extended`) reads old and new
+        events.
 
         Args:
-            frame: Events in any order, with the columns that these were read from: `user_name`, `item_name`, `side`,
-                and that of the kinds.
-            time: The column of times; None if these events have none: then those of the frame are later.
-            session: The column of sessions, if these events have sessions. Sessions of the frame are new ones.
+            frame: Events in any order, with the columns from which these events were read: `user_name`, `item_name`,
+                `side`, and the column of kinds.
+            time: The column of times. None if these events have no times; the frame's events then come last.
+            session: The column of sessions, if these events have sessions. All sessions in the frame are new ones.
 
         Returns:
-            New interactions. At the same time of a user, events of the frame come last. Features of new users are 0
-            until `with_user_features` gives those of all users again.
+            New interactions. If events of one user have the same time, those of the frame come last. Features of new
+            users are 0 until `with_user_features` is called again with those of all users.
 
         Raises:
-            ValueError: As for `from_frame`; or these events have times or sessions and the frame does not, or the
-                reverse; or one has times in a time zone and the other does not.
+            ValueError: As for `from_frame`; or only one of these events and the frame has times, has sessions, or has
+                times in a time zone.
 
         Example:
             >>> frame = pd.DataFrame({"user_id": ["b", "a"], "item_id": [7, 5], "timestamp": [30, 20]})
@@ -277,18 +278,18 @@ class Interactions:
         *,
         sessions: bool = False,
     ) -> Interactions:
-        """Interactions of sequences of item ids that are already numbered; ids and raw ids are the same numbers.
+        """Interactions from sequences of items that are already numbered; ids and raw ids are the same numbers.
 
         Args:
             indptr: Sequence k, that of user k + 1, is ``items[indptr[k]:indptr[k + 1]]``; (number of users + 1,).
             items: Item ids from 1, oldest first within a user, (n,).
             times: Times of the events, (n,), or None. If they contradict the order of a sequence, the times decide.
-            user_name: The name of the user column of a model's input.
-            item_name: The name of the item column of a model's input.
-            sessions: Whether each sequence is a session, of a user of its own.
+            user_name: The name of the user column in a model's input.
+            item_name: The name of the item column in a model's input.
+            sessions: Whether each sequence is a session with a user of its own.
 
         Raises:
-            ValueError: ``indptr`` does not divide ``items``, or an item id is below 1.
+            ValueError: ``indptr`` does not rise from 0 to the number of items, or an item id is below 1.
 
         Example:
             >>> interactions = Interactions.from_sequences([0, 2, 3], [4, 1, 4])
@@ -326,20 +327,21 @@ class Interactions:
         )
 
     def with_user_features(self, frame: Any) -> Interactions:
-        """The same interactions with features of users, which windows and histories then hold as columns.
+        """The same interactions with features of users, which windows and histories then contain as columns.
 
         Args:
-            frame: One row for each user: a pandas or polars DataFrame, or an Arrow table. The raw user ids are its
-                column of the interactions' user name, or, of a pandas DataFrame without one, its index. All other
-                columns are features: a number in each row, or a list of numbers, such as ids, padded with 0 to the
-                longest. Users without events are left out. Number text first, with an :class:`IdMap`.
+            frame: One row for each user: a pandas or polars DataFrame, or an Arrow table. The raw user ids are in the
+                column with the interactions' user name; a pandas DataFrame without that column has them as its index.
+                All other columns are features: a number in each row, or a list of numbers, such as ids, padded with 0
+                to the longest list. Users without events are left out. Convert text to numbers first, with an
+                :class:`IdMap`.
 
         Returns:
-            Interactions with these ``user_features`` instead of any former ones. User id 0, an unknown user, has 0 in
-            each, as item id 0 has in a model's ``item_features``.
+            Interactions with these ``user_features`` instead of any former ones. Each feature is 0 for user id 0, an
+            unknown user, like a model's ``item_features`` for item id 0.
 
         Raises:
-            ImportError: The frame is not pandas's, and pyarrow is not installed.
+            ImportError: The frame is not a pandas DataFrame, and pyarrow is not installed.
             ValueError: A user is repeated, a user with events is missing, a value is missing or not a number, or there
                 is no feature.
 
@@ -353,15 +355,15 @@ class Interactions:
         return replace(self, user_features=read_user_features(frame, self.user_name, self.user_ids, has_rows))
 
     def to_frame(self, time: str = "timestamp", session: str = "session_id") -> pd.DataFrame:
-        """The events as a DataFrame with raw ids, one a row, sorted as they are here; `from_frame` takes it back.
+        """The events as a DataFrame with raw ids, one event per row, in the same order; `from_frame` reads it back.
 
         Args:
             time: The name of the column of times, if there are times.
             session: The name of the column of sessions, if there are sessions; its values are their numbers.
 
         Returns:
-            The columns `user_name`, `item_name`, ``time`` (in UTC if the times had a time zone), ``session``, that of
-            the kinds, and the side columns.
+            The columns `user_name`, `item_name`, ``time`` (in UTC if the times had a time zone), ``session``, the
+            column of kinds, and the side columns.
 
         Example:
             >>> Interactions.from_sequences([0, 2, 3], [4, 1, 4]).to_frame()
@@ -406,12 +408,12 @@ class Interactions:
 
     @cached_property
     def histories(self) -> tuple[History, ...]:
-        """The events from which histories are made: one entry for each kind of events, or one for all."""
+        """The events from which histories are made: one entry for each kind of event, or one for all."""
         return histories_of(self.kinds, self.sequences, self.starts, self.times)
 
     @cached_property
     def history_lengths(self) -> np.ndarray:
-        """The number of events in each row's histories, uncut, int64, (n,); without kinds, the ``position``."""
+        """The full number of events in each row's histories, int64, (n,); without kinds, the ``position``."""
         if self.kinds is None:
             return self.position
         of_kinds = [history.ends - history.starts[self.sequences] for history in self.histories]
@@ -470,7 +472,7 @@ class Interactions:
 def extended_with_rows(
     events: Interactions, frame: Any, time: str | None, session: str | None = None
 ) -> tuple[Interactions, np.ndarray, np.ndarray]:
-    """What `Interactions.extended` returns, and the rows in it of the former events, in their order, and of the new."""
+    """What `Interactions.extended` returns, and in it the rows of the former events, in their order, and the new."""
     for what, column, has in (("time", time, events.times), ("session", session, events.sessions)):
         if (column is None) != (has is None):
             rule = f"name the column of {what}s" if column is None else f"be None, as these events have no {what}s"
@@ -526,7 +528,7 @@ def extended_with_rows(
 
 
 def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows in order of user, session and time, a user's sessions in the order of their ends; session numbers.
+    """The rows sorted by user, session and time, a user's sessions in the order of their ends; and the session numbers.
 
     Args:
         users: (n,).
@@ -628,7 +630,7 @@ def _dates_of_text(what: str, series: pd.Series) -> pd.Series:
 
 
 def has_zone(column: Any) -> bool | None:
-    """Whether a frame's column of times, in a form that `time_values` takes, has a time zone; None of numbers."""
+    """Whether a frame's column of times, in a form that `time_values` takes, has a time zone; None for numbers."""
     dtype: Any = column.dtype if isinstance(column, pd.Series) else getattr(column, "type", None)  # or Arrow's
     dtype = getattr(dtype, "pyarrow_dtype", dtype)
     if hasattr(dtype, "tz"):
@@ -657,7 +659,7 @@ def check_same_zone(what: str, before: bool | None, now: bool | None, whose: str
 
 
 def _is_moments(dtype: Any) -> bool:
-    """Of pandas' own type for moments, with a time zone or without, or of pyarrow's."""
+    """Whether a type is pandas' own for datetimes, with a time zone or without, or pyarrow's."""
     return dtype.kind == "M" if isinstance(dtype, pd.ArrowDtype) else pd.api.types.is_datetime64_any_dtype(dtype)
 
 

@@ -61,7 +61,7 @@ class Kinds:
 
     @property
     def names(self) -> list[str]:
-        """The ending, after an underscore, of the names of each kind's columns, in the order of their numbers."""
+        """Each kind's suffix in the names of columns, after an underscore, in the order of the kinds' numbers."""
         return [str(raw) for raw in self.ids.values.tolist()]
 
     @cached_property
@@ -87,7 +87,7 @@ _RULE = "be a kind that is to be predicted, or a list of them"
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The events of which histories of one kind, or of all events, are made.
+    """The events from which histories are made: those of one kind, or all.
 
     The history of row r is ``rows[starts[s]:ends[r]]``, oldest first, where s is the row's sequence.
 
@@ -122,8 +122,8 @@ def histories_of(kinds: Kinds | None, sequences: np.ndarray, starts: np.ndarray,
     """The histories of interactions with these columns: one for each kind, or one if there are no kinds.
 
     Events of a row's own kind are in its history if they come before it, as without kinds. Events of another kind are
-    in it if their time is earlier: at the same time, they are often a second record of the row's own event, and in a
-    table that was joined from one for each kind, the order of rows does not say which came first.
+    in it only if their time is earlier. At the same time, they are often a second record of the row's own event; and if
+    a table was joined from one table for each kind, the order of its rows does not say which event came first.
     """
     if kinds is None:
         return (History(0, "", None, starts, None),)

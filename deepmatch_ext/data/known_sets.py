@@ -77,7 +77,7 @@ def sequences(path: Path) -> Dataset:
     """Item sequences in ``seq.npz``, with ``users.csv`` and ``items.csv`` beside it."""
     file = path / "seq.npz"
     try:
-        # np.load() leaves a file open that it cannot read; ours is always closed.
+        # np.load() leaves a file open if it cannot read it; ours is always closed.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in ("indptr", "items", "times") if name in arrays}
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error, TypeError) as error:
@@ -149,7 +149,7 @@ def movielens_100k(path: Path) -> Dataset:
 def _attributes(path: Path, table: pd.DataFrame, side: str, ids: IdMap, given: str = INFER) -> pd.DataFrame:
     """``table`` of strings, indexed by raw id, with title and genres under these names.
 
-    A row belongs to an id of the same text.
+    A row belongs to the id with the same text.
     """
     found = find(list(table.columns), side)
     key = given if given in table.columns else found[0] if found else None

@@ -1,4 +1,4 @@
-"""Which items are near an item in histories: what is known of a new one."""
+"""Which items are near an item in histories: all that is known about a new one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def neighbours(interactions: Interactions, first_new: int, *, reach: int = 3) ->
     Args:
         interactions: The events, including those with new items.
         first_new: The first new item's id: the vocabulary size of the map before it was extended.
-        reach: How many events before and after that of a new item count, within its sequence.
+        reach: How many events before and after an event with a new item count, within the same sequence.
 
     Returns:
         ``indptr`` int64 (k + 1,) and ``items`` int32, for k new items: ``first_new + j`` had

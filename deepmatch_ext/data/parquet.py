@@ -36,17 +36,17 @@ def parquet_dataset(
     Each pass draws an order of all row groups of all files, fills blocks of ``shuffle_rows`` rows with whole row
     groups, and shuffles all rows of a block. Rows mix well if a block holds many row groups: write them small
     (``pyarrow.parquet.write_table(..., row_group_size=10_000)``) or write the rows in random order. Three blocks are in
-    memory at a time and two in a saved iterator, each of ``shuffle_rows`` rows or one row group, whichever is more.
+    memory at a time and two in a saved iterator, each of ``shuffle_rows`` rows or one row group, whichever is larger.
 
-    Needs pyarrow, which the extra ``parquet`` brings.
+    Needs pyarrow, which the extra ``parquet`` installs.
 
     Args:
         paths: One file, or several with the same columns.
         batch_size: Rows in a batch, B; the last batch may be smaller.
         columns: Numeric, boolean or string columns, or lists of such values, without missing ones. None: all.
         weight: The column that is the weight of each row in the loss, one of ``columns``: numbers, one in each row.
-        max_len: T of columns whose lists differ in length: longer ones keep their first T values, shorter ones are
-            padded with 0 (of text, "0"). Lists of a fixed size in the schema keep that size.
+        max_len: T for columns whose lists differ in length: longer lists keep their first T values, shorter ones are
+            padded with 0 (lists of text with "0"). Lists of a fixed size in the schema keep that size.
         shuffle_rows: Rows in a block; 0 returns all rows in the order of the files.
         seed: Determines the order of every pass.
         epochs: Passes in one iteration, as for :func:`window_dataset`.
@@ -54,7 +54,7 @@ def parquet_dataset(
         drop_remainder: Whether a smaller last batch is left out.
         shard: (k, n): part k of n of each pass, from 0, for training on n workers. Each worker reads only its own row
             groups, the first and last of them in part, so that all have the same number of rows and batches; up to
-            n - 1 rows of a pass are left out. (So batches hold other rows together than without ``shard``.)
+            n - 1 rows of a pass are left out. Batches therefore combine other rows than without ``shard``.
 
     Returns:
         A dataset of dictionaries, column -> (B,), or (B, T) for a column of lists, in the types of the files' schema.
@@ -66,8 +66,8 @@ def parquet_dataset(
         FileNotFoundError: There is no such file.
         ValueError: No files or rows, a damaged file, files of different columns, an unknown column, one of another type
             or a list column without a length, k not less than n in `shard`, or fewer rows than parts.
-        tf.errors.InvalidArgumentError: While the dataset is read: a value is missing, or a file is damaged, which is
-            named.
+        tf.errors.InvalidArgumentError: While the dataset is read: a value is missing, or a file is damaged; the message
+            names the file.
 
     Example:
         >>> import tempfile
@@ -97,7 +97,7 @@ def parquet_dataset(
         raise problem("`paths`", f"hold a row for each of {parts} parts", f"{table.group_rows.sum()} rows")
 
     def pieces_of(key: np.ndarray) -> np.ndarray:
-        """The pass's row groups, of each its number, its first row and the end of its rows, (pieces, 3)."""
+        """The pass's row groups: for each its number, its first row and the end of its rows, (pieces, 3)."""
         groups = len(table.group_rows)
         order = np.random.default_rng(key).permutation(groups) if shuffle_rows else np.arange(groups)
         rows = table.group_rows[order]
@@ -187,7 +187,7 @@ class _ParquetTable:
         for place, first, end in pieces.tolist():
             file, group = self._groups[place]
             at = 0  # in the row group
-            # In small record batches, so that beside the block itself little is held.
+            # In small record batches, so that little memory is needed besides the block itself.
             for whole in parquet_batches(file, _RECORD_BATCH, row_groups=[group], columns=list(self.specs)):
                 batch = whole.slice(max(first - at, 0), max(min(end, at + whole.num_rows) - max(first, at), 0))
                 at += whole.num_rows

@@ -50,38 +50,39 @@ def read_dataset(
     verbose: bool = True,
     **options: Any,
 ) -> Dataset:
-    """Reads a data set, and prints in one line what was read. It looks for these, in this order:
+    """Reads a data set, and prints in one line what was read. It looks for the following, in this order:
 
-    - a folder with one RecBole ``*.inter`` file (or that file), and ``.item`` and ``.user`` of its name beside it;
+    - a folder with one RecBole ``*.inter`` file (or that file), with the ``.item`` and ``.user`` files of the same
+      name;
     - a folder with ``seq.npz`` (``indptr``, ``items`` and perhaps ``times``; row k is user k + 1), and ``items.csv``
-      and ``users.csv`` beside it, with the same numbers;
+      and ``users.csv`` with the same ids;
     - a MovieLens folder as GroupLens ships it: ``ratings.dat`` (1M, 10M), ``u.data`` (100K) or ``ratings.csv`` (20M,
       25M, 32M, latest);
-    - one event a row: ``.csv``, ``.tsv``, JSON lines (``.jsonl``, ``.ndjson``), Parquet (``.parquet``), or text under
+    - one event per row: ``.csv``, ``.tsv``, JSON lines (``.jsonl``, ``.ndjson``), Parquet (``.parquet``), or text under
       any name with ``sep=``. All but Parquet may be compressed (``.gz``, ``.bz2``, ``.xz``, ``.zip``);
-    - a folder of such files of one form, and of folders such as ``day=2024-05-01``, whose names are columns;
+    - a folder of such files of one form, and of folders such as ``day=2024-05-01``, whose names become columns;
     - a pattern, as in ``"events/part-*.csv"``.
 
     Ids are kept as they are in the files. A column of text is read as integers if every id is written exactly as Python
     writes that integer; "007", "1e5" or "7.0" make it a column of strings, as does RecBole's header ``item_id:token``.
-    Rows of attributes belong to an id if they have the same text. Users and items are numbered in the order of their
-    raw ids, in numerical order if all are numbers, even as strings.
+    A row of attributes belongs to the id with the same text. Users and items are numbered in the order of their raw
+    ids: numerical order if all are numbers, even if they are kept as strings.
 
     Events of one user at one time keep the order of the files, by name, and of their rows. Times are numbers or dates
     in ISO 8601; dates with a time zone are converted to UTC, others are taken as UTC.
 
     Args:
         path: The folder, file or pattern.
-        user: The column of users; by default the column with a usual name.
+        user: The column of users; by default the column with a common name.
         item: The column of items, likewise.
-        time: The column of times, likewise. None: the rows are in the order of time.
+        time: The column of times, likewise. None: the rows are in chronological order.
         verbose: Whether the line is printed; ``print(dataset)`` prints it, too.
         **options: Arguments of pandas under pandas' own names. For text: ``sep``, ``header``, ``names``, ``encoding``,
             ``encoding_errors``, ``compression``, ``quoting``, ``quotechar``, ``doublequote``, ``escapechar``,
             ``comment``, ``skiprows``, ``skipinitialspace``, and ``dtype`` (``str`` or ``{"sku": str}``: ids that are
             strings whatever they look like). For JSON lines: ``lines=True`` (under the name ``.json``) and the three
             from ``encoding`` to ``compression``, as for ``.inter``. For all of these and for Parquet: ``usecols`` (the
-            columns to look at), and ``date_format`` or ``dayfirst`` for dates that are not ISO 8601.
+            columns to read), and ``date_format`` or ``dayfirst`` for dates that are not ISO 8601.
 
     Returns:
         The `Dataset`: the interactions, and the attributes of users and items that are there.

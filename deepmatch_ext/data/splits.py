@@ -1,4 +1,4 @@
-"""Which events a model learns from, which choose its settings, and which judge it."""
+"""Which events a model learns from, which are used to choose its settings, and which to evaluate it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Target rows for training, validation and test, no row in two of them.
+    """Target rows for training, validation and test, with no row in two of them.
 
-    A row is in a part as a target. Its history is whatever the user did before it, in any part; with sessions, in the
-    same session. With kinds of events, rows are of those that are to be predicted; all others are history alone.
+    A part lists rows as targets. A target's history is everything that the user did before it, in any part; with
+    sessions, only what came before it in the same session. With kinds of events, targets are of the kinds that are to
+    be predicted; all other events are in histories only.
 
-    :func:`leave_last_out` and :func:`split_by_time` make splits. For data that come split, there are
-    :meth:`from_frame`, for a column that says which part each event is of, and :meth:`from_frames`.
+    :func:`leave_last_out` and :func:`split_by_time` make splits. If the data are already split, use :meth:`from_frame`,
+    for a column that says which part each event belongs to, or :meth:`from_frames`.
 
     Args:
         interactions: The table that the row numbers point into.
@@ -72,23 +73,23 @@ class Split:
 
     @classmethod
     def from_frame(cls, frame: Any, part: str, **columns: Any) -> Split:
-        """The split that a column of a frame says, and the interactions of all of its events.
+        """The split given by a column of a frame, and the interactions of all events in the frame.
 
-        Warns of events of validation or test that stand before one of an earlier part of the same user (or session):
-        they are in histories that training reads, as in a random split. :func:`find_leaks` says more of them.
+        Warns if events of validation or test come before an event of an earlier part of the same user (or session):
+        they are then in histories that training reads, as in a random split. :func:`find_leaks` gives the details.
 
         Args:
             frame: Events in any order, as for :meth:`Interactions.from_frame`.
-            part: The column that says which part an event is of: "train", "validation" or "test".
+            part: The column that says which part an event belongs to: "train", "validation" or "test".
             columns: The arguments of :meth:`Interactions.from_frame`: ``user``, ``item``, ``time`` and so on.
 
         Returns:
-            The split; its ``interactions`` are those of all events. With kinds, events of those that are not to be
-            predicted are in histories alone. With sessions, the first event of one is no target of validation and test,
-            as in :func:`split_by_time`.
+            The split; its ``interactions`` hold all events. With kinds, events of kinds that are not to be predicted
+            are in histories only. With sessions, the first event of a session is not a target of validation or test, as
+            in :func:`split_by_time`.
 
         Raises:
-            ImportError: The frame is not pandas's, and pyarrow is not installed.
+            ImportError: The frame is not a pandas DataFrame, and pyarrow is not installed.
             ValueError: What :meth:`Interactions.from_frame` refuses, a part of another name, or no target to train on,
                 or to validate or test on.
 
@@ -116,7 +117,7 @@ class Split:
 
     @classmethod
     def from_frames(cls, frames: Mapping[str, Any], **columns: Any) -> Split:
-        """The split whose parts are frames of their own, and the interactions of all of their events.
+        """The split whose parts are separate frames, and the interactions of all of their events.
 
         Args:
             frames: {"train": frame, "validation": frame, "test": frame}, train and at least one other, each as for
@@ -127,7 +128,7 @@ class Split:
             As for :meth:`from_frame`, with its warning.
 
         Raises:
-            ImportError: A frame is not pandas's, and pyarrow is not installed.
+            ImportError: A frame is not a pandas DataFrame, and pyarrow is not installed.
             ValueError: As for :meth:`from_frame`.
 
         Example:
@@ -159,8 +160,7 @@ class Split:
         """The train rows with at least ``min_history`` events in their histories, int64, sorted.
 
         Args:
-            min_history: 1 leaves out the first event of each session or user, for which a sequence model has nothing to
-                go by.
+            min_history: 1 leaves out the first event of each session or user, for which a sequence model has no input.
 
         Raises:
             ValueError: ``min_history`` is not an integer of at least 0.
@@ -174,18 +174,18 @@ class Split:
         return self.train[self.interactions.history_lengths[self.train] >= min_history]
 
     def sequence_targets(self, max_len: int) -> np.ndarray:
-        """The fewest train rows whose windows hold every train event with a history once as a target, int64, sorted.
+        """The fewest train rows whose windows have each train event with a history as a target once, int64, sorted.
 
-        For models that every position of a history trains, such as :func:`~deepmatch_ext.SASRec`: a row of history
-        length T trains up to T predictions, its own item's and those of the items in its history but the oldest. Each
-        user's (or session's) last train event is such a row, and every T-th one before it.
+        For models that are trained at every position of a history, such as :func:`~deepmatch_ext.SASRec`: a row of
+        history length T trains up to T predictions, that of its own item and those of all items in its history but the
+        oldest. Each user's (or session's) last train event is such a row, and so is every T-th one before it.
 
         Args:
-            max_len: T, the history length that the rows' windows are cut with.
+            max_len: T, the history length of the rows' windows.
 
         Raises:
-            ValueError: There are several kinds of events, or an event of validation or test stands before a train
-                event of the same user or session: it would be trained on as a part of a history.
+            ValueError: There are several kinds of events, or an event of validation or test stands before a train event
+                of the same user or session: as part of a history, it would be trained on.
 
         Example:
             >>> split = leave_last_out(Interactions.from_sequences([0, 7, 9], [1, 2, 3, 4, 5, 6, 7, 1, 2]))
@@ -195,7 +195,7 @@ class Split:
         """
         length, x = positive_int("`max_len`", max_len), self.interactions
         if x.kinds is not None:
-            remedy = "Make interactions of the kind that is to be predicted alone, or train on train_targets()."
+            remedy = "Make interactions of only the kind that is to be predicted, or train on train_targets()."
             raise problem("`interactions`", "have one kind of events", f"{len(x.kinds.names)}", remedy)
         positions = x.history_lengths[self.train]
         # Of each sequence, sorted as the rows are: its last train event, and how many train events it has.
@@ -231,7 +231,7 @@ def _series(name: str, column: Any) -> pd.Series:
 
 
 def _given(cls: type[Split], events: dict[str, pd.Series], codes: np.ndarray, columns: Mapping[str, Any]) -> Split:
-    """The split of events of which each is of the part number ``codes``, (n,)."""
+    """The split of events whose parts have the numbers ``codes``, (n,)."""
     code = "part of the split"
     while code in events:
         code += "_"
@@ -275,12 +275,12 @@ def _warn_of_order(split: Split) -> None:
 def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Split:
     """Tests on each user's last event, validates on the one before it, and trains on all earlier ones.
 
-    With kinds of events, those that are to be predicted are counted and split alone. All others are history.
+    With kinds of events, only those that are to be predicted are counted and split. All others are only in histories.
 
     Args:
         interactions: The events.
-        min_interactions: A user with fewer events than this is all train. At least 3, so that each user who is
-            judged is trained on as well.
+        min_interactions: All events of a user with fewer events than this are in train. At least 3, so that each user
+            in the evaluation is also trained on.
 
     Returns:
         The `Split`, whose parts are row numbers of the interactions.
@@ -314,19 +314,20 @@ def leave_last_out(interactions: Interactions, min_interactions: int = 3) -> Spl
 
 
 def split_by_time(interactions: Interactions, validation_from: Any, test_from: Any) -> Split:
-    """Trains on what came before a moment, validates and tests on what came after it, as a live system would.
+    """Trains on the events before a point in time, and validates and tests on those after it, as a live system would.
 
-    Users and items that first appear after the moment are kept: their train count is 0. With kinds of events, only
-    those that are to be predicted are targets.
+    Users and items that first appear after that time are kept: their train count is 0. With kinds of events, only those
+    that are to be predicted are targets.
 
-    Sessions stay whole: each is in the part that its last event's time says, so training knows no event from after
-    the moment. The first event of a session has nothing before it and is no target of validation and test.
+    Sessions stay whole: the time of its last event decides which part a session belongs to, so training knows no event
+    after the point in time. The first event of a session has no history, so it is not a target of validation or test.
 
     Args:
         interactions: The events, with times.
-        validation_from: The first moment of validation: a number, or for datetimes anything that pd.Timestamp takes.
-            Times that had a zone are in UTC here, and so is a moment without one: give it with its zone.
-        test_from: The first moment of test, later than ``validation_from``.
+        validation_from: The time at which validation starts: a number, or for datetimes anything that pd.Timestamp
+            takes. Times that had a time zone are kept in UTC, and a value without a zone is read as UTC: give it with
+            its zone.
+        test_from: The time at which test starts, later than ``validation_from``.
 
     Returns:
         The `Split`, whose parts are row numbers of the interactions.

@@ -69,7 +69,7 @@ def synthetic_interactions(
     recent items (with weights 1, 1/2, 1/3, ... backwards) and to a home genre that sometimes changes, and whether the
     item is a successor of the recent items. No user has an item twice. Times are in seconds over about two years.
 
-    A user with several tastes follows them in turns: each event belongs to one of them, drawn at random, and depends
+    A user with several tastes switches between them: each event belongs to one of them, drawn at random, and depends
     only on that taste's home genre and earlier items. Each taste begins in a genre of its own.
 
     Args:
@@ -79,7 +79,7 @@ def synthetic_interactions(
         num_genres: The number of genres, 2 to 36.
         seed: The same seed gives the same data.
         tastes: The number of tastes of each user, at most the number of genres. If there are several, the interactions
-            have a side column ``taste``: to which of its user's tastes an event belongs, from 1.
+            have a side column ``taste`` with the number, from 1, of the taste that an event belongs to.
 
     Returns:
         The `SyntheticData`: the interactions, and the genres of items and users.
@@ -112,7 +112,7 @@ def synthetic_interactions(
     latent = _unit(centres[genres] + _SPREAD * noise)
     log_popularity = -np.log(rng.permutation(num_items) + 10.0)
     base = np.exp(_POPULAR * (log_popularity - log_popularity.max())).astype(np.float32)
-    # Successors are drawn from the whole catalogue, popular ones more often, so that genre alone does not tell them.
+    # Successors are drawn from the whole catalogue, popular ones more often, so that genre alone does not predict them.
     successors = rng.choice(num_items, size=(num_items, _SUCCESSORS), p=base / base.sum(dtype=np.float64))
 
     drawn = 5 + rng.gamma(1.5, (mean_length - 5) / 1.5, size=num_users)
@@ -189,17 +189,16 @@ _AGAIN, _BACK, _ONWARDS = 0.8, 0.35, 0.7
 def synthetic_sessions(
     num_sessions: int = 5000, num_items: int = 500, mean_length: float = 8, seed: int = 0
 ) -> Interactions:
-    """Seeded sessions that return to their items, and continue from there as they did before.
+    """Seeded sessions that return to earlier items, and continue from there as they did before.
 
-    Each session is anonymous: a user of its own. At an item that the session had before, the next click is the
-    one that followed it last time with probability 0.8. Otherwise it returns to any earlier item of the session with
-    probability 0.35, goes to one of the item's three successors in the catalogue with 0.455, and else jumps to any
-    item, more often to popular ones. So the last click predicts the next one a little, the other clicks more, and the
-    order of the clicks within the session most.
+    Each session is anonymous: a user of its own. If the session had the current item before, the next click is, with
+    probability 0.8, the one that followed it last time. Otherwise it returns to any earlier item of the session with
+    probability 0.35, goes to one of the item's three successors in the catalogue with probability 0.455, or else jumps
+    to any item, with popular items more likely. The last click therefore predicts the next one a little, the other
+    clicks more, and the order of the clicks within the session most.
 
     Args:
-        num_sessions: The number of sessions, each with at least 2 clicks. They begin an hour after one another, in
-            order.
+        num_sessions: The number of sessions, each with at least 2 clicks. They begin one hour apart, in order.
         num_items: The number of items.
         mean_length: The mean number of clicks of a session, above 2.
         seed: The same seed gives the same sessions.
@@ -274,14 +273,14 @@ def synthetic_intents(
     mean_length: float = 7,
     seed: int = 0,
 ) -> Interactions:
-    """Seeded sessions that end with what they began with, in a brand that the user has long liked.
+    """Seeded sessions that end in the category they began with, and mostly in the user's constant favourite brand.
 
-    Each item belongs to a category and a brand. Each user has a brand, for all time, and each click is one of it with
-    probability 0.6, otherwise of any brand. The first click of a session says what the user came for. The user then
-    looks at items of any category, and the last click, the one to be predicted, is of the category of the first with
-    probability 0.9, otherwise of any. So the order of a session's clicks tells the category, since it says which was
-    the first. The earlier sessions tell the brand. Within its category and brand, a click is more often one of the
-    popular items.
+    Each item belongs to a category and a brand. Each user has one brand that never changes, and each click is on an
+    item of that brand with probability 0.6, otherwise of any brand. The first click of a session shows what the user
+    came for. The user then looks at items of any category, and the last click, the one to be predicted, is in the
+    category of the first with probability 0.9, otherwise in any. The order of a session's clicks therefore predicts the
+    category, since it shows which click was the first. The earlier sessions predict the brand. Within its category and
+    brand, a click is more often on one of the popular items.
 
     Args:
         num_users: The number of users.
@@ -357,13 +356,13 @@ def synthetic_pairs(
     pairs_per_user: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Seeded pairs of a user and an item with labels, which only the combination of two features tells.
+    """Seeded pairs of a user and an item, with labels that only the combination of two features predicts.
 
     Each user belongs to a segment, and each item to a category. A segment takes half of the categories, drawn at random
-    for each segment, so what one segment takes says nothing of the others. Each user is shown random items, and takes
-    one with probability 0.9 if its category is one that the segment takes, otherwise with 0.1. The segment alone
-    tells nothing, and the category alone little. The table of both has nearly full rank, so inner products of vectors
-    of size D hold it only if D is large enough.
+    for each segment, so what one segment takes says nothing about the others. Each user is shown random items, and
+    takes an item with probability 0.9 if the segment takes its category, otherwise with probability 0.1. The segment
+    alone predicts nothing, and the category alone little. The table of segments by categories has nearly full rank, so
+    inner products of vectors of size D can represent it only if D is large enough.
 
     Args:
         num_users: The number of users.

@@ -105,10 +105,10 @@ def text_table(
 
     Args:
         path: The file.
-        sep: One character, ``r"\\s+"``, or several characters that stand for themselves.
+        sep: One character, ``r"\\s+"``, or several characters that are taken literally.
         header: 0: the first row has the names of the columns. None: ``names`` has them. "infer": 0 without ``names``.
         names: The names of all columns.
-        dtype: ``str``, or a mapping of columns to ``str``, for text whose every value may look like a number.
+        dtype: ``str``, or a mapping of columns to ``str``, for text that may look like numbers.
         encoding: The encoding of the text.
         encoding_errors: How bytes that are not text are treated.
         compression: None, "gzip", "bz2", "xz" or "zip"; "infer" uses the name of the file.
@@ -249,7 +249,7 @@ def pyarrow_parquet(what: str) -> Any:
 
 @contextmanager
 def parquet_file(path: str | Path) -> Iterator[Any]:
-    """An open ``pyarrow.parquet.ParquetFile``; one that is not whole is named."""
+    """An open ``pyarrow.parquet.ParquetFile``; the error names a file that is incomplete."""
     try:
         file = pyarrow_parquet("A Parquet file").ParquetFile(path)
     except (*_FAILURES, NotImplementedError) as error:
@@ -294,7 +294,7 @@ def _readable(path: Path, encoding: str) -> Iterator[None]:
     rule = "be a text table"
     try:
         with warnings.catch_warnings():
-            # Lines longer than the header are cut with a warning; half-read data is no data.
+            # Lines longer than the header would be cut with only a warning; half-read data is no data.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             yield
     except pd.errors.EmptyDataError:

@@ -24,8 +24,8 @@ def write_tfrecords(data: Any, prefix: str | os.PathLike[str], shards: int = 1) 
     """Writes rows as ``tf.train.Example`` records, to ``shards`` files in turn.
 
     Give the rows in random order, as :func:`window_dataset` does: reading them shuffles within blocks only.
-    The files get their names when all of them are complete; a failed run leaves none. About 20,000 rows of 50
-    values a second.
+    The files get their final names only when all of them are complete, so a failed run leaves none. Writes about 20,000
+    rows of 50 values per second.
 
     Args:
         data: Columns by name, (n,) or (n, T), in a dictionary or frame; or a finite dataset of batches of such
@@ -58,7 +58,7 @@ def write_tfrecords(data: Any, prefix: str | os.PathLike[str], shards: int = 1) 
     batches: Iterator[Any]
     if isinstance(data, tf.data.Dataset):
         if not isinstance(data.element_spec, Mapping):
-            remedy = "Of weights make a column: data.map(lambda x, y, w: {**x, 'sample_weight': w})."
+            remedy = "Make the weights a column: data.map(lambda x, y, w: {**x, 'sample_weight': w})."
             raise problem("`data`", "hold dictionaries", repr(data.element_spec), remedy)
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise problem("`data`", "come to an end", "a dataset that repeats for ever")
@@ -117,11 +117,11 @@ def tfrecord_dataset(
         epochs: Passes in one iteration, as for :func:`window_dataset`.
         first_epoch: Passes that an earlier process has made, as for :func:`window_dataset`.
         drop_remainder: Whether a smaller last batch is left out.
-        batches: The number of batches in a pass, which TFRecord files do not say. A pass ends after this number; one
-            that has fewer is an error. None: unknown, and Keras 3 warns of that in ``fit``.
+        batches: The number of batches in a pass, which TFRecord files do not record. A pass ends after this number; a
+            pass with fewer is an error. None: unknown, and Keras 3 warns about that in ``fit``.
         shard: (k, n): part k of n of the files, from 0, for training on n workers. Each worker reads only its own
-            files: give at least n, of similar numbers of rows, as `write_tfrecords` makes them. ``batches`` must be
-            given, since a worker that ends early leaves the others waiting.
+            files: give at least n files with similar numbers of rows, as `write_tfrecords` makes them. ``batches`` must
+            be given, since a worker that ends early leaves the others waiting.
 
     Returns:
         A dataset of dictionaries, column -> (B,) or (B, T). With a weight, tuples as ``fit`` takes them: such a

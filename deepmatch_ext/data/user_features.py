@@ -84,7 +84,7 @@ def _numbers(what: str, column: Any) -> np.ndarray:
     rows = len(values)
     if isinstance(values, Lists):
         if values.missing.any():
-            remedy = "An empty list is none."
+            remedy = "Give an empty list where there are no values."
             raise problem(what, "have a list in every row", f"{int(values.missing.sum())} missing of {rows}", remedy)
         flat = values.values
     else:

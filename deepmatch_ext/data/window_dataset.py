@@ -1,12 +1,12 @@
 """A tf.data dataset of windows, cut while the model trains.
 
 It shuffles without Python state: each pass draws a key from ``seed``, and all of its order follows from the key. The
-same holds for `parquet_dataset` and `tfrecord_dataset`. ``tf.random.set_seed``, where it is used, counts beside
-``seed``, as for all of tf.data.
+same holds for `parquet_dataset` and `tfrecord_dataset`. ``tf.random.set_seed``, if it is used, changes the order, too,
+as everywhere in tf.data.
 
 So an iterator can be saved at any moment with ``tf.train.Checkpoint(iterator=iterator)``: restored into an iterator of
-the same dataset, even in another process, it gives exactly the batches that were still to come. An iterator of several
-epochs is made with ``epochs=``; tf.data's own ``repeat`` loses count when it is saved near an epoch's end.
+the same dataset, even in another process, it gives exactly the batches that were still to come. Use ``epochs=`` for an
+iterator over several epochs; tf.data's own ``repeat`` loses count when it is saved near an epoch's end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.kinds import check_targets
 from deepmatch_ext.data.windows import WEIGHT, Cutter, Operations
 
-_BLOCK = 16  # batches that rows of like length are put together in
+_BLOCK = 16  # batches among which rows of similar length are grouped
 
 
 def window_dataset(
@@ -44,10 +44,10 @@ def window_dataset(
     drop_remainder: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of :func:`windows`, cut while the model trains: memory is that of the interactions, whatever T is.
+    """Batches of :func:`windows`, cut while the model trains. Only the interactions are held in memory, whatever T is.
 
-    Each pass gives every row once, in an order of all rows (not of a buffer) that is different in each pass and
-    costs no memory. For events in a DataFrame, use :meth:`Interactions.from_frame` first.
+    Each pass gives every row once. All rows are shuffled (not only within a buffer), differently in each pass and
+    without extra memory. For events in a DataFrame, use :meth:`Interactions.from_frame` first.
 
     Args:
         interactions: The events.
@@ -56,30 +56,29 @@ def window_dataset(
         batch_size: Rows in a batch, B; the last batch may be smaller.
         order: "recent_first" or "oldest_first".
         side: Side columns of ``interactions`` whose history is wanted too.
-        context: Side columns whose value of the target event is wanted, as for :func:`windows`.
+        context: Side columns whose value for the target event is wanted, as for :func:`windows`.
         weight: The side column of weights, as for :func:`windows`.
         shuffle: False gives the rows in their own order.
-        by_length: Whether the rows of a batch have histories of like length: each run of 16 batches is sorted by length
-            and cut into batches, and these are shuffled. For models whose step costs what the batch's longest history
-            does, those that every position trains.
+        by_length: Whether the rows of a batch have histories of similar length: each run of 16 batches is sorted by
+            length and cut into batches, and these are shuffled. Use it for models whose step time depends on the
+            batch's longest history, that is, models that are trained at every position.
         seed: Decides the order of the first pass, of the second, and so on.
-        epochs: Passes in one iteration. Leave it at 1 for Keras's ``fit``, whose every epoch is an iteration.
-        first_epoch: Passes that an earlier process has made. With Keras's ``initial_epoch`` of the same number, a run
-            that goes on sees the orders that an undisturbed one sees.
-        drop_remainder: Leaves out a last batch that is smaller, in each pass other rows.
-        shard: (k, n): batches of part k of n, from 0, for training on n workers. Step for step, the batches of all
-            parts hold together the rows of one batch of n B without ``shard``. Each worker cuts its own rows alone.
+        epochs: Passes in one iteration. Leave it at 1 for Keras's ``fit``, where every epoch is one iteration.
+        first_epoch: Passes that an earlier process has made. If it equals Keras's ``initial_epoch``, a resumed run sees
+            the same orders as an uninterrupted one.
+        drop_remainder: Whether a smaller last batch is left out. The rows left out differ from pass to pass.
+        shard: (k, n): batches of part k of n, from 0, for training on n workers. At each step, the batches of all parts
+            together hold the rows of one batch of n B without ``shard``. Each worker cuts only its own rows.
 
     Returns:
         A dataset of dictionaries, equal in names, values and types to ``windows(interactions, rows of the batch,
-        max_len)``: columns (B,) and histories (B, T), for ``model.fit(dataset, epochs=3)`` or a loop of one's own. With
-        a weight, tuples of such a dictionary, of labels, which are all 1 (B, 1), and of weights (B,), as ``fit`` takes
-        them.
+        max_len)``: columns (B,) and histories (B, T), for ``model.fit(dataset, epochs=3)`` or a custom loop. With a
+        weight, tuples as ``fit`` takes them: such a dictionary, labels, which are all 1 (B, 1), and weights (B,).
 
     Raises:
         ValueError: What :func:`windows` refuses, no rows, weights that are 0 in all rows, a size below 1, a batch
-            larger than all rows where the remainder is dropped, k not less than n in `shard`, or a last batch with
-            fewer rows than parts.
+            larger than the number of rows if the remainder is dropped, k not less than n in `shard`, or a last batch
+            with fewer rows than parts.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])

@@ -25,7 +25,7 @@ from deepmatch_ext.data.kinds import History, check_targets
 
 ORDERS = ("recent_first", "oldest_first")
 WEIGHT = "sample_weight"  # the column of weights
-_BLOCK_VALUES = 2**20  # values gathered at a time: temporaries stay at a few MB whatever the number of rows
+_BLOCK_VALUES = 2**20  # values gathered at a time, so that temporaries stay at a few MB for any number of rows
 
 
 def windows(
@@ -42,14 +42,14 @@ def windows(
 
     If the interactions have sessions, a history is what came before in the same session.
 
-    Items 1, 2, 3, 4, 5, of which 5 is the most recent, give [5, 4, 3, 2, 1, 0, 0, 0, 0, 0] where there is room for 10.
-    Items 1..12 give [12, 11, ..., 3]: the most recent survive. "oldest_first" turns what survives around and pads at
-    the end as well: [1, 2, 3, 4, 5, 0, 0, 0, 0, 0] and [3, 4, ..., 12].
+    For T = 10, items 1, 2, 3, 4, 5, of which 5 is the most recent, give [5, 4, 3, 2, 1, 0, 0, 0, 0, 0]. Items 1..12
+    give [12, 11, ..., 3]: the most recent are kept. "oldest_first" reverses the items that are kept, and also pads at
+    the end: [1, 2, 3, 4, 5, 0, 0, 0, 0, 0] and [3, 4, ..., 12].
 
-    If the interactions have kinds of events, each kind k has a history of its own, whose columns' names end with
-    ``_k``. Of the target's kind it holds the events that stand before the target, in the order of the source where
-    times are equal, as without kinds; of other kinds those with an earlier time than the target's. So a click that is
-    recorded at the time of a purchase does not give the purchase away.
+    If the interactions have kinds of events, each kind k has a history of its own, in columns whose names end with
+    ``_k``. For the target's own kind, the history holds the events that stand before the target; events at the same
+    time are in the order of the source, as without kinds. For other kinds, it holds only events with an earlier time
+    than the target's. So a click that is recorded at the time of a purchase does not give the purchase away.
 
     Args:
         interactions: The events.
@@ -60,7 +60,7 @@ def windows(
         order: "recent_first" or "oldest_first".
         side: Side columns of ``interactions`` that get a history, too.
         context: Side columns, or the column of kinds (as their numbers), to return for the target event: what is known
-            when recommendations are asked for, such as the hour or the device. Later requests must give the same
+            when recommendations are requested, such as the hour or the device. Later requests must provide the same
             columns.
         weight: The side column with the weight of each target event in the loss: finite numbers, none negative.
 
@@ -74,7 +74,7 @@ def windows(
 
     Raises:
         ValueError: A row out of range or of a kind that is not to be predicted, an unknown order, side column or kind,
-            weights that are no weights, or two columns of one name.
+            invalid weights, or two columns of one name.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -99,7 +99,7 @@ def user_histories(
     order: str = "recent_first",
     side: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """The input of a model for a prediction now: all events of a user are history, and there is no target item.
+    """The input of a model for a prediction now: all events of a user are in the history, and there is no target item.
 
     If the interactions have sessions, the history is each user's last session.
 
@@ -129,7 +129,7 @@ def user_histories(
 
 
 def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All items that the user of each row had before it, at any distance: evaluation leaves them out of the ranking.
+    """All items that the user of each row had before it, however long ago: evaluation leaves them out of the ranking.
 
     The row's own item is among them if the user had it before. Such a target would not be recommended, so it counts as
     a miss, with a warning. If your product recommends items again, evaluate without ``seen``. Sessions repeat items, so
@@ -318,7 +318,7 @@ class _HistoryCutter:
         self._of_users = [do.array(history.place(each).astype(row_type)) for each in (last, ends)]
 
     def _readable(self, column: Any) -> Any:
-        """A column in the order in which histories are read, and zeros behind it for one that begins at its end."""
+        """A column in the order in which histories are read, followed by zeros for a history that begins at its end."""
         ordered = column[::-1] if self._recent_first else column
         return self._do.array(np.concatenate([ordered, np.zeros(self._max_len, column.dtype)]))
 
@@ -410,5 +410,5 @@ _NUMPY = Operations(
 def numpy_cutter(
     interactions: Interactions, max_len: int | Mapping[Any, int], order: str = "recent_first", side: Sequence[str] = ()
 ) -> Cutter:
-    """What makes `user_histories` of arrays; kept, it passes over the events once for all calls."""
+    """A cutter for `user_histories` in NumPy; if it is kept, it passes over the events only once."""
     return Cutter(interactions, max_len, order, side, _NUMPY)

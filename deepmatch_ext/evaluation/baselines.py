@@ -1,12 +1,12 @@
-"""Baselines to compare with.
+"""Baselines for comparison.
 
 Popularity and a first-order Markov chain need no training. Both have ``score(last_items) -> (b, V)``, so that the same
 ``evaluate`` runs on them::
 
     evaluate(lambda start, stop: baseline.score(last_items[start:stop]), targets, seen=seen)
 
-Item-kNN and ALS are those of the package ``implicit``. They score users by their ids, or any histories. A model that
-does not beat the Markov chain has learnt no more than which item follows which.
+Item-kNN and ALS are those of the package ``implicit``. They score users by id, or by any history. A model that does not
+beat the Markov chain has learnt no more than which item follows which.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class InteractionsLike(Protocol):
 
 
 class Popularity:
-    """Scores every item by how often it occurs, whatever the user did.
+    """Scores every item by how often it occurs, independently of the user.
 
     Args:
         item_counts: Occurrences of each item in the training rows, (V,), not negative. The entry of id 0, padding, is
@@ -79,7 +79,7 @@ class Popularity:
         """The item counts for each user.
 
         Args:
-            last_items: The last item of each user, (b,), which does not matter here.
+            last_items: The last item of each user, (b,), which is not used here.
 
         Returns:
             (b, V), a read-only view that takes no memory.
@@ -185,8 +185,8 @@ class Markov:
             last_items: The last item of each user, (b,), ids 0..V-1; 0 means no history.
 
         Returns:
-            Transition counts plus the tie-breaking popularity, (b, V) float64. float64, since in float32 a count
-            of 16 would swallow the popularity.
+            Transition counts plus the tie-breaking popularity, (b, V) float64. In float32, the popularity term would be
+            lost beside a count of 16.
 
         Raises:
             ValueError: An id out of range.
@@ -232,7 +232,7 @@ class _Implicit:
 
 
 class ItemKNN(_Implicit):
-    """Scores items by their similarity to a user's items: the cosine of who had them, for the k nearest.
+    """Scores items by similarity to a user's items: the cosine between the users of two items, for the k nearest.
 
     It is the ``CosineRecommender`` of the package ``implicit``, which it needs. Build it with ``from_interactions``.
 
@@ -283,14 +283,14 @@ class ItemKNN(_Implicit):
         return (self._user_items[users] @ self._model.similarity).toarray()
 
     def score_histories(self, histories: Seen) -> np.ndarray:
-        """The scores of every item for any histories, such as those of users who came after the training rows.
+        """The scores of every item for any histories, such as those of users without training rows.
 
         Args:
             histories: The item ids that each user has had, ``(indptr (b + 1,), item ids)``, as `seen_before` gives
                 them. Id 0 and repeats do not count.
 
         Returns:
-            (b, V); zeros for a history of no item that the training rows have.
+            (b, V); zeros for a history without any item of the training rows.
 
         Raises:
             ValueError: An id is out of range, or ``histories`` are not of the form described.
@@ -326,7 +326,7 @@ class ALS(_Implicit):
             interactions: The events.
             rows: The training rows, (n,), ascending.
             factors: The size of the vectors.
-            seed: Seed of their random start.
+            seed: Seed of their random initialisation.
 
         Raises:
             ImportError: ``implicit`` is not installed.

@@ -1,4 +1,4 @@
-"""Figures of lists beyond accuracy: coverage, novelty, diversity, popularity bias.
+"""Metrics of lists beyond accuracy: coverage, novelty, diversity, popularity bias.
 
 B users, N places in a list, V items with padding (id 0), D the vectors' size.
 """
@@ -31,13 +31,13 @@ def beyond_accuracy(
 ) -> dict[str, float]:
     """Coverage, novelty, popularity bias, and given their arguments, serendipity and diversity, at each N.
 
-    They describe the first N places of the lists. Of all items:
+    They describe the first N places of the lists. Over all items:
 
     - ``Coverage@N``: catalogue coverage, the fraction of the V - 1 items that are in at least one list.
-    - ``Gini@N``: the Gini coefficient of how often each of the V - 1 items is recommended: 0 if all are equally often,
-      up to 1 - 1 / (V - 1) if one item alone is recommended.
+    - ``Gini@N``: the Gini coefficient of how often each of the V - 1 items is recommended: 0 if all are recommended
+      equally often, up to 1 - 1 / (V - 1) if only one item is recommended.
 
-    The others are a mean over each user's recommended items, averaged over the users who have any:
+    The others are means over each user's recommended items, averaged over the users who have any:
 
     - ``Novelty@N``: self-information in bits, ``-log2(count / total)``. If `item_count` counts users and `num_users`
       is given, it is the mean inverse user frequency (Zhou et al., "Solving the apparent diversity-accuracy dilemma of
@@ -46,12 +46,12 @@ def beyond_accuracy(
     - ``ARP@N``: average recommendation popularity, the mean of ``count`` (Yin et al., "Challenging the Long Tail
       Recommendation", 2012).
     - ``Serendipity@N`` with `targets`: the mean of ``max(popularity rank - place, 0) / (V - 1)``, where items that are
-      not a target count 0. Places and ranks start at 1; an item's popularity rank is 1 + the number of items that occur
-      more often. A target that a popularity recommender would have ranked as high counts 0, too.
+      not a target count as 0. Places and ranks start at 1; an item's popularity rank is 1 + the number of items that
+      occur more often. A target that a popularity recommender would have ranked at least as high also counts as 0.
     - ``ILD@N`` with `item_vectors`: intra-list diversity, the mean cosine distance (1 - cosine) between two items of a
-      list (Ziegler et al., "Improving Recommendation Lists Through Topic Diversification", 2005). A vector of length
-      zero has distance 1 to all. A list of one item has 0.
-    - ``CategoryILD@N`` with `categories`: the same for a distance of 0 between items of one category, and 1 otherwise.
+      list (Ziegler et al., "Improving Recommendation Lists Through Topic Diversification", 2005). A zero vector has
+      distance 1 to all others. The diversity of a list of one item is 0.
+    - ``CategoryILD@N`` with `categories`: the same with a distance of 0 between items of one category, and 1 otherwise.
 
     Args:
         lists: The items recommended to each user, best first, (B, N), ids 0..V-1 as `top_n` returns them; 0 is no item
@@ -60,19 +60,19 @@ def beyond_accuracy(
             is ignored.
         ns: The cut-offs N, each at most the lists' length.
         num_users: The number of users in the training data, if `item_count` counts users.
-        targets: The items that each user should have got: (B,) ids 1..V-1; or, for several each, a pair
-            ``(indptr (B + 1,), ids)``: user k's are ``ids[indptr[k]:indptr[k + 1]]``.
+        targets: The items that each user should have been recommended: (B,) ids 1..V-1; or, if users have several, a
+            pair ``(indptr (B + 1,), ids)``: user k's are ``ids[indptr[k]:indptr[k + 1]]``.
         item_vectors: (V, D), such as a model's; row 0 is padding.
-        categories: The category of each item, (V,), numbers or texts. An item without one (None, NaN, "") is like no
-            other.
+        categories: The category of each item, (V,), numbers or strings. An item without one (None, NaN, "") differs
+            from all others.
         name_format: As in `ranking_metrics`.
 
     Returns:
         ``{"Coverage@10": ..., "Gini@10": ..., "Novelty@10": ..., "ARP@10": ..., ...}``.
 
     Raises:
-        ValueError: The arrays don't fit each other, a list has an item twice, no list has an item, an N is longer than
-            the lists, or an item has more than `num_users` users.
+        ValueError: The arrays don't fit each other, a list has an item twice, no list has an item, an N exceeds the
+            length of the lists, or an item has more than `num_users` users.
 
     Example:
         >>> lists, count = np.array([[1, 2], [1, 3]]), np.array([0, 4, 2, 1, 1])

@@ -18,30 +18,30 @@ from deepmatch_ext.evaluation.ranks import check_seen_targets, check_targets, in
 class RetrievalMetrics(keras.callbacks.Callback):
     """Ranks each user's held-out item among all items after every epoch, and adds the metrics to Keras's logs.
 
-    They appear beside the loss, under ``val_HR@10`` and so on, in the progress bar, in ``History``, and for
-    callbacks that come after this one. `fit` makes Keras's EarlyStopping, ModelCheckpoint and the like treat the
-    highest value as the best, and refuses them before this one. The loss says little about quality: it is sampled, and
-    still falls when the ranking has long stopped improving.
+    The metrics appear beside the loss, as ``val_HR@10`` and so on, in the progress bar, in ``History``, and for
+    callbacks that come after this one. `fit` makes Keras's EarlyStopping, ModelCheckpoint and similar callbacks treat
+    the highest value as the best, and raises an error if they come before this one. The loss says little about quality:
+    it is sampled, and it keeps falling long after the ranking has stopped improving.
 
-    `best`, the best weights and `patience` refer to the epochs of one call of ``fit``. They start again if Keras's
+    `best`, the best weights and `patience` refer to the epochs of one call of ``fit``. They are reset if Keras's
     BackupAndRestore resumes a run.
 
     Args:
-        user_input: The model's user inputs of the held-out events, B rows of anything that `user_vectors` takes by
-            name: a dictionary of arrays or lists, a frame.
+        user_input: The model's user inputs of the held-out events, B rows in any form that `user_vectors` takes by
+            name: a dictionary of arrays or lists, or a frame.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before, ``(indptr (B + 1,), items)``, which are left out of the ranking:
-            `deepmatch_ext.data.seen_before` makes them. If your product recommends items again, leave it out.
-        seen_targets: What a target that is in its own row's `seen` counts as: "miss", a miss at every N, since it is
-            never recommended; or "leave_out", the row counts in no average, and is not encoded.
-        ns: Metrics at each of these lengths.
+            `deepmatch_ext.data.seen_before` makes them. Omit `seen` if your product recommends items again.
+        seen_targets: How to treat a target that is in its own row's `seen`: "miss" counts it as a miss at every N,
+            since it is never recommended; "leave_out" leaves the row out of every average, and does not encode it.
+        ns: The cut-offs N of the metrics.
         groups: (B,) which rows belong to one user, if users have several held-out events.
         monitor: The metric for early stopping and the best weights; higher is better. None: NDCG at 10.
         patience: Training stops after this many epochs without a better `monitor`. None: never.
         restore_best_weights: Whether the weights of the best epoch are restored when training ends.
         batch_size: Users encoded at a time.
-        name_format: How the metrics are named after ``val_``. Experiment trackers that refuse ``@``, such as MLflow,
-            take ``"{metric}_at_{n}"``.
+        name_format: How the metrics are named after ``val_``. For experiment trackers that reject ``@``, such as
+            MLflow, give ``"{metric}_at_{n}"``.
 
     Attributes:
         figure_modes: The metrics' names in the logs, each with ``"max"``, since higher is better.
@@ -128,7 +128,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
             self._best_weights = None
 
     def evaluate(self) -> dict[str, float]:
-        """The metrics of the model now."""
+        """The metrics of the current model."""
         users = self.model.user_vectors(self.user_input, self.batch_size)
         score = inner_products(users, self.model.item_vectors())
         ranks = ranks_of(score, self.targets, self.seen, self._held)

@@ -1,4 +1,4 @@
-"""What collapse looks like in figures: pure functions of vectors, lists and targets. `TrainingWatch` judges them.
+"""Figures that show collapse: pure functions of vectors, lists and targets. `TrainingWatch` judges them.
 
 B users, K interests of a user, V items with padding (id 0), D the vectors' size, N the length of the lists.
 """
@@ -24,18 +24,19 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
       (mean covariance) / (mean variance). At 1 all users rank the items alike. This figure shows collapse;
       the cosine does not, since a direction that all users share does not matter if the items do not differ in it.
     - ``user_cosine``: the mean cosine over pairs of users.
-    - ``user_rank``: the number of directions in which users differ from their mean. With l the variances along the
-      principal axes it is the participation ratio (sum of l) ** 2 / sum of l ** 2, in 1..D; 0 if users do not differ.
+    - ``user_rank``: the effective number of directions in which users differ from their mean: the participation ratio
+      (sum of l) ** 2 / sum of l ** 2, in 1..D, where l are the variances along the principal axes; 0 if users do not
+      differ.
 
-    With K interests a user's score of an item is the best of K, and in the other two figures the k-th interest of one
-    user is compared with the k-th of another. Then there is a fourth figure:
+    With K interests, a user's score of an item is the best of K, and the other two figures compare the k-th interest of
+    one user with the k-th of another. There is then a fourth figure:
 
     - ``interest_correlation``: the correlation of the scores that two interests of one user give to the items, averaged
-      over the user's pairs of interests, then over users. At 1 all interests rank the items alike. Interests that
-      equal the user's first are left out as surplus, unless they do for all users.
+      over the user's pairs of interests, then over users. At 1 all interests rank the items alike. Interests that equal
+      the user's first are ignored as surplus, unless all users have only such interests.
 
-    No pair of users is formed: the means over pairs follow from the sum of the vectors, without the users' pairs with
-    themselves. It costs O((B + items) D^2), with at most 10,000 of the items; with K interests O(B K D items).
+    Pairs of users are never formed: the means over pairs follow from the sum of the vectors, minus the users' pairs
+    with themselves. The cost is O((B + items) D^2), with at most 10,000 of the items; with K interests O(B K D items).
 
     Args:
         user_vectors: (B, D) or (B, K, D), finite, B at least 2.
@@ -76,13 +77,13 @@ def likeness(user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, fl
 
 
 def popular_share(lists: np.ndarray, item_count: np.ndarray, seen: Seen | None = None) -> float:
-    """The fraction of the recommendations that a popularity recommender would have made too: 1 for its own.
+    """The fraction of the recommendations that a popularity recommender would have made too; for its own lists, 1.
 
     A popularity recommender recommends the N most popular of the items that the user has not seen.
 
     Args:
         lists: (B, N) the items recommended to each user; 0 is no item.
-        item_count: (V,) how often each item occurs; of equal ones, the lower id goes first, as in `top_n`.
+        item_count: (V,) how often each item occurs; if equal, the lower id goes first, as in `top_n`.
         seen: The items that each of the B users has seen, which were not recommended, ``(indptr (B + 1,), ids)``.
 
     Raises:

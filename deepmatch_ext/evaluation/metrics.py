@@ -1,6 +1,6 @@
 """Ranking metrics over the whole catalogue. Every metric follows from the ranks of the targets.
 
-``target_ranks`` turns scores into ranks, ``ranking_metrics`` turns ranks into figures, ``evaluate`` does both.
+``target_ranks`` turns scores into ranks, ``ranking_metrics`` turns ranks into metrics, ``evaluate`` does both.
 No sampled negatives: every item of the vocabulary is ranked (Krichene and Rendle, "On Sampled Metrics for Item
 Recommendation", KDD 2020, show why).
 """
@@ -54,10 +54,10 @@ def ranking_metrics(
         groups: The user of each row, (B,), integers or strings in any order. A user's rows should be different targets
             in one ranking (the same scores and seen items). Two targets cannot share a place: the user's i-th best
             rank (from 0) is taken as at least i, which keeps every figure within 0..1.
-        seen_targets: What a rank of ``MISSED`` counts as: "miss", a miss at every N, since it is never recommended; or
-            "leave_out", the row counts in no average.
-        name_format: How figures are named, from ``metric`` and ``n``. Some experiment trackers refuse ``@``, so give
-            them ``"{metric}_at_{n}"``.
+        seen_targets: How to treat a rank of ``MISSED``: "miss" counts it as a miss at every N, since the target is
+            never recommended; "leave_out" leaves the row out of every average.
+        name_format: How the metrics are named, from ``metric`` and ``n``. For experiment trackers that reject ``@``,
+            give ``"{metric}_at_{n}"``.
 
     Returns:
         ``{"HR@10": ..., "NDCG@10": ..., "MRR@10": ..., "Recall@10": ..., "HR@50": ...}``, all within 0..1.
@@ -127,11 +127,11 @@ def evaluate(
 
     Args:
         score: As in ``target_ranks``: ``score(start, stop)`` gives the scores (stop - start, V).
-        targets: The item that each row should have got, (B,), ids 1..V-1.
+        targets: The target item of each row, (B,), ids 1..V-1.
         seen: The items that each row has already had and that are not recommended, ``(indptr (B + 1,), item ids)``.
-            If your product recommends items again, leave it out: repeats then rank like any other item.
-        seen_targets: What a target that is in its own row's ``seen`` counts as: "miss", a miss at every N, since it is
-            never recommended; or "leave_out", the row counts in no average.
+            Omit ``seen`` if your product recommends items again: repeats then rank like any other item.
+        seen_targets: How to treat a target that is in its own row's ``seen``: "miss" counts it as a miss at every N,
+            since it is never recommended; "leave_out" leaves the row out of every average.
         ns: The cut-offs N, each at least 1.
         groups: The user of each row, (B,), if users may have several targets. An item that is a target of the same user
             twice counts once, by its first row that is not left out.
@@ -139,7 +139,7 @@ def evaluate(
         name_format: As in ``ranking_metrics``.
 
     Returns:
-        The figures that ``ranking_metrics`` describes.
+        The metrics that ``ranking_metrics`` describes.
 
     Raises:
         ValueError: As ``target_ranks`` and ``ranking_metrics``.
@@ -191,12 +191,12 @@ def evaluate_vectors(
     block_size: int = 1024,
     name_format: str = NAME_FORMAT,
 ) -> dict[str, float]:
-    """The ranking metrics of two towers: the score is the inner product, in float32, the best of K for K interests.
+    """The ranking metrics of two towers: the score is the inner product in float32; with K interests, the best of K.
 
     Args:
         user_vectors: One vector for each row, (B, D); or (B, K, D) for K interests, as ``inner_products`` takes them.
         item_vectors: One vector for each item id, (V, D). Row 0 is padding and is never ranked.
-        targets: The item that each row should have got, (B,), ids 1..V-1.
+        targets: The target item of each row, (B,), ids 1..V-1.
         seen: As in ``evaluate``.
         seen_targets: As in ``evaluate``.
         ns: As in ``evaluate``.
@@ -205,7 +205,7 @@ def evaluate_vectors(
         name_format: As in ``ranking_metrics``.
 
     Returns:
-        The figures that ``ranking_metrics`` describes.
+        The metrics that ``ranking_metrics`` describes.
 
     Raises:
         ValueError: As ``evaluate``, or the vectors are not finite or their shapes do not fit.

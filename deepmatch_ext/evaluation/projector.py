@@ -1,4 +1,4 @@
-"""Vectors for TensorBoard's projector: a map that can be turned and searched, with labels."""
+"""Vectors for TensorBoard's projector: a map that can be rotated and searched, with labels."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def write_projector(
 ) -> None:
     """Writes what ``tensorboard --logdir FOLDER`` shows in its projector.
 
-    Three files: ``tensors.tsv``, ``metadata.tsv`` and ``projector_config.pbtxt``, the last of them written last. Older
-    ones of these names are replaced; each folder holds one set of vectors. Needs neither TensorBoard nor TensorFlow.
-    The projector itself draws at most 100,000 points.
+    Writes three files, ``tensors.tsv``, ``metadata.tsv`` and, last, ``projector_config.pbtxt``. Existing files with
+    these names are replaced; each folder holds one set of vectors. Neither TensorBoard nor TensorFlow is needed. The
+    projector itself draws at most 100,000 points.
 
     Args:
         folder: The log folder, which is created if necessary.
         item_vectors: (V, D) one vector for each item id. Row 0, padding, is left out.
-        labels: Labels of each item, by item id: a list of V names, or column -> list of V values. The item id is
-            the last column, unless it is given.
+        labels: Labels of each item, by item id: a list of V names, or column -> list of V values. The item id is added
+            as the last column, unless it is among the labels.
         name: The name of the vectors.
 
     Raises:

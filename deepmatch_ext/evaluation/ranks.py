@@ -24,7 +24,7 @@ SEEN_TARGETS = ("miss", "leave_out")
 
 
 class SeenTargetsWarning(UserWarning):
-    """Some targets are in their own row's ``seen``, whose items are not recommended. The text has their number.
+    """Some targets are in their own row's ``seen``, whose items are not recommended. The message says how many.
 
     Example:
         >>> import warnings
@@ -49,9 +49,9 @@ def target_ranks(score: Score, targets: np.ndarray, *, seen: Seen | None = None,
         score: ``score(start, stop)`` gives the scores (stop - start, V) of rows start..stop. Column 0 is padding and is
             never ranked. -inf is allowed; NaN is refused, since it would compare as lower than any target.
             The array is only read.
-        targets: The item that each row should have got, (B,), ids 1..V-1.
-        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``. See ``Seen``. If your product
-            recommends items again, leave it out: all items are then ranked.
+        targets: The target item of each row, (B,), ids 1..V-1.
+        seen: The items that each row has already had, ``(indptr (B + 1,), item ids)``. See ``Seen``. Omit ``seen`` if
+            your product recommends items again: all items are then ranked.
         block_size: Rows scored at once; the largest arrays held are (block_size, V).
 
     Returns:
@@ -116,8 +116,7 @@ def inner_products(user_vectors: np.ndarray, item_vectors: np.ndarray) -> Score:
 
     Args:
         user_vectors: One vector for each row, (B, D), taken as float32; or (B, K, D) for K interests: an item's score
-            is then the largest of its K inner products. A vector of zeros is ignored if the row has
-            others.
+            is then the largest of its K inner products. A zero vector is ignored if the row has others.
         item_vectors: One vector for each item id, (V, D), taken as float32. Row 0 is padding.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The whole job as one object: from a table of events to recommendations in one's own ids, today and tomorrow."""
+"""The whole workflow in one object: from a table of events to recommendations in your own ids, today and tomorrow."""
 
 from deepmatch_ext.recommender.recommender import Recommender
 

@@ -1,4 +1,4 @@
-"""The model that `Recommender.fit` trains: its columns, and what is said of them."""
+"""The model that `Recommender.fit` trains: its columns, and what is printed about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepmatch_ext.recommender.judged import history_names
 
 
 def columns_of_model(recommender: Any, events: Interactions) -> tuple[list[Column], list[Column]]:
-    """The model's columns: those that were given, and for the rest what their types say."""
+    """The model's columns: those that were given, and the rest by the types of the frames' columns."""
     given, name_of_item, max_len = dict(recommender._given), recommender.item, recommender.max_len
     size = events.item_vocabulary_size
     item = given.pop(name_of_item, SparseColumn(name_of_item, size, recommender._dim, embedding_name=name_of_item))
@@ -37,7 +37,7 @@ def columns_of_model(recommender: Any, events: Interactions) -> tuple[list[Colum
     of_items = [_of_size(item, size), *recommender._tables["item"].columns()]
     columns += recommender._tables["user"].columns()
     if unknown := sorted(given.keys() - {column.name for column in [*columns, *of_items]}):
-        raise problem("`columns`", "be of what the frames have", repr(unknown[0]))
+        raise problem("`columns`", "name columns of the frames", repr(unknown[0]))
     return columns, of_items
 
 
@@ -66,7 +66,7 @@ def built(
         rule = "be left out with a model that trains every position: a row's weight would count for all of them"
         raise problem("`weight`", rule, repr(recommender.weight))
     if model.trains_every_position and events.kinds is not None:
-        raise _no_kinds(recommender, events, "Give the events of the kind that is to be predicted alone.")
+        raise _no_kinds(recommender, events, "Give only the events of the kind that is to be predicted.")
     optimizer = LazyAdam(1e-3) if recommender._optimizer is None else recommender._optimizer
     if hasattr(optimizer, "get_config"):  # Keras's serve one model each
         optimizer = type(optimizer).from_config(optimizer.get_config())
@@ -75,7 +75,7 @@ def built(
 
 
 def _no_kinds(recommender: Any, events: Interactions, why: str) -> ValueError:
-    """The error to raise of a builder that reads one history alone."""
+    """The error to raise for a builder that reads only one history."""
     assert events.kinds is not None
     rule = f"be left out with {recommender._name}, which can't read a history for each kind of events"
     return problem("`kind`", rule, repr(events.kinds.name), why)

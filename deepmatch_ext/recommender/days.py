@@ -1,4 +1,4 @@
-"""Events that come after those that a recommender knows, and those of them that do not: known ones and earlier ones."""
+"""Which new events a recommender knows already, and which are earlier than those that it knows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepmatch_ext.data import Interactions
 
 @dataclass(frozen=True, eq=False)
 class Day:
-    """Given events beside those that were known before."""
+    """New events, compared with those that were known before."""
 
     is_known: np.ndarray  # (n,) bool: the same event was there before
     is_repeated: np.ndarray  # (n,) bool: the same event is given in a row before
@@ -41,19 +41,19 @@ class Day:
         return cls(np.isin(which[given], which[~given]), is_repeated, times[rows] < last, last)
 
     def warn_of_update(self) -> None:
-        """Tells of events that are there twice, or all of which are older than what was known."""
+        """Warns of events that are there twice, and of events that are all older than what was known."""
         number, again = len(self.is_known), int((self.is_known | self.is_repeated).sum())
         if self.is_earlier.all():
             warn_caller(
                 f"All {number} events are earlier than the last one that was known, {self.last}: are their times "
-                "read right?",
+                "read correctly?",
                 UserWarning,
             )
         if again:
             warn_caller(f"{again} of {number} events were there already, and are now there twice.", UserWarning)
 
     def warn_of_evaluation(self) -> None:
-        """Tells of events that are no test: the model has read them, or has learnt from what came after them."""
+        """Warns of events that are no valid test: the model has read them, or has learnt from what came after them."""
         number, again = len(self.is_known), int(self.is_known.sum())
         earlier = int((self.is_earlier & ~self.is_known).sum())
         if again:
@@ -73,7 +73,7 @@ class Day:
 
     @property
     def note(self) -> str:
-        """What an evaluation by these events says of them."""
+        """What an evaluation on these events says about them."""
         wrong = int((self.is_known | self.is_earlier).sum())
         if not wrong:
             return "events after those that the model knows"

@@ -1,4 +1,4 @@
-"""What is known of users or items beside their events: a frame's columns as the numbers that a model reads."""
+"""What is known about users or items besides their events: a frame's columns as the numbers that a model reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from deepmatch_ext.data.ids import IdMap, raw_values
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, column_config, read_columns
 
 FEATURE_DIM = 8
-_MOST_CODES = 50  # different whole numbers that are codes, such as 0 and 1, stars, months; with more they measure
+_MOST_CODES = 50  # up to so many different whole numbers are codes, such as stars or months; more are measurements
 _LONGEST = 20  # of lists of values
 _CATEGORY, _NUMBER, _LIST = "category", "number", "list"
 _TEXT, _BOOLEANS, _NUMBERS, _WHOLE_NUMBERS = "text", "booleans", "finite numbers", "whole numbers"
@@ -38,13 +38,14 @@ class Feature:
     """How one column is read.
 
     Args:
-        name: The column's.
+        name: The column's name.
         kind: A ``category``, a ``number`` or a ``list`` of categories.
         holds: What its values were in the first frame, and must be in later ones: ``text``, ``booleans``,
             ``finite numbers`` or ``whole numbers``.
-        ids: Of categories: their numbers, from 1; 0 is what is missing or new.
-        mean, deviation: Of numbers, which are standardised by them; what is missing counts as the mean.
-        length: Of lists: how many values are kept.
+        ids: For categories: their numbers, from 1; 0 stands for missing and new ones.
+        mean, deviation: For numbers: the mean and standard deviation to standardise them; missing ones count as the
+            mean.
+        length: For lists: how many values are kept.
         column: The DeepCTR column.
     """
 
@@ -70,7 +71,7 @@ class Feature:
         return np.where(np.isnan(standardised), 0.0, standardised).astype(np.float32)
 
     def extended(self, values: Any) -> Feature:
-        """With the categories that are new in a column."""
+        """The feature with a column's new categories added."""
         if self.ids is None:
             return self
         array = self._checked(values)
@@ -78,7 +79,7 @@ class Feature:
         return self if ids is self.ids else _with_size(replace(self, ids=ids), ids.vocabulary_size)
 
     def _checked(self, values: Any) -> np.ndarray | Lists:
-        """A column as an array (n,) or as lists, refused where it holds something else than the first frame's."""
+        """A column as an array (n,) or as lists. Raises an error if it holds other values than the first frame's."""
         what = f"feature {self.name!r}"
         array = array_of(what, values)
         if isinstance(array, Lists) != (self.kind == _LIST):
@@ -131,7 +132,7 @@ class FeatureTable:
             what: The argument's name, for error messages.
             frame: One row for each user or item, with its raw id in the column ``name``; None: nothing is known.
             name: That column.
-            given: DeepCTR columns by name, for those that are to be read otherwise than their types say.
+            given: DeepCTR columns by name, for those to be read in another way than their types suggest.
         """
         if frame is None:
             return cls(None, [], {}), []
@@ -149,20 +150,20 @@ class FeatureTable:
         return cls(owners, features, values, left_out), lines
 
     def by_id(self, ids: IdMap) -> dict[str, np.ndarray]:
-        """name -> (len(ids) + 1, ...) values by id; those of id 0, and of ids of which nothing is known, are empty."""
+        """name -> (len(ids) + 1, ...) values by id; empty for id 0 and for ids about which nothing is known."""
         if self.owners is None:
             return {}
         rows = np.concatenate([[0], self.owners.encode(ids.values)])
         return {name: np.concatenate([_empty(values), values])[rows] for name, values in self.values.items()}
 
     def known(self, ids: IdMap) -> np.ndarray:
-        """Of which ids something is known, (len(ids) + 1,)."""
+        """About which ids something is known, (len(ids) + 1,)."""
         if self.owners is None or not self.features:
             return np.zeros(ids.vocabulary_size, bool)
         return np.concatenate([[False], self.owners.encode(ids.values) > 0])
 
     def extended(self, what: str, frame: Any, name: str) -> FeatureTable:
-        """With the rows of a frame, in place of those of the same raw ids, and with its new categories.
+        """The table with a frame's new categories and its rows, which replace those with the same raw ids.
 
         Warns:
             UserWarning: The frame has columns that the first one did not have; they are not read.
@@ -300,7 +301,7 @@ def _is_of_categories(values: Any) -> bool:
 
 
 def _is_number(values: np.ndarray | Lists) -> bool:
-    """Whether a column measures something: floats do, and whole numbers of which there are many different ones."""
+    """Whether a column measures something: floats do, and so do whole numbers with many different values."""
     if isinstance(values, Lists):
         return False
     present = without_objects(_present(values))  # nullable integers with gaps are objects in pandas
@@ -339,7 +340,7 @@ def _require(what: str, values: np.ndarray, holds: str, why: str = "") -> None:
     got += f", such as {repr(first) if isinstance(first, str) else first}"
     remedy = "Convert the column first."
     if holds in (_NUMBERS, _WHOLE_NUMBERS) and _TEXT in found:
-        remedy = 'pd.to_numeric(column, errors="coerce") reads numbers from text; what is no number becomes missing.'
+        remedy = 'pd.to_numeric(column, errors="coerce") reads numbers from text; all else becomes missing.'
     elif holds == _NUMBERS and found == [own_name]:
         remedy = "column.replace([np.inf, -np.inf], np.nan) makes them missing."
     raise problem(what, f"hold {holds}{why}", got, remedy)

@@ -1,4 +1,4 @@
-"""A recommender's folder: everything that it goes on with tomorrow, read back without running any code of its own."""
+"""A recommender's folder: everything that later updates need. Reading it runs no code from the folder."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _place(function: Any) -> tuple[str, str]:
 
 
 def check_restored(arguments: Mapping[str, Any], columns: Iterable[Column]) -> None:
-    """Refuses to build a model from what `load` could not bring back: counts and arrays.
+    """Refuses to build a model from arguments whose counts or arrays `load` could not restore.
 
     Raises:
         ValueError: An argument or a column lacks its values; the message names it.

@@ -1,4 +1,4 @@
-"""Events that a recommender has not learnt from, and where it and its peers rank their items."""
+"""Events that a recommender has not learnt from, and the ranks of their items by it and by others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Judged:
 
     @property
     def blind_note(self) -> str:
-        """What there is to say of users of whom nothing is known; empty if there are none."""
+        """A note on users about whom nothing is known; empty if there are none."""
         number = int(self.is_blind.sum())
         if not number:
             return ""
@@ -64,7 +64,7 @@ def history_names(item: str, interactions: Interactions) -> list[str]:
 
 
 def judged_events(recommender: Any, events: Any) -> Judged:
-    """The events that `Recommender.evaluate` judges by, and what the model makes of the users before each."""
+    """The events for `Recommender.evaluate`, and the model's vectors of the users before each of them."""
     split = recommender._split
     if events is not None:
         of_events = (recommender.interactions, events, recommender.time, recommender.session)
@@ -182,7 +182,7 @@ def last_rows(interactions: Interactions) -> np.ndarray:
 
 
 def chain(interactions: Interactions, known: np.ndarray, last: np.ndarray, is_met: np.ndarray) -> Markov:
-    """From what came last, of any kind, to the events in the rows ``known``; events that are not met begin no pair."""
+    """The chain from the last event, of any kind, to events in rows ``known``; only events that are met begin one."""
     pair = (last[known] >= 0) & is_met[last[known]]
     items, after = interactions.items, known[pair]
     return Markov.fit(
@@ -205,7 +205,7 @@ def items_before(interactions: Interactions, rows: np.ndarray) -> Seen:
 def _of_histories(
     scorer: ItemKNN | ALS, popularity: Popularity, events: Interactions, rows: np.ndarray, start: int, stop: int
 ) -> np.ndarray:
-    """The scores of histories; where nothing is known of their items, popularity, as in `Markov`."""
+    """The scores of histories; popularity if nothing is known about their items, as in `Markov`."""
     scores = scorer.score_histories(items_before(events, rows[start:stop]))
     scores[~scores.any(axis=1)] = popularity.item_counts
     return scores

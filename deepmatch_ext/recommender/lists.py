@@ -1,4 +1,4 @@
-"""Lists of items in raw ids: the best ones for users, and those that are near others."""
+"""Lists of items in raw ids: the best ones for users, and those that are similar to other items."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _raw_ids(what: str, values: Any, name: str) -> np.ndarray:
 
 
 def _encoded(what: str, ids: IdMap, raw: np.ndarray, **options: Any) -> np.ndarray:
-    """Ids of an argument's raw values, with its name in what is refused."""
+    """Ids of an argument's raw values; error messages name the argument."""
     try:
         return ids.encode(raw, **options)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Events as a recommender takes them: read, and refused or told of where they can't be right."""
+"""Reads events for a recommender, and raises an error or warns if they can't be right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
 
 
 def read_events(recommender: Any, events: Any) -> Interactions:
-    """The events of `Recommender.fit`, with the ids of users and items of whom only features are known."""
+    """The events of `Recommender.fit`, with the ids of users and items for whom only features are known."""
     if not isinstance(events, Interactions):
         require_frame(events, ", or Interactions")
         columns = recommender.user, recommender.item, recommender.time
@@ -36,7 +36,7 @@ def read_events(recommender: Any, events: Any) -> Interactions:
 
 
 def everyone(events: Interactions, tables: Mapping[str, FeatureTable]) -> dict[str, IdMap]:
-    """The maps of users and of items; those of whom only features are known are behind those with events."""
+    """The maps of users and of items; those for whom only features are known come after those with events."""
     ids = {"user": events.user_ids, "item": events.item_ids}
     for side, table in tables.items():
         if table.owners is not None:
@@ -47,13 +47,13 @@ def everyone(events: Interactions, tables: Mapping[str, FeatureTable]) -> dict[s
 
 
 def require_frame(events: Any, more: str = "") -> None:
-    """Refuses what is no frame."""
+    """Refuses anything that is not a frame."""
     if not is_frame(events):
         raise problem("`events`", f"be {FRAMES}{more}", shown(events), "pd.read_csv(path) reads a file.")
 
 
 def check_later(recommender: Any, events: Any) -> None:
-    """Refuses what is no frame, and times that can't be compared with those of `fit`."""
+    """Refuses anything that is not a frame, and times that can't be compared with those of `fit`."""
     require_frame(events)
     if recommender.time is not None:
         column = columns_of("`events`", events, [recommender.time]).get(recommender.time)
@@ -63,7 +63,7 @@ def check_later(recommender: Any, events: Any) -> None:
 
 
 def check_ids(events: Interactions) -> None:
-    """Refuses the empty text as an id, which stands for no item in an export and in padded lists."""
+    """Refuses the empty string as an id, which stands for no item in an export and in padded lists."""
     for name, ids in ((events.user_name, events.user_ids), (events.item_name, events.item_ids)):
         if "" in ids:
             remedy = "Drop those rows, or give them an id."
@@ -78,18 +78,18 @@ def check_weights(events: Interactions, weight: str | None, rows: np.ndarray, re
 
 
 def warn_of_one_time(events: Interactions) -> None:
-    """Tells of events whose times say nothing of their order."""
+    """Warns of events whose times say nothing about their order."""
     times = events.times
     if times is not None and (times == times[0]).all():
         warn_caller(
             f"All {len(events):,} events have the same time, {times[0]}, so a user's events are in the order of the "
-            "table's rows: are their times read right? If the rows are in the order of time: time=None.",
+            "table's rows: are their times read correctly? If the rows are in chronological order, give time=None.",
             UserWarning,
         )
 
 
 def warn_of_unknown(events: Interactions, table: FeatureTable, rows: np.ndarray) -> None:
-    """Tells of items in some rows that have no features, where others have."""
+    """Warns of items in some rows that have no features, if other items have some."""
     if not table.features:
         return
     items, counts = np.unique(events.items[rows], return_counts=True)

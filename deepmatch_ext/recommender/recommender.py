@@ -1,4 +1,4 @@
-"""From a table of events to recommendations in one's own ids, today and tomorrow."""
+"""From a table of events to recommendations in your own ids, today and tomorrow."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ from deepmatch_ext.samplers import make_sampler
 class Recommender:
     """Trains a model on a table of events and recommends in the table's own ids.
 
-    Each method is a few lines over parts of the package, which do what this object does not: `Interactions`, `windows`,
-    the model (`model`), `evaluate`, the indexes, `export_recommender`.
+    Each method combines other parts of the package in a few lines. Use these parts directly for what this object does
+    not offer: `Interactions`, `windows`, the model (`model`), `evaluate`, the indexes, `export_recommender`.
 
     Args:
-        model: A builder such as `YoutubeDNN`, `ComiRec` or `DSSM`, of a model that trains without labels.
+        model: A builder of a model that trains without labels, such as `YoutubeDNN`, `ComiRec` or `DSSM`.
         user_features: A frame with one row for each user and the column ``user``. It may have users who have no events
-            yet. Text, booleans and columns of pandas' type "category" are categories, and so are whole numbers with at
-            most 50 different values; floats and other whole numbers are numbers; lists are lists of categories. `fit`
-            prints what it made of each column.
-        item_features: The same of items, with the column ``item``.
-        columns: DeepCTR columns that replace those of the same names, for what should be read otherwise than its type
-            says. The history's name is ``hist_`` and the item's name. A column of the user's name gives each user an
-            embedding.
-        user, item, time: Names of columns of the events' table. ``time=None``: its rows are in the order of time.
+            yet. Text, booleans and columns of pandas' type "category" are read as categories, and so are whole numbers
+            with at most 50 different values; floats and other whole numbers are read as numbers, and lists as lists of
+            categories. `fit` prints what it made of each column.
+        item_features: The same for items, with the column ``item``.
+        columns: DeepCTR columns that replace those of the same names, for data to be read in another way than its type
+            suggests. The name of the history is ``hist_`` and the item's name. A column with the user's name gives each
+            user an embedding.
+        user, item, time: Names of columns of the events' table. ``time=None``: its rows are in chronological order.
         max_len: How many of a user's last items the model reads.
         embedding_dim: The size of the items' vectors.
         optimizer: A Keras optimizer. None: ``LazyAdam(1e-3)``.
-        batch_size: Events in a training step, about so many with a model that trains every position of its rows.
-        seed: The seed of everything random.
+        batch_size: The number of events in a training step; approximate if the model trains every position of its rows.
+        seed: The seed of all random numbers.
         kind, targets: The column of kinds of events, such as clicks and purchases, and the kinds that are to be
             predicted. Each kind has a history of its own: see `Interactions.from_frame`.
         weight: The column of numbers that say how much each event counts in the loss.
         session: The column of sessions, if events come in sessions.
-        exclude_seen: Whether items that the user had are left out of recommendations, validation and tests. False where
-            people buy the same items again.
+        exclude_seen: Whether items that the user had are left out of recommendations, validation and tests. Give False
+            if users take the same items again.
         arguments: Further arguments of the builder, such as ``sampler_config`` or ``temperature``.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recommender:
         interactions: All events so far. Their ``user_ids`` and ``item_ids`` are the maps to raw ids.
         user_columns, item_columns: The columns that the model was built with.
         history: What Keras's ``fit`` has recorded: name -> a value for each pass of `fit` and for each `update`.
-        epochs: The passes that `fit` made; those after the best are not counted.
+        epochs: The number of passes that `fit` made, up to the best one.
 
     Raises:
         ValueError: An argument can't be used; the message names it.
@@ -187,7 +187,7 @@ class Recommender:
         epochs: int | None = None,
         verbose: int = 1,
     ) -> Recommender:
-        """Trains on a table of events, one a row, in any order.
+        """Trains on a table of events, one per row, in any order.
 
         Args:
             events: A pandas or polars DataFrame or an Arrow table with the columns ``user``, ``item`` and ``time``; or
@@ -196,17 +196,17 @@ class Recommender:
                 all events from then on. None: training takes ``epochs`` passes over all events.
             test: What is held out for `evaluate`, given in the same way. If both are ``"last"``, a user's last event is
                 for the test and the one before it for validation; a time must be later than that of ``validation``.
-            epochs: Passes over the events, at most. None: 10, or with ``validation`` 30, of which the best is kept;
-                training stops after three passes without improvement.
-            verbose: 0 prints nothing. 1 prints what was made of the columns and shows a progress bar; where the output
-                is no terminal or notebook, it prints a line for each epoch, as 2 always does.
+            epochs: Passes over the events, at most. None: 10, or 30 with ``validation``. With ``validation``, the best
+                pass is kept, and training stops after three passes without improvement.
+            verbose: 0 prints nothing. 1 prints what was made of the columns and shows a progress bar; if the output is
+                not a terminal or notebook, it prints a line for each epoch, as 2 always does.
 
         Returns:
             The recommender itself.
 
         Raises:
-            ValueError: The table or an argument can't be used; the message says what to do. Of a loaded recommender,
-                also if it was made with counts for its sampler or with a pretrained table, which `save` leaves out.
+            ValueError: The table or an argument can't be used; the message says what to do. Or the recommender was
+                loaded, and had counts for its sampler or a pretrained table, which `save` leaves out.
 
         Warns:
             UserWarning: An item has no features where others have, or all events have the same time.
@@ -244,22 +244,22 @@ class Recommender:
     ) -> Recommender:
         """Continues training with new events; for new users and items the model grows (`RetrievalModel.extended`).
 
-        New items start from their features or, without any, near the items that stand around them in histories
+        New items start from their features or, without any, near the items around them in histories
         (`deepmatch_ext.data.neighbours`). What `fit` held out stays held out.
 
         Args:
-            events: A table with the same columns as that of `fit`. If events have times, their order does not matter.
+            events: A table with the same columns as that of `fit`. If events have times, rows may be in any order.
             user_features, item_features: Features of new users and items, and of others that have changed, in frames
-                whose columns have the names and the types of the first ones; integers may stand where floats were.
-            sampler_config: A sampler that has counts of the new items, too, if the model's sampler has counts.
+                whose columns have the names and the types of the first ones; integers are accepted where floats were.
+            sampler_config: A sampler whose counts include the new items, if the model's sampler has counts.
             epochs: Passes over the new events. 0 trains nothing: histories get longer and new items get their first
                 vectors, in seconds.
-            replay: How many old events are trained on beside each new one, so that the model does not forget. They are
-                drawn at random, others for each pass.
+            replay: How many old events are trained on for each new one, so that the model does not forget. They are
+                drawn at random, separately for each pass.
             verbose: As in `fit`.
 
         Returns:
-            The recommender itself. If an argument is refused, the recommender is unchanged.
+            The recommender itself. If an argument raises an error, the recommender is unchanged.
 
         Raises:
             ValueError: The recommender is not fitted, or a table can't be used, such as one with text in a column of
@@ -329,18 +329,18 @@ class Recommender:
         Returns:
             A frame with a row for each recommendation, users in the order given, best first: user, item, ``score``,
             ``rank`` from 1, and ``based_on``: ``history``; ``features``, for users who have no events but a row in
-            ``user_features``; or ``popularity``, for all others, whose score is the item's fraction of all events. A
+            ``user_features``; or ``popularity``, for all others, whose scores are the items' fractions of all events. A
             user for whom fewer than ``n`` items are left has fewer rows.
 
         Raises:
-            ValueError: Ids are text where the events have integers or the reverse, or a mask or a frame; or no item of
-                ``among`` is known.
+            ValueError: Ids are text where the events have integers or the reverse, or are given as a mask or a frame;
+                or no item of ``among`` is known.
         """
         self._fitted()
         return recommended(self, user_ids, positive_int("`n`", n), among, self._excludes(exclude_seen))
 
     def similar_items(self, item_ids: Any, n: int = 10, *, among: Any = None) -> pd.DataFrame:
-        """For each of some items, the ``n`` items whose vectors are nearest.
+        """The ``n`` items whose vectors are nearest to that of each given item.
 
         Args:
             item_ids: Raw item ids.
@@ -355,19 +355,20 @@ class Recommender:
         self._fitted()
         return similar(self, item_ids, positive_int("`n`", n), among)
 
-    # What it is worth.
+    # Evaluation.
 
     def evaluate(
         self, events: Any = None, *, ns: Sequence[int] = (10, 50), exclude_seen: bool | None = None, verbose: int = 1
     ) -> pd.DataFrame:
-        """How well the model predicts the held-out events, beside popularity and other recommenders.
+        """How well the model predicts the held-out events, compared with popularity and other recommenders.
 
-        The item of each event is ranked among all items, by what its user did before it. Popularity and a first-order
-        Markov chain are always there for comparison. Item-kNN and ALS are there if ``implicit`` is installed, with
-        settings that were not tuned to these data. They read the same histories as the model, those of new users, too,
-        and the chain leads from a history's last event, of any kind. Without a history, they rank by popularity. The
-        model then ranks by the user's features, or else by an empty history; a line counts the events of users who have
-        neither. `recommend` gives those users what is popular, so for them the figures are not those of its lists.
+        The item of each event is ranked among all items, given what its user did before it. Popularity and a
+        first-order Markov chain are always included for comparison. Item-kNN and ALS are included if ``implicit`` is
+        installed, with settings that are not tuned to these data. They read the same histories as the model, including
+        those of new users, and the chain starts from a history's last event, of any kind. Without a history, they rank
+        by popularity. The model then ranks by the user's features or, without any, by an empty history; a printed line
+        counts the events of users who have neither. `recommend` gives those users popular items, so for them the
+        figures are not those of its lists.
 
         Args:
             events: Events that are later than those of `fit` and `update`, in a table of the same columns. A new item
@@ -393,7 +394,7 @@ class Recommender:
         return pd.DataFrame.from_dict(figures, orient="index")
 
     def report(self, path: str | os.PathLike[str], events: Any = None, *, exclude_seen: bool | None = None) -> None:
-        """Writes figures and pictures of the events that `evaluate` ranks into one HTML file: see `write_report`.
+        """Writes an HTML file with figures and pictures for the events that `evaluate` ranks: see `write_report`.
 
         Args:
             path: The file, ``.html``.
@@ -424,7 +425,8 @@ class Recommender:
         """Writes everything into a folder: the model with its optimizer, events, id maps, features, settings.
 
         A folder that already holds a recommender is replaced in one step. `load` reads it, and `update` continues.
-        After `load`, `fit` makes the same kind of model as before, with the arguments, columns and optimizer given.
+        After `load`, `fit` makes the same kind of model as before, with the arguments, columns and optimizer that were
+        given.
 
         Args:
             folder: The folder, which is created.
@@ -445,8 +447,8 @@ class Recommender:
             folder: The folder.
 
         Raises:
-            ValueError: The folder does not hold a recommender, is damaged, or its builder is one of your own that is
-                not imported; the message names its module.
+            ValueError: The folder does not hold a recommender, is damaged, or its builder is a custom one that is not
+                imported; the message names the builder's module.
         """
         recommender = object.__new__(cls)
         recommender.__dict__.update(read_recommender(folder), _found=None)
@@ -456,7 +458,7 @@ class Recommender:
         """Writes a SavedModel that recommends without this package, as a new version in ``folder``.
 
         It reads raw values, as the frames of events and features hold them: item ids, categories and numbers. It
-        standardises the numbers itself; NaN, a missing one, counts as the mean. Booleans are 1 and 0.
+        standardises the numbers itself; NaN, a missing number, counts as the mean. Booleans are 1 and 0.
 
         Args:
             folder: The folder of the versions, which is created if necessary.

@@ -1,4 +1,4 @@
-"""What recommending asks of all events and all items, found once: a call for one user then passes over neither."""
+"""What recommending needs from all events and all items, computed once for many calls."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from deepmatch_ext.recommender.features import FeatureTable
 
 
 class Snapshot:
-    """A recommender between two changes of its model or its events; each of these makes the next one.
+    """The state of a recommender between two changes of its model or its events; each change makes a new snapshot.
 
     Args:
         model: The trained model.
         interactions: All events.
         split: What was held out of them.
-        tables: What is known of users and of items.
+        tables: What is known about users and items.
         max_len: The length of histories.
     """
 
@@ -42,7 +42,7 @@ class Snapshot:
 
     @cached_property
     def is_known(self) -> np.ndarray:
-        """Which items are recommended: those that training has met or that have features. (number of items + 1,)."""
+        """Which items can be recommended: those that training has met or that have features. (number of items + 1,)."""
         met = np.ones(len(self._events), bool)
         met[self._split.validation] = met[self._split.test] = False
         known = self._events.item_counts(np.flatnonzero(met)) > 0
@@ -62,12 +62,12 @@ class Snapshot:
 
     @cached_property
     def has_events(self) -> np.ndarray:
-        """Of which users there are events, by user id, (number of users + 1,)."""
+        """Which users have events, by user id, (number of users + 1,)."""
         return np.diff(self._events.indptr) > 0
 
     @cached_property
     def has_features(self) -> np.ndarray:
-        """Of which users something is known, by user id, (number of users + 1,)."""
+        """About which users something is known, by user id, (number of users + 1,)."""
         return self._tables["user"].known(self._events.user_ids)
 
     @cached_property

@@ -17,7 +17,7 @@ _PATIENCE = 3
 def trained(
     recommender: Any, targets: np.ndarray, epochs: int, validated: bool, verbose: int
 ) -> tuple[int, dict[str, list[float]]]:
-    """Trains the model; returns the passes up to the best one, and the history with theirs behind it.
+    """Trains the model; returns the passes up to the best one, and the history with theirs appended.
 
     Args:
         recommender: The `Recommender`.

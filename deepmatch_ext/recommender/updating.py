@@ -1,4 +1,4 @@
-"""What `Recommender.update` makes of new events: a larger model, and the rows that it trains on."""
+"""What `Recommender.update` makes from new events: a larger model, and the rows that it trains on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def grown(
     Args:
         recommender: The `Recommender`, which is unchanged.
         events: The frame of new events.
-        tables: What is known of users and of items now.
+        tables: What is known about users and items now.
         sampler_config: Another sampler, or None.
     """
     model, before = recommender.model, recommender.interactions

@@ -1,4 +1,4 @@
-"""What the parts warn of, in the terms of `Recommender`."""
+"""Warnings of the package's parts, in the terms of `Recommender`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepmatch_ext.evaluation import SeenTargetsWarning
 
 
 class own_words:  # used as a function
-    """Tells of held-out events whose items the user had before in the terms of `Recommender`."""
+    """Warns of held-out events whose items the user had before, in the terms of `Recommender`."""
 
     def __enter__(self) -> None:
         self._catching = warnings.catch_warnings(record=True)
@@ -30,6 +30,6 @@ class own_words:  # used as a function
             told.add(number)
             warn_caller(
                 f"{number} held-out events are of items that the user had before, which are not recommended and so are "
-                "missed. Where things are taken again: Recommender(..., exclude_seen=False).",
+                "missed. If users take items again, give Recommender(..., exclude_seen=False).",
                 SeenTargetsWarning,
             )

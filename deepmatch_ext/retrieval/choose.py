@@ -20,7 +20,7 @@ from deepmatch_ext.retrieval.scann_index import FEW, ScannIndex
 
 # Searches timed of each index, a round each in turn.
 _SEARCHES, _ROUNDS = 50, 3
-# The least effort is found to within a fraction of itself.
+# The relative precision to which the least effort is found.
 _PRECISION = 1.06
 
 
@@ -35,28 +35,28 @@ def choose_index(
     at_once: int = 1,
     factories: Sequence[str] | None = None,
 ) -> tuple[VectorIndex, pd.DataFrame]:
-    """Builds several indexes and returns the one that finds enough in the least time, with what was measured.
+    """Builds several indexes, and returns the fastest one that reaches the recall, with what was measured.
 
-    Of each index the least ``effort`` that reaches the recall is searched for, and the time of a search with it is
-    measured, in turn with the others'. So nothing else should run on the machine. It builds each of them, which takes
-    minutes for a million items; two are in memory beside `ExactIndex`'s vectors at a time.
+    For each index, it looks for the least ``effort`` that reaches the recall, and measures the time of a search with
+    that effort. The indexes are measured in turn, and nothing else should run on the machine meanwhile. Each index is
+    built, which takes minutes for a million items; two at a time are in memory besides `ExactIndex`'s vectors.
 
     Args:
         ids: The items' ids, (V,), as for `VectorIndex`.
         vectors: The items' vectors, (V, D).
-        users: Users' vectors like those of later searches, (N, D) or (N, K, D). A thousand give the recall to about
-            .01.
+        users: Users' vectors like those of later searches, (N, D) or (N, K, D). A thousand users determine the recall
+            to about 0.01.
         n: How many items a search returns.
         least_recall: The fraction of the exact best ``n`` to be found, in [0, 1).
         metric: "inner_product" or "cosine".
-        at_once: How many users a search is for.
+        at_once: The number of users in one search.
         factories: What to try besides `ExactIndex`: ``"ScaNN"``, and factory strings of `FaissIndex`. By default those
             of installed libraries: ScaNN, lists with 4-bit codes, and a graph.
 
     Returns:
-        The index, its ``effort`` set, and a frame with a row for each index that was tried: this one first, then those
-        that reached the recall by their time, then the others. Columns: ``index``, ``effort``, ``recall``, ``ms`` for a
-        search, ``build_s``, and ``enough``, whether the recall was reached.
+        The index, with its ``effort`` set, and a frame with a row for each index that was tried: first the returned
+        one, then the others that reached the recall, sorted by time, then the rest. Its columns are ``index``,
+        ``effort``, ``recall``, ``ms`` for a search, ``build_s``, and ``enough``, whether the recall was reached.
 
     Raises:
         ImportError: A library of ``factories`` is not installed.

@@ -18,18 +18,18 @@ from deepmatch_ext._frames import as_array
 def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """The best ``n`` of each user's candidates, with a penalty for further items of the same category.
 
-    A list is filled from the first place on, each time with the candidate that has the largest
-    ``score - penalty * (how many of its category are in the list)``; of equal ones, the first. This is ComiRec's greedy
-    aggregation (Cen et al., KDD 2020, section 3.5), which trades accuracy for diversity.
+    A list is filled from the top: each place gets the candidate with the largest ``score - penalty * (how many of its
+    category are in the list)``; among equals, the first. This is ComiRec's greedy aggregation (Cen et al., KDD 2020,
+    section 3.5), which trades accuracy for diversity.
 
-    It needs no loop. Items of a category enter the list in the order of their scores, so the k-th of them (k from 0)
+    No loop is needed. Items of a category enter the list in the order of their scores, so the k-th of them (k from 0)
     always has ``score - penalty * k``, and sorting by that gives the same list.
 
     Args:
         ids: The candidates' item ids, (B, C), as `top_n` returns them: each item once in a row; 0 is no item.
         scores: Their scores, (B, C).
-        categories: The category of each item, (V,), by item id: numbers or texts. An item without one (None, NaN,
-            "") is like no other item.
+        categories: The category of each item, (V,), by item id: numbers or strings. An item without one (None, NaN, "")
+            differs from all others.
         n: The length of the lists, 1..C. Lists can only become diverse if there is a choice: take a C several times
             as large.
         penalty: What each earlier item of the same category subtracts, at least 0, in the unit of the scores. 0: the

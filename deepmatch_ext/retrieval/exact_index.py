@@ -28,8 +28,8 @@ class HeldVectors(VectorIndex):
         self._fill(len(vectors), (self._measured("`vectors`", vectors[k : k + _ROWS_AT_ONCE], k) for k in blocks))
 
     def _fill(self, count: int, blocks: Iterable[np.ndarray]) -> None:
-        """Makes the tensor without a second copy in memory, as tf.constant() would make."""
-        # TensorFlow takes memory as its own if it begins on a multiple of 64.
+        """Makes the tensor without the second copy in memory that tf.constant() would make."""
+        # TensorFlow uses memory without copying it if it begins on a multiple of 64.
         size = count * self.dimension
         memory = np.empty(size + 16, np.float32)
         start = -(memory.ctypes.data // 4) % 16
@@ -85,8 +85,8 @@ class HeldVectors(VectorIndex):
 class ExactIndex(HeldVectors):
     """Exact search: TensorFlow computes the scores of all items and takes the largest.
 
-    Items of equal scores come in the order in which they were added. The scores are float32 sums: their last bit may
-    differ between machines and numbers of users, so items with nearly equal scores may change places.
+    Items with equal scores are returned in the order in which they were added. The scores are float32 sums: their last
+    bit may differ between machines and numbers of users, so items with nearly equal scores may change places.
 
     Besides its vectors it holds some 32 MB of scores while it searches. On two cores a search of 1,000,000 items of
     dimension 64 is about as fast as FAISS's flat index: `benchmarks/retrieval.py`.

@@ -18,16 +18,16 @@ from deepmatch_ext.retrieval.top_n import best_among, compiled_best_rows
 
 # Vectors taken out of FAISS at once, where all of them are looked at.
 _ROWS_AT_ONCE = 65536
-# Where too few items are found in IVF's lists, these times as many are read.
+# If too few items are found in IVF's lists, this many times as many lists are read.
 _WIDER = (1, 4, 16, 64)
-# A candidate in a graph costs about as much as so many items that are scored one after the other.
+# A candidate in a graph costs about as much as scoring this many items one after the other.
 _NEIGHBOURS = 32
-# From so many items on, a graph's vectors are laid out by neighbourhood: fewer lie in the processor's cache anyway.
+# From this many items on, a graph's vectors are laid out by neighbourhood: fewer fit in the processor's cache anyway.
 _MANY = 2**15
 
 
 class FaissIndex(VectorIndex):
-    """An index of the FAISS library, which the extra ``faiss`` brings.
+    """An index of the FAISS library, which the extra ``faiss`` installs.
 
     Johnson et al., "Billion-scale similarity search with GPUs" (2017), and for HNSW Malkov and Yashunin, "Efficient and
     robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs" (2016).
@@ -35,28 +35,28 @@ class FaissIndex(VectorIndex):
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
         vectors: The items' vectors, (V, D), taken as float32. IVF and PQ learn from them.
-        factory: The index to build, in the words of FAISS's ``index_factory``, from these families:
+        factory: The index to build, as a string for FAISS's ``index_factory``, from these families:
 
             - ``"Flat"``: exact.
             - ``"HNSW32"``: a graph of 32 neighbours for each item: fast to search, slow to build, with some 270 bytes
-              an item besides its vector. It is made for L2-normalised vectors or "cosine"; with "inner_product" and
-              vectors of different lengths, its recall is lower.
+              per item in addition to its vector. It is designed for L2-normalised vectors or "cosine"; with
+              "inner_product" and vectors of different lengths, its recall is lower.
             - ``"HNSW32_SQfp16"``: the same with vectors in 16 bits: half the memory for them, and less to read.
             - ``"IVF4096,Flat"``: 4096 lists of items, of which a search reads a few. About sqrt(V) to 16 sqrt(V) lists.
             - ``"IVF4096,PQ16"``: the same with vectors compressed to 16 bytes each (product quantisation; D must be a
               multiple of 16): scores are approximate, too. ``"HNSW32,PQ16"`` compresses a graph's.
-            - ``"IVF4096,PQ64x4fs,Refine(SQfp16)"``: lists again, of codes of 64 times 4 bits (so D is a multiple of 64)
-              that are read many at a time. Then four times as many as are returned, plus 100, are scored again from
-              vectors in 16 bits. It has half the size of a graph, and is somewhat faster. ``Refine`` also works with a
-              graph.
+            - ``"IVF4096,PQ64x4fs,Refine(SQfp16)"``: lists of codes of 64 times 4 bits (so D must be a multiple of 64),
+              of which many are read at a time. Four times as many candidates as are returned, plus 100, are then scored
+              again with vectors in 16 bits. It is half as large as a graph, and somewhat faster. ``Refine`` also works
+              with a graph.
         metric: "inner_product" or "cosine".
-        effort: How much a search looks at: candidates in the graph (HNSW's ``efSearch``; at least as many as it
-            returns), or lists (IVF's ``nprobe``). More is slower and finds more; `recall` measures how much. By default
-            128 candidates, or a 64th of the lists. If these do not have the ``n`` items that a search asks for, it
-            looks at more, and in the end at all items.
+        effort: How much a search examines: candidates in the graph (HNSW's ``efSearch``; at least as many as it
+            returns), or lists (IVF's ``nprobe``). A larger value is slower and finds more; `recall` measures how much.
+            By default 128 candidates, or 1/64 of the lists. If these do not have the ``n`` items that a search asks
+            for, it examines more, and in the end all items.
 
     Attributes:
-        effort: As given; it may be changed at any time. None if a search looks at everything.
+        effort: As given; it may be changed at any time. None if a search examines everything.
 
     Raises:
         ImportError: FAISS is not installed.
@@ -88,12 +88,12 @@ class FaissIndex(VectorIndex):
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is flat."""
+        """Whether the index is flat."""
         return self._family == "Flat"
 
     @property
     def effort(self) -> int | None:
-        """How much a search looks at: ``efSearch`` of HNSW, ``nprobe`` of IVF."""
+        """How much a search examines: ``efSearch`` of HNSW, ``nprobe`` of IVF."""
         if self._family == "HNSW":
             return self._effort or 128
         if self._family == "IVF":
@@ -279,7 +279,7 @@ class FaissIndex(VectorIndex):
         return self._index.reconstruct_batch(self._place_of[rows])
 
     def _parameters_of_all(self, k: int, wider: int) -> Any:
-        """`_parameters` for all items; those of the last search serve again, since to make them takes 40 us."""
+        """`_parameters` for all items; those of the last search are reused, since making them takes 40 us."""
         asked = (self._all, self.effort, k, wider)
         known, parameters = self._last
         if known != asked:
@@ -291,7 +291,7 @@ class FaissIndex(VectorIndex):
         faiss = _faiss()
         options = {} if choice.selector is None else {"sel": choice.selector}
         refined = self._searched is not self._index
-        # Of codes of four bits, most of the best k are among that many; those are scored again.
+        # With codes of four bits, most of the best k are among this many candidates, which are scored again.
         candidates = 4 * k + 100 if refined else k
         parameters = None
         if self._family == "HNSW":

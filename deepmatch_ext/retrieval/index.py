@@ -40,14 +40,14 @@ class VectorIndex(ABC):
     `ExactIndex`, `FaissIndex` and `ScannIndex` are subclasses. An index is built from ids and vectors. The metric and
     the type of the ids are saved with it.
 
-    Several threads may search at once, but not while `add`, `replace` or `remove` run. A server that must not pause
-    changes or loads a second index, and then uses it instead of the first.
+    Several threads may search at once, but not while `add`, `replace` or `remove` run. A server that must not pause can
+    change or load a second index, and then use it instead of the first.
 
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
         vectors: The items' vectors, (V, D), taken as float32; they are copied.
-        metric: "inner_product", or "cosine": the inner product of vectors that are L2-normalised, the items'
-            here and the users' in `search`.
+        metric: "inner_product", or "cosine": the inner product of L2-normalised vectors; the items' vectors are
+            normalised here, and the users' in `search`.
 
     Attributes:
         metric: As given.
@@ -104,7 +104,7 @@ class VectorIndex(ABC):
 
         Args:
             vectors: Users' vectors, (N, D); or (N, K, D) for K interests: an item's score is then its best
-                over the K, and it is returned once. A vector of zeros is ignored if the user has others.
+                over the K, and it is returned once. A zero vector is ignored if the user has others.
             n: How many items to return, 1..V.
             exclude: The ids of items that a user must not get, ``(indptr (N + 1,), ids)``: user ``k`` does not get
                 ``ids[indptr[k]:indptr[k + 1]]``. Ids that the index does not have are ignored.
@@ -196,15 +196,15 @@ class VectorIndex(ABC):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the index into a folder of its own, with a manifest and the checksums of its files.
 
-        A new folder appears whole or not at all. A saved index that is already there is replaced in one step: `load`
-        reads the old one or the new one, even if this process is killed. Only one process may write at a time.
+        A new folder is written completely or not at all. A saved index that is already there is replaced in one step:
+        `load` reads the old one or the new one, even if this process is killed. Only one process may write at a time.
 
         Args:
             folder: The folder, which is created.
 
         Raises:
             ValueError: There is something else in the folder.
-            OSError: The index can't be written. A former one is still whole.
+            OSError: The index can't be written. An index saved before is still intact.
         """
         settings, files = self._parts()
         manifest = {
@@ -356,13 +356,13 @@ def recall(
     Args:
         index: Any index.
         exact: An exact one of the same items.
-        vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand users give the recall to about 0.01.
+        vectors: Users' vectors, (N, D) or (N, K, D), N at least 1. A thousand determine the recall to about 0.01.
         n: How many items to compare.
         exclude: As in `VectorIndex.search`.
         among: As in `VectorIndex.search`.
 
     Returns:
-        A number in 0..1. Users without an item left do not count; without any other user it is 1.
+        A number in 0..1. Users for whom no item is left do not count; if there are no other users, it is 1.
 
     Raises:
         ValueError: ``exact`` is not exact, or the two have different metrics, dimensions or ids.

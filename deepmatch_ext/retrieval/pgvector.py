@@ -26,25 +26,25 @@ _MOST = 1000  # that an HNSW index can be asked for
 def write_pgvector(
     connection: Any, table: str, ids: Any, vectors: Any, *, metric: str = "inner_product", hnsw: bool = False
 ) -> None:
-    """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), by COPY.
+    """Writes vectors to a table of PostgreSQL, ``id`` (bigint or text, the primary key) and ``vector`` (D), with COPY.
 
     A table that this function wrote before is replaced, in one transaction: readers see the old rows or the new ones.
-    Put other columns into a table of your own; grants have to be given again. The extra ``pgvector`` brings psycopg and
-    the package pgvector.
+    Keep other columns in a table of your own, and grant privileges again after a replacement. The extra ``pgvector``
+    installs psycopg and the package pgvector.
 
     Args:
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
         table: The table's name, or "schema.table".
         ids: (V,) unique integers or strings.
         vectors: (V, D), taken as float32. pgvector takes D up to 16,000, and up to 2,000 with an index.
-        metric: What the vectors are to be compared by, "inner_product" or "cosine". It is recorded with the table.
-        hnsw: Whether to build an HNSW index for the metric. Searches are fast then, and approximate.
+        metric: How the vectors are compared, "inner_product" or "cosine". It is recorded with the table.
+        hnsw: Whether to build an HNSW index for the metric. Searches are then fast, but approximate.
 
     Raises:
         ImportError: psycopg or pgvector is not installed.
         ValueError: There is another table of this name, ids are repeated or do not fit in 64 bits, strings are empty
             or have the character NUL, vectors are not finite or, with "cosine", one is of length zero.
-        psycopg.Error: The database refuses something. The former table is unchanged.
+        psycopg.Error: The database reports an error. The existing table is unchanged.
 
     Example:
         >>> import psycopg
@@ -85,7 +85,7 @@ def upsert_pgvector(connection: Any, table: str, ids: Any, vectors: Any) -> None
         connection: An open psycopg 3 connection. The work is committed, unless it is within a transaction of yours.
         table: The table's name, or "schema.table".
         ids: (k,) unique, integers or strings as the table's.
-        vectors: (k, D), by the table's metric.
+        vectors: (k, D), for the table's metric.
 
     Raises:
         ImportError: psycopg or pgvector is not installed.
@@ -163,11 +163,11 @@ def search_pgvector(
     exclude: Seen | None = None,
     among: Any | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's ``n`` items of a table that `write_pgvector` wrote, best first, by the table's metric.
+    """Each user's best ``n`` items of a table that `write_pgvector` wrote, best first, by the table's metric.
 
-    Without an index in the database the search is exact. PostgreSQL removes excluded items after it has asked an index,
-    so HNSW is asked for ``n`` items and as many more as the user has excluded, up to 1000, or for more if the
-    connection's ``hnsw.ef_search`` says so. If that leaves fewer than ``n``, all rows of the table are read for that
+    Without an index in the database the search is exact. PostgreSQL removes excluded items only after the search in an
+    index, so HNSW is asked for ``n`` items plus as many as the user has excluded, up to 1000, or for more if the
+    connection's ``hnsw.ef_search`` is larger. If fewer than ``n`` items remain, all rows of the table are read for that
     user. The connection's settings and an open transaction are not changed.
 
     Args:

@@ -17,13 +17,13 @@ from deepmatch_ext._interests import search_each
 from deepmatch_ext.retrieval.exact_index import HeldVectors
 from deepmatch_ext.retrieval.index import distinct, unseen
 
-# With fewer items nothing is faster than to score all of them.
+# With fewer items nothing is faster than scoring all of them.
 FEW = 4096
-# Users from which on a search is worth several threads.
+# From this many users on, a search is worth several threads.
 _MANY_USERS = 32
-# Vectors that the lists' centres are learnt from, at most.
+# The largest number of vectors from which the lists' centres are learnt.
 _SAMPLE = 250_000
-# ScaNN's files but the vectors, which an index has anyway.
+# ScaNN's files except the vectors, which an index has anyway.
 _FILES = (
     "ah_codebook.pb",
     "datapoint_to_token.npy",
@@ -35,23 +35,23 @@ _FILES = (
 
 
 class ScannIndex(HeldVectors):
-    """An index of the ScaNN library, which the extra ``scann`` brings (Linux and macOS).
+    """An index of the ScaNN library, which the extra ``scann`` installs (Linux and macOS).
 
-    Guo et al., "Accelerating Large-Scale Inference with Anisotropic Vector Quantization" (ICML 2020). Items lie in
-    lists, of which a search reads a few, as codes of four bits for every two dimensions. The best of these are scored
-    again by the vectors themselves, so scores are exact and only the choice of items is approximate.
+    Guo et al., "Accelerating Large-Scale Inference with Anisotropic Vector Quantization" (ICML 2020). Items are kept in
+    lists, as codes of four bits for every two dimensions, and a search reads a few of the lists. The best items found
+    are scored again with the vectors themselves, so scores are exact and only the choice of items is approximate.
 
     The vectors are held twice, once by ScaNN. `add`, `replace` and `remove` build ScaNN's part again, which takes 8 s
-    for 300,000 items: change many items at a time. A search with ``among`` scores all items that are allowed, as
-    `ExactIndex` does, and so does a search in fewer than 4,096 items.
+    for 300,000 items, so change many items at a time. A search with ``among`` scores all items that are allowed, as
+    `ExactIndex` does. With fewer than 4,096 items, every search scores all of them.
 
     Args:
         ids: The items' ids, (V,): integers of any type, or strings. Each once.
         vectors: The items' vectors, (V, D), taken as float32.
         leaves: The number of lists. By default 2 sqrt(V).
         metric: "inner_product" or "cosine".
-        effort: How many lists a search reads, by default a tenth of them. More is slower and finds more;
-            `deepmatch_ext.retrieval.recall` measures how much. If they have too few items, all items are scored.
+        effort: How many lists a search reads, by default a tenth of them. A larger value is slower and finds more;
+            `deepmatch_ext.retrieval.recall` measures how much. If these lists have too few items, all items are scored.
 
     Attributes:
         leaves: The number of lists.
@@ -161,7 +161,7 @@ class ScannIndex(HeldVectors):
 
     def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """What ScaNN finds, best first; -1 and -inf where the lists have no more."""
-        again = min(4 * k + 100, len(self))  # of so many by their codes, the best k are nearly always some
+        again = min(4 * k + 100, len(self))  # the best k are nearly always among so many by codes
         if len(vectors) == 1:
             rows, scores = self._searcher.search(vectors[0], k, again, self.effort)
             rows, scores = np.asarray(rows, np.int64)[None], np.asarray(scores)[None]
@@ -213,8 +213,8 @@ class ScannIndex(HeldVectors):
 def _scann() -> Any:
     """The part of ScaNN that works on arrays.
 
-    Its other part is operations for one version of TensorFlow, and importing the package fails beside another one. Here
-    it is then taken for a package beside no TensorFlow.
+    Its other part is operations for one version of TensorFlow, and importing the package fails with any other version.
+    In that case, it is imported here as if TensorFlow were not installed.
     """
     others = "scann.scann_ops.py.scann_ops"
     is_known = others in sys.modules

@@ -28,13 +28,13 @@ def top_n(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``n`` items with the largest inner product for every user, best first.
 
-    Items of equal scores are ordered by id, lowest first, also at the end of the list, so the result is a pure function
-    of the scores. The scores are float32 sums by the machine's BLAS: their last bit may differ between machines and
-    between block sizes, so items with nearly equal scores may change places.
+    Items with equal scores are ordered by id, lowest first, also where the list is cut off, so the result is a pure
+    function of the scores. The scores are float32 sums by the machine's BLAS: their last bit may differ between
+    machines and between block sizes, so items with nearly equal scores may change places.
 
     Args:
         user_vectors: User vectors, (B, D), taken as float32; or (B, K, D) for K interests: an item's score is then the
-            largest of its K inner products. A vector of zeros is ignored if the user has others.
+            largest of its K inner products. A zero vector is ignored if the user has others.
         item_vectors: Item vectors, (V, D), taken as float32; row ``i`` belongs to item id ``i``. Row 0 is padding and
             is never returned.
         n: How many items to return, 1..V-1.
@@ -142,9 +142,9 @@ def best_rows(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The rows of ``items`` with the ``n`` largest inner products for every user, best first: a function of tensors.
 
-    It works eagerly, inside `tf.function`, and in a graph that is exported, with shapes known or unknown. The catalogue
-    is scored in blocks and never sorted: the ``n`` groups of neighbours with the largest maximum hold the ``n`` best
-    items of a block. Rows of equal scores are in ascending order, also at the end of the list.
+    It works eagerly, inside `tf.function`, and in an exported graph, with known or unknown shapes. The catalogue is
+    scored in blocks and never sorted: the ``n`` groups of neighbours with the largest maximum hold the ``n`` best items
+    of a block. Rows with equal scores are in ascending order, also where the list is cut off.
 
     Nothing is checked here: with NaN the result is meaningless. `ExactIndex` checks.
 

@@ -104,15 +104,15 @@ def write_vectors(
     """Writes vectors to a Parquet file for any program to read: columns ``id``, ``vector``, and those of ``metadata``.
 
     A row is an item or a user. Its ``vector`` is a list of D float32, or for K interests a list of K such lists. The
-    file appears whole or not at all, and replaces an existing one whole.
+    file is written completely or not at all, and replaces an existing one.
 
     Args:
         path: The file to write.
         ids: (V,) unique integers or strings.
-        vectors: (V, D), taken as float32; or (V, K, D), users with K interests. If a user has others, a vector of
-            zeros is replaced by one of these. If not all vectors fit in memory, an iterator of such arrays, whose rows
-            together are those of the ids.
-        metric: By what the vectors are compared, "inner_product" or "cosine"; it is recorded in the file.
+        vectors: (V, D), taken as float32; or (V, K, D) for users with K interests, where a zero vector is replaced by
+            another vector of the same user, if there is one. If the vectors do not fit in memory, give an iterator of
+            such arrays, whose rows together are those of the ids.
+        metric: How the vectors are compared, "inner_product" or "cosine"; it is recorded in the file.
         metadata: Further columns, with a value for each id: a pandas or polars DataFrame, an Arrow table, or a
             dictionary.
 

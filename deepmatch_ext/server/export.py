@@ -126,11 +126,11 @@ class ServedExport:
     def check(
         self, user: Mapping[str, Any], n: int, seen: Sequence[Any] = (), among: Sequence[Any] | None = None
     ) -> Query:
-        """The request as the export takes it.
+        """Checks a request, and converts it to the form that the export takes.
 
         Args:
-            user: The user's features by the model's names. A history is a list, most recent first, which is cut to
-                the model's length; its length is counted.
+            user: The user's features by the model's names. A history is a list, most recent first; it is cut to the
+                model's length, and its length is counted here.
             n: How many items are requested.
             seen: Ids of items that are left out.
             among: Ids of the items that may be recommended. None: all.

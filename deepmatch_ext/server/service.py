@@ -43,17 +43,17 @@ class Failure:
 
 
 class Service:
-    """Answers queries in batches: those that arrive while a batch is computed are the next batch.
+    """Answers queries in batches: those that arrive while one batch is computed form the next.
 
-    So a single request does not wait, and batches grow with the load. `run` and `watch` must run at the same time for
-    as long as it serves, as they do in the application of `make_app`.
+    A single request therefore does not wait, and batches grow with the load. `run` and `watch` must run concurrently
+    for as long as the service answers queries, as they do in the application of `make_app`.
 
     Args:
         folder: The folder of the versions.
         export: The version that is served first, such as ``highest(folder)``.
         max_batch: The largest number of requests that are computed at once.
         max_waiting: The largest number of requests that may wait.
-        poll_seconds: The time between two looks for another version.
+        poll_seconds: The time between two checks for another version.
 
     Attributes:
         export: The version that is served.
@@ -123,7 +123,7 @@ class Service:
         return await answer
 
     async def run(self) -> None:
-        """Computes requests in the order in which they arrive, for ever."""
+        """Computes requests in the order in which they arrive, until it is cancelled."""
         while True:
             batch = [await self._waiting.get()]
             while len(batch) < self._max_batch and not self._waiting.empty():
@@ -152,7 +152,7 @@ class Service:
             future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
 
     async def watch(self) -> None:
-        """Changes to the highest version that can be served, whenever there is a new one, for ever."""
+        """Switches to the highest version that can be served, whenever there is a new one, until it is cancelled."""
         while True:
             with contextlib.suppress(OSError):  # no folder: what is loaded stays
                 await self._change_over(versions(self.folder))

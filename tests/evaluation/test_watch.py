@@ -247,7 +247,7 @@ def test_a_model_that_learns_nothing_but_popularity(events, model):
     assert {"users_alike", "popular_lists"} <= set(looking.warned)
     assert looking.history["score_correlation"][-1] == pytest.approx(1)
     consumed = np.sort(events.counts)[-10:].sum() / events.counts.sum()
-    assert f"of the consumption, the 10 most popular items are {consumed:.1%}" in looking.warned["popular_lists"]
+    assert f"the 10 most popular items make up {consumed:.1%} of the consumption" in looking.warned["popular_lists"]
 
 
 @pytest.mark.parametrize(("temperature", "name"), [(10.0, "temperature_too_high"), (0.001, "temperature_too_low")])

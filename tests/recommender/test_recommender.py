@@ -422,7 +422,7 @@ def test_bad_events_are_refused_before_anything_is_built():
         recommender.fit(EVENTS, validation=10**6)
     with pytest.raises(ValueError, match="`events` must have a user with two events"):
         recommender.fit(EVENTS.drop_duplicates("customer"))
-    with pytest.raises(ValueError, match="`columns` must be of what the frames have; got 'colour'"):
+    with pytest.raises(ValueError, match="`columns` must name columns of the frames; got 'colour'"):
         Recommender(columns=[SparseFeat("colour", 5, 4)], **NAMES, **SMALL).fit(EVENTS)
     with pytest.raises(ValueError, match="`model` must be a builder of models that learn from what users took"):
         Recommender(NCF, **NAMES, embedding_dim=8).fit(EVENTS, verbose=0)

@@ -1,4 +1,4 @@
-"""Leaks of a split: what training, or a model's input, knows of the events that the model is judged on."""
+"""Leaks of a split: what training, or a model's input, knows about the events that the model is evaluated on."""
 
 from deepmatch_ext.data.leaks.find import find_leaks
 from deepmatch_ext.data.leaks.report import Leak, LeakReport

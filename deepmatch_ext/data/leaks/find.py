@@ -1,4 +1,4 @@
-"""`find_leaks`: all findings of a split, or of the inputs that any other code made."""
+"""`find_leaks`: all findings of a split, or of model inputs that other code made."""
 
 from __future__ import annotations
 
@@ -26,62 +26,63 @@ def find_leaks(
     item_count: Any = None,
     time: str | None = None,
 ) -> LeakReport:
-    """Finds the leaks of a split: of a :class:`Split`, or of the inputs that any other code made for a model.
+    """Finds leaks in a :class:`Split`, or in model inputs that other code made.
 
     Findings of severity "leak" are certain:
 
     - "target_in_history": a row's own event is in its history.
     - "future_in_history": a history has an event that is later than the row's target.
-    - "duplicate_target": one event, the same user, item and time, is a target in two parts. "possible" if the
-      interactions have it more than once.
-    - "held_out_in_history": a target of validation or test is in a history of train, or one of test in a history of
-      validation, whether it is earlier than that history's target or not.
-    - "held_out_in_counts": ``item_count`` counts events of validation or test. "possible" if events of kinds that
-      are not to be predicted would explain it.
+    - "duplicate_target": one event (the same user, item and time) is a target in two parts. The severity is "possible"
+      if the interactions contain the event more than once.
+    - "held_out_in_history": a target of validation or test is in a history of train, or a target of test is in a
+      history of validation, whether or not it is earlier than that history's target.
+    - "held_out_in_counts": ``item_count`` counts events of validation or test. The severity is "possible" if events of
+      kinds that are not to be predicted would explain it.
 
     Findings of severity "possible":
 
-    - "strange_item_in_history": an item that the user never had, by the interactions.
+    - "strange_item_in_history": an item that the user never had, according to the interactions.
     - "same_moment_of_another_kind": a history of another kind of events than the target's has an event at exactly the
       target's time, such as the click that is recorded with a purchase. :func:`windows` leaves these out.
 
     Findings of severity "note":
 
-    - "new_items", "new_users": ids of targets of validation or test that train does not know.
+    - "new_items", "new_users": ids among the targets of validation or test that are not in train.
     - "later_in_train": targets of train that are later than the first of validation or test.
     - "same_moment": histories of validation or test with events at exactly the time of their target.
-    - "repeated_targets": targets of validation or test that are items the user had before. Figures that are made with
-      ``seen`` count them as misses.
+    - "repeated_targets": targets of validation or test that are items the user had before. Metrics that are computed
+      with ``seen`` count them as misses.
 
     With kinds of events, each history is compared with the user's events of its kind, and targets are events of the
     kinds that are to be predicted.
 
     A history's items are compared with the user's events one by one. A repeat is not a leak; a history may leave events
-    out and be in any order. If users repeat items, give ``time``: without it, rows whose user had the target's item
-    more than once are not checked, since it is not certain which event they are.
+    out and be in any order. If users repeat items, give ``time``. Without it, rows whose user had the target's item
+    more than once are not checked, since it is unknown which of these events is the target.
 
     Args:
-        parts: A split; its histories are all that the user did before a row, as :func:`windows` cuts them. Or inputs
+        parts: A split; its histories are all of the user's events before a row, as :func:`windows` cuts them. Or inputs
             by part, {"train": {...}, "validation": {...}, "test": {...}}, train and at least one other, with their
-            ``interactions``. With u, i for the names of user and item in these, each has ``u`` and ``i``, integer ids
-            (B,) or (B, 1); ``hist_i`` (B, T), padded with 0, or a list in each row; and perhaps ``hist_len``, integers
-            (B,) or (B, 1); with kinds of events, ``hist_i_k`` and ``hist_len_k`` of those kinds k that the model reads.
-            Arrays by name, or a pandas, polars or Arrow frame. Rows of true events only, no negatives.
-            Id 0 is padding or unknown. No array is changed.
-        interactions: The events that the inputs were made of, with the ids and the column names of the inputs. Leave it
+            ``interactions``. With u and i for the interactions' names of the user and item columns, each input has
+            ``u`` and ``i``, integer ids (B,) or (B, 1); ``hist_i`` (B, T), padded with 0, or a list in each row; and
+            optionally ``hist_len``, integers (B,) or (B, 1). With kinds of events, it has ``hist_i_k`` and
+            ``hist_len_k`` for each kind k that the model reads. An input is a mapping of names to arrays, or a pandas,
+            polars or Arrow frame. Its rows must all be real events, not negatives. Id 0 is padding or unknown. No array
+            is changed.
+        interactions: The events that the inputs came from, with the ids and the column names of the inputs. Leave it
             out with a split, which has its own.
         item_count: The counts given to the sampler, (V,), by item id: how often each item occurs, before smoothing, a
-            power or a scale. Held-out events are in it if it counts an item more often than the interactions have it
-            outside validation and test.
-        time: The name of a column of the inputs, the times of the targets: numbers or datetimes, (B,) or (B, 1).
+            power or a scale. They include held-out events if they count an item more often than it occurs in the
+            interactions outside validation and test.
+        time: The name of the inputs' column with the times of the targets: numbers or datetimes, (B,) or (B, 1).
 
     Returns:
         The findings, the most serious first, and what was not checked.
 
     Raises:
         ValueError: A part or a column is missing or has a wrong shape or type, an id is out of range, a history has
-            values beyond its length, a target is not an event of the interactions, or the counts are not counts of
-            these.
+            values beyond its length, a target is not an event of the interactions, or the counts do not fit the
+            interactions.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 6], [1, 2, 3, 3, 1, 2], times=[10, 20, 30, 12, 24, 36])
@@ -163,7 +164,7 @@ def _later_in_train(events: Events, parts: Sequence[Part]) -> Iterator[Leak]:
     moments = np.where(train.known, events.moments[train.targets], -1)
     for held in parts[1:]:
         first = events.moments[held.targets[held.known]].min(initial=len(times) - 1)
-        # It is held-out rows that are known too early, and train's that are counted.
+        # The held-out rows are the ones known too early; the rows of train are the ones counted.
         yield from train.leaks("later_in_train", "note", moments > first, part=held.name, first=times[first])
 
 

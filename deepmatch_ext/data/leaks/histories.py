@@ -75,7 +75,7 @@ def _rows_between(x: Interactions, history: History, starts: np.ndarray, ends: n
 
 
 def _are_windows(x: Interactions, targets: np.ndarray, history: History, given: np.ndarray) -> np.ndarray:
-    """Which histories (B, T) are just the T events before their target, in any order, as most are: (B,)."""
+    """Which histories (B, T) are exactly the T events before their target, in any order, as most are: (B,)."""
     lengths = given.shape[1] if x.kinds is None else {x.kinds.ids.values[history.kind - 1]: given.shape[1]}
     expected = windows(x, targets, lengths)[f"hist_{x.item_name}{history.suffix}"]
     same = (expected == given).all(axis=1)
@@ -92,7 +92,7 @@ def _look_at_items(
     held_out: Sequence[_HeldOut],
     wrong: _Marks,
 ) -> None:
-    """Holds each item of some rows' histories against the user's events with it, and marks rows in ``wrong``."""
+    """Compares the items in some rows' histories with the user's events, and marks rows in ``wrong``."""
     given, vocabulary_size = items[rows], events.interactions.item_vocabulary_size
     keys = np.arange(len(rows))[:, np.newaxis] * vocabulary_size + given.astype(np.int64)
     keys, times_in = np.unique(keys[given > 0], return_counts=True)
@@ -122,15 +122,15 @@ class _HeldOut:
         self._most = np.zeros(len(events.rows) + 1, np.int64)  # of each pair, that must be in one history
 
     def look(self, pair: np.ndarray, until: np.ndarray, times_in: np.ndarray) -> None:
-        """Takes in that histories have items of some pairs.
+        """Records that histories contain the items of some pairs.
 
         Args:
             pair: The pair of the row's user and the item.
             until: The first event of the pair that is later than the row's target.
             times_in: How often the item is in the history.
         """
-        # What else than a held-out target can the item be? If one of those is not later than this row's target, only an
-        # event that is not later either; otherwise any.
+        # What other than a held-out target can the item be? If the pair has a held-out target that is not later than
+        # this row's target, only an event that is not later either; otherwise any event.
         end = np.where(self._before[until] > self._before[pair], until, self._events.ends[pair])
         others = end - pair - (self._before[end] - self._before[pair])
         np.maximum.at(self._most, pair, times_in - others)

@@ -1,4 +1,4 @@
-"""A split's parts: which event each row asks for, and what history it has."""
+"""A split's parts: which event each row is to predict, and which history it has."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Part:
         histories: Histories that the rows have, (B, T) each, 0 is padding, with the events that each is made of. None:
             all that :func:`windows` would give, uncut.
         targets: The row of the interactions that each target is, (B,).
-        known: Whether it is known, (B,); if not, ``targets`` has any row.
+        known: Whether that row is known, (B,); if not, ``targets`` has an arbitrary row.
     """
 
     name: str
@@ -130,7 +130,7 @@ def _read(part: str, given: Any, events: Events, time: str | None) -> Part:
     names = [user, item, *([] if time is None else [time])]
     lengths_of = [f"hist_len{history.suffix}" for history in x.histories]
     columns = columns_of(f"`parts`[{part!r}]", given, [*names, *by_name, *lengths_of])
-    # Of several kinds, a model may read the histories of some.
+    # With several kinds, a model may read the histories of only some.
     hists = [name for name in by_name if name in columns] or [*by_name]
     require_columns(columns, [*names, *hists], f"the input of {part}", dict.fromkeys([user, item, *hists], _COLUMNS))
     what = {name: f"column {name!r} of {part}" for name in [*names, *hists, *lengths_of] if name in columns}
@@ -144,7 +144,7 @@ def _read(part: str, given: Any, events: Events, time: str | None) -> Part:
         history, length = read[hist], f"hist_len{by_name[hist].suffix}"
         check_ids(what[hist], history.ravel(), 0, x.num_items, remedy=_IDS, dtype=history.dtype)
         if length in read:
-            # Whether a model reads an id beyond the length, the input does not tell.
+            # The input does not say whether a model reads an id beyond the length.
             beyond = np.count_nonzero(history, axis=1) > check_ids(what[length], read[length], 0)
             if beyond.any():
                 got = f"more in row {beyond.argmax()}"
@@ -175,7 +175,7 @@ def _targets(part: str, events: Events, users: np.ndarray, items: np.ndarray, ti
             first, end = events.at(first, moments), events.at(first, moments + 1)
         is_one = end > first
         rows[is_one] = events.rows[end[is_one] - 1]
-        # Events that are alike in time, too, are as good as one.
+        # Events that have the same time, too, count as one.
         found += is_one if moments is not None else end - first
     missing = (found == 0) & (users > 0) & (items > 0)
     if missing.any():
@@ -184,7 +184,7 @@ def _targets(part: str, events: Events, users: np.ndarray, items: np.ndarray, ti
         remedy = "Give rows of true events alone, with the ids and times of the interactions."
         which = "" if events.interactions.kinds is None else " of the kinds that are to be predicted"
         raise problem(f"the targets of {part}", f"be events of the interactions{which}", got, remedy)
-    # Without times, which of several events a target is can't be told.
+    # Without times, it is unknown which of several events a target is.
     return rows, found == 1
 
 

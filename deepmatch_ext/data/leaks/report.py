@@ -15,13 +15,14 @@ class Leak:
     Args:
         kind: A name from the list in :func:`find_leaks`.
         severity: "leak": training, or the input, knows the answer. "possible": it does, unless there is a harmless
-            reason that the given data do not show. "note": common and mild; keep it in mind when you read figures.
+            reason that the given data do not show. "note": common and mild; keep it in mind when you read the metrics.
         part: The part whose targets are known too early: "train", "validation", "test", or for counts two of them.
         seen_in: The part that knows them.
         count: How many of ``total`` rows, targets, ids or events, as ``text`` says.
         total: Out of how many.
         text: The finding in words, with the numbers in it.
-        example: One case of it. A row is one of the interactions for a :class:`Split`, else one of the part's input.
+        example: One case of it. Its row number refers to the interactions for a :class:`Split`, else to the part's
+            input.
         remedy: What to do.
 
     Example:
@@ -56,7 +57,7 @@ class LeakReport:
 
     Args:
         leaks: The findings, the most serious first.
-        unchecked: What was not checked, and what to give so that it is.
+        unchecked: What was not checked, and which argument is needed to check it.
 
     Example:
         >>> from deepmatch_ext.data import Interactions, find_leaks, leave_last_out

@@ -1,6 +1,6 @@
-"""Events and users too many for one machine, on Spark: ids, splits, windows and recommendations, as in memory.
+"""Events and users that are too many for one machine, on Spark: ids, splits, windows and recommendations.
 
-Needs PySpark and Java. Recommending needs this package, TensorFlow and the export's folder on every executor.
+Needs PySpark and Java. Recommendations need this package, TensorFlow and the export's folder on every executor.
 """
 
 from deepmatch_ext.data.spark.prepared import PreparedEvents, SparkSplit, prepare, write_windows

@@ -46,26 +46,27 @@ def prepare(
     *,
     tie_order: Sequence[str] = (),
 ) -> PreparedEvents:
-    """`Interactions.from_frame` for a Spark DataFrame: the same ids, the same order of events, the same refusals.
+    """`Interactions.from_frame` for a Spark DataFrame: the same ids, the same order of events, the same checks.
 
-    Users and items are numbered from 1 in the order of their raw ids. A DataFrame has no order of rows that Spark would
-    keep, so ``tie_order`` orders events of one user at one time. Those that are equal in it, too, are sorted by item
-    id, then by the side columns: the result does not depend on the order of the rows, but may differ from that of
-    `Interactions.from_frame`, which keeps the order of the frame. A warning counts such events.
+    Users and items are numbered from 1 in the order of their raw ids. Spark does not keep the order of a DataFrame's
+    rows, so ``tie_order`` orders the events of one user at one time. Events that are equal in it, too, are sorted by
+    item id, then by the side columns. The result does not depend on the order of the rows, but it may differ from that
+    of `Interactions.from_frame`, which keeps the order of the frame. A warning counts such events.
 
     The events are read several times, and then kept sorted by user and time, in memory and on disk
     (``DataFrame.persist``), until ``prepared.unpersist()``. Persist ``events`` if reading them twice may give different
     rows.
 
     Args:
-        events: One row an event, in any order.
+        events: One row per event, in any order.
         user: The column of raw user ids, integers or strings.
         item: The column of raw item ids, integers or strings.
-        time: The column of times: numbers, timestamps or dates. None: ``tie_order`` is the order of time.
-        side: Numeric columns to carry along, such as a rating.
+        time: The column of times: numbers, timestamps or dates. None: ``tie_order`` is the chronological order.
+        side: Numeric columns to keep, such as a rating.
         user_ids: A map made earlier; without it, the users of the events are numbered.
         item_ids: A map made earlier; without it, the items of the events are numbered.
-        tie_order: Columns in whose order the events of one user at one time happened, such as an offset in a log.
+        tie_order: Columns that say in which order the events of one user at one time happened, such as an offset in a
+            log.
 
     Returns:
         The `PreparedEvents`.
@@ -175,10 +176,10 @@ class PreparedEvents:
 
     @cached_property
     def events(self) -> DataFrame:
-        """One row an event: user id, item id, time and side columns under their own names, and
-        ``position`` and ``remaining``, the numbers of earlier and of later events of the same user.
+        """One row per event: user id, item id, time and side columns under their own names, and ``position`` and
+        ``remaining``, the numbers of earlier and of later events of the same user.
 
-        Users are in the order of their ids, from one partition to the next; a user's events in that of time.
+        Users are in the order of their ids, from one partition to the next, and a user's events in chronological order.
         """
         functions = spark_sql("PreparedEvents").functions
         named = {"user": self.user_name, "item": self.item_name}
@@ -276,8 +277,8 @@ class PreparedEvents:
             with a weight ``sample_weight``, a float.
 
         Raises:
-            ValueError: An unknown order or side column, two columns of one name, weights that are no weights, or
-                ``rows`` that are not a condition.
+            ValueError: An unknown order or side column, two columns of one name, invalid weights, or ``rows`` that are
+                not a condition.
         """
         sql = spark_sql("PreparedEvents")
         functions = sql.functions
@@ -311,7 +312,7 @@ class PreparedEvents:
         return table.select(*[column_named(sql, a).alias(b) for a, b in zip(old, names, strict=True)])
 
     def users(self, max_len: int, *, order: str = "recent_first", side: Sequence[str] = ()) -> DataFrame:
-        """All users as `recommend` takes them: one row a user, with all of the user's events as history, in raw ids.
+        """All users as `recommend` takes them: one row per user, with all of the user's events as history, in raw ids.
 
         The export must take raw ids: ``item_ids=prepared.item_ids`` and ``id_maps={"hist_item_id":
         prepared.item_ids}`` in `export_recommender`, and the user's map likewise if the user's id is an input.
@@ -324,7 +325,7 @@ class PreparedEvents:
         Returns:
             Columns by name, with u, i for the names of user and item: ``u`` the raw id, ``hist_i`` up to T raw ids,
             without padding, ``hist_len``, for each side column s ``hist_s``, and ``seen``: the raw ids of all items
-            that the user had, in no order.
+            that the user had, in no particular order.
 
         Raises:
             ValueError: As for `windows`.
@@ -369,7 +370,7 @@ class PreparedEvents:
         return counts
 
     def unpersist(self) -> None:
-        """Frees the memory and disk that the events take. Later results are computed from their source again."""
+        """Frees the memory and disk that the events take. Later results are computed again from the source."""
         self._table.unpersist()
 
     def _check_rows(self, rows: Any) -> None:
@@ -392,7 +393,7 @@ class PreparedEvents:
             raise problem(f"{what} {name!r}", "be a side column of the events", repr([*self.side]))
 
     def _weights(self, weight: str) -> Column:
-        """The column of weights as floats, after a look at all of them."""
+        """The column of weights as floats, after a check of all of them."""
         sql = spark_sql("PreparedEvents")
         self._check_side_column("weight column", as_text("`weight`", weight))
         values = column_named(sql, weight).cast("double")
@@ -416,7 +417,7 @@ class PreparedEvents:
 
 @dataclass(frozen=True, eq=False)
 class SparkSplit:
-    """`Split` on Spark: conditions on the columns of ``prepared.events``, of which a row meets one at most.
+    """`Split` on Spark: conditions on the columns of ``prepared.events``. A row meets at most one of them.
 
     Args:
         train: The rows to learn from.
@@ -455,15 +456,16 @@ class SparkSplit:
 def write_windows(windows: DataFrame, folder: str | os.PathLike[str], *, row_group_rows: int = 10_000) -> None:
     """Writes windows as Parquet files that `parquet_dataset` reads and mixes well: ``folder/part-*.parquet``.
 
-    In the order of their names the files have the rows in the order of the DataFrame. Spark writes ``_SUCCESS`` last.
+    The files, sorted by name, have the rows in the order of the DataFrame. Spark writes ``_SUCCESS`` last.
 
     Args:
         windows: What `PreparedEvents.windows` returned.
         folder: A new folder, or a URL that Spark can write to.
-        row_group_rows: Rows in a row group, at most. `parquet_dataset` shuffles row groups, then the rows of many.
+        row_group_rows: Rows in a row group, at most. `parquet_dataset` shuffles the row groups, then the rows of many
+            at once.
 
     Raises:
-        ValueError: An argument can't be used.
+        ValueError: An argument is invalid.
         pyspark.errors.AnalysisException: The folder exists.
 
     Example:
@@ -529,7 +531,7 @@ def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence
 
 
 def _with_ids(sql: Any, table: Any, which: str, name: str, ids: IdMap | None) -> Any:
-    """The table with the ids of ``raw_user`` or ``raw_item``, 0 for what a given map does not know."""
+    """The table with the ids of ``raw_user`` or ``raw_item``, 0 for values that are not in a given map."""
     functions, raw = sql.functions, f"raw_{which}"
     if ids is None:
         number = functions.row_number().over(sql.Window.orderBy(raw))
@@ -599,7 +601,7 @@ def _check_ids_and_ties(sql: Any, prepared: PreparedEvents, user_ids: IdMap | No
 
 
 def _literal(sql: Any, value: Any, kind: Any) -> Any:
-    """A time as a column that is compared with times of the type ``kind``, in any time zone of the session."""
+    """A time as a column that can be compared with times of type ``kind``, in any time zone of the session."""
     if isinstance(kind, sql.types.NumericType):
         return sql.functions.lit(value.item() if isinstance(value, np.number) else value)
     micros = value.astype("datetime64[us]")

@@ -1,4 +1,4 @@
-"""Recommendations for all users, by an export, on Spark's executors."""
+"""Recommendations for all users, from an export, on Spark's executors."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ def recommend(
     among: Any = None,
     batch_size: int = 1024,
 ) -> DataFrame:
-    """Recommendations for all users by an export of `export_recommender`, on Spark's executors.
+    """Recommendations for all users, from an export of `export_recommender`, on Spark's executors.
 
-    Each Python worker loads the export once. It needs this package and TensorFlow, and the export under the same path.
+    Each Python worker loads the export once, so it needs this package, TensorFlow, and the export under the same path.
 
     Args:
-        users: One row a user: a column for each input of the export, under the model's names. A history is a list of up
-            to T values; only the first T of a longer one count. A column of lengths may be missing: the values are then
-            counted.
+        users: One row per user, with a column for each input of the export, under the model's names. A history is a
+            list of up to T values; only the first T of a longer one count. If a column of lengths is missing, the
+            values are counted.
         export: A version's folder, as `export_recommender` returned it.
-        n: Items a user, from 1 to the number of items.
+        n: Items per user, from 1 to the number of items.
         user: The column of user ids, which is passed through.
-        seen: The column of lists of items that the user does not get, in the export's ids. None: nothing is left out.
+        seen: The column with each user's list of items not to recommend, in the export's ids. None: nothing is left
+            out.
         among: The items that may be recommended, such as those in stock, in the export's ids; unknown ones are ignored.
             None: all.
-        batch_size: Users that are computed at once.
+        batch_size: The number of users computed at once.
 
     Returns:
         The column ``user``, ``item_ids`` (n ids) and ``scores`` (n), best first. If fewer than ``n`` items are left,
@@ -55,8 +56,8 @@ def recommend(
     Raises:
         ImportError: PySpark is not installed.
         ValueError: There is no export in the folder, ``among`` holds ids of another type than the export's, or a column
-            is missing or does not fit the export's input. While it runs, Spark's error names a column with a missing
-            value, or an id that is out of range.
+            is missing or does not fit the export's input. A missing value and an id out of range are found only while
+            Spark runs: its error then names the column.
 
     Example:
         >>> import tempfile
@@ -124,7 +125,7 @@ def _recommended(
     batch_size: int,
     batches: Iterable[Any],
 ) -> Iterator[Any]:
-    """What an executor does: Arrow batches of users to Arrow batches of recommendations."""
+    """What an executor does: turns Arrow batches of users into Arrow batches of recommendations."""
     import pyarrow as pa
     import tensorflow as tf
 

@@ -58,24 +58,24 @@ def write_report(
 
     - training: the loss and the validation metrics after each epoch (with `history`);
     - recall against N, also of other recommenders (with `ranks`);
-    - the scores of the targets and of random items, none of which the user has had;
-    - what is recommended against what is consumed, by popularity (with `item_count`);
+    - the scores of the targets, and of random items, none of which the user has had;
+    - what is recommended compared with what is consumed, by popularity (with `item_count`);
     - a map of the item vectors along their two principal axes, coloured by group (with `item_groups`).
 
-    With `item_count`, a table also has the figures of `beyond_accuracy`. All users are ranked twice, which takes as
-    long as evaluating the model twice. matplotlib draws the pictures; it is imported only here, and neither its
-    settings nor its current figure change. Names may be in any script.
+    With `item_count`, the report also has a table with the metrics of `beyond_accuracy`. All users are ranked twice,
+    which takes as long as evaluating the model twice. matplotlib draws the pictures; it is imported only here, and
+    neither its settings nor its current figure change. Names may be in any script.
 
     Args:
-        path: The file to write, ``.html``. It appears whole or not at all; an older one is replaced.
+        path: The file to write, ``.html``. It is written completely or not at all; an existing file is replaced.
         user_vectors: (B, D) one vector for each held-out event; or (B, K, D) for K interests, as `inner_products`
             takes them.
         item_vectors: (V, D) one vector for each item id; row 0 is padding.
         targets: (B,) the item ids of the held-out events.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
-            `deepmatch_ext.data.seen_before` makes them. If your product recommends items again, leave it out.
-        seen_targets: What a target that is in its own row's `seen` counts as, for every recommender in the report:
-            "miss", a miss at every N, since it is never recommended; or "leave_out", the row counts nowhere in the
+            `deepmatch_ext.data.seen_before` makes them. Omit `seen` if your product recommends items again.
+        seen_targets: How to treat a target that is in its own row's `seen`, for every recommender in the report: "miss"
+            counts it as a miss at every N, since it is never recommended; "leave_out" leaves the row out of the whole
             report.
         ns: Metrics at each of these lengths; the first is also the length of the lists whose popularity is drawn.
         groups: (B,) which rows belong to one user, if users have several held-out events.
@@ -92,7 +92,7 @@ def write_report(
         name -> its metrics, of the model and of the other recommenders.
 
     Raises:
-        ImportError: There is no matplotlib or no Jinja2; both come with the extra ``report``.
+        ImportError: matplotlib or Jinja2 is not installed; the extra ``report`` installs both.
         ValueError: The arrays don't fit each other, every row is left out, or the file can't be written there.
 
     Warns:
@@ -159,7 +159,7 @@ def write_report(
         f"against the model.{repeats}"
     )
     covered = coverage(lists, vocabulary_size)
-    of_lists = f"{name}: coverage of the lists of {lists.shape[1]}: {covered:.1%} of what they could be"
+    of_lists = f"{name}: coverage of the lists of {lists.shape[1]}: {covered:.1%} of the items that they could hold"
     if counts is not None:
         share = popular_share(lists, counts, seen)
         of_lists += f"; {share:.1%} of these recommendations are a popularity recommender's, too"
@@ -202,7 +202,7 @@ def _recalls(ranks: Mapping[str, np.ndarray], num_items: int, groups: Any) -> tu
 def _scores(
     users: np.ndarray, items: np.ndarray, targets: np.ndarray, seen: Seen | None, held: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Scores of targets and of random unseen items, and the fraction of a user's pairs of them that are in order.
+    """Scores of targets and of random unseen items, and the fraction of a user's pairs that the target wins.
 
     Targets that are in ``seen``, as ``held`` (B,) says, are left out: each would be the only item of its pairs that the
     user has had, and would nearly always win.

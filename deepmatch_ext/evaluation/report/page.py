@@ -41,9 +41,9 @@ def page(
 
     Args:
         title: The headline.
-        ranked: A sentence on what was ranked.
+        ranked: A sentence about what was ranked.
         figures: The metrics of each recommender.
-        of_lists: A sentence on the lists.
+        of_lists: A sentence about the lists.
         pictures: The pictures, in their order.
         words: Tables of text: settings, versions.
         numbers: Tables that are folded away.

@@ -19,8 +19,8 @@ from deepmatch_ext.evaluation.collapse import sample_rows
 _MAX_POINTS = 2000  # items on the map: more would hide each other
 _MAX_GROUPS = 12  # groups on the map with a colour and a shape of their own
 
-# Colours that the colour-blind tell apart (Okabe and Ito, "Color Universal Design", 2008), those of them that show on
-# white and on black; and a second mark beside the colour: dashes for lines, shapes for points.
+# Those of the colours that the colour-blind can tell apart (Okabe and Ito, "Color Universal Design", 2008) that are
+# visible on white and on black. Dashes for lines and shapes for points distinguish them, too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("", "6 2", "2 2", "8 2 2 2", "10 4", "4 1 1 1 1 1")  # as SVG writes them
 _SHAPES = ("o", "^")
@@ -31,7 +31,7 @@ INK, GRID = "#010203", "#040506"
 
 @dataclass(frozen=True)
 class Mark:
-    """An entry of a picture's key: a name with its line, of these dashes, or its point, of this shape."""
+    """An entry of a picture's key: a name with its line (and its dashes), or its point (and its shape)."""
 
     name: str
     colour: str
@@ -78,7 +78,7 @@ def training_pictures(epochs: Mapping[str, np.ndarray]) -> list[Picture]:
     metrics: dict[str, np.ndarray] = {}
     for name, values in epochs.items():
         if name.startswith("val_") and name != "val_loss":
-            # With one target a user, hit rate and recall are one curve.
+            # With one target per user, the curves of hit rate and recall are equal.
             same = next((other for other in metrics if np.array_equal(metrics[other], values, equal_nan=True)), None)
             if same is None:
                 metrics[name.removeprefix("val_")] = values

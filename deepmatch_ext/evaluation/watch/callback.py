@@ -39,9 +39,9 @@ _MODES = {
 
 
 class CollapseWarning(UserWarning):
-    """Training goes wrong in a way that the loss alone does not show.
+    """Training is going wrong in a way that the loss alone does not show.
 
-    `TrainingWatch` gives it. As an error it stops the training at the first one.
+    `TrainingWatch` issues this warning. If warnings are turned into errors, the first one stops the training.
 
     Example:
         >>> import warnings
@@ -62,9 +62,9 @@ class CollapseWarning(UserWarning):
 
 
 class TrainingWatch(keras.callbacks.Callback):
-    """Looks at the vectors of some users after every epoch, and warns in words when something has collapsed.
+    """Checks the vectors of some users after every epoch, and warns in words when something has collapsed.
 
-    Each `CollapseWarning` comes once. With user inputs alone, the watch warns if
+    Each `CollapseWarning` is issued once. With user inputs alone, the watch warns if
 
     - all users get the same scores, or their vectors differ along one direction only;
     - the K interests of a user are nearly equal;
@@ -72,27 +72,27 @@ class TrainingWatch(keras.callbacks.Callback):
     - an embedding table that should be trained has not changed (frozen tables are ignored);
     - the temperature does not suit L2-normalised vectors, or the training loss is too low to be true.
 
-    With `targets` it also warns if the ranking is no better than random or too good to be true, and if the inputs hold
-    the target; with `item_count`, if the lists are those of a popularity recommender; with both, if the ranking is no
-    better than popularity's. The watch does not change the training in any bit.
+    With `targets` it also warns if the ranking is no better than random or too good to be true, and if the inputs
+    contain the target; with `item_count`, if the lists are those of a popularity recommender; with both, if the ranking
+    is no better than by popularity. Training with the watch is bit for bit the same as without it.
 
     Args:
-        user_input: The model's user inputs, of held-out events if there are `targets`: B rows of anything that
+        user_input: The model's user inputs, of held-out events if there are `targets`: B rows in any form that
             `user_vectors` takes by name, a dictionary of arrays or lists or a frame. A few hundred rows are enough.
         targets: (B,) the item ids of these held-out events.
         item_count: (V,) how often each item occurs in the training data.
         seen: The items that each row has had before and that are not recommended, ``(indptr (B + 1,), items)``:
-            `deepmatch_ext.data.seen_before` makes them. If your product recommends items again, leave it out.
-        seen_targets: What a target that is in its own row's `seen` counts as: "miss", a miss at every N, since it is
-            never recommended; or "leave_out", the row is not looked at.
+            `deepmatch_ext.data.seen_before` makes them. Omit `seen` if your product recommends items again.
+        seen_targets: How to treat a target that is in its own row's `seen`: "miss" counts it as a miss at every N,
+            since it is never recommended; "leave_out" leaves the row out of the check.
         n: The length of the lists.
-        num_users: How many of the rows to look at. With more than 250,000 items these are fewer, so that a look scores
-            at most 2^28 pairs of user and item. On two cores a look takes 0.4 s with 10,000 items, 3 s with 100,000 and
+        num_users: How many of the rows to check. With more than 250,000 items it is fewer, so that a check scores at
+            most 2^28 pairs of user and item. On two cores a check takes 0.4 s with 10,000 items, 3 s with 100,000 and
             7 s with 1,000,000.
-        patience: For how many training steps (not epochs) vectors, lists and ranking may look collapsed. Healthy ones
-            do at first, since popularity is learnt first.
+        patience: For how many training steps (not epochs) vectors, lists and ranking may look collapsed. They do so at
+            first even in healthy training, since popularity is learnt first.
         batch_size: Users encoded at a time.
-        name_format: How the hit rates are named. For experiment trackers that refuse ``@``, take ``"{metric}_at_{n}"``.
+        name_format: How the hit rates are named. For experiment trackers that reject ``@``, give ``"{metric}_at_{n}"``.
 
     Attributes:
         figure_modes: The figures' names in the logs, each with ``"max"`` or ``"min"``: which values are farther from
@@ -111,10 +111,10 @@ class TrainingWatch(keras.callbacks.Callback):
             - ``percentile``: the fraction of the other items that rank below the target, 0.5 at random. Only for
               targets that are not in `seen`; NaN if there are none.
             - ``HR@1``, ``HR@<n>``: the fraction of the targets in the first place, and in the first n places.
-            - ``cross_entropy``: of the targets, over all items; log(V - 1) for a uniform guess. With the softmax loss
-              only.
+            - ``cross_entropy``: that of the targets over all items; log(V - 1) for a uniform guess. Only with the
+              softmax loss.
         warned: name -> the text of each warning so far.
-        unchecked: What can't be checked, a sentence each, because a model of your own lacks attributes of a
+        unchecked: What can't be checked, one sentence each, because a custom model lacks attributes of a
             `RetrievalModel`: ``loss_layer`` with ``loss`` and ``temperature``, ``candidates`` with ``sampler``.
 
     Raises:

@@ -234,10 +234,10 @@ def _of_lists(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
     share = figures["popular_share"]
     if share > (1 + look.consumed) / 2:  # more than halfway from what is consumed to nothing else
         text = (
-            f"{share:.0%} of the recommendations are the {look.n} most popular items that the user has not had; of the "
-            f"consumption, the {look.n} most popular items are {look.consumed:.1%}. The model does little more than a "
-            "list of best-sellers. Train longer or with a higher learning rate, use a sampler by frequency (whose "
-            "effect the loss corrects), and check whether the histories reach the model."
+            f"{share:.0%} of the recommendations are the {look.n} most popular items that the user has not had; the "
+            f"{look.n} most popular items make up {look.consumed:.1%} of the consumption. The model does little more "
+            "than a list of best-sellers. Train longer or with a higher learning rate, use a sampler by frequency "
+            "(whose effect the loss corrects), and check whether the histories reach the model."
         )
         yield "popular_lists", text
 
@@ -254,9 +254,9 @@ def _of_ranking(look: Look, figures: Mapping[str, float]) -> Iterator[Finding]:
                 f"{math.log(look.num_items):.2f})"
             )
         text = (
-            f"the targets rank above {percentile:.1%} of the other items{loss}. Random ranking gives 50%, and for "
-            f"these targets up to {look.chance:.1%}. Nothing useful has been learnt. Check the learning rate and the "
-            "temperature, and whether inputs and targets are of the same rows and ids."
+            f"the targets rank above {percentile:.1%} of the other items{loss}. Random ranking gives 50% on "
+            f"average, and up to {look.chance:.1%} for these targets. Nothing useful has been learnt. "
+            "Check the learning rate and the temperature, and whether inputs and targets have the same rows and ids."
         )
         yield "no_better_than_chance", text
     elif look.popularity is not None:

@@ -71,9 +71,9 @@ class Look:
             self._held, self._num_others = in_seen(self.targets, self.seen), self._count_others()
             shares = np.bincount(self.targets) / self.num_users
             self.most_frequent = float(shares.max())
-            # By chance a rank is uniform, with variance 1 / 12 as a share. Users who are alike rank one item alike, so
-            # the mean over them is as uncertain as if there were one draw for each different target. A target that is
-            # in `seen` has no rank.
+            # By chance, a rank as a fraction is uniform, with variance 1 / 12. Users who are alike rank one item alike,
+            # so the mean over them is as uncertain as if there were one draw for each different target. A target that
+            # is in `seen` has no rank.
             ranked = self.targets[~self._held]
             shares = np.bincount(ranked) / max(1, len(ranked))
             self.chance = 0.5 + 3 * math.sqrt(max(1 / max(1, len(ranked)), float(np.sum(shares**2))) / 12)
@@ -164,8 +164,9 @@ class Table:
     def __init__(self, name: str, weight: Any, ids: np.ndarray) -> None:
         self.name, self._table = name, raw_variable(weight)
         length = int(weight.shape[0])
-        # Training may touch few rows of a large table, so half of those looked at are from the inputs. (Ids that are
-        # hashed are other rows; of 500 random ones some have changed if training touched one row in a hundred.)
+        # Training may touch few rows of a large table, so half of the rows that are checked are from the inputs. (Ids
+        # that are hashed are other rows; of 500 random rows, some have changed if training touched one row in a
+        # hundred.)
         ids = ids[(ids >= 0) & (ids < length)]
         drawn = sample_rows(length, _MAX_ROWS if length <= _MAX_ROWS else _MAX_ROWS // 2)
         self.rows = np.union1d(drawn, ids[sample_rows(len(ids), _MAX_ROWS // 2)])
