@@ -147,7 +147,7 @@ def _read_column(what: str, column: Any) -> Column:
 def _read_sparse(column: Any) -> SparseColumn:
     of = f"of column {column.name!r}"
     dim = column.embedding_dim
-    size = int_at_least(f"`vocabulary_size` {of}", column.vocabulary_size, 2, "Id 0 is padding and counts.")
+    size = int_at_least(f"`vocabulary_size` {of}", column.vocabulary_size, 2, "It includes id 0, padding.")
     if isinstance(dim, str) and dim == "auto":
         dim = 6 * int(size**0.25)  # DeepCTR's rule
     dim = positive_int(f"`embedding_dim` {of}", dim)
