@@ -295,8 +295,8 @@ class RetrievalModel(keras.Model):
         Raises:
             ImportError: ``x`` is a table other than pandas's, and pyarrow is not installed.
             ValueError: An array in ``x`` or ``validation_data`` does not fit its column; nothing has run then.
-                Datasets, generators and sequences are refused at the first wrong batch. Or a callback comes before the
-                one that adds its figure, or has the opposite ``mode``.
+                Datasets, generators and sequences are refused at the first wrong batch. Or a callback comes before
+                the one that adds its figure, or has the opposite ``mode``.
 
         Warns:
             UserWarning: The loss is 0 in every epoch, as it is for batches whose weights are all 0.

@@ -50,7 +50,7 @@ def SRGNN(
     The history that shares the item's table is the session. Its items are the nodes, and an edge leads from a click's
     item to the next click's, so a session that returns to an item has a cycle. A gated cell updates each item's state
     with those of its neighbours (`deepmatch_ext.layers.GatedSessionGraph`); soft attention sums the states of the
-    clicks (`SessionReadout`). The dense layers make the session's vector from this sum, the last click's state, the mean
+    clicks (`SessionReadout`). Dense layers make the session's vector from this sum, the last click's state, the mean
     of the clicks weighted by 1/rank, the last click itself, and the user's other features; the paper has only the first
     two. Histories with the ``length_name`` and the ``maxlen`` of the session, such as the category of each click, are
     read beside the clicks.

@@ -40,8 +40,8 @@ def YoutubeDNN(
 
     Args:
         user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the user vectors and must
-            equal that of the item vectors, D. None: one layer, (D,), which does well in general. With a million events or more,
-            (4 D, 2 D, D) and no dropout do better. An empty list: no dense layer.
+            equal that of the item vectors, D. None: one layer, (D,), which does well in general. With a million events
+            or more, (4 D, 2 D, D) and no dropout do better. An empty list: no dense layer.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

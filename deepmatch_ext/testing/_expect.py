@@ -65,7 +65,7 @@ def expect_best(ids: np.ndarray, came: np.ndarray, scores: np.ndarray, who: str)
 
 
 def scores_of(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Inner products (B, V) of user vectors (B, D), or the best for (B, K, D), with item vectors (V, D); padding -inf."""
+    """Inner products (B, V) of user vectors (B, D) with item vectors (V, D); the best for (B, K, D); padding -inf."""
     scores = users @ items.T
     scores = scores.max(axis=1) if scores.ndim == 3 else scores
     scores[:, 0] = -np.inf

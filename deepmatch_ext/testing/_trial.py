@@ -88,7 +88,7 @@ class Trial:
         return model
 
     def data(self, rows: int, seed: int, user: Sequence[Column] | None = None, items: Any = None) -> dict[str, Any]:
-        """Rows of model inputs in which the next item follows from the last; for labelled pairs, in half of the rows."""
+        """Rows of model inputs in which the next item follows from the last; for labelled pairs, in half of them."""
         x = self._positives(rows, seed, user, items)
         if self._has_labels is None:
             self.model()
