@@ -63,7 +63,7 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Brings a file's content, or a folder's names, to the disk: after a power loss, either the old or the new is there."""
+    """Brings a file's content, or a folder's names, to the disk: after a power loss, the old or the new is there."""
     if path.is_dir():
         with suppress(OSError):  # Windows and some network drives can't do it for folders
             _fsync(path, os.O_RDONLY)

@@ -368,7 +368,7 @@ def deserialize(plain: Any, part: str | None = None) -> Any:
 
 
 def compilation_here(config: dict[str, Any]) -> dict[str, Any]:
-    """A compilation that any Keras saved, for this one: without entries that only others write and that mean nothing."""
+    """A compilation that any Keras saved, for this one: without entries that only others write and mean nothing."""
     config = {name: value for name, value in config.items() if value is not None}
     if isinstance(config.get("optimizer"), dict):
         settings = config["optimizer"].get("config", {})

@@ -42,7 +42,7 @@ def plain_object(what: str, value: Any, part: str | None = None, remedy: str = _
 def check_named(what: str, value: Any, remedy: str = _REMEDY) -> None:
     """Refuses a function, or an object's class, that is neither registered nor Keras's own; its parts, too.
 
-    Keras writes only the name of such a function: the file can't be read, or is read with Keras's function of that name.
+    Keras writes only the name of such a function: the file can't be read, or is read with Keras's own of that name.
 
     Raises:
         ValueError: As in `plain_object`.

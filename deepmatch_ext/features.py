@@ -320,8 +320,8 @@ def table_columns(columns: Iterable[Column]) -> dict[str, list[SparseColumn]]:
     """embedding_name -> the columns that look ids up in that table.
 
     Raises:
-        ValueError: Two columns name the same table and differ in its size, in how ids become rows, in ``trainable``, or in
-            the initializers that they give.
+        ValueError: Two columns name the same table and differ in its size, in how ids become rows, in ``trainable``, or
+            in the initializers that they give.
 
     Example:
         >>> history = SequenceColumn(SparseColumn("hist_item_id", 50, 8, embedding_name="item_id"), maxlen=5)

@@ -94,7 +94,7 @@ class _LazyRows(SummedBefore):
         table.scatter_update(tf.IndexedSlices(after, rows))
 
     def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
-        """State like a variable's, in float32 even for a table of bfloat16; arguments are named by Keras's version."""
+        """State like a variable's, in float32 even for a table of bfloat16; argument names depend on Keras."""
         variable, name = [*args, *kwargs.values()][:2]
         if is_table(variable) and raw_variable(variable).dtype == tf.bfloat16:
             return add_float32_state(self, variable, name)
@@ -212,7 +212,7 @@ class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
 
     def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
-        """State like a variable's, or one number per row for an embedding table; arguments are named by Keras's version."""
+        """State like a variable's, or one number per row for an embedding table; argument names depend on Keras."""
         variable = [*args, *kwargs.values()][0]
         if is_table(variable):
             return add_row_state(self, variable, 0.0)

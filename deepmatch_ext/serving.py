@@ -75,8 +75,8 @@ def export_recommender(
 
     Features have the names, shapes and types of ``model.user_input``. A name that a signature can't have, such as one
     with characters other than ASCII letters, digits and underscores, is replaced with a unique name that it can have;
-    ``manifest.json`` lists these names. ``n`` is an int32 from 1 to the number of items. ``seen`` holds item ids as they
-    are returned, padded with anything that is not an item's id. ``among`` holds the ids of the items that may be
+    ``manifest.json`` lists these names. ``n`` is an int32 from 1 to the number of items. ``seen`` holds item ids as
+    they are returned, padded with anything that is not an item's id. ``among`` holds the ids of the items that may be
     recommended to all users of the request, such as those in stock; unknown ids are ignored.
 
     The best item comes first; with equal scores, the one that is first in the catalogue. If fewer than ``n`` items are
@@ -92,8 +92,8 @@ def export_recommender(
     Args:
         model: What a builder such as `YoutubeDNN` returned.
         folder: The folder of the versions, which is created if necessary.
-        item_ids: The items' own ids, integers or strings, in the order of the model's ids: an `IdMap`, or an array whose
-            element ``k`` is item id ``k + 1``. None: the model's ids, 1..V-1.
+        item_ids: The items' own ids, integers or strings, in the order of the model's ids: an `IdMap`, or an array
+            whose element ``k`` is item id ``k + 1``. None: the model's ids, 1..V-1.
         item_vectors: With ``item_ids``: vectors (len(item_ids), D) in their order, instead of those of the whole
             catalogue; for a hashed item column, or if only a part of the catalogue may be recommended.
         id_maps: name of a user input -> `IdMap`: this input takes raw ids in the export, such as a history of the
@@ -102,7 +102,7 @@ def export_recommender(
             the model reads ``(number - mean) / deviation``. NaN, a missing number, counts as the mean.
             ``manifest.json`` has both.
         vector_dtype: The type in which item vectors are stored: ``float32``, ``float16``, or ``int8`` (each vector's
-            entries as multiples of 1/127 of its largest entry). The table in which histories are looked up is unchanged.
+            entries as 127ths of its largest entry). The table in which histories are looked up is unchanged.
         version: The new version's number, 1 or more. None: one above the highest in ``folder``.
 
     Returns:

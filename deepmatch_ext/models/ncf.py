@@ -58,7 +58,7 @@ def NCF(
     check_ids: bool = True,
     table_dtype: str = "float32",
 ) -> RetrievalModel:
-    """NeuMF: the probability that a user chooses an item, from a factorization (GMF) and a multi-layer perceptron (MLP).
+    """NeuMF: the probability that a user chooses an item, by factorization (GMF) and a multi-layer perceptron (MLP).
 
     The model itself scores pairs: its output is ``sigmoid(u.i / temperature + w.MLP(p, q) + b)``, it is
     trained with labels, 1 and 0, and ``model.predict(x)`` gives the probability of each pair. To recommend with the
