@@ -1,8 +1,8 @@
 """The retrieval stage beside DeepCTR: two-tower models with sampled softmax on DeepCTR's feature columns.
 
-``import deepmatch_ext`` loads all of it, with TensorFlow, and Keras then loads saved models. ``from deepmatch_ext.data
-import ...`` loads TensorFlow only for the names that need it, and so do ``evaluation`` and ``retrieval``. ``server``,
-which is not loaded by itself, needs no more than TensorFlow.
+``import deepmatch_ext`` loads the whole package and TensorFlow, after which Keras can load saved models. ``from
+deepmatch_ext.data import ...`` loads TensorFlow only for the names that need it, and so do ``evaluation`` and
+``retrieval``. ``server`` has to be imported explicitly, and needs only TensorFlow.
 """
 
 import sys
@@ -79,14 +79,14 @@ _PLAIN = ("data", "evaluation", "retrieval", "server")
 
 def load() -> None:
     """Imports all parts, as ``import deepmatch_ext`` does."""
-    import_module("deepmatch_ext._keras")  # first, since it says what is missing where the rest would stumble
+    import_module("deepmatch_ext._keras")  # first, since it says what is missing, where other modules just fail
     for name in set(__all__).difference(_BUILDERS, ["Recommender", "__version__", "custom_objects"]):
         import_module(f"deepmatch_ext.{name}")
     globals().update({name: getattr(sys.modules["deepmatch_ext.models"], name) for name in _BUILDERS})
     globals()["Recommender"] = sys.modules["deepmatch_ext.recommender"].Recommender
 
 
-if not TYPE_CHECKING:  # else no name would be unknown
+if not TYPE_CHECKING:  # or no name would be unknown to type checkers
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:

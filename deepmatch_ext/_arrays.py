@@ -1,4 +1,4 @@
-"""Checks of arrays: ids, counts, the items that each row has already seen, and vectors. NumPy alone."""
+"""Checks of arrays: ids, counts, the items that each row has already seen, and vectors. NumPy only."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def check_pair(what: str, seen: Any) -> tuple[Any, Any]:
 
 
 def check_among(what: str, among: Any, rows: int, vocabulary_size: int) -> np.ndarray | Seen:
-    """The items that may be recommended: ids (m,) for all rows, ascending, or if ``among`` is a pair, `Seen` of each's.
+    """The items that may be recommended: ids (m,) for all rows, ascending; or `Seen` for each row, if given as a pair.
 
-    Padding is left out, and so are repeats of ids for all.
+    Padding is left out, and in the first case, so are repeated ids.
     """
     if is_pair(among):
         return check_seen(what, among, rows, vocabulary_size)
@@ -137,8 +137,8 @@ def check_item_vectors(values: Any) -> tuple[np.ndarray, float]:
 def check_users(what: str, values: Any, rows: str = "B") -> tuple[np.ndarray, float]:
     """Users' vectors, (B, D) or (B, K, D) for K interests, as `check_floats` gives them.
 
-    A vector of zeros beside others of the same user is no interest: its scores of 0 would beat all negative ones. The
-    user's first other vector takes its place, which changes no user's best scores.
+    A vector of zeros beside others of the same user is not an interest: its scores of 0 would beat all negative ones.
+    It is replaced with the user's first other vector, which changes no user's best scores.
 
     Args:
         what: The argument, as the caller knows it.
@@ -168,7 +168,7 @@ def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray,
             vectors = vectors.astype(np.float32)
     if vectors.size == 0:
         return vectors, 0.0
-    largest = max(-float(vectors.min()), float(vectors.max()))  # min and max hand NaN on
+    largest = max(-float(vectors.min()), float(vectors.max()))  # min and max pass NaN on
     if not np.isfinite(largest):
         first = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
         where = ", ".join(f"{axis} {at}" for axis, at in zip(_AXES[vectors.ndim], first, strict=True))

@@ -1,4 +1,4 @@
-"""Checks of arguments and one phrasing for every refusal: what, the rule, what came, what to do."""
+"""Checks of arguments, and one phrasing for every error: what, the rule, what was given, what to do."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def problem(what: str, rule: str, got: Any, remedy: str = "") -> ValueError:
 
     Args:
         what: The argument, column or input, as the caller knows it.
-        rule: What holds for it, as a verb phrase: "be greater than 0".
+        rule: The rule for it, as a verb phrase: "be greater than 0".
         got: The value received, or a phrase that describes it. A string is a phrase: `shown` puts quotes around one
             that is a value.
-        remedy: A whole sentence that says what to do, if that is not plain from the rule.
+        remedy: A whole sentence that says what to do, if that is not clear from the rule.
     """
     return ValueError(f"{what} must {rule}; got {got if isinstance(got, str) else shown(got)}. {remedy}".rstrip())
 
@@ -42,7 +42,7 @@ def missing_name(module: str, name: str, left_behind: Mapping[str, str]) -> Exce
 
 
 def warn_caller(text: str, category: type[Warning]) -> None:
-    """Warns, and names as the place the line outside of this package that led here, however deep the calls are."""
+    """Warns, with the line outside this package that led here as the location, however deep the calls are."""
     package, depth, frame = str(Path(__file__).parent), 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         depth, frame = depth + 1, frame.f_back
@@ -55,7 +55,7 @@ def missing_extra(what: str, package: str, extra: str) -> ImportError:
     Args:
         what: What needs it.
         package: What pip calls it; several with a space between.
-        extra: The extra of this package that brings it, in a version that fits.
+        extra: The extra of this package that installs it in a suitable version.
     """
     names, quoted = " and ".join(package.split()), " ".join(f'"{name}"' for name in package.split())
     clone = f'pip install -e ".[{extra}]"'
@@ -83,7 +83,7 @@ def shown(value: Any) -> str:
 
 
 def positive_int(what: str, value: Any, remedy: str = "") -> int:
-    """``value`` as a Python int >= 1 (NumPy integers are welcome, booleans and floats are not)."""
+    """``value`` as a Python int >= 1 (NumPy integers are accepted, booleans and floats are not)."""
     return int_at_least(what, value, 1, remedy)
 
 
@@ -125,7 +125,7 @@ def finite_number(what: str, value: Any, remedy: str = "") -> float:
 
 
 def as_flag(what: str, value: Any) -> bool:
-    """``value`` if it is True or False; "False", for one, would count as True."""
+    """``value`` if it is True or False; the text "False", for example, would count as True."""
     if not isinstance(value, bool | np.bool_ | int | np.integer) or value not in (0, 1):
         raise problem(what, "be True or False", shown(value))
     return bool(value)
@@ -147,7 +147,7 @@ def as_text(what: str, value: Any) -> str:
 
 
 def as_texts(what: str, values: Any) -> list[str]:
-    """A list of names; one name alone stands for a list of it."""
+    """A list of names; a single name stands for a list of one."""
     if isinstance(values, str):
         return [values]
     names = as_list(what, "be a list of names", values)
@@ -158,12 +158,12 @@ def as_texts(what: str, values: Any) -> list[str]:
 
 
 def as_list(what: str, rule: str, values: Any) -> list[Any]:
-    """The elements of ``values``, which is no text."""
+    """The elements of ``values``, which must not be text."""
     if isinstance(values, str | bytes):
         raise problem(what, rule, shown(values))
     try:
         return list(values)
-    except Exception:  # no iterable, or one of no dimension
+    except Exception:  # not an iterable, or an array without dimensions
         raise problem(what, rule, shown(values)) from None
 
 
@@ -205,7 +205,7 @@ def as_function(what: str, value: Any) -> Any:
 
 
 def no_duplicates(what: str, names: Iterable[Any]) -> None:
-    """Refuses a name that comes twice."""
+    """Refuses a name that occurs twice."""
     seen: set[Any] = set()
     for name in names:
         try:

@@ -1,8 +1,8 @@
 """Training on several replicas with `tf.distribute`, so that n of them with batches of B / n do what one does with B.
 
-Every replica holds all variables. What a step learns is computed alike on all of them and written into each one's own
-copy: gradients are summed over the replicas first, and positives are gathered. So nothing has to be merged afterwards,
-and the copies stay equal. Where there is one replica, none of this adds an operation.
+Every replica holds all variables. What a step learns is computed identically on all replicas, and each writes it into
+its own copy: gradients are summed over the replicas first, and positives are gathered. Nothing has to be merged
+afterwards, and the copies stay equal. If there is only one replica, none of this adds an operation.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from deepmatch_ext._checks import problem
 
 
 def number_of_replicas() -> int:
-    """Of the strategy whose scope or step this is; 1 where there is none."""
+    """The number of replicas of the strategy whose scope or step this is; 1 if there is none."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync) if tf.distribute.has_strategy() else 1
 
 
 def replica_context() -> Any:
-    """The context of a step on one of several replicas; None elsewhere, and where there is one replica."""
+    """The context of a step on one of several replicas; None elsewhere, and if there is only one replica."""
     return tf.distribute.get_replica_context() if number_of_replicas() > 1 else None
 
 
 def replica_id() -> int:
-    """Which of several replicas this is, from 0; 0 where there is one."""
+    """Which of several replicas this is, from 0; 0 if there is only one."""
     context = replica_context()
     return 0 if context is None else int(tf.get_static_value(context.replica_id_in_sync_group))
 
 
 def own_copy(variable: Any) -> Any:
-    """Of a variable with a copy for each replica this replica's, or the first one outside of a step.
+    """This replica's copy of a variable that has one for each replica; outside a step, the first copy.
 
-    A look-up of some rows of what stands for all copies would read every row.
+    Looking up some rows of the variable that stands for all copies would read every row.
     """
     if not isinstance(variable, tf.distribute.DistributedValues):
         return variable
@@ -54,12 +54,12 @@ def has_parameter_servers(strategy: Any = None) -> bool:
 
 
 def shards_of(variable: Any) -> Sequence[Any]:
-    """The parts, by rows, of a variable that lies on several parameter servers; of any other the variable itself."""
+    """The parts, by rows, of a variable that lies on several parameter servers; any other variable itself."""
     return variable.variables if hasattr(variable, "variables") else (variable,)
 
 
 def check_step(what: str, variable: Any) -> None:
-    """Refuses to train outside of a strategy's step, where one alone of a variable's copies would be written."""
+    """Refuses to train outside a strategy's step, where only one of a variable's copies would be written."""
     is_copied = isinstance(variable, tf.distribute.DistributedValues)
     if is_copied and variable.distribute_strategy.num_replicas_in_sync > 1 and replica_context() is None:
         remedy = "Or train with `fit`."
@@ -95,10 +95,10 @@ def summed_by_row(gradient: Any) -> Any:
 
 
 def _lookups(gradient: tf.IndexedSlices) -> list[tf.IndexedSlices]:
-    """The gradients of a table's look-ups, that of different ids first; all as one, where none is known to have these.
+    """The gradients of a table's look-ups, that of unique ids first; all as one, if none is known to have unique ids.
 
-    TensorFlow puts them one after the other. To do so and to sum all rows again takes longer than to add the few rows
-    of the others to those of a history's different items.
+    TensorFlow concatenates them. Concatenating and then summing all rows takes longer than adding the few rows of the
+    other look-ups to those of a history's unique items.
     """
     rows, values = _put_together(gradient.indices), _put_together(gradient.values)
     if len(rows) != len(values) or gradient.values.shape.rank != 2:
@@ -109,13 +109,13 @@ def _lookups(gradient: tf.IndexedSlices) -> list[tf.IndexedSlices]:
 
 
 def _put_together(values: tf.Tensor) -> list[tf.Tensor]:
-    """The tensors that were put one after the other to make this one; itself, where that is not known."""
+    """The tensors that were concatenated to make this one; the tensor itself, if that is not known."""
     is_known = tf.is_symbolic_tensor(values) and values.op.type == "ConcatV2"
     return list(values.op.inputs)[:-1] if is_known else [values]
 
 
 def _are_different(rows: tf.Tensor) -> bool:
-    """Whether a tensor is known to hold each number once, being what ``tf.unique`` found."""
+    """Whether a tensor is known to hold each number once, because ``tf.unique`` returned it."""
     while tf.is_symbolic_tensor(rows) and rows.op.type in ("Reshape", "Identity", "Cast") and rows.dtype.is_integer:
         rows = rows.op.inputs[0]
     return tf.is_symbolic_tensor(rows) and rows.op.type == "Unique" and rows.value_index == 0
@@ -150,7 +150,7 @@ def has_several_workers(strategy: Any) -> bool:
 
 
 def check_workers_agree(strategy: Any, what: str, number: int, remedy: str = "") -> None:
-    """Refuses a number that differs between workers, which would wait for each other in vain, on all of them."""
+    """Refuses, on all workers, a number that differs between them: they would wait for each other in vain."""
     if not has_several_workers(strategy):
         return
 

@@ -1,7 +1,7 @@
 """A model as one file for a runtime other than TensorFlow's: TFLite and ONNX.
 
 Each format is a writer, from a model of Keras inputs to the file's content, and a reader, which runs the content on
-NumPy arrays; so whoever writes a file can compare what the runtime gives before anybody else relies on it.
+NumPy arrays, so that the runtime's results can be compared before anybody relies on a file.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Exchange(NamedTuple):
     """A file format: its name in messages, and what writes and runs its content.
 
     Args:
-        write: ``(function, specs)``, a function of keyword arguments that gives a dictionary of tensors, and the
-            arguments' names, shapes and types.
-        run: ``(content, arrays)``, the arrays by the arguments' names; the results by theirs.
+        write: Takes ``(function, specs)``: a function of keyword arguments that returns a dictionary of tensors, and
+            the arguments' names, shapes and types.
+        run: Takes ``(content, arrays)``, the arrays by the arguments' names; returns the results by their names.
     """
 
     name: str

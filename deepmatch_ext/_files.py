@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, which gets the name ``path`` when the block ends; there must be nothing of this name."""
+    """An empty folder to fill, which gets the name ``path`` when the block ends; nothing of this name may exist."""
     with unfinished_folder(path) as unfinished:
         yield unfinished
         sync_folder(unfinished)
@@ -52,7 +52,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def unfinished_folder(path: Path) -> Iterator[Path]:
     """An empty, hidden folder beside ``path`` that the block fills and renames. If it does not, the folder is removed.
 
-    `whole_folder` does the renaming, where the name is known before.
+    `whole_folder` does the renaming, if the name is known in advance.
     """
     unfinished = _unfinished(path)
     unfinished.mkdir()
@@ -63,7 +63,7 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Brings a file's content, or a folder's names, to the disk: a loss of power finds either the old or the new."""
+    """Brings a file's content, or a folder's names, to the disk: after a power loss, the old or the new is there."""
     if path.is_dir():
         with suppress(OSError):  # Windows and some network drives can't do it for folders
             _fsync(path, os.O_RDONLY)
@@ -86,5 +86,5 @@ def _fsync(path: Path, flags: int) -> None:
 
 
 def _unfinished(path: Path, suffix: str = "") -> Path:
-    # Of a long name the beginning, since the length of names is limited.
+    # Only the beginning of a long name, since the length of names is limited.
     return path.with_name(f".{path.name[:40]}-{secrets.token_hex(6)}.tmp{suffix}")

@@ -1,7 +1,7 @@
-"""Folders of a manifest and data files, which are replaced whole and whose damage is found when they are read.
+"""Folders with a manifest and data files, which are replaced as a whole and checked for damage when they are read.
 
-Data files have names that are used once, and the manifest says which of them are in force: so replacing the manifest,
-in one step, replaces all, and at any moment the folder holds one that is whole.
+Data files have names that are used only once, and the manifest says which of them are current. Replacing the manifest,
+in one step, therefore replaces everything, and the folder's content is complete at any moment.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Folder:
     Args:
         what: What such a folder is, for error messages: "a saved index".
         format: What its manifest calls it.
-        version: Of the format.
-        entries: What its manifest has to say, and of what type, as `check_record` takes it.
+        version: The version of the format.
+        entries: The entries that its manifest must have, and their types, as `check_record` takes them.
     """
 
     what: str
@@ -50,7 +50,7 @@ class Folder:
 
         Raises:
             ValueError: ``folder`` is something else.
-            OSError: It can't be written. What was there before is there still.
+            OSError: The folder can't be written. Its previous content is still there.
         """
         folder = as_path("`folder`", folder)
         if folder.exists():
@@ -87,17 +87,17 @@ class Folder:
         write_text(folder / _MANIFEST, json.dumps({**content, "sha256": _content_digest(content)}, indent=2) + "\n")
 
     def _remove_old_files(self, folder: Path) -> None:
-        """Removes what former indexes, and saves that were cut off, have left."""
+        """Removes files that former indexes and interrupted saves have left."""
         used = {entry["file"] for entry in self._read_manifest(folder)["files"].values()}
         for path in folder.iterdir():
             if path.name not in used and _OURS.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def read(self, folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Path]]:
-        """The manifest of a folder, and the paths of its files, of which all sums are right.
+        """The manifest of a folder, and the paths of its files, whose checksums are all verified.
 
         Raises:
-            ValueError: ``folder`` is nothing of the kind, or it is damaged: what is wrong with it.
+            ValueError: ``folder`` is not of this kind, or it is damaged; the message says what is wrong.
         """
         folder = as_path("`folder`", folder)
         manifest = self._read_manifest(folder)
@@ -150,7 +150,7 @@ def read_record(what: str, text: str | bytes, expected: Mapping[str, type | tupl
 
 
 def check_record(what: str, record: Any, expected: Mapping[str, type | tuple[str, ...]]) -> None:
-    """Refuses what is no dictionary, or lacks one of the entries: each of a type, or one of some strings."""
+    """Refuses anything but a dictionary with the entries, each of the given type or one of the given strings."""
     if not isinstance(record, dict):
         raise problem(what, "be a dictionary", type(record).__name__)
     for name, kind in expected.items():

@@ -1,4 +1,4 @@
-"""What people hold data in, as NumPy arrays: frames and tables, columns of lists, ragged tensors, Arrow arrays.
+"""Data in the forms that people hold it in, as NumPy arrays: frames, columns of lists, ragged tensors, Arrow arrays.
 
 Nothing is judged here: what is missing stays missing (None, NaN, a row without a list), for the caller to refuse under
 its own name. TensorFlow is not imported, so a forked worker may use all of it.
@@ -54,7 +54,7 @@ class Lists:
     def padded(self, width: int, padding: Any = None) -> np.ndarray:
         """The first ``width`` values of each list, then ``padding``: (rows, width), in the type of the values.
 
-        Padding of None is 0, of text "0".
+        None stands for a padding of 0, or of "0" for text.
         """
         if (self.lengths == width).all():
             return self.values.reshape(-1, width)
@@ -69,22 +69,22 @@ class Lists:
 
 
 def is_frame(x: Any) -> bool:
-    """Whether ``x`` is a table with named columns: a pandas DataFrame, or what hands its data on as Arrow streams."""
+    """Whether ``x`` is a table with named columns: a pandas DataFrame, or what passes its data on as Arrow streams."""
     return isinstance(x, pd.DataFrame) or hasattr(x, "__arrow_c_stream__") or hasattr(x, "__arrow_c_array__")
 
 
 def columns_of(what: str, x: Any, names: Iterable[str] | None = None) -> Mapping[str, Any]:
-    """name -> column, for `array_of`. A mapping is given back as it is.
+    """name -> column, for `array_of`. A mapping is returned as it is.
 
     Args:
         what: The argument's name, for error messages.
         x: A mapping, a pandas DataFrame (without its index), or what has Arrow's ``__arrow_c_stream__``: polars,
             pyarrow, DuckDB and others.
-        names: The columns that will be read, of which each may be there once. None: all.
+        names: The columns that will be read, each of which may occur only once. None: all.
 
     Raises:
         ImportError: The table is not pandas's, and pyarrow is not installed.
-        ValueError: ``x`` is nothing of the kind, or has two columns of one name.
+        ValueError: ``x`` is none of these, or has two columns of the same name.
     """
     if isinstance(x, Mapping):
         return x
@@ -104,8 +104,8 @@ def columns_of(what: str, x: Any, names: Iterable[str] | None = None) -> Mapping
 def array_of(what: str, values: Any) -> np.ndarray | Lists:
     """A column, or whatever else holds a value or a list in each row, as an array or as `Lists`.
 
-    An array of anything but objects is given back as it is. Text in Python objects stays objects, so that nothing
-    turns into text on the way (``np.array(["a", 1])`` would have it so).
+    An array of anything but objects is returned as it is. Text in Python objects stays objects, so that nothing else
+    turns into text on the way (as it would in ``np.array(["a", 1])``).
 
     Args:
         what: The values' name, for error messages.
@@ -152,7 +152,7 @@ def require_columns(columns: Mapping[str, Any], names: Iterable[str], where: str
 
 
 def one_a_row(what: str, values: Any) -> np.ndarray:
-    """`array_of` a value in each row, (rows,): from (rows,), (rows, 1) or lists of one value."""
+    """`array_of` for one value in each row, (rows,): from (rows,), (rows, 1) or lists of one value."""
     array = array_of(what, values)
     if isinstance(array, Lists) and (array.lengths == 1).all():
         array = array.values
@@ -177,7 +177,7 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def padding_of(values: np.ndarray) -> Any:
-    """What stands for padding among the values: 0, or of text "0"."""
+    """The value that stands for padding: 0, or "0" for text."""
     if values.dtype.kind not in "OUST":
         return 0
     return b"0" if values.dtype.kind == "S" or (values.size and isinstance(values.flat[0], bytes)) else "0"
@@ -189,7 +189,7 @@ def missing_values(values: np.ndarray) -> int:
 
 
 def without_objects(values: np.ndarray) -> np.ndarray:
-    """An array of objects that are all numbers as an array of these; others as they are."""
+    """An array of objects that are all numbers as an array of numbers; other arrays as they are."""
     numbers = ("integer", "floating", "mixed-integer-float", "boolean")
     if values.dtype == object and pd.api.types.infer_dtype(values.ravel(), skipna=False) in numbers:
         return np.array(values.tolist())
@@ -208,7 +208,7 @@ def _of_pandas(what: str, series: pd.Series) -> np.ndarray | Lists:
 
 
 def _of_rows(what: str, rows: Any) -> np.ndarray | Lists:
-    """Python objects, one a row: values, or lists, tuples, arrays and tensors of them."""
+    """Python objects, one for each row: values, or lists, tuples, arrays and tensors of them."""
     if isinstance(rows, np.ndarray) and rows.ndim > 1:
         return rows
     kinds = set(map(type, rows))
@@ -247,7 +247,7 @@ def _joined(what: str, rows: Any) -> np.ndarray:
 
 
 def _plain(what: str, values: Any) -> np.ndarray:
-    """An array of Python values or of lists of one length."""
+    """An array of Python values or of lists of the same length."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError):
@@ -294,7 +294,7 @@ def _arrow_table(what: str, x: Any) -> Any:
 
 
 def _is_arrow(values: Any) -> bool:
-    arrow = sys.modules.get("pyarrow")  # whoever holds one has imported it
+    arrow = sys.modules.get("pyarrow")  # whoever has such an object has imported it
     return arrow is not None and isinstance(values, arrow.Array | arrow.ChunkedArray)
 
 
@@ -304,7 +304,7 @@ def _of_arrow(what: str, column: Any) -> np.ndarray | Lists:
     chunks = chunks or [arrow.array([], column.type)]
     if isinstance(column.type, arrow.BaseExtensionType):
         return _of_arrow(what, arrow.chunked_array([chunk.storage for chunk in chunks], column.type.storage_type))
-    if not hasattr(column.type, "value_field"):  # which all kinds of lists have
+    if not hasattr(column.type, "value_field"):  # an attribute of all kinds of lists
         parts = [_arrow_values(arrow, chunk) for chunk in chunks]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
     import pyarrow.compute

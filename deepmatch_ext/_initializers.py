@@ -1,4 +1,4 @@
-"""What an embedding table starts as: an initializer or an array, checked, and as plain data."""
+"""The initial values of an embedding table: an initializer or an array, checked, and as plain data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from deepmatch_ext._plain import plain_object, settings_of
 # Stands in a config for values that come with the saved weights.
 SAVED = "saved with the weights"
 
-# An initializer whose config has more numbers in lists holds data, which is not for a config.
+# An initializer whose config has more numbers in lists holds data, which does not belong in a config.
 _FEW_NUMBERS = 16
 
 
 class TableInitializer:
-    """An initializer of one table, as Keras calls it: what it gives is checked.
+    """An initializer of one table, which Keras can call; the values that it returns are checked.
 
-    In a config it is Keras's plain data, or, where it holds the values themselves, `SAVED`: these come with the
-    weights. A table that is made again from such a config starts as NaN, and refuses to be looked up until they came.
+    In a config it is Keras's plain data, or `SAVED` if it holds the values themselves, which come with the weights. A
+    table that is rebuilt from such a config starts as NaN, and refuses look-ups until its values are loaded.
 
     Args:
         what: What it is, for error messages: "`embeddings_initializer` of column 'item'".
@@ -33,7 +33,7 @@ class TableInitializer:
         shape: (V, D) of the table; row 0 is padding.
 
     Raises:
-        ValueError: ``given`` is no initializer, or holds values of another shape, or that are not finite.
+        ValueError: ``given`` is not an initializer, or holds values of the wrong shape, or that are not finite.
     """
 
     def __init__(self, what: str, given: Any, shape: tuple[int, int]) -> None:
@@ -73,7 +73,7 @@ class TableInitializer:
         """As plain data, which a `TableInitializer` takes back.
 
         Raises:
-            ValueError: No file could hold it: a lambda, or what else is not registered.
+            ValueError: No file could hold it: it is a lambda, or something else that is not registered.
         """
         if self._plain is None:
             holds_values = self._initializer is None or _numbers_in(settings_of(self._initializer)) > _FEW_NUMBERS
@@ -102,7 +102,7 @@ class TableInitializer:
         raise problem(self.what, rule, f"shape {shape}", remedy)
 
     def __eq__(self, other: object) -> bool:
-        """Whether a table starts alike with both."""
+        """Whether a table has the same initial values with both."""
         if not isinstance(other, TableInitializer):
             return NotImplemented
         if self._values is not None and other._values is not None:
@@ -127,7 +127,7 @@ _REMEDY = (
 
 
 def table_initializer(what: str, given: Any, shape: tuple[int, int]) -> TableInitializer | None:
-    """``given`` as a `TableInitializer`, if it is none already; None where there is none."""
+    """``given`` as a `TableInitializer`, unless it already is one; None stays None."""
     return given if given is None or isinstance(given, TableInitializer) else TableInitializer(what, given, shape)
 
 

@@ -1,6 +1,6 @@
-"""K vectors a user, one for each interest: an item's score is the best that one of them gives it. NumPy alone.
+"""K vectors for each user, one for each interest: an item's score is the best of its K scores. NumPy only.
 
-This is where K scores become one. B users, K interests, D the vectors' size, V items, N the length of a list.
+B users, K interests, D the vectors' size, V items, N the length of a list.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def search_each(
     n: int,
     seen: Seen | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's ``n`` best items, found by a search for each interest alone.
+    """Each user's ``n`` best items, found by a separate search for each interest.
 
     An item among a user's ``n`` best is among the ``n`` best of the interest that gives it its score, so what is exact
     for one vector is exact for K.
 
     Args:
-        search: Takes vectors (B, D), ``n`` and what each of them must not get. It returns rows (B, n), integers with
-            -1 where there are no more, and scores (B, n).
+        search: Takes vectors (B, D), ``n`` and the items that each of them must not get. It returns rows (B, n),
+            integers with -1 where there are no more, and scores (B, n).
         users: (B, D) or (B, K, D).
         n: How many items to find.
-        seen: What each user must not get, for ``search`` to leave out.
+        seen: The items that each user must not get, for ``search`` to leave out.
     """
     if users.ndim == 2:
         return search(users, n, seen)
@@ -72,6 +72,6 @@ def _merged(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, n
 
 
 def best_first(rows: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``n`` best of each user's candidates (B, k), of equal scores the lowest rows first."""
+    """The ``n`` best of each user's candidates (B, k); with equal scores, the lowest rows come first."""
     order = np.lexsort((rows, -scores), axis=1)[:, :n]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)

@@ -48,7 +48,7 @@ try:
     keras = tf.keras
     KERAS_3: bool = hasattr(keras, "Operation")
     _imported = importlib.import_module("tensorflow.keras")
-except (ImportError, AttributeError) as error:  # TensorFlow's own say neither what is asked for nor by what
+except (ImportError, AttributeError) as error:  # TensorFlow's own don't say what is missing, nor why
     if (clearer := _no_tf_keras()) is not None:
         raise clearer from error
     raise
@@ -86,7 +86,7 @@ def eager_is_on() -> bool:
 
 
 def verbosity(verbose: Any) -> Any:
-    """Keras's ``verbose``; of it "auto" is a line an epoch where the output is no terminal: bars fill log files."""
+    """Keras's ``verbose``; "auto" is a line for each epoch if the output is not a terminal: bars fill log files."""
     is_watched = "ipykernel" in sys.modules or "PYCHARM_HOSTED" in os.environ or getattr(sys.stdout, "isatty", bool)()
     return 2 if verbose == "auto" and not is_watched else verbose
 
@@ -111,7 +111,7 @@ def require_eager_on_keras_3(what: str) -> None:
 
 
 def warn_of_fixed_phase(what: str) -> None:
-    """Warns of what is built without eager mode after `K.set_learning_phase`, which fixes whether dropout is on."""
+    """Warns of models built without eager mode after `K.set_learning_phase`, which fixes whether dropout is on."""
     phase = None if KERAS_3 or eager_is_on() else keras.backend.learning_phase()
     if isinstance(phase, int | np.integer):  # else a placeholder, which `fit` sets and `predict` leaves
         always = "`predict` drops values out, too, and vectors differ from call to call"
@@ -126,7 +126,7 @@ def warn_of_fixed_phase(what: str) -> None:
 def in_training(training: Any) -> Any:
     """What a layer's ``training`` stands for: True, False, or a boolean tensor.
 
-    None is False. Without eager mode Keras 2 hands None to every layer, and each has to ask for the learning phase.
+    None is False. Without eager mode, Keras 2 passes None to every layer, and each has to ask for the learning phase.
     """
     if training is None:
         return False if KERAS_3 or eager_is_on() else keras.backend.learning_phase()
@@ -162,7 +162,7 @@ _COMPARING = ("keras", "keras_rs", "tf_keras", "tensorflow_addons", "tensorflow_
 
 
 def check_loss(given: Any) -> None:
-    """Refuses a loss of Keras's: of an output that is a loss already, a cross-entropy or an error teaches nothing."""
+    """Refuses Keras's losses: the output is a loss already, and a cross-entropy or an error of it teaches nothing."""
     for loss in _leaves(given):
         made = keras.losses.get(loss) if isinstance(loss, str) else loss
         if _compares(made, "call"):
@@ -173,7 +173,7 @@ def check_loss(given: Any) -> None:
 
 
 def check_metrics(what: str, given: Any) -> None:
-    """Refuses metrics of Keras's: they would compare the loss of each example with a label that says nothing."""
+    """Refuses Keras's metrics: they would compare the loss of each example with a meaningless label."""
     for metric in _leaves(given):
         made = metric
         if isinstance(metric, str):
@@ -224,12 +224,12 @@ def _name_of(made: Any) -> str:
 
 
 def compile_as_saved(model: Any, config: dict[str, Any]) -> None:
-    """What Keras's ``compile_from_config`` does, which leaves models alone that have a ``compile`` of their own."""
+    """Does what Keras's ``compile_from_config`` does, except that Keras skips models with their own ``compile``."""
     model.compile(**_saving.deserialize_keras_object(config))
     build_optimizer(model)
 
 
-# What no input's name may have in it.
+# Characters that an input's name must not contain.
 NOT_IN_NAMES = "/" if KERAS_3 else ""
 
 
@@ -254,9 +254,9 @@ def is_table(variable: Any) -> bool:
 
 
 class WholeWeights:
-    """Of a layer, before Keras's class: what its files hold of weights that not every file format and Keras can.
+    """A base of layers, before Keras's class: saves and loads weights that not every file format and Keras can hold.
 
-    Those that lie on several parameter servers are whole there, and those of bfloat16 are float32.
+    In files, weights that lie on several parameter servers are whole, and bfloat16 weights are float32.
     """
 
     def save_own_variables(self, store: Any) -> None:
@@ -283,7 +283,7 @@ _BFLOAT16 = tf.bfloat16.as_numpy_dtype
 
 
 def _special(layer: Any) -> list[Any]:
-    """A layer's weights in Keras's order, each as the list of its parts; none where Keras's own way will do."""
+    """A layer's weights in Keras's order, each as the list of its parts; empty if Keras's own way will do."""
     found: dict[int, list[Any]] = {}
     lists = (
         ("_trainable_variables", "_non_trainable_variables")
@@ -320,7 +320,7 @@ def raw_variable(weight: Any) -> tf.Variable:
 
 
 def variables_behind(weight: Any) -> Sequence[tf.Variable]:
-    """As `raw_variable`, of each replica in this process."""
+    """Like `raw_variable`, but for each replica in this process."""
     return copies_of(_variable(weight))
 
 
@@ -329,7 +329,7 @@ def _variable(weight: Any) -> Any:
 
 
 def check_on_replica(what: str, weight: Any) -> None:
-    """Refuses to train outside of a strategy's step, where one replica's copy of the weight alone would be written."""
+    """Refuses to train outside a strategy's step, where only one replica's copy of the weight would be written."""
     check_step(what, _variable(weight))
 
 
@@ -357,7 +357,7 @@ def serialize(value: Any) -> Any:
 
 
 def deserialize(plain: Any, part: str | None = None) -> Any:
-    """The reverse of `serialize`; ``part`` is where Keras has its own of the kind, such as "layers"."""
+    """The reverse of `serialize`; ``part`` is Keras's module for objects of the kind, such as "layers"."""
     if not KERAS_3 and isinstance(plain, dict):
         # tf-keras reads .h5 files by older rules, which don't know how functions and registered classes are written.
         if plain["class_name"] == "function":
@@ -368,7 +368,7 @@ def deserialize(plain: Any, part: str | None = None) -> Any:
 
 
 def compilation_here(config: dict[str, Any]) -> dict[str, Any]:
-    """A compilation that any Keras saved, for this one: without what the others alone write and that says nothing."""
+    """A compilation that any Keras saved, for this one: without entries that only others write and mean nothing."""
     config = {name: value for name, value in config.items() if value is not None}
     if isinstance(config.get("optimizer"), dict):
         settings = config["optimizer"].get("config", {})
@@ -387,9 +387,9 @@ def compilation_here(config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def compilation_kept(model: Any) -> Iterator[None]:
-    """Puts back what Keras 3 drops of a model's compilation as it writes an ``.h5`` file.
+    """Restores what Keras 3 drops from a model's compilation when it writes an ``.h5`` file.
 
-    The optimizer is gone from it then, and a ``.keras`` file that is written later would come back with another one.
+    Otherwise the optimizer would be gone, and a ``.keras`` file that is written later would reload with another one.
     """
     compilation = getattr(model, "_compile_config", None) if KERAS_3 else None
     config = None if compilation is None else dict(compilation.config)
@@ -408,7 +408,7 @@ def rename(model: Any, name: str) -> None:
 def leave_jit_off(model: Any) -> None:
     """Undoes ``compile(jit_compile=True)`` with a warning, as Keras 3 does by itself where a layer can't be compiled.
 
-    A tower of dense layers alone could be compiled, but it is less than a tenth of a step.
+    A tower's dense layers could be compiled, but they take less than a tenth of a step.
     """
     if not KERAS_3 and getattr(model, "jit_compile", False):  # without eager mode there is none
         warnings.warn(
@@ -438,7 +438,7 @@ def check_strategy() -> None:
 
 
 def check_compilation(model: Any) -> None:
-    """Refuses what was given to ``compile`` and does not work on several replicas, or works wrongly without a word."""
+    """Refuses what was given to ``compile`` and does not work on several replicas, or silently works wrongly."""
     replicas = model.distribute_strategy.num_replicas_in_sync
     if replicas == 1:
         return
@@ -457,7 +457,7 @@ def _steps_per_execution(model: Any) -> int:
 
 
 def executes_single_steps(model: Any) -> bool:
-    """Whether a compiled model makes one step an execution, and could as well make several, however many remain."""
+    """Whether a compiled model makes one step per execution, and could also make several, however many remain."""
     if not eager_is_on() or model.run_eagerly or tf.config.functions_run_eagerly():
         return False
     strategy = model.distribute_strategy
@@ -479,15 +479,15 @@ def sees_batches(callback: Any) -> bool:
     return [getattr(getattr(callback, hook, None), "__func__", None) for hook in hooks] != of_keras
 
 
-# What Keras traces for a number of steps an execution, and keeps.
+# What Keras traces for a number of steps per execution, and keeps.
 _FUNCTIONS = ("train_function", "test_function", *(() if KERAS_3 else ("train_tf_function",)))
 
 
 @contextmanager
 def several_steps(model: Any, steps: int, functions: dict[str, Any]) -> Iterator[None]:
-    """Within the block, a model that makes single steps makes so many an execution.
+    """Within the block, a model that makes single steps makes ``steps`` of them per execution.
 
-    Its functions for that stay in ``functions`` for the next time, since it takes a second to trace them.
+    The functions for this stay in ``functions`` for the next time, since it takes a second to trace them.
     """
     if steps == 1:
         yield
@@ -511,7 +511,7 @@ def several_steps(model: Any, steps: int, functions: dict[str, Any]) -> Iterator
 
 
 def check_one_batch(model: Any, name: str) -> None:
-    """Refuses a method of one batch where Keras 3 would hand all of the batch to each of several replicas."""
+    """Refuses a method of one batch where Keras 3 would pass the whole batch to each of several replicas."""
     replicas = model.distribute_strategy.num_replicas_in_sync
     if KERAS_3 and replicas > 1:
         remedy = "Take `fit` with a dataset, or `strategy.run` in a loop of your own."
@@ -519,7 +519,7 @@ def check_one_batch(model: Any, name: str) -> None:
 
 
 def batch_normalization(*arguments: Any, **settings: Any) -> Any:
-    """Keras's BatchNormalization, over the whole batch where several replicas have a part of it each."""
+    """Keras's BatchNormalization, over the whole batch even if several replicas have a part of it each."""
     if number_of_replicas() > 1:
         settings["synchronized"] = True
     return keras.layers.BatchNormalization(*arguments, **settings)
@@ -532,9 +532,9 @@ def without_a_number(model: Any, figures: Any) -> Any:
 
 
 def build_for_strategy(model: Any) -> None:
-    """What Keras 3 does before it trains under a strategy, without its average of a first batch over the replicas.
+    """Does what Keras 3 does before it trains under a strategy, but does not average a first batch over the replicas.
 
-    Keras can't average dictionaries; and the batch would be gone from the dataset's pass.
+    Keras can't average dictionaries, and that batch would be missing from the dataset's pass.
     """
     if model._distribute_strategy is not None:
         inputs = {input_name(tensor): tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs}
@@ -570,7 +570,7 @@ def add_float32_state(optimizer: Any, variable: Any, name: str) -> Any:
 
 
 def _as_float32(variable: Any) -> Any:
-    """A variable for Keras 2's optimizers, which make state of its type, or of that which it says is its true one."""
+    """A variable for Keras 2's optimizers, which make state of its type, or of the type in its ``true_dtype``."""
     if variable.dtype == tf.bfloat16:
         variable.true_dtype = tf.float32
         if _BEFORE_TRUE_DTYPE:
@@ -592,7 +592,7 @@ class _AsFloat32:
 
 
 def add_row_state(optimizer: Any, variable: Any, value: float) -> Any:
-    """Optimizer state of one number for each row of ``variable``, all ``value`` at first."""
+    """Optimizer state of one number for each row of ``variable``, initially ``value``."""
     shape = (int(variable.shape[0]),)
     if KERAS_3:
         initializer = keras.initializers.Constant(value)
@@ -604,7 +604,7 @@ def add_row_state(optimizer: Any, variable: Any, value: float) -> Any:
 
 
 def current_learning_rate(optimizer: Any) -> tf.Tensor:
-    """The learning rate of the step to come, its schedule applied, float32."""
+    """The learning rate of the next step, with its schedule applied, float32."""
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(optimizer.iterations)
@@ -614,7 +614,7 @@ def current_learning_rate(optimizer: Any) -> tf.Tensor:
 
 
 class SummedBefore:
-    """Of an optimizer to whose Keras class `apply_dense` hands gradients that are summed over replicas already.
+    """A base of optimizers to whose Keras class `apply_dense` passes gradients already summed over replicas.
 
     Keras would sum them again, even a single replica's, by a custom gradient; TensorFlow keeps the graph of any such
     call for ever, and with it the variables.
@@ -643,9 +643,9 @@ def uses_weight_decay(optimizer: Any, variable: Any) -> bool:
 def set_first_epoch(model: Any, epoch: int | None) -> None:
     """Lets Keras 3's ``fit`` begin with ``epoch``; None: with what it is told.
 
-    Its BackupAndRestore writes the epoch into a file beside the weights', so a process may be killed between the two.
-    It also leaves the epoch on the model, where the next call of ``fit`` finds it. tf-keras has it in one checkpoint,
-    and leaves the model without an attribute that its next ``fit`` reads, or with a stopped run's.
+    Its BackupAndRestore writes the epoch into a file beside that of the weights, so a process may be killed between the
+    two. It also leaves the epoch on the model, where the next call of ``fit`` finds it. tf-keras has both in one
+    checkpoint, and leaves the model without an attribute that its next ``fit`` reads, or with that of a stopped run.
     """
     if KERAS_3:  # the epoch in the file can only lag behind the weights
         model._initial_epoch = None if epoch is None else max(epoch, model._initial_epoch or 0)
@@ -654,9 +654,9 @@ def set_first_epoch(model: Any, epoch: int | None) -> None:
 
 
 def redirect_backup(backup: Any, folder: str) -> dict[str, Any]:
-    """Has Keras 3's BackupAndRestore write into another folder; gives the attributes that it had. tf-keras knows why.
+    """Makes Keras 3's BackupAndRestore write into another folder, and returns its former attributes.
 
-    Every worker would write the same files, and remove them.
+    Otherwise every worker would write, and remove, the same files. tf-keras takes care of this itself.
     """
     if not KERAS_3:
         return {}
@@ -667,7 +667,7 @@ def redirect_backup(backup: Any, folder: str) -> dict[str, Any]:
 
 
 def drop_torn_backup(backup: Any) -> None:
-    """Removes Keras 3's file of a BackupAndRestore's epoch if a process was killed while it wrote it."""
+    """Removes the epoch's file of Keras 3's BackupAndRestore if a process was killed while writing it."""
     path = getattr(backup, "_training_metadata_path", "")
     if os.path.isfile(path):
         with open(path, "rb") as file:

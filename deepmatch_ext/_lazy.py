@@ -1,4 +1,4 @@
-"""What is imported only when it is asked for, so that whoever asks for the plain parts waits for no TensorFlow."""
+"""Imports on first use, so that programs that need only the plain parts do not wait for TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package (PEP 562) for names that need TensorFlow.
 
-    The first of them loads all of deepmatch_ext, so that Keras knows its classes as after ``import deepmatch_ext``.
+    The first use of one loads all of deepmatch_ext, so that Keras knows its classes as after ``import deepmatch_ext``.
 
     Args:
         package: Its ``__name__``.
@@ -25,7 +25,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         import_module("deepmatch_ext").load()
         value = getattr(import_module(f"{package}.{homes[name]}"), name)
-        setattr(sys.modules[package], name, value)  # so that this is asked once
+        setattr(sys.modules[package], name, value)  # so that this runs once for a name
         return value
 
     class Package(ModuleType):
@@ -40,10 +40,10 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
 
 def imported_for(package: str) -> str:
-    """What the import statement that is running asks for: ``package`` itself, or a module in it.
+    """What the running import statement asks for: ``package`` itself, or a module in it.
 
-    Python imports a package before a module that is in it, and does not tell it why. But its import system is written
-    in Python and is among the callers. Where it is not, the answer is ``package``.
+    Python imports a package before a module in it, and does not tell the package why. But Python's import system is
+    written in Python and is among the callers. If it is not found there, the answer is ``package``.
     """
     frame = sys._getframe()
     while frame.f_back is not None:

@@ -12,7 +12,7 @@ def plain_name(name: str, also: str = "", prefix: str = "") -> str:
     Args:
         name: Any text.
         also: Further characters that may stay, as in a regular expression's ``[...]``.
-        prefix: Is put in front.
+        prefix: Put in front of the name.
 
     Example:
         >>> plain_name("user id")

@@ -10,7 +10,7 @@ from deepmatch_ext._checks import problem
 
 
 def no_item(what: str, ids: np.ndarray) -> int | str:
-    """``""`` among strings; among integers the first of 0, -1, -2, ... that is none of ``ids``.
+    """``""`` among strings; among integers the first of 0, -1, -2, ... that is not in ``ids``.
 
     In an unsigned type -1 is the type's largest value, -2 the one below it, and so on.
 

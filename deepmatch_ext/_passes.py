@@ -1,7 +1,7 @@
-"""Passes over rows, as tf.data datasets: how each is ordered, and how an iterator is saved in the midst of one.
+"""Passes over rows, as tf.data datasets: how each is ordered, and how an iterator is saved in the middle of one.
 
-A pass is an epoch. Each iteration of a dataset, so each epoch of Keras's ``fit``, goes on with the next pass. One draw
-decides all of a pass's order: a key, from which TensorFlow computes where each row goes, or a whole order.
+A pass is an epoch. Each iteration of a dataset, so each epoch of Keras's ``fit``, goes on with the next pass. A single
+draw determines the order of a pass: a key, from which TensorFlow computes where each row goes, or a whole order.
 
 tf.data's autotuning is off: its thread sleeps for 10, 20, 40, ... ms and the end of every epoch waits for it.
 """
@@ -30,14 +30,14 @@ def in_passes(
 ) -> tf.data.Dataset:
     """``one_pass(draw)`` for each draw, one after the other.
 
-    A draw is made when its first batch is asked for, not when an iterator is: Keras makes iterators that it never asks.
+    A draw is made when its first batch is read, not when an iterator is made: Keras makes iterators that it never uses.
 
     Args:
-        draws: One element a pass, which decides its order. None: one pass, for which nothing is drawn.
-        one_pass: Gives the batches of a pass, or which rows each of them has.
-        batches: How many there are in all; None if nobody knows.
-        read: Makes a batch of its rows. tf.data runs it faster here than within the passes.
-        is_part: Whether this is one worker's part, which a strategy is not to divide.
+        draws: One element for each pass, which decides its order. None: one pass, for which nothing is drawn.
+        one_pass: Returns the batches of a pass, or the rows of each batch.
+        batches: The number of batches in all; None if it is unknown.
+        read: Makes a batch from its rows. tf.data runs it faster here than within the passes.
+        is_part: Whether this is one worker's part, which a strategy must not divide.
     """
     dataset = one_pass(None) if draws is None else draws.flat_map(_unconverted(one_pass))
     if read is not None:
@@ -59,13 +59,13 @@ def keyed_passes(
     """``epochs`` times ``one_pass(key)``, each with the next key, (2,) int64, and each of ``batches`` batches.
 
     tf.data itself counts the passes, in C++, each time that the random numbers are iterated, and saves the count with
-    an iterator that has not come to its end; so what reads ahead over an epoch's end comes after all epochs.
+    an iterator that has not reached its end. So anything that reads ahead past an epoch's end comes after all epochs.
     """
     seed = int_at_least("`seed`", seed, 0)
     epochs = positive_int("`epochs`", epochs)
     keys = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(2).batch(2, drop_remainder=True)
     for _ in range(int_at_least("`first_epoch`", first_epoch, 0)):
-        iter(keys)  # a pass that has been made
+        iter(keys)  # a pass that was made before
     draws = tf.data.Dataset.range(epochs).flat_map(_unconverted(lambda _: keys))
     return in_passes(draws, one_pass, None if batches is None else batches * epochs, read, is_part)
 
@@ -76,7 +76,7 @@ def mapped(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Da
 
 
 def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that AutoGraph leaves alone, with what it calls: it would take a process's first `fit` a second."""
+    """A function that AutoGraph leaves alone, with what it calls: it would add a second to a process's first `fit`."""
     unconverted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
     return unconverted
 
@@ -84,8 +84,8 @@ def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
 def without_autotuning(dataset: tf.data.Dataset, is_part: bool = False) -> tf.data.Dataset:
     """The dataset without the thread that the end of every epoch would wait for.
 
-    Several workers divide its batches, not its files: the batches of a step are then those of one process. A dataset
-    that is one worker's part they don't divide.
+    Several workers divide its batches, not its files: the batches of a step are then those of one process. They
+    don't divide a dataset that is one worker's part.
     """
     policies = tf.data.experimental.AutoShardPolicy
     options = tf.data.Options()
@@ -111,7 +111,7 @@ def weighted(batch: Mapping[str, tf.Tensor], weight: str) -> tuple[dict[str, tf.
 
 
 def check_weight(weight: Any, specs: Mapping[str, tf.TensorSpec]) -> None:
-    """Refuses the argument ``weight``, if it is none of the columns, or one that is not a number in each row."""
+    """Refuses the argument ``weight`` if it is not one of the columns, or a column without a number in each row."""
     if weight is None:
         return
     one_of("`weight`", weight, specs)
@@ -143,9 +143,9 @@ def shuffled(indices: tf.Tensor, key: tf.Tensor, number: int | tf.Tensor) -> tf.
 
 
 def permutation(draw: np.random.Generator, rows: int, batch_size: int | None = None) -> np.ndarray:
-    """A whole order of ``rows`` rows, (rows,) int64; with a batch size, of whole batches, and of what is left behind.
+    """A whole order of ``rows`` rows, (rows,) int64; with a batch size, of whole batches, then the rows left over.
 
-    For rows that are in memory: the draw may come from anywhere, and so may begin with any pass.
+    For rows that are in memory: the draw may come from anywhere, so a run may begin with any pass.
     """
     if batch_size is None:
         return draw.permutation(rows)

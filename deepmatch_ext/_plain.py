@@ -1,4 +1,4 @@
-"""Functions, layers and the like as plain data in a file; what another process could not make again is refused."""
+"""Functions, layers and the like as plain data in a file; what another process could not rebuild is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plain_object(what: str, value: Any, part: str | None = None, remedy: str = _
     Args:
         what: What it is, for error messages.
         value: A function, a layer, an initializer or another object of Keras's or of the user's.
-        part: Where Keras has its own of the kind: "layers", "initializers". None for functions.
+        part: Keras's module for objects of the kind: "layers", "initializers". None for functions.
         remedy: What to do about one that has no name.
 
     Raises:
@@ -40,9 +40,9 @@ def plain_object(what: str, value: Any, part: str | None = None, remedy: str = _
 
 
 def check_named(what: str, value: Any, remedy: str = _REMEDY) -> None:
-    """Refuses a function, or an object's class, that is neither registered nor Keras's own; so too what it is made of.
+    """Refuses a function, or an object's class, that is neither registered nor Keras's own; its parts, too.
 
-    Keras writes such a function's name alone: a file with it can't be read, or is read with Keras's of that name.
+    Keras writes only the name of such a function: the file can't be read, or is read with Keras's own of that name.
 
     Raises:
         ValueError: As in `plain_object`.
@@ -61,7 +61,7 @@ def check_named(what: str, value: Any, remedy: str = _REMEDY) -> None:
 
 
 def check_settings_named(what: str, value: Any, remedy: str = _REMEDY) -> None:
-    """Refuses, as `check_named`, what an object is made of, but not its own class."""
+    """Checks the parts of an object as `check_named` does, but not its own class."""
     settings = settings_of(value)
     if settings is None:
         raise nameless(what, value, remedy, " without a `get_config`")

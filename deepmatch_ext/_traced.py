@@ -1,4 +1,4 @@
-"""What keeps the graphs of models small: functions that all models share, and assertions of one operation."""
+"""Helpers that keep the graphs of models small: functions that all models share, and assertions of one operation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from deepmatch_ext._keras import eager_is_on
 
 
 def traced_once(*ranks: int | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a function of tensors of these ranks, without variables, of which all models are to share one graph.
+    """Decorates a function of tensors of these ranks, without variables, so that all models share its graph.
 
-    A rank of None is any.
+    A rank of None is any rank.
 
-    To trace an operation takes longer than to run it on a small batch. And TensorFlow keeps every graph with a custom
-    gradient in it for ever: with a model's, it would keep the variables, too.
+    Tracing an operation takes longer than running it on a small batch. And TensorFlow keeps every graph with a custom
+    gradient in it for ever: with a model's graph, it would keep the model's variables, too.
 
     Example:
         >>> @traced_once(1, 0)
@@ -45,9 +45,9 @@ def traced_once(*ranks: int | None) -> Callable[[Callable[..., Any]], Callable[.
 
 
 def assertion(condition: tf.Tensor, *what: Any) -> Any:
-    """Fails with ``what``, texts and scalars, where the scalar ``condition`` is False. In eager mode, gives None.
+    """Fails with ``what``, texts and scalars, where the scalar ``condition`` is False. In eager mode, returns None.
 
-    In a graph it is one operation; ``tf.debugging.Assert`` would trace two branches, of which one makes what is told.
+    In a graph it is one operation; ``tf.debugging.Assert`` would trace two branches, one of which makes the message.
     """
     if tf.executing_eagerly():
         return tf.debugging.Assert(condition, what)

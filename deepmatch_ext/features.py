@@ -93,7 +93,7 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
         The columns, in their order.
 
     Raises:
-        ValueError: Something is no column, a size is not a positive integer, a name is empty or comes twice.
+        ValueError: An element is not a column, a size is not a positive integer, or a name is empty or occurs twice.
 
     Example:
         >>> from deepctr.feature_column import DenseFeat, SparseFeat
@@ -109,7 +109,7 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
         raise problem(f"`{what}`", rule, shown(columns))
     read = [_read_column(what, column) for column in as_list(f"`{what}`", rule, columns)]
     for name in input_names(read):
-        if not isinstance(name, str) or not name:  # Keras would give its input another one
+        if not isinstance(name, str) or not name:  # Keras would give its input another name
             raise problem(f"The names in `{what}`", "be text, and not empty", repr(name))
         if NOT_IN_NAMES and NOT_IN_NAMES in name:
             rule = f"have no {NOT_IN_NAMES!r} in them, which Keras 3 refuses in an input's name"
@@ -147,7 +147,7 @@ def _read_column(what: str, column: Any) -> Column:
 def _read_sparse(column: Any) -> SparseColumn:
     of = f"of column {column.name!r}"
     dim = column.embedding_dim
-    size = int_at_least(f"`vocabulary_size` {of}", column.vocabulary_size, 2, "Id 0 is padding and counts.")
+    size = int_at_least(f"`vocabulary_size` {of}", column.vocabulary_size, 2, "It includes id 0, padding.")
     if isinstance(dim, str) and dim == "auto":
         dim = 6 * int(size**0.25)  # DeepCTR's rule
     dim = positive_int(f"`embedding_dim` {of}", dim)
@@ -178,7 +178,7 @@ def _dtype_name(column: Any) -> str:
 
 
 def _read_initializer(column_name: str, given: Any, shape: tuple[int, int]) -> TableInitializer | None:
-    """None where the user gave none: DeepCTR then puts one RandomNormal with one fixed seed on every column."""
+    """None if the user gave none: DeepCTR then puts one RandomNormal with one fixed seed on every column."""
     if type(given).__name__ == "RandomNormal":
         config = given.get_config()
         if (config["mean"], config["stddev"], config["seed"]) == (0.0, 0.0001, 2020):
@@ -190,7 +190,7 @@ def column_config(column: Column) -> dict[str, Any]:
     """``column`` as plain data; `read_columns` takes it back.
 
     Raises:
-        ValueError: ``transform_fn`` or the initializer is one that no name stands for, such as a lambda.
+        ValueError: ``transform_fn`` or the initializer has no registered name; it is a lambda, for example.
 
     Example:
         >>> config = column_config(DenseColumn("age"))
@@ -258,7 +258,7 @@ def _column_from_config(config: Mapping[str, Any]) -> Column:
 
 
 def input_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
-    """name -> (shape without the batch, dtype) of every input of a column, as DeepCTR's build_input_features has it.
+    """name -> (shape without the batch, dtype) of every input of a column, as in DeepCTR's build_input_features.
 
     Example:
         >>> item = SparseColumn("hist_item_id", 50, 8, embedding_name="item_id")
@@ -292,16 +292,16 @@ def input_names(columns: Iterable[Column]) -> list[str]:
 
 
 def build_inputs(columns: Sequence[Column]) -> dict[str, Any]:
-    """A Keras input for every name that the columns read: the names, shapes and dtypes of DeepCTR's.
+    """A Keras input for every name that the columns read, with the names, shapes and dtypes of DeepCTR's inputs.
 
     Args:
-        columns: What `read_columns` gave. Two histories may share one length.
+        columns: What `read_columns` returned. Two histories may share one length.
 
     Returns:
         name -> ``keras.Input``, in the columns' order.
 
     Raises:
-        ValueError: Two columns read an input of one name in different shapes or types.
+        ValueError: Two columns read an input of the same name in different shapes or types.
 
     Example:
         >>> inputs = build_inputs([SparseColumn("city", 100, 8), DenseColumn("position", dimension=2)])
@@ -320,8 +320,8 @@ def table_columns(columns: Iterable[Column]) -> dict[str, list[SparseColumn]]:
     """embedding_name -> the columns that look ids up in that table.
 
     Raises:
-        ValueError: Two columns name one table and differ in its size, in how ids become rows, in ``trainable``, or in
-            the initializers that they give.
+        ValueError: Two columns name the same table and differ in its size, in how ids become rows, in ``trainable``, or
+            in the initializers that they give.
 
     Example:
         >>> history = SequenceColumn(SparseColumn("hist_item_id", 50, 8, embedding_name="item_id"), maxlen=5)
@@ -350,7 +350,7 @@ def table_columns(columns: Iterable[Column]) -> dict[str, list[SparseColumn]]:
 
 
 def _check_initializers(sharing: list[SparseColumn], column: SparseColumn) -> None:
-    """Refuses a second initializer of one table: one of them would be left out without a word."""
+    """Refuses a second initializer of one table: one of them would be silently ignored."""
     if column.embeddings_initializer is None:
         return
     for other in sharing:

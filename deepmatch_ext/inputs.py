@@ -1,4 +1,4 @@
-"""Where DeepMatch's programs look for its helpers around feature columns; see `deepmatch_ext.deepmatch`."""
+"""Where programs written for DeepMatch look for its helpers for feature columns; see `deepmatch_ext.deepmatch`."""
 
 from typing import Any
 

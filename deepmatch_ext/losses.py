@@ -2,10 +2,10 @@
 
 Every loss takes the same two tensors, which `candidate_logits` makes: the logits of the positives (B, 1) and of the
 candidates (B, S). The log of each item's expected count is subtracted, and a candidate that is the positive is masked.
-With that correction, each loss is smallest if ``u.i / temperature`` is the log of the item's probability, up to a
+With that correction, each loss is minimal if ``u.i / temperature`` is the log of the item's probability, up to a
 constant.
 
-`LOSSES` has them by name. A loss of your own is a function and an entry there::
+`LOSSES` holds the losses by name. To add your own, write a function and enter it there::
 
     def hinge(positive, candidates):  # (B, 1) and (B, S) -> (B, 1)
         return tf.reduce_mean(tf.nn.relu(1 + candidates - positive), axis=1, keepdims=True)
@@ -117,7 +117,7 @@ def _logits(
     candidate_ids: tf.Tensor,
     temperature: tf.Tensor,
 ) -> Any:
-    """`candidate_logits`, whose gradient passes over (B, S) three times, twice of which to multiply matrices."""
+    """`candidate_logits`, whose gradient passes over (B, S) three times, two of them to multiply matrices."""
     # Without eager mode `==` would compare Python objects.
     is_hit = tf.equal(positive_ids[:, tf.newaxis], candidate_ids[tf.newaxis])
 
@@ -129,7 +129,7 @@ def _logits(
         positive_log_counts: tf.Tensor,
         candidate_log_counts: tf.Tensor,
     ) -> Any:
-        scaled = user_emb / temperature  # of D numbers for each example, not of S
+        scaled = user_emb / temperature  # divides D numbers for each example, not S
         positive = tf.reduce_sum(scaled * positive_emb, axis=1) - positive_log_counts
         candidates = tf.matmul(scaled, candidate_emb, transpose_b=True) - candidate_log_counts[tf.newaxis]
 
@@ -151,7 +151,7 @@ def softmax_with_candidates(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Te
 
     Args:
         positive: (B, 1) logits of the positives.
-        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+        candidates: (B, S) logits of the candidates, with the positive masked.
 
     Returns:
         (B, 1) the loss of each example.
@@ -174,7 +174,7 @@ def _softmax(positive: tf.Tensor, candidates: tf.Tensor) -> Any:
         largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros([], largest.dtype))  # there may be none
         weights = tf.exp(candidates - largest)
         total = tf.reduce_sum(weights, axis=1, keepdims=True)
-        # log(1 + e^(log of the sum - p)): two thirds of the time of a cross-entropy of all logits side by side.
+        # log(1 + e^(log of the sum - p)): two thirds of the time of a cross-entropy of the concatenated logits.
         margin = tf.math.log(total) + largest - positive
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -191,7 +191,7 @@ def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
 
     Args:
         positive: (B, 1) logits of the positives.
-        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+        candidates: (B, S) logits of the candidates, with the positive masked.
 
     Returns:
         (B, 1) the loss of each example.
@@ -200,7 +200,7 @@ def bpr(positive: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         >>> bpr(tf.constant([[0.0]]), tf.constant([[0.0, 0.0]])).numpy().round(3)  # log 2
         array([[0.693]], dtype=float32)
     """
-    # Masked ones are at minus infinity, so they add nothing.
+    # Masked candidates are at minus infinity, so they add nothing.
     total = tf.reduce_sum(tf.nn.softplus(candidates - positive), axis=1, keepdims=True)
     return total / tf.maximum(_count(candidates), 1.0)
 
@@ -212,7 +212,7 @@ def gbce(positive: tf.Tensor, candidates: tf.Tensor, sampling_rate: Any, calibra
 
     Args:
         positive: (B, 1) logits of the positives.
-        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+        candidates: (B, S) logits of the candidates, with the positive masked.
         sampling_rate: Scalar in (0, 1], the number of candidates divided by the number of items.
         calibration: t in [0, 1]: 0 is plain binary cross-entropy, 1 undoes the effect of sampling.
 
@@ -263,7 +263,7 @@ def gbce_of_samples(
 
     Args:
         positive: (B, 1) logits of the positives.
-        candidates: (B, S) logits of the candidates, the positive not among them (masked).
+        candidates: (B, S) logits of the candidates, with the positive masked.
         drawn: () float32, the number of candidates that were drawn, S.
         num_items: The number of items without padding, V - 1.
         calibration: t, as in `gbce`.
@@ -305,7 +305,7 @@ def other_arguments(loss: str) -> set[str]:
     """Which of `OTHER_ARGUMENTS` the loss takes.
 
     Raises:
-        ValueError: There is no loss of this name, or it has another argument.
+        ValueError: There is no loss of this name, or it has an argument that is not one of these.
 
     Example:
         >>> sorted(other_arguments("gbce")), other_arguments("bpr")

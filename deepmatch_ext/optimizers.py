@@ -1,8 +1,8 @@
 """Optimizers that update only the rows of embedding tables that a batch looked up.
 
 Keras's own optimizers decay the moments of every row at every step, so a step reads and writes the whole table and its
-moments. These leave all other rows and their state as they are, so the cost of a step depends on the batch alone.
-Variables with ordinary gradients (dense layers) go through Keras's optimizer, unchanged.
+moments. The optimizers here leave all other rows and their state unchanged, so the cost of a step depends only on the
+batch. Variables with ordinary gradients (dense layers) are updated by Keras's own optimizer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REFUSED = {
 
 
 class _LazyRows(SummedBefore):
-    """The base of the lazy optimizers. A subclass also derives from one of Keras's, and says how rows are updated."""
+    """The base class of the lazy optimizers. A subclass also derives from a Keras optimizer, and updates the rows."""
 
     _dense_optimizer: Any
 
@@ -94,7 +94,7 @@ class _LazyRows(SummedBefore):
         table.scatter_update(tf.IndexedSlices(after, rows))
 
     def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
-        """State like a variable's, in float32 even for a table of bfloat16; arguments are named by Keras's version."""
+        """State like a variable's, in float32 even for a table of bfloat16; argument names depend on Keras."""
         variable, name = [*args, *kwargs.values()][:2]
         if is_table(variable) and raw_variable(variable).dtype == tf.bfloat16:
             return add_float32_state(self, variable, name)
@@ -122,8 +122,8 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
         learning_rate: A float, or a Keras learning-rate schedule.
         beta_1, beta_2, epsilon, amsgrad: As in ``tf.keras.optimizers.Adam``.
         weight_decay: Decoupled, on dense variables and on the rows that a batch touched.
-        clipnorm, global_clipnorm, clipvalue: As in Keras; at most one of them. The gradients of a row that a batch
-            holds several times are summed first.
+        clipnorm, global_clipnorm, clipvalue: As in Keras; at most one of them. If a batch has a row several times, its
+            gradients are summed first.
         name: The optimizer's name.
 
     Raises:
@@ -167,18 +167,18 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
 
 @register
 class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
-    """Adam with one second moment for each row of an embedding table, which decays at every step, and no first.
+    """Adam with one second moment for each row of an embedding table, which decays at every step, and no first moment.
 
     With g a row's gradient, n the steps since the row was last touched, and t all steps::
 
         v = beta_2 ** n v + (1 - beta_2) mean(g ** 2)
         row -= learning_rate sqrt(1 - beta_2 ** t) g / (sqrt(v) + epsilon)
 
-    In Adam a gradient moves a row for many steps, in all by the learning rate times g / sqrt(v), and v decays while the
-    row is not touched, so a row that is seldom touched takes longer steps. That is so here, where a row takes the whole
-    of it at once; in `LazyAdam` moments stand still in between, and rare items learn more slowly. A table's state is
-    two numbers for each row, in place of `LazyAdam`'s 2 D. (One second moment a row: Adafactor, Shazeer & Stern, ICML
-    2018, and FBGEMM's partial row-wise Adam.) Dense variables go through Keras's Adam.
+    In Adam, a gradient moves a row over many steps, in total by the learning rate times g / sqrt(v). Since v decays
+    while the row is not touched, a row that is seldom touched takes larger steps. The same holds here, except that a
+    row takes the whole step at once. In `LazyAdam`, moments do not change in between, and rare items learn more slowly.
+    A table's state is two numbers for each row, instead of `LazyAdam`'s 2 D. (One second moment per row: Adafactor,
+    Shazeer & Stern, ICML 2018, and FBGEMM's partial row-wise Adam.) Dense variables are updated by Keras's Adam.
 
     Args:
         learning_rate: A float, or a Keras learning-rate schedule.
@@ -212,14 +212,14 @@ class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
 
     def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
-        """State like a variable's, or one number a row for an embedding table; Kerases name the arguments."""
+        """State like a variable's, or one number per row for an embedding table; argument names depend on Keras."""
         variable = [*args, *kwargs.values()][0]
         if is_table(variable):
             return add_row_state(self, variable, 0.0)
         return super().add_variable_from_reference(*args, **kwargs)
 
     def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        # What is Adam's first moment elsewhere says in which step a row was last touched.
+        # In place of Adam's first moment is the step in which a row was last touched.
         squares, touched = raw_variable(self._velocities[index]), raw_variable(self._momentums[index])
         count = tf.cast(self.iterations + 1, tf.float32)
         decay = tf.pow(self.beta_2, count - tf.nn.embedding_lookup(touched, rows))
@@ -239,8 +239,8 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
     """Adagrad with one number of state for each row of an embedding table; it updates only rows that a batch touched.
 
     ``a += mean(g ** 2); row -= learning_rate g / sqrt(a + epsilon)``: a table's state is 1/D of Adagrad's and 1/(2 D)
-    of Adam's (as in Facebook's DLRM and TensorFlow Recommenders' embedding accelerators). Dense variables go
-    through Keras's Adagrad.
+    of Adam's (as in Facebook's DLRM and TensorFlow Recommenders' embedding accelerators). Dense variables are
+    updated by Keras's Adagrad.
 
     Args:
         learning_rate: A float, or a Keras learning-rate schedule. Adagrad needs larger ones than Adam.
@@ -272,7 +272,7 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
         super().__init__(learning_rate, initial_accumulator_value, epsilon, name=name, **kwargs)
 
     def add_variable_from_reference(self, variable: Any, *args: Any, **kwargs: Any) -> Any:
-        """State like ``variable``, or one number a row for an embedding table."""
+        """State like ``variable``, or one number per row for an embedding table."""
         if is_table(variable):
             return add_row_state(self, variable, self.initial_accumulator_value)
         return super().add_variable_from_reference(variable, *args, **kwargs)
@@ -328,7 +328,7 @@ def _checked_rate(learning_rate: Any) -> Any:
 def _take_clipping(class_name: str, arguments: dict[str, Any]) -> tuple[str, float] | None:
     """Takes the clipping out of an optimizer's arguments, since Keras clips before it sums repeated rows.
 
-    Refuses options that can't work on rows alone, and Keras's graph mode, which has optimizers of its own.
+    Refuses options that can't work on single rows, and Keras's graph mode, which has its own optimizers.
     """
     require_eager(class_name)
     for name, reason in _REFUSED.items():
@@ -355,11 +355,11 @@ def _moved(state: Any, rows: tf.Tensor, target: tf.Tensor, decay: Any) -> tf.Ten
 def _squares(gradient: tf.Tensor, state: Any) -> tf.Tensor:
     """The squares of a gradient (n, D), or their means (n,) where ``state`` has one number for each row.
 
-    A table that Keras's own Embedding made has state of its own shape.
+    A table that Keras's own Embedding made has state of the table's shape.
     """
     if state.shape.rank > 1:
         return tf.square(gradient)
-    # Reads the gradient once; the mean of the squares would write these first.
+    # Reads the gradient once; the mean of the squares would write the squares first.
     return tf.square(tf.math.reduce_euclidean_norm(gradient, axis=1)) / tf.cast(tf.shape(gradient)[1], gradient.dtype)
 
 

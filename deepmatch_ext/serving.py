@@ -65,35 +65,35 @@ def export_recommender(
     package nor DeepCTR is installed:
 
     ==================== =================================== ===========================================
-    signature            reads                               gives
+    signature            reads                               returns
     ==================== =================================== ===========================================
     ``user_vector``      the user's features                 ``user_vector`` (B, D) or (B, K, D)
     ``recommend``        these, and ``n`` ()                 ``item_ids`` (B, n), ``scores`` (B, n)
     ``recommend_unseen`` these, ``n`` and ``seen`` (B, S)    the same, without the items in ``seen``
-    ``recommend_among``  these, and ``among`` (A,)           the same, of the items in ``among`` alone
+    ``recommend_among``  all of these, and ``among`` (A,)    the same, only from the items in ``among``
     ==================== =================================== ===========================================
 
     Features have the names, shapes and types of ``model.user_input``. A name that a signature can't have, such as one
-    with other characters than ASCII letters, digits and underscores, is replaced by one that it can, different for
-    each; ``manifest.json`` lists them. ``n`` is an int32 from 1 to the number of items. ``seen`` holds item ids as they
-    are returned, padded with anything that is not an item's id. ``among`` holds the ids of the items that may be
+    with characters other than ASCII letters, digits and underscores, is replaced with a unique name that it can have;
+    ``manifest.json`` lists these names. ``n`` is an int32 from 1 to the number of items. ``seen`` holds item ids as
+    they are returned, padded with anything that is not an item's id. ``among`` holds the ids of the items that may be
     recommended to all users of the request, such as those in stock; unknown ids are ignored.
 
-    The best item comes first; of equal scores, the one that is first in the catalogue. If fewer than ``n`` items are
+    The best item comes first; with equal scores, the one that is first in the catalogue. If fewer than ``n`` items are
     left, the row is padded with score -inf and the manifest's ``no_item``: ``""``, or for integers the first of 0, -1,
     -2, ... that is not an item's id. With K interests an item's score is its best over the K, and it is returned once;
-    the manifest's ``interests`` is K, or null for a model of one vector a user.
+    the manifest's ``interests`` is K, or null for a model with one vector per user.
 
     A version is a folder whose name is a number, as TensorFlow Serving expects. It is written under another name and
     then renamed, so a server that watches the folder finds it whole or not at all. Existing versions are never changed.
     ``manifest.json`` is beside the SavedModel: it has what a server needs to check requests, and the size of each file,
-    by which an incomplete copy is recognised.
+    so that an incomplete copy is recognised.
 
     Args:
         model: What a builder such as `YoutubeDNN` returned.
         folder: The folder of the versions, which is created if necessary.
-        item_ids: The items' own ids, integers or strings, in the order of the model's: an `IdMap`, or an array whose
-            element ``k`` is item id ``k + 1``. None: the model's ids, 1..V-1.
+        item_ids: The items' own ids, integers or strings, in the order of the model's ids: an `IdMap`, or an array
+            whose element ``k`` is item id ``k + 1``. None: the model's ids, 1..V-1.
         item_vectors: With ``item_ids``: vectors (len(item_ids), D) in their order, instead of those of the whole
             catalogue; for a hashed item column, or if only a part of the catalogue may be recommended.
         id_maps: name of a user input -> `IdMap`: this input takes raw ids in the export, such as a history of the
@@ -102,7 +102,7 @@ def export_recommender(
             the model reads ``(number - mean) / deviation``. NaN, a missing number, counts as the mean.
             ``manifest.json`` has both.
         vector_dtype: The type in which item vectors are stored: ``float32``, ``float16``, or ``int8`` (each vector's
-            entries as 127ths of its largest). The table in which histories are looked up is unchanged.
+            entries as 127ths of its largest entry). The table in which histories are looked up is unchanged.
         version: The new version's number, 1 or more. None: one above the highest in ``folder``.
 
     Returns:
@@ -171,9 +171,10 @@ def export_user_encoder(model: RetrievalModel, path: str | os.PathLike[str]) -> 
     are not part of it: `write_vectors` writes their vectors, for an index.
 
     Before the file gets its name, its runtime computes the vectors of a few generated users, together and one by one,
-    which must equal those of ``model.user_vectors`` to 1e-5. One has no history, and one the same item throughout.
+    which must equal those of ``model.user_vectors`` to within 1e-5. One user has no history, and one has the same item
+    throughout.
 
-    An id outside 0..V-1 is an error there as in the model.
+    An id outside 0..V-1 is an error in the file, as it is in the model.
 
     Args:
         model: What a builder such as `YoutubeDNN` returned, without hashed user columns, since these runtimes can't
@@ -258,7 +259,7 @@ def _user_encoder(model: RetrievalModel, exchange: Exchange) -> bytes:
 def _made_up_users(columns: Sequence[Column]) -> dict[str, np.ndarray]:
     """Features of five users, in the shapes and types of the model's inputs.
 
-    The first has no history, and the last one the same item again and again.
+    The first has no history, and the last one has the same item again and again.
     """
     rng = np.random.default_rng(0)
     users: dict[str, np.ndarray] = {}
@@ -359,7 +360,7 @@ class _Recommender:
         return {"item_ids": places if self._ids is None else tf.gather(self._ids, places), "scores": scores}
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """The rows of items' vectors; what is no item is none of them."""
+        """The row numbers of items' vectors; an id that is not an item's gets a number outside their range."""
         return (ids if self._places is None else self._places.lookup(ids)) - 1
 
     def _encoded(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -404,7 +405,7 @@ def _argument(name: str) -> str:
 
 
 def _table(ids: IdMap) -> tf.lookup.StaticHashTable:
-    """Raw ids to 1, 2, ..., unknown ones to 0."""
+    """Maps raw ids to 1, 2, ..., and unknown ones to 0."""
     numbers = tf.range(1, len(ids) + 1, dtype=tf.int64)
     known = tf.lookup.KeyValueTensorInitializer(tf.constant(ids.values, _no_item(ids)[0]), numbers)
     return tf.lookup.StaticHashTable(known, default_value=0)
@@ -532,7 +533,7 @@ def _inputs(
 def _write(recommender: _Recommender, manifest: Mapping[str, Any], folder: Path, version: int | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with unfinished_folder(folder / "version") as unfinished:
-        # Nothing is trained there, and gradients of our own can't be saved.
+        # An export is not trained, and custom gradients can't be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(recommender.trackable(), str(unfinished), recommender.signatures, options)
         paths = sorted(path for path in unfinished.rglob("*") if path.is_file())

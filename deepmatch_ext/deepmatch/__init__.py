@@ -1,6 +1,6 @@
-"""What is here only because DeepMatch's programs import it. They find it where they look: `layers`, `inputs`, `utils`.
+"""Names kept only for programs written for DeepMatch, which find them where they look: `layers`, `inputs`, `utils`.
 
-Each name's docstring says what is better. `left_behind` says it of names that are not here.
+Each name's docstring says what to use instead. `left_behind` does so for names that are not here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def all_layers() -> dict[str, Any]:
 
 
 def find_layer(module: str, name: str) -> Any:
-    """What ``__getattr__`` of a module of layers gives for a name that it does not have."""
+    """What ``__getattr__`` of a module of layers returns for a name that it does not have."""
     if any(name in names for names in _HOMES.values()):
         return all_layers()[name]
     raise missing_name(module, name, LAYERS)

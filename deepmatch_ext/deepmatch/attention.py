@@ -1,6 +1,6 @@
 """DeepMatch's attention layers, in its call forms. Here padding is never read, and layers reload with their settings.
 
-B examples, Q queries, T positions of a history, C the width of what is there.
+B examples, Q queries, T positions of a history, C the size of a position's vector.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TINY = 1e-9
 
 
 class _Attention(DroppingLayer):
-    """The base of layers whose attention weights are dropped at random in training."""
+    """The base class of layers whose attention weights are dropped at random in training."""
 
     inputs = 3
 
@@ -44,7 +44,7 @@ class _Attention(DroppingLayer):
         return None
 
     def _weighted(self, scores: tf.Tensor, visible: tf.Tensor, values: tf.Tensor, training: Any) -> tf.Tensor:
-        """(..., Q, C) of scores (..., Q, T), what each query may read, and values (..., T, C); zeros where nothing."""
+        """(..., Q, C) from scores (..., Q, T), what each query may read, and values (..., T, C); zeros if nothing."""
         weights = tf.nn.softmax(tf.where(visible, scores, _MASKED)) * tf.cast(visible, tf.float32)
         return tf.matmul(self._dropped(weights, training), values)
 
@@ -68,7 +68,7 @@ class _Attention(DroppingLayer):
 
 @register
 class DotAttention(keras.layers.Layer):
-    """The inner product of each query with each key, over ``sqrt(C)`` if `scale`.
+    """The inner product of each query with each key, divided by ``sqrt(C)`` if `scale`.
 
     Input: ``[query (B, Q, C), key (B, T, C)]``. Output: (B, Q, T).
 
@@ -107,8 +107,8 @@ class DotAttention(keras.layers.Layer):
 class ConcatAttention(keras.layers.Layer):
     """Additive attention: ``v . tanh([q ; k] W + b)`` of each position's query and key, over ``sqrt(C)`` if `scale`.
 
-    DeepMatch's is ``tanh(w . [q ; k] + b)``, over ``sqrt(C)``: no score leaves -1/sqrt(C)..1/sqrt(C), so a softmax of
-    them is nearly uniform. With C = 32 no position weighs more than e^(2/sqrt(32)) = 1.42 times another.
+    DeepMatch's is ``tanh(w . [q ; k] + b)``, over ``sqrt(C)``: no score leaves -1/sqrt(C)..1/sqrt(C), so the softmax
+    of the scores is nearly uniform. With C = 32, no weight is more than e^(2/sqrt(32)) = 1.42 times another.
 
     Args:
         scale: Whether scores are divided by ``sqrt(C)``, with C the width of the keys.
@@ -149,7 +149,7 @@ class SoftmaxWeightedSum(_Attention):
 
     Args:
         dropout_rate: Dropout rate of the weights, in [0, 1).
-        future_binding: Whether query t reads the values up to position t alone; there are as many queries as values.
+        future_binding: Whether query t reads only the values up to position t; there are as many queries as values.
         seed: Seed of the dropout.
 
     Input: ``[scores (B, Q, T), values (B, T, C), booleans (B, Q, T) or (B, 1, T)]``. Output: (B, Q, C).
@@ -190,7 +190,7 @@ class SoftmaxWeightedSum(_Attention):
 
 @register
 class AttentionSequencePoolingLayer(_Attention):
-    """A history's rows, summed with the weights of `ConcatAttention` to one query.
+    """The sum of a history's rows, weighted by their `ConcatAttention` to one query.
 
     Better: `deepmatch_ext.layers.AttentionPooling`.
 
@@ -224,18 +224,18 @@ class AttentionSequencePoolingLayer(_Attention):
 
 @register
 class SelfAttention(_Attention):
-    """Scaled dot-product self-attention without weights for its inputs, then the mean over the positions.
+    """Scaled dot-product self-attention without projections of its inputs, then the mean over the positions.
 
     Better: `deepmatch_ext.layers.MultiHeadSelfAttention`.
 
     Args:
         scale: Whether scores are divided by ``sqrt(C)``.
         dropout_rate: Dropout rate of the weights, in [0, 1).
-        future_binding: Whether position t reads the positions up to t alone.
+        future_binding: Whether position t reads only the positions up to t.
         use_layer_norm: Whether each position is layer-normalised before the mean.
         seed: Seed of the dropout.
 
-    Input: ``[rows (B, T, C), lengths (B, 1)]``, or booleans (B, T, T) or (B, 1, T) in the place of the lengths. Output:
+    Input: ``[rows (B, T, C), lengths (B, 1)]``, or booleans (B, T, T) or (B, 1, T) instead of the lengths. Output:
     (B, 1, C); the mean is over the positions that some position may read.
 
     Example:
@@ -295,7 +295,7 @@ class SelfMultiHeadAttention(_Attention):
         head_num: The number of heads, a divisor of `num_units`.
         scale: Whether scores are divided by ``sqrt(num_units / head_num)``.
         dropout_rate: Dropout rate of the weights and of the output, in [0, 1).
-        future_binding: Whether position t reads the positions up to t alone: the history has the oldest item first.
+        future_binding: Whether position t reads only the positions up to t: the history has the oldest item first.
         use_layer_norm: Whether the output is layer-normalised.
         use_res: Whether the input is added to the output, before it is normalised.
         seed: Seed of the initial weights and of the dropout.
@@ -380,7 +380,7 @@ class SelfMultiHeadAttention(_Attention):
 
 @register
 class UserAttention(_Attention):
-    """A history's rows, summed with the weights of a user's query: scaled dot products with a dense layer of the user.
+    """The sum of a history's rows, weighted by their scaled dot products with a query, a dense layer of the user.
 
     Better: `deepmatch_ext.layers.AttentionPooling`.
 
@@ -463,7 +463,7 @@ def _up_to_own(length: tf.Tensor) -> tf.Tensor:
 
 
 def _mean_of(values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """(B, 1, C), the mean of values (B, T, C) where valid (B, T, 1); zeros if nowhere."""
+    """(B, 1, C), the mean of the values (B, T, C) that are valid (B, T, 1); zeros if there are none."""
     counts = tf.cast(valid, tf.float32)
     number = tf.maximum(tf.reduce_sum(counts, axis=1, keepdims=True), 1.0)
     return tf.reduce_sum(values * counts, axis=1, keepdims=True) / number

@@ -1,7 +1,7 @@
-"""DeepMatch's and DeepCTR's helpers around feature columns, for code that builds models of its own with them.
+"""DeepMatch's and DeepCTR's helpers for feature columns, for code that builds its own models with them.
 
-`YoutubeDNN` needs none of them. What isn't defined here is DeepCTR's own, looked up when it is asked for, since an
-import of DeepCTR starts a thread that asks a package index.
+`YoutubeDNN` needs none of them. Helpers that are not defined here are DeepCTR's own. They are imported on first use,
+since importing DeepCTR starts a thread that queries a package index.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def create_embedding_matrix(
 ) -> dict[str, Any]:
     """DeepCTR's ``create_embedding_matrix``: embedding_name -> Keras ``Embedding``.
 
-    Sizes may be NumPy integers, which Keras 3 refuses. Better: `deepmatch_ext.layers.EmbeddingTable`, of which a step
+    Sizes may be NumPy integers, which Keras 3 refuses. Better: `deepmatch_ext.layers.EmbeddingTable`, from which a step
     reads and updates only the rows that it needs.
 
     Args:
@@ -48,7 +48,7 @@ def create_embedding_matrix(
         l2_reg, seed, prefix, seq_mask_zero: As in DeepCTR.
 
     Returns:
-        Layers by ``embedding_name``, each from ids to rows of its table, (V, D).
+        Layers by ``embedding_name``; each maps ids to rows of its table, (V, D).
 
     Example:
         >>> from deepctr.feature_column import SparseFeat
@@ -71,15 +71,15 @@ def input_from_feature_columns(
     support_group: bool = False,
     embedding_matrix_dict: Mapping[str, Any] | None = None,
 ) -> tuple[Any, list[Any]]:
-    """Embeddings and numbers of the columns, as DeepCTR's function of this name, from embeddings that may be given.
+    """Embeddings and numbers of the columns, like DeepCTR's function of this name; the embeddings may be given.
 
     Args:
         features: name -> Keras input, from ``build_input_features``.
         feature_columns: DeepCTR's columns.
         l2_reg, seed, prefix, seq_mask_zero: As in `create_embedding_matrix`.
         support_dense: False refuses ``DenseFeat``.
-        support_group: Give the embeddings by ``group_name``.
-        embedding_matrix_dict: What `create_embedding_matrix` gave, to share it. None: new ones.
+        support_group: Return the embeddings by ``group_name``.
+        embedding_matrix_dict: The embeddings to share, from `create_embedding_matrix`. None: new ones.
 
     Returns:
         The embeddings, each (B, 1, D): those of ``SparseFeat``, then pooled histories; and the tensors of

@@ -1,4 +1,4 @@
-"""DeepMatch's layers of several interests, in its call forms, made of this package's."""
+"""DeepMatch's multi-interest layers, in its call forms, made from this package's layers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["CapsuleLayer", "MaskUserEmbedding"]
 
 @register
 class CapsuleLayer(DynamicRouting):
-    """`deepmatch_ext.layers.DynamicRouting` with MIND's one matrix, as DeepMatch calls it.
+    """`deepmatch_ext.layers.DynamicRouting` with MIND's one matrix, in DeepMatch's call form.
 
-    The logits of the routing are drawn once, where DeepMatch draws others at every call. A user's surplus interests
-    repeat the first, where DeepMatch's are zeros.
+    The logits of the routing are drawn once, whereas DeepMatch draws new ones at every call. A user's surplus interests
+    repeat the first, whereas DeepMatch's are zeros.
 
     Args:
         input_units: The width of the history's rows, D.
@@ -27,10 +27,10 @@ class CapsuleLayer(DynamicRouting):
         max_len: T.
         k_max: K.
         iteration_times: Rounds of routing.
-        init_std: Standard deviation of the first logits.
+        init_std: Standard deviation of the initial logits.
 
-    Input: ``[rows (B, T, D), lengths (B, 1)]``, or with a third, how many interests each user has, (B, 1). Output:
-    (B, K, E).
+    Input: ``[rows (B, T, D), lengths (B, 1)]``, and optionally a third, the number of interests of each user, (B, 1).
+    Output: (B, K, E).
 
     Example:
         >>> layer = CapsuleLayer(input_units=8, out_units=4, max_len=5, k_max=3)
@@ -82,10 +82,10 @@ class CapsuleLayer(DynamicRouting):
 
 @register
 class MaskUserEmbedding(keras.layers.Layer):
-    """Puts a user's first interest in the place of the surplus ones, where DeepMatch puts zeros.
+    """Replaces a user's surplus interests with the first interest, whereas DeepMatch replaces them with zeros.
 
-    A vector of zeros has the score 0 with every item, above all items of negative score. `CapsuleLayer` gives no zeros;
-    this is for interests that have been through other layers.
+    A vector of zeros scores 0 with every item, more than any negative score. `CapsuleLayer` returns no zeros; this
+    layer is for interests that have been through other layers.
 
     Args:
         k_max: K.

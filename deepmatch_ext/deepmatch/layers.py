@@ -1,7 +1,7 @@
-"""DeepMatch's layers, for code that builds models of its own with them.
+"""DeepMatch's layers, for code that builds its own models with them.
 
-They work on whole item tables, which suits small catalogues: a step of such a model costs what its table costs. The
-layers that `YoutubeDNN` is made of read only the rows that a step needs.
+They work on whole item tables, which suits small catalogues: the cost of a step grows with the table. The layers that
+`YoutubeDNN` is made of read only the rows that a step needs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["EmbeddingIndex", "InBatchSoftmaxLayer", "PoolingLayer", "RowsOf"]
 
 @register
 class EmbeddingIndex(keras.layers.Layer):
-    """Gives the same ids at every call: every item's, to look a whole table up.
+    """Returns the same ids at every call: those of all items, to look up a whole table.
 
-    Better: `EmbeddingTable` on the ids that a step needs, and `CandidateSampler` for those of the negatives.
+    Better: `EmbeddingTable` on the ids that a step needs, and `CandidateSampler` for the ids of the negatives.
 
     Args:
         index: The ids, (V,).
@@ -53,14 +53,14 @@ class EmbeddingIndex(keras.layers.Layer):
 
 @register
 class PoolingLayer(keras.layers.Layer):
-    """Pools several tensors of one shape into one: the embeddings of an item's several features, say.
+    """Pools several tensors of the same shape into one, such as the embeddings of an item's features.
 
-    Better: further columns in `YoutubeDNN`'s ``item_feature_columns``. For the positions of a history there is
+    Better: further columns in `YoutubeDNN`'s ``item_feature_columns``. For the positions of a history, use
     `SequenceMaskPooling`.
 
     Args:
         mode: ``mean``, ``sum`` or ``max``.
-        supports_masking: Whether a Keras mask is handed on.
+        supports_masking: Whether a Keras mask is passed on.
 
     Input: a list of tensors of one shape, or one tensor. Output: that shape.
 
@@ -90,10 +90,10 @@ _POOLINGS = {"mean": tf.reduce_mean, "sum": tf.reduce_sum, "max": tf.reduce_max}
 
 @register
 class InBatchSoftmaxLayer(CandidateLoss):
-    """The softmax loss of each example, with the positives of the others in its batch as negatives.
+    """The softmax loss of each example, with the positives of the other examples in the batch as negatives.
 
-    Each logit is corrected by the item's count. An item that several examples have is no negative of any of them, where
-    DeepMatch's is. Better: a builder's ``sampler_config``, which takes `InBatchSampler` and others.
+    Each logit is corrected by the item's count. An item that several examples have is not a negative of any of them,
+    whereas in DeepMatch it is. Better: a builder's ``sampler_config``, which takes `InBatchSampler` and others.
 
     Args:
         sampler_config: DeepMatch's ``NegativeSampler`` or its ``_asdict()``, with ``item_count``, (V,): how often each
@@ -145,7 +145,7 @@ class InBatchSoftmaxLayer(CandidateLoss):
 
 @register
 class RowsOf(keras.layers.Layer):
-    """Rows of a table that is a tensor; `deepmatch_ext.utils.get_item_embedding` is made of it.
+    """Looks up rows of a table that is a tensor; `deepmatch_ext.utils.get_item_embedding` uses it.
 
     Input: ``[table (V, D), ids (B, 1)]``. Output: (B, D).
 

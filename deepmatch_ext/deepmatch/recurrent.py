@@ -1,4 +1,4 @@
-"""DeepMatch's stack of recurrent layers, in its call form, made of Keras's LSTM and GRU."""
+"""DeepMatch's stack of recurrent layers, in its call form, made from Keras's LSTM and GRU."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["DynamicMultiRNN"]
 
 @register
 class DynamicMultiRNN(DroppingLayer):
-    """Recurrent layers over a history with the oldest item first, the last ones with residual connections.
+    """Recurrent layers over a history with the oldest item first; the last layers have residual connections.
 
-    Each layer has weights of its own, which are saved; in DeepMatch one cell is in all layers, and in no file. Dropout
-    is on in training, where DeepMatch decides by the learning phase when the model is built. GRU works, too.
+    Each layer has its own weights, which are saved; in DeepMatch, all layers share one cell, which is not saved.
+    Dropout is on in training, whereas DeepMatch decides by the learning phase when the model is built. GRU works, too.
 
     Args:
         num_units: The width of all layers; None: C.
         rnn_type: ``LSTM`` or ``GRU``.
-        return_sequence: Whether the output has every position, or the last state alone.
+        return_sequence: Whether the output has every position, or only the last state.
         num_layers: The number of layers.
-        num_residual_layers: How many of them, counted from the last, add their input to their output. The first can if
-            `num_units` is C.
+        num_residual_layers: How many layers, counted from the last, add their input to their output. The first layer
+            can do so only if `num_units` is C.
         dropout_rate: Dropout rate of each layer's input, in [0, 1).
-        forget_bias: The first value of the LSTM's forget gate's bias.
+        forget_bias: The initial bias of the LSTM's forget gate.
         seed: Seed of the initial weights and of the dropout.
 
     Input: ``[rows (B, T, C), lengths (B, 1)]``. Output: (B, T, num_units), zeros at padding; or (B, 1, num_units),
@@ -101,7 +101,7 @@ class DynamicMultiRNN(DroppingLayer):
             came = tf.where(is_item, layer(read, mask=valid), 0.0)
             states = states + came if place >= self.num_layers - self.num_residual_layers else came
         if not self.return_sequence:
-            last = tf.one_hot(lengths - 1, tf.shape(states)[1])  # of an empty history, zeros
+            last = tf.one_hot(lengths - 1, tf.shape(states)[1])  # zeros for an empty history
             states = tf.einsum("bt,btu->bu", last, states)[:, tf.newaxis]
         return tf.cast(states, compute_dtype(self))
 

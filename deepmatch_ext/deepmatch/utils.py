@@ -1,4 +1,4 @@
-"""DeepMatch's helpers, made of this package's layers and samplers."""
+"""DeepMatch's helpers, made from this package's layers and samplers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ class _NegativeSampler(NamedTuple):
 
 
 class NegativeSampler(_NegativeSampler):
-    """How negatives are drawn, in DeepMatch's words; taken wherever a sampler is.
+    """How negatives are drawn, in DeepMatch's terms; accepted wherever a sampler is.
 
-    Better: the samplers of `deepmatch_ext.samplers`, one class for each kind with its own settings, and more kinds.
+    Better: the samplers of `deepmatch_ext.samplers`, where each kind is a class with its own settings, and there are
+    more kinds.
 
     Args:
         sampler: ``uniform``, ``log_uniform``, ``frequency``, ``adaptive`` or ``inbatch``.
-        num_sampled: Candidates of a step; ``inbatch`` takes the batch's.
-        item_name: Name of the item column. Nothing depends on it: the model knows its item column.
+        num_sampled: Candidates of a step; ``inbatch`` takes the batch's positives.
+        item_name: Name of the item column. It is ignored: the model knows its item column.
         item_count: (V,) count of each item id in the training data, for ``frequency``; for ``inbatch`` it may be left
-            out, and is then learnt.
+            out, and the counts are then learnt.
         distortion: For ``frequency``, the power of the counts.
 
     Raises:
@@ -49,7 +50,7 @@ class NegativeSampler(_NegativeSampler):
         cls, sampler: str, num_sampled: int, item_name: str, item_count: Any = None, distortion: float = 1.0
     ) -> NegativeSampler:
         self = super().__new__(cls, sampler, num_sampled, item_name, item_count, distortion)
-        make_sampler(self)  # what can't be drawn is refused here
+        make_sampler(self)  # refuses settings that can't be drawn with
         return self
 
 
@@ -72,7 +73,7 @@ def l2_normalize(x: Any, axis: int = -1) -> Any:
 
     Args:
         x: A tensor, eager or of a Keras model.
-        axis: The axis of what has a length.
+        axis: The axis along which the length of a vector is computed.
 
     Example:
         >>> l2_normalize(tf.constant([[3.0, 4.0]])).numpy()
@@ -82,9 +83,9 @@ def l2_normalize(x: Any, axis: int = -1) -> Any:
 
 
 def inner_product(x: Any, y: Any, temperature: float = 1.0) -> Any:
-    """The inner product of each row of ``x`` (B, D) with that of ``y`` (B, D), over the temperature, (B, 1).
+    """The inner product of each row of ``x`` (B, D) with that of ``y`` (B, D), divided by the temperature, (B, 1).
 
-    DeepMatch's sums over the batch, too, and gives one number for all rows.
+    DeepMatch's function also sums over the batch, and returns one number for all rows.
 
     Example:
         >>> inner_product(tf.constant([[1.0, 2.0], [0.0, 3.0]]), tf.constant([[3.0, 4.0], [5.0, 1.0]]), 0.5).numpy()

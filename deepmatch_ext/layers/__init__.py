@@ -1,7 +1,7 @@
 """The layers. All are registered with Keras, so models that contain them load without ``custom_objects``.
 
-The dictionary ``custom_objects`` is for code written against DeepCTR and DeepMatch, which pass it to `load_model`. It
-also contains DeepCTR's layers, if DeepCTR was imported before.
+The dictionary ``custom_objects`` is for code written for DeepCTR and DeepMatch, which passes it to `load_model`. If
+DeepCTR has already been imported, it also contains DeepCTR's layers.
 """
 
 import sys
@@ -89,7 +89,7 @@ _LAYERS: tuple[Any, ...] = (
     WithoutPadding,
 )
 
-# `models` adds its own: Keras 3 finds the class of a model in an .h5 file nowhere else.
+# `models` adds its own classes: for a model in an .h5 file, Keras 3 looks for the class nowhere else.
 own_objects: dict[str, Any] = {
     **{layer.__name__: layer for layer in _LAYERS},
     "sampledsoftmaxloss": sampledsoftmaxloss,
@@ -97,10 +97,10 @@ own_objects: dict[str, Any] = {
 
 
 def __getattr__(name: str) -> Any:
-    deepmatch = import_module("deepmatch_ext.deepmatch")  # which is made of what is here
+    deepmatch = import_module("deepmatch_ext.deepmatch")  # it builds on this package
     if name == "custom_objects":
         import_module("deepmatch_ext").load()  # models add their own
-        # DeepCTR is not imported for it: its import starts a thread that asks a package index.
+        # DeepCTR is not imported for this: importing it starts a thread that queries a package index.
         deepctr_layers = sys.modules.get("deepctr.layers")
         return {**getattr(deepctr_layers, "custom_objects", {}), **own_objects, **deepmatch.all_layers()}
     return deepmatch.find_layer(__name__, name)

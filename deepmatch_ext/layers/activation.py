@@ -1,4 +1,4 @@
-"""Activations of dense layers, each place with weights of its own."""
+"""Activations of dense layers; each dense layer gets an activation with its own weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from deepmatch_ext._plain import check_settings_named, nameless
 class Dice(keras.layers.Layer):
     """``p x + (1 - p) alpha x`` with ``p = sigmoid(x normalised over the batch)``: a PReLU that adapts to its inputs.
 
-    From Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018. It computes what
-    DeepCTR's ``Dice`` does, whose weights Keras 3 does not find when it loads a model.
+    From Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018. It computes the
+    same as DeepCTR's ``Dice``, whose weights Keras 3 does not find when it loads a model.
 
     Args:
         axis: The axis of the features.
@@ -39,7 +39,7 @@ class Dice(keras.layers.Layer):
         self._normalization = batch_normalization(
             self.axis, epsilon=self.epsilon, center=False, scale=False, name="normalization"
         )
-        self._normalization.build(input_shape)  # here, so that its weights are there before saved ones are read
+        self._normalization.build(input_shape)  # here, so that its weights exist before saved ones are read
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
@@ -54,7 +54,7 @@ class Dice(keras.layers.Layer):
 
 
 def check_activation(what: str, activation: Any) -> None:
-    """Refuses what `activation_layer` cannot make a layer of."""
+    """Rejects anything that `activation_layer` cannot turn into a layer."""
     if activation is None or callable(activation) or (isinstance(activation, str) and activation.lower() == "dice"):
         return
     try:
@@ -65,22 +65,22 @@ def check_activation(what: str, activation: Any) -> None:
 
 
 def activation_layer(activation: Any, name: str) -> Any:
-    """A new layer for one place of a tower.
+    """A new activation layer for one dense layer of a tower.
 
     Args:
-        activation: A name that Keras knows, ``"dice"``, or a function; or a Keras layer, as a class or as an instance
-            that stands for its settings: every place gets a copy, so weights, such as PReLU's, are never shared.
+        activation: A name that Keras knows, ``"dice"``, or a function; or a Keras layer, as a class or an instance. An
+            instance is a template: every dense layer gets a copy, so weights, such as PReLU's, are never shared.
         name: The layer's name.
 
     Raises:
-        ValueError: The layer can't be copied by its config: it has a lambda or another function without a name.
+        ValueError: The layer can't be copied by its config: it contains a lambda or another unnamed function.
     """
     if isinstance(activation, str) and activation.lower() == "dice":
         return Dice(name=name)
     if isinstance(activation, type) and issubclass(activation, keras.layers.Layer):
         return activation(name=name)
     if isinstance(activation, keras.layers.Layer):
-        check_settings_named("An activation layer", activation)  # or the copy might get Keras's function of that name
+        check_settings_named("An activation layer", activation)  # or a copy might get Keras's function of the same name
         try:
             return type(activation).from_config({**activation.get_config(), "name": name})
         except Exception as error:  # whatever Keras, or the user's own class, raises

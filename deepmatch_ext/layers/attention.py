@@ -1,4 +1,4 @@
-"""Attention over the positions of a history, and what models of sessions need around it.
+"""Attention over the positions of a history, and related layers that session models need.
 
 B examples, T positions of a history, d the size of the vectors at these positions.
 """
@@ -17,7 +17,7 @@ _MASKED = -1e9
 
 @register
 class OldestFirst(keras.layers.Layer):
-    """A history's rows in the order of time: the first n positions reversed, where n is the number of items.
+    """A history's rows in chronological order: the first n positions reversed, where n is the number of items.
 
     Input: ``[rows (B, T, d), valid (B, T)]``, the items at the first positions. Output: (B, T, d).
 
@@ -40,7 +40,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     """Multi-head scaled dot-product self-attention over the positions that hold an item (Vaswani et al., 2017).
 
     Each head computes ``softmax(Q K^T / sqrt(d / heads)) V``. The concatenated heads are multiplied by a matrix. No
-    position attends to one without an item.
+    position attends to a position without an item.
 
     Args:
         num_heads: The number of heads, a divisor of d.
@@ -95,7 +95,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
 @register
 class AttentionPooling(keras.layers.Layer):
-    """The mean of a history's rows, weighted by their fit to a query q: ``softmax(rows q / sqrt(d))`` over its items.
+    """The attention-weighted mean of a history's rows, for a query q: ``softmax(rows q / sqrt(d))`` over its items.
 
     Args:
         seed: Seed of the initial weights.
@@ -104,7 +104,7 @@ class AttentionPooling(keras.layers.Layer):
     examples. Output: (B, d), in the layer's compute dtype; zeros for an empty history.
 
     Raises:
-        ValueError: The query has another size than the rows.
+        ValueError: The query does not have the size of the rows.
 
     Example:
         >>> rows = tf.constant([[[4.0, 0.0], [0.0, 4.0], [9.0, 9.0]]])
@@ -145,7 +145,7 @@ class AttentionPooling(keras.layers.Layer):
 
 @register
 class GatedSum(keras.layers.Layer):
-    """``g x + (1 - g) y`` with ``g = sigmoid(gate)``, entry by entry.
+    """``g x + (1 - g) y`` with ``g = sigmoid(gate)``, element by element.
 
     Input: ``[gate (B, d), x (B, d), y (B, d)]``. Output: (B, d).
 
@@ -169,7 +169,7 @@ class Positions(keras.layers.Layer):
     """The positions of a history from ``start`` up to, but not including, ``stop``.
 
     Args:
-        start, stop: As in a slice; a ``stop`` of None is the end.
+        start, stop: As in a slice; a ``stop`` of None means the end.
 
     Input: (B, T, ...). Output: (B, stop - start, ...), of the same type.
 
@@ -184,7 +184,7 @@ class Positions(keras.layers.Layer):
         self.stop = None if stop is None else int_at_least("`stop`", stop, self.start + 1)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return inputs[:, self.start : self.stop]  # Keras is left to infer the output, which may be booleans
+        return inputs[:, self.start : self.stop]  # Keras infers the type of the output, which may be boolean
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "start": self.start, "stop": self.stop}

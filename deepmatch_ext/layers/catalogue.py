@@ -1,4 +1,4 @@
-"""The features that a model keeps of each item, and the replacement of items that were never trained."""
+"""The item features that a model stores, and the replacement of the ids of items that were never trained."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class ItemCatalogue(WholeWeights, keras.layers.Layer):
     """Keeps the features of all items and looks them up by item id.
 
     Args:
-        features: name -> (shape of one item's values, their type): what the catalogue holds.
+        features: name -> (shape of one item's values, their type), for each feature in the catalogue.
         vocabulary_size: V.
         values: name -> array (V, ...), the values by item id. None: they come with saved weights.
 
-    Input: item ids (n,) or (n, 1). Output: a list, in the order of ``features``, of (n, ...).
+    Input: item ids (n,) or (n, 1). Output: a list of (n, ...), in the order of ``features``.
 
     Raises:
-        tf.errors.InvalidArgumentError: The layer was rebuilt from its config, and the weights, which hold the values,
+        tf.errors.InvalidArgumentError: The layer was rebuilt from its config, but its weights, which hold the values,
             were not loaded.
 
     Example:
@@ -83,13 +83,13 @@ class ItemCatalogue(WholeWeights, keras.layers.Layer):
 
 
 def _absent(dtype: str) -> Any:
-    """What stands in the place of values that are to come with saved weights."""
+    """The placeholder for values that come with saved weights."""
     return np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
 
 
 @register
 class KnownItems(DroppingLayer):
-    """Replaces the ids of items that were never trained by 0, the id of unknown items.
+    """Replaces the ids of items that were never trained with 0, the id of unknown items.
 
     In training, some ids are replaced at random, so that the model learns to encode items from their features and the
     row of id 0 alone. (DropoutNet, Volkovs et al., NeurIPS 2017, drops whole inputs for the same reason.)

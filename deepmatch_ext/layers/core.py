@@ -1,4 +1,4 @@
-"""Where DeepMatch's programs look for its layers; see `deepmatch_ext.deepmatch`."""
+"""Where programs written for DeepMatch look for its layers; see `deepmatch_ext.deepmatch`."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""Repeatable dropout of values, and the base of other layers that leave something out at random."""
+"""Repeatable dropout of values, and the base class of other layers that leave something out at random."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from deepmatch_ext._traced import traced_once
 
 
 class DroppingLayer(WholeWeights, keras.layers.Layer):
-    """The base of layers that leave something out at random in training.
+    """The base class of layers that leave something out at random in training.
 
-    The choice depends on the seed and on the number of the training step, which is saved as a weight. So a model that
-    is saved during training and loaded again continues as if it had not been interrupted. Keras's own Dropout starts
-    again.
+    The choice depends on the seed and on the number of the training step, which is saved as a weight. A model that is
+    saved during training and reloaded therefore continues as if it had not been interrupted. Keras's own Dropout
+    starts its random sequence from the beginning.
     """
 
     def __init__(self, rate: float, seed: int = 1024, **kwargs: Any) -> None:
@@ -31,12 +31,12 @@ class DroppingLayer(WholeWeights, keras.layers.Layer):
         self.built = True
 
     def _kept(self, shape: tf.Tensor, training: Any) -> tf.Tensor:
-        """What stays, booleans of a shape, drawn by each replica. Counts a step; outside training all stays."""
+        """A boolean mask of what is kept, drawn by each replica. Counts a step; outside training, all is kept."""
         training = tf.cast(training, tf.bool)
         return _factors(shape, self._draw(training), *self._rates, training) > 0
 
     def _draw(self, training: tf.Tensor) -> tf.Tensor:
-        """Two integers, of the replica and of the step, which it counts."""
+        """A seed: two integers, from the replica and from the step. Counts the step."""
         return tf.stack([tf.constant(self.seed + replica_id() * 2**32, tf.int64), counted(self, training)])
 
     @property
@@ -58,13 +58,13 @@ class DroppingLayer(WholeWeights, keras.layers.Layer):
 
 @traced_once(1, 1, 0, 0, 0)
 def _factors(shape: tf.Tensor, draw: tf.Tensor, rate: tf.Tensor, scale: tf.Tensor, training: tf.Tensor) -> tf.Tensor:
-    """Factors of a shape, float32: in training 0 or the scale, and outside all 1."""
+    """Factors of the given shape, float32: in training 0 or the scale, outside training 1."""
     kept = (tf.random.stateless_uniform(shape, draw) >= rate) | ~training
     return tf.where(kept, tf.where(training, scale, 1.0), 0.0)
 
 
 def counted(layer: Any, training: tf.Tensor) -> tf.Tensor:
-    """The number of the training step that a layer is in, which its weight ``step`` counts, int64."""
+    """The number of a layer's training step, int64, which its weight ``step`` counts."""
     if tf.get_static_value(training):
         check_on_replica(f"Training of the layer {layer.name!r}", layer.step)
     return raw_variable(layer.step).assign_add(tf.cast(training, tf.int64))

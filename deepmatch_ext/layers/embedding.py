@@ -1,4 +1,4 @@
-"""Ids to rows: hashing as DeepCTR does it, and embedding tables of which a step reads only the rows it needs."""
+"""From ids to rows: hashing as in DeepCTR, and embedding tables from which a step reads only the rows it needs."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
         embedding_dim: D.
         embeddings_initializer: A Keras initializer, its name, a function of a shape, or an array (V, D). None: normal
             with standard deviation ``stddev``, drawn from ``seed`` block by block, so that a large table never takes
-            twice its memory, as it would with Keras's initializers. An array, or Constant of one, is not part of the
-            layer's config: a table that is made from the config needs its saved weights.
+            twice its memory, as it would with Keras's initializers. An array, or a Constant of one, is not part of
+            the layer's config: a table that is rebuilt from the config needs its saved weights.
         seed, stddev: Seed and standard deviation of that default.
         check_ids: Whether ids are checked. Without the check, an id out of range silently reads zeros on a GPU, and on
             a CPU the error does not name the table.
-        l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the different rows of each look-up to the loss. (Over the whole
-            table, as Keras's regularisers do it, every step would read and update every row.)
+        l2_reg: Adds ``l2_reg * sum(row ** 2)`` over the distinct rows of each look-up to the loss. (Over the whole
+            table, as in Keras's regularisers, every step would read and update every row.)
         table_dtype: ``float32``, or ``bfloat16`` for half the memory. Rows become float32 when they are looked up. When
-            they are written, `deepmatch_ext.optimizers` round them up or down at random, so that many small steps are
-            right on average.
+            they are written, the optimizers of `deepmatch_ext.optimizers` round them up or down at random, so that many
+            small updates are right on average.
 
     Input: integer ids of any shape. Output: that shape + (D,), in the layer's compute dtype.
 
     Raises:
-        ValueError: The initializer's values have another shape, or are not finite.
-        tf.errors.InvalidArgumentError: An id is outside 0..V-1. Or the layer was made from its config, and the weights,
-            which hold the table's values, were not loaded.
+        ValueError: The initializer's values have the wrong shape, or are not finite.
+        tf.errors.InvalidArgumentError: An id is outside 0..V-1. Or the layer was rebuilt from its config, but its
+            weights, which hold the table's values, were not loaded.
 
     Example:
         >>> EmbeddingTable(10, 4)(tf.constant([[1, 2, 0]])).shape
@@ -123,7 +123,7 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
                 table.scatter_update(tf.IndexedSlices(tf.cast(values, table.dtype), rows))
 
     def _normal(self, shape: Any, dtype: Any = None, **_: Any) -> tf.Tensor:
-        """The same values at once, as an initializer: without eager mode nothing can be written before a session is."""
+        """The same values in one piece, as an initializer: without eager mode, only a session can write to a table."""
         return tf.cast(tf.concat([values for _, values in self._normal_blocks()], axis=0), self.table_dtype)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
@@ -172,13 +172,13 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
 
 @register
 class HashIds(keras.layers.Layer):
-    """Integers, floats or strings to ids, into the same buckets as DeepCTR's ``Hash``.
+    """Hashes integers, floats or strings to ids, into the same buckets as DeepCTR's ``Hash``.
 
-    What is hashed is the value as text, so the integer 3 and the float 3.0, "3.000000", fall in different buckets.
+    Values are hashed as text, so the integer 3 ("3") and the float 3.0 ("3.000000") fall into different buckets.
 
     Args:
         num_buckets: V.
-        mask_zero: Keep bucket 0 for padding, the value 0 or the strings "0" and ""; everything else falls in 1..V-1.
+        mask_zero: Reserve bucket 0 for padding (the value 0, or the strings "0" and ""); all else falls into 1..V-1.
         vocabulary_path: A text file of ``id,key`` lines. Keys are looked up there, and unknown ones become 0.
 
     Attributes:
@@ -197,8 +197,8 @@ class HashIds(keras.layers.Layer):
     def __init__(
         self, num_buckets: int, mask_zero: bool = False, vocabulary_path: str | None = None, **kwargs: Any
     ) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
-        kwargs.setdefault("autocast", False)  # Keras 3 would make integers of floats
+        kwargs.setdefault("dtype", "int64")  # no precision policy may change ids
+        kwargs.setdefault("autocast", False)  # Keras 3 would turn floats into integers
         super().__init__(**kwargs)
         self.num_buckets = positive_int("`num_buckets`", num_buckets)
         self.mask_zero = as_flag("`mask_zero`", mask_zero)

@@ -14,7 +14,7 @@ from deepmatch_ext._keras import compute_dtype, keras, register
 
 
 def session_graph(ids: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The graph of each session, whose nodes are its items and whose edges go from a click's item to the next one's.
+    """The graph of each session, whose nodes are its items and whose edges lead from each click's item to the next.
 
     A node is stored at the position of its item's most recent click. The other positions are nodes without edges. Both
     matrices take B T^2 numbers, whatever the sessions' real lengths.
@@ -36,7 +36,7 @@ def session_graph(ids: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
         (array([[0, 1, 2, 1, 4]], dtype=int32), array([0.5, 0. , 0.5, 0. , 0. ], dtype=float32))
     """
     same = tf.equal(ids[:, :, tf.newaxis], ids[:, tf.newaxis, :]) & valid[:, tf.newaxis, :]
-    # The first position with the same id. ONNX has an ArgMax of numbers alone.
+    # The first position with the same id. ONNX's ArgMax takes only numbers.
     node = tf.argmax(tf.cast(same, tf.int32), axis=2, output_type=tf.int32)
     batch, length = tf.shape(ids)[0], tf.shape(ids)[1]
     # Position t + 1 holds the click before that of position t.
@@ -53,14 +53,14 @@ def session_graph(ids: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 class GatedSessionGraph(keras.layers.Layer):
     """The state of each click's item after messages from its neighbours in the session's graph.
 
-    With H the states of the nodes, at first their rows, a propagation (equations 1 to 5 of the paper) is::
+    With H the states of the nodes, initially their rows, a propagation (equations 1 to 5 of the paper) is::
 
         a = [A_in (H W_in + b_in) ; A_out (H W_out + b_out)]
         z = sigmoid(a W_z + H U_z)
         r = sigmoid(a W_r + H U_r)
         H <- (1 - z) * H + z * tanh(a W_o + (r * H) U_o)
 
-    `session_graph` makes the matrices A_in and A_out, inside TensorFlow; they take B T^2 numbers and a propagation
+    `session_graph` builds the matrices A_in and A_out in TensorFlow. They take B T^2 numbers, and a propagation takes
     2 B T^2 D multiplications, so cut sessions to the last 20 to 50 clicks. The node of an item that is clicked several
     times has the row of its most recent click.
 
@@ -99,7 +99,7 @@ class GatedSessionGraph(keras.layers.Layer):
         )
         of_gates, of_state = tf.split(recurrent, [2 * dim, dim], axis=1)
         node, incoming, outgoing = session_graph(ids, valid)
-        # Products of the N nodes and along the E edges alone: most positions of most sessions are padding.
+        # Multiplies only for the N nodes and along the E edges: most positions of most sessions are padding.
         is_node = valid & tf.equal(node, tf.range(tf.shape(node)[1]))
         places, edges = tf.where(is_node), tf.where(outgoing > 0)
         number = tf.reshape(tf.cumsum(tf.cast(tf.reshape(is_node, [-1]), tf.int32)) - 1, tf.shape(node))
@@ -133,7 +133,7 @@ class GatedSessionGraph(keras.layers.Layer):
 
 @register
 class SessionReadout(keras.layers.Layer):
-    """What a session is about, and where it is now: a weighted sum of its clicks' states, and the last one's.
+    """A session's overall and current interest: a weighted sum of its clicks' states, and the last click's state.
 
     The weights are ``q . sigmoid(W1 h_last + W2 h_i + c)`` (equation 6 of the paper), without a softmax: a longer
     session has a longer sum. An empty session gives zeros.

@@ -1,4 +1,4 @@
-"""Dropout of whole items of a history."""
+"""Dropout of whole items from a history."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from deepmatch_ext.layers.pooling import item_mask
 
 @register
 class HistoryDropout(DroppingLayer):
-    """Leaves out whole items of a history in training, as if they had never occurred; the others move up.
+    """Drops whole items from a history in training, as if they had never occurred; the others move up.
 
     Args:
         rate: The fraction of items that are left out, in [0, 1).
         seed: Seed of the choice.
 
-    Input: a list of histories of the same events, such as the items, their genres and their weights: ids (B, T), of
-    which at least one comes first, and numbers (B, T, 1). A position at which all ids are 0 is padding. All histories
-    lose the same positions.
+    Input: a list of histories of the same events, such as the items, their genres and their weights. The first has ids
+    (B, T), the others ids (B, T) or numbers (B, T, 1). A position at which all ids are 0 is padding. All histories lose
+    the same positions.
 
     Output: a list of the same shapes and types, padded with zeros at the end. Unchanged when not training.
 
@@ -57,6 +57,6 @@ class HistoryDropout(DroppingLayer):
 
 
 def _moved_up(history: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
-    """The kept positions (B, T) in front of each row, and padding behind."""
+    """The kept positions (B, T) at the front of each row, and padding behind them."""
     kept = tf.ragged.boolean_mask(history, keep)
     return tf.reshape(kept.to_tensor(shape=[None, *history.shape[1:]]), tf.shape(history))

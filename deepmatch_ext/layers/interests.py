@@ -1,4 +1,4 @@
-"""Several vectors for a user: K interests, which are made of a history, and the choice of the one to train.
+"""Several vectors for a user: K interests, which are extracted from a history, and the choice of the one to train.
 
 B examples, T positions of a history (most recent first), K interests, S sampled candidates, D size of the vectors.
 """
@@ -21,8 +21,8 @@ _MASKED = -1e9
 class SelfAttentiveInterests(keras.layers.Layer):
     """K weighted means of a history, each with its own attention: ComiRec-SA (Cen et al., KDD 2020, section 3.3).
 
-    With e_t the row at position t and p_t a vector of that position, ``H = tanh(W1 (e + p))``, the attention is the
-    softmax of ``W2 H`` over the positions that hold an item, and an interest is the mean of the e_t weighted by it.
+    Let e_t be the row at position t, p_t a vector of that position, and ``H = tanh(W1 (e + p))``. The attention is the
+    softmax of ``W2 H`` over the positions that hold an item. An interest is the mean of the e_t weighted by attention.
     Positions affect the weights only. An empty history gives zeros.
 
     Args:
@@ -30,8 +30,8 @@ class SelfAttentiveInterests(keras.layers.Layer):
         add_pos: Whether the attention depends on positions.
         hidden_units: The width of H; None: 4 D, as in the paper's code.
         seed: Seed of the initial weights.
-        recency_decay: At least 0. The item of rank k (0: the most recent) has its attention multiplied by
-            ``(k + 1) ** -recency_decay`` before it is normalised. The paper has 0: all items count alike.
+        recency_decay: At least 0. The attention of the item of rank k (0: the most recent) is multiplied by
+            ``(k + 1) ** -recency_decay`` before it is normalised. The paper uses 0: all items count equally.
 
     Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
 
@@ -95,27 +95,28 @@ class SelfAttentiveInterests(keras.layers.Layer):
 
 @register
 class DynamicRouting(keras.layers.Layer):
-    """K interests as capsules that the positions of a history are routed to.
+    """K interests as capsules to which the positions of a history are routed.
 
-    Each position's row is mapped to ``e_hat``, a prediction for each interest. A softmax over the interests says how
-    much of it goes to which interest. An interest is the squashed sum z, ``|z|^2 / (1 + |z|^2) * z / |z|``. Then the
-    inner products of predictions and interests are added to the logits of the softmax, and the next round begins. The
-    interests of the last round are the output; gradients go through that round alone. An empty history gives zeros.
+    Each position's row is mapped to ``e_hat``, a prediction for each interest. A softmax over the interests determines
+    how much of the row goes to each interest. An interest is the weighted sum z of its predictions, squashed to
+    ``|z|^2 / (1 + |z|^2) * z / |z|``. Then the inner products of predictions and interests are added to the logits of
+    the softmax, and the next round begins. The interests of the last round are the output; gradients flow through that
+    round only. An empty history gives zeros.
 
     Args:
         num_interests: K.
         rounds: The number of rounds of routing.
-        scale: Multiplies the inner products before they are added to the logits. The papers have 1. L2-normalised rows
+        scale: Multiplies the inner products before they are added to the logits. The papers use 1. L2-normalised rows
             have inner products within -1..1, which a softmax hardly distinguishes.
-        shared: MIND's routing (Li et al., CIKM 2019, section 4.2): one matrix makes all predictions, and the logits
-            start at random. They are drawn once, from the seed, so the same history gives the same interests at every
-            call. False: ComiRec-DR's routing (Cen et al., KDD 2020, section 3.2): a matrix for each position and
-            interest, and the logits start at 0.
-        dynamic_k: A user of n items has ``max(1, min(K, log2(n)))`` interests, rounded down, as in MIND. The surplus
-            ones repeat the first, so they change no maximum over the interests.
+        shared: MIND's routing (Li et al., CIKM 2019, section 4.2): one matrix makes all predictions, and the initial
+            logits are random. They are drawn once, from the seed, so the same history gives the same interests at every
+            call. False: ComiRec-DR's routing (Cen et al., KDD 2020, section 3.2): there is a matrix for each position
+            and interest, and the initial logits are 0.
+        dynamic_k: A user with n items has ``max(1, min(K, log2(n)))`` interests, rounded down, as in MIND. Surplus
+            interests repeat the first, so they change no maximum over the interests.
         seed: Seed of the initial weights and logits.
         recency_decay: At least 0. In the sums of the last round, the item of rank k (0: the most recent) has the
-            weight ``(k + 1) ** -recency_decay``. The papers have 0: all items count alike.
+            weight ``(k + 1) ** -recency_decay``. The papers use 0: all items count equally.
 
     Input: ``[rows (B, T, D), valid (B, T)]``. Output: (B, K, D), in the layer's compute dtype.
 
@@ -201,8 +202,8 @@ class DynamicRouting(keras.layers.Layer):
 class NearIdentity(keras.initializers.Initializer):
     """Matrices (..., D, D): the identity plus a tenth of Glorot's uniform distribution.
 
-    Predictions then start near the rows that they are made of. A random matrix would rotate all rows away, and each
-    item would have to be learnt through that rotation; but equal matrices would make K equal interests.
+    Predictions then start near the rows that they are computed from. A random matrix would rotate all rows, and every
+    item would have to be learnt through that rotation. Without the noise, equal matrices would make K equal interests.
     """
 
     def __init__(self, seed: int) -> None:
@@ -218,7 +219,7 @@ class NearIdentity(keras.initializers.Initializer):
 
 
 def has_interests(valid: tf.Tensor, num_interests: int) -> tf.Tensor:
-    """Which of K interests, (B, K), a user of n items, ``valid`` (B, T), has: the first ``max(1, min(K, log2(n)))``."""
+    """Which of the K interests a user with n valid items has, (B, K): the first ``max(1, min(K, log2(n)))``."""
     items = tf.reduce_sum(tf.cast(valid, tf.float64), axis=1)
     number = tf.cast(tf.floor(tf.math.log(tf.maximum(items, 1.0)) / np.log(2) + 1e-9), tf.int32)
     return tf.sequence_mask(tf.clip_by_value(number, 1, num_interests), num_interests)
@@ -226,12 +227,12 @@ def has_interests(valid: tf.Tensor, num_interests: int) -> tf.Tensor:
 
 @register
 class RepeatFirstInterest(keras.layers.Layer):
-    """Puts a user's first interest in the place of those that a history of n items does not have.
+    """Replaces the interests that a history of n items does not have with the user's first interest.
 
-    `DynamicRouting` does so, too, but layers behind it may treat the interests apart, as dropout does.
+    `DynamicRouting` does so, too, but later layers, such as dropout, may make the repeated interests differ.
 
-    Input: ``[interests (B, K, D), valid (B, T)]``. Output: (B, K, D), in which all but the first
-    ``max(1, min(K, log2(n)))`` are the first; and this number, (B, 1) int32.
+    Input: ``[interests (B, K, D), valid (B, T)]``. Output: (B, K, D), in which all interests after the first
+    ``max(1, min(K, log2(n)))`` repeat the first one; and this number, (B, 1) int32.
 
     Example:
         >>> interests, valid = tf.constant([[[1.0], [2.0], [3.0]]]), tf.constant([[True, True, True, True, False]])
@@ -252,24 +253,24 @@ def _recency(valid: tf.Tensor, decay: float) -> tf.Tensor:
 
 
 def _squashed(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors of length |z|^2 / (1 + |z|^2); of zeros, zeros with a finite gradient."""
+    """Vectors scaled to length |z|^2 / (1 + |z|^2); zeros stay zeros, with a finite gradient."""
     squared = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
     return vectors * squared / (1 + squared) * tf.math.rsqrt(squared + 1e-9)
 
 
 @register
 class LabelAwareAttention(keras.layers.Layer):
-    """The interests, weighted by how near each is to the positive: ``softmax(p u_k . i)`` over the interests.
+    """The sum of the interests, weighted by similarity to the positive: ``softmax(p u_k . i)`` over the interests.
 
     MIND's read-out in training (Li et al., CIKM 2019, section 4.3), with the power inside the softmax, where it can
     neither overflow nor change a sign. Interests that repeat the first count once.
 
     Args:
-        p: 0 weighs all interests alike; the larger p is, the closer the result is to `NearestInterest`. ``inf`` is that
-            limit: the nearest interest alone, of equally near ones the first.
+        p: 0 weights all interests equally; the larger p is, the closer the result is to `NearestInterest`. ``inf`` is
+            that limit: only the nearest interest counts, and of several equally near ones, the first.
         pow_p, k_max: DeepMatch's arguments: ``LabelAwareAttention(k_max, pow_p)`` uses ``pow_p`` as ``p``.
 
-    Input: ``[interests (B, K, D), positives (B, D) or (B, 1, D)]``, or with a third input, the number of
+    Input: ``[interests (B, K, D), positives (B, D) or (B, 1, D)]``, and optionally a third input, the number of
     interests that each user has, (B, 1). Output: (B, D) float32.
 
     Example:
@@ -281,7 +282,7 @@ class LabelAwareAttention(keras.layers.Layer):
     def __init__(self, p: float = 1.0, pow_p: float | None = None, k_max: int | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        if k_max is not None or pow_p is not None:  # by position, DeepMatch's `k_max` stands where `p` does
+        if k_max is not None or pow_p is not None:  # as a positional argument, DeepMatch's `k_max` arrives as `p`
             positive_int("`k_max`", p if k_max is None else k_max)
             p = 1.0 if pow_p is None else attention_power("`pow_p`", pow_p)
         self.p = attention_power("`p`", p)
@@ -296,7 +297,7 @@ class LabelAwareAttention(keras.layers.Layer):
         if number:
             surplus |= ~tf.sequence_mask(tf.reshape(number[0], [-1]), interests.shape[1])
         products = products if self.p >= 0 else -products
-        # A softmax does not change with what is subtracted, and no power makes differences to the largest overflow.
+        # Subtracting a constant does not change a softmax, and differences from the largest never overflow.
         products -= tf.stop_gradient(
             tf.reduce_max(tf.where(surplus, products.dtype.min, products), axis=1, keepdims=True)
         )
@@ -305,7 +306,7 @@ class LabelAwareAttention(keras.layers.Layer):
             return tf.gather(interests, nearest, axis=1, batch_dims=1)
         logits = tf.where(surplus, _MASKED, abs(self.p) * products)
         weights = tf.exp(logits)  # the largest is 1
-        # `tf.nn.softmax` may round a weight of 1 down, which `p` would multiply in the gradient.
+        # `tf.nn.softmax` may round a weight of 1 down, an error that `p` would multiply in the gradient.
         weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
         return tf.einsum("bk,bkd->bd", weights, interests)
 
@@ -356,7 +357,7 @@ class NearestInterest(keras.layers.Layer):
 
 @register
 class FirstRows(keras.layers.Layer):
-    """The first B rows of the second tensor, where B is the batch of the first: the positives, ahead of candidates.
+    """The first B rows of the second tensor, where B is the batch size of the first: positives precede candidates.
 
     Input: ``[anything (B, ...), vectors (B + S, D)]``. Output: (B, D).
 

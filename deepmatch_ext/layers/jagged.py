@@ -1,7 +1,7 @@
-"""Pooling without padding: a batch's histories as their different ids and the positions of these.
+"""Pooling without padding: a batch's histories as their unique ids and the positions of each.
 
-(B, T, D) is never built: an id that occurs a hundred times in a batch is looked up once, and its gradient is summed
-before it reaches the table. B examples, T positions, N items in the batch, U different ids among them.
+A (B, T, D) tensor is never built: an id that occurs a hundred times in a batch is looked up once, and its gradient is
+summed before it reaches the table. B examples, T positions, N items in the batch, U unique ids among them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PADDED = ContextVar("padded", default=False)
 
 @contextmanager
 def padded_pooling() -> Iterator[None]:
-    """Within the block, models that are traced pool padded rows, (B, T, D), as `SequenceMaskPooling` does.
+    """Models that are traced within the block pool padded rows, (B, T, D), as `SequenceMaskPooling` does.
 
     For exports: runtimes other than TensorFlow's have no sparse matrices, and some fail if no history has an item.
     `JaggedIds` then returns the ids (B, T) and which of them are items (B, T), and `JaggedPooling` takes these.
@@ -35,21 +35,21 @@ def padded_pooling() -> Iterator[None]:
 
 
 def is_padded() -> bool:
-    """Whether what is traced pools padded rows; see `padded_pooling`."""
+    """Whether models that are traced now pool padded rows; see `padded_pooling`."""
     return _PADDED.get()
 
 
 @register
 class JaggedIds(keras.layers.Layer):
-    """The items of a batch of histories: the different ids, and the positions of each.
+    """The items of a batch of histories: the unique ids, and the positions of each.
 
-    Id 0 is padding and is left out at any position.
+    Id 0 is padding and is left out wherever it occurs.
 
     Input: ids (B, T).
 
-    Output: ``unique_ids`` (U,) in the ids' type, ``index`` (N,) int64, the position of each item's id in them,
-    ``row`` (N,) int64, the item's example, ascending, ``rank`` (N,) int64, the number of items before it in its
-    history, and ``num_rows`` () int64, B. A table looks up ``unique_ids``; `JaggedPooling` takes its rows and the rest.
+    Output: ``unique_ids`` (U,) in the ids' type; ``index`` (N,) int64, the place of each item's id in ``unique_ids``;
+    ``row`` (N,) int64, the example of each item, ascending; ``rank`` (N,) int64, the number of items before it in its
+    history; and ``num_rows`` () int64, B. A table looks up ``unique_ids``; `JaggedPooling` takes its rows and the rest.
 
     Example:
         >>> unique_ids, index, row, rank, num_rows = JaggedIds()(tf.constant([[7, 0, 5], [5, 0, 0]]))
@@ -58,7 +58,7 @@ class JaggedIds(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        kwargs.setdefault("dtype", "int64")  # no precision policy may change ids
         super().__init__(**kwargs)
         self.supports_jit = False  # how many ids are different is not known beforehand
 
@@ -85,7 +85,7 @@ def _places(valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 @register
 class JaggedPooling(HistoryPooling):
-    """`SequenceMaskPooling` of what `JaggedIds` returns: the same modes and results, without (B, T, D).
+    """`SequenceMaskPooling` of what `JaggedIds` returns: the same modes and results, without a (B, T, D) tensor.
 
     Args:
         mode, keepdims, recency_decay, nth: As in `SequenceMaskPooling`.
@@ -120,7 +120,7 @@ class JaggedPooling(HistoryPooling):
             first = tf.where(tf.equal(rank, self.nth - 1))[:, 0]
             row, index = tf.gather(row, first), tf.gather(index, first)
             return _weighted_sum(rows, index, row, tf.ones_like(row, tf.float32), num_rows)
-        # Of the shape of `row` where all are 1, so that nobody needs the ranks.
+        # Without a decay all weights are 1 and only their shape matters: `row` has it, so ranks are not needed.
         weights = recency_weights(rank if self.recency_decay else row, self.recency_decay)
         norm = _sums(self._norm_term(weights), row, num_rows)
         return self._normalised(_weighted_sum(rows, index, row, weights, num_rows), norm)
@@ -132,7 +132,7 @@ class JaggedPooling(HistoryPooling):
 @traced_once(1, 1, 0)
 def _sums(values: tf.Tensor, row: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
     """The sum of each row's values (N,), the rows ascending, as (B, 1)."""
-    sums = tf.math.segment_sum(values, row)  # half the time of the unsorted one; nothing for empty rows at the end
+    sums = tf.math.segment_sum(values, row)  # half the time of the unsorted one, but without empty rows at the end
     return tf.pad(sums, [[0, num_rows - tf.shape(sums, out_type=tf.int64)[0]]])[:, tf.newaxis]
 
 
@@ -144,14 +144,14 @@ def _weighted_sum(
 
     In the compressed row format: seven times as fast as ``tf.sparse.sparse_dense_matmul`` forward, five backward.
     """
-    # TensorFlow 2.15 divides by the number of rows, and kills the process, where there is nothing to multiply, so there
-    # a zero is. Branches are around what goes in and not around the product: a sparse matrix that is handed to a branch
-    # can be saved in a SavedModel, but not loaded.
+    # If there is nothing to multiply, TensorFlow 2.15 divides by the number of rows and kills the process, so a zero is
+    # put in. The branches choose the inputs, not the product: a sparse matrix that is passed to a branch can be saved
+    # in a SavedModel, but not loaded.
     has_values = tf.size(index) > 0
     nothing = tf.zeros([1], tf.int64)
     row, index, weights = tf.cond(has_values, lambda: (row, index, weights), lambda: (nothing, nothing, tf.zeros([1])))
-    # An item that a history has twice is two values in one place. A GPU refuses more values than places, which a
-    # batch of one user can have: there the matrix has further rows, of zeros.
+    # An item that a history has twice makes two values in one place. A GPU refuses more values than places, which a
+    # batch of one user can have, so the matrix then gets more rows, of zeros.
     width = tf.maximum(tf.shape(rows, out_type=tf.int64)[0], 1)
     height = tf.maximum(tf.maximum(num_rows, 1), -(-tf.size(index, out_type=tf.int64) // width))
 

@@ -21,7 +21,7 @@ class L2Normalization(keras.layers.Layer):
     ``tf.math.l2_normalize`` would multiply its gradient by a million.
 
     Args:
-        axis: The axis along which vectors have their length.
+        axis: The axis along which the length of a vector is computed.
 
     Input: floats of any shape. Output: the same shape, float32.
 
@@ -38,7 +38,7 @@ class L2Normalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         inputs = tf.cast(inputs, tf.float32)
-        # What is exported has no custom gradient, which other programs don't know.
+        # An exported model must not have a custom gradient, which other runtimes don't know.
         if training is True and self.axis in (-1, inputs.shape.rank and inputs.shape.rank - 1):
             return tf.ensure_shape(_unit_vectors(inputs), inputs.shape)
         return inputs * _inverse_length(inputs, self.axis)
@@ -51,7 +51,7 @@ class L2Normalization(keras.layers.Layer):
 
 
 def _inverse_length(values: tf.Tensor, axis: int) -> tf.Tensor:
-    """One over the lengths of vectors along an axis, which stays; 0 for those of (nearly) none."""
+    """One over the lengths of vectors along an axis, which is kept; 0 for vectors of (nearly) zero length."""
     squared = tf.reduce_sum(tf.square(values), axis=axis, keepdims=True)
     has_direction = squared > _EPSILON
     return tf.where(has_direction, tf.math.rsqrt(tf.where(has_direction, squared, 1.0)), 0.0)
@@ -67,7 +67,7 @@ def _unit_vectors(values: tf.Tensor) -> tf.Tensor:
         unit = values * inverse
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            # Without its part along the vector, which changes the length alone.
+            # Without the component along the vector, which changes only the length.
             return (upstream - unit * tf.reduce_sum(upstream * unit, axis=-1, keepdims=True)) * inverse
 
         return unit, gradient

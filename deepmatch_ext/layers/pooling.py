@@ -16,7 +16,7 @@ _MASKED = -1e30
 
 
 class HistoryPooling(keras.layers.Layer):
-    """The base of the pooling layers: arguments, and the weights and norms of the modes."""
+    """The base class of the pooling layers: arguments, and the weights and norms of the modes."""
 
     def __init__(
         self, mode: str = "mean", keepdims: bool = False, recency_decay: float = 0.0, nth: int = 1, **kwargs: Any
@@ -85,25 +85,25 @@ class SequenceMaskPooling(HistoryPooling):
     sum      sum(w_k e_k)
     sqrtn    sum(w_k e_k) / sqrt(sum(w_k ** 2)), as in ``tf.nn.embedding_lookup_sparse``
     max      the largest value in each of the D dimensions
-    last     e_(nth - 1): the first valid position, since the history is most recent first, or the nth
+    last     e_(nth - 1): the nth valid position; the first, by default, is the most recent item
     ======== =====================================================================
 
-    The mean is that of DeepMatch-style YoutubeDNNs: lengths (B, 1) -> sequence mask (B, 1, T) -> transposed (B, T, 1)
+    The mean is that of a DeepMatch-style YoutubeDNN: lengths (B, 1) -> sequence mask (B, 1, T) -> transposed (B, T, 1)
     -> times the embedding, summed over T, divided by the length + 1e-9. An empty history gives zeros in every mode.
-    Values at masked positions, even NaN, change nothing. Sums are taken in float32 under every policy.
+    Values at masked positions, even NaN, have no effect. Sums are taken in float32 under every policy.
 
     Args:
         mode: One of mean, sum, max, sqrtn, last.
         keepdims: Return (B, 1, D), as DeepCTR's pooling does, instead of (B, D).
-        recency_decay: At least 0. The valid position of rank k has the weight ``(k + 1) ** -recency_decay``: 0 weighs
-            all alike, 1 gives the weights 1, 1/2, 1/3 ... For mean, sum and sqrtn.
-        nth: For last: which item, 1 being the most recent; a shorter history gives zeros.
+        recency_decay: At least 0. The valid position of rank k has the weight ``(k + 1) ** -recency_decay``: 0 gives
+            all the same weight, 1 gives the weights 1, 1/2, 1/3 ... For mean, sum and sqrtn only.
+        nth: For last only: which item, 1 being the most recent; a shorter history gives zeros.
 
     Input, one of:
         - ``[embeddings (B, T, D), lengths (B, 1) or (B,)]``, integer lengths; one above T counts as T.
         - ``[embeddings (B, T, D), mask (B, T)]``: positions that are neither 0 nor False are valid.
-        - ``embeddings (B, T, D)`` with a Keras mask, or with ``mask=(B, T)`` in the call; without any, all positions
-          are valid.
+        - ``embeddings (B, T, D)`` with a Keras mask, or with ``mask=(B, T)`` in the call; without a mask, all
+          positions are valid.
 
     Output: (B, D), or (B, 1, D) with ``keepdims``, in the layer's compute dtype.
 
@@ -171,9 +171,9 @@ def _embeddings_and_mask(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 @register
 class PaddingMask(keras.layers.Layer):
-    """Which positions of a history hold an item: all but those of id 0, anywhere in the history.
+    """Which positions of a history hold an item: all except those with id 0, which may be anywhere in the history.
 
-    Input: ids (B, T), or a list of them, which must all be an item's. Output: booleans (B, T).
+    Input: ids (B, T); or a list of them, and a position counts if none of its ids is 0. Output: booleans (B, T).
 
     Example:
         >>> PaddingMask()(tf.constant([[7, 0, 5]])).numpy()
@@ -181,20 +181,20 @@ class PaddingMask(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        kwargs.setdefault("dtype", "int64")  # no precision policy may change ids
         super().__init__(**kwargs)
 
     def call(self, ids: Any) -> tf.Tensor:
-        # Keras has to infer the output: with a shape alone it would take it for integers.
+        # Keras has to infer the output: given only a shape, it would assume integers.
         several = list(ids) if isinstance(ids, list | tuple) else [ids]
         return functools.reduce(tf.logical_and, map(item_mask, several))
 
 
 class IdLayer(keras.layers.Layer):
-    """The base of layers of ids: precision policies change neither ids nor what comes with them."""
+    """The base class of layers that take ids: precision policies change neither ids nor the values beside them."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "int64")  # no precision policy has a say in ids
+        kwargs.setdefault("dtype", "int64")  # no precision policy may change ids
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
 
@@ -237,7 +237,7 @@ class ItemsInFront(IdLayer):
 
     Padding may be anywhere in the input; in the output, position t is the t-th item.
 
-    Input: ids (B, T); or a list of them and of other values of each position, (B, T, ...). Output: the same.
+    Input: ids (B, T); or a list of ids and other values of each position, (B, T, ...). Output: the same, reordered.
 
     Example:
         >>> ItemsInFront()(tf.constant([[0, 7, 0, 5], [4, 3, 0, 0]])).numpy()
@@ -313,7 +313,7 @@ class SequenceWeighting(keras.layers.Layer):
 
 
 POOLINGS: dict[str, Any] = {}
-"""What a column's ``combiner`` may name besides the modes: name -> a layer's class.
+"""The poolings that a column's ``combiner`` may name besides the modes: name -> a layer's class.
 
 The layer pools ``[rows (B, T, D), valid (B, T)]`` into (B, d). Its only arguments are a name, and a ``seed`` if it
 takes one.
@@ -324,12 +324,12 @@ def combiner_poolings(column_name: str, combiner: str) -> list[tuple[Any, dict[s
     """The layers that a column's ``combiner`` stands for: classes, and their arguments.
 
     ``mean``, ``sum`` and ``max`` are DeepCTR's, ``sqrtn`` and ``last`` the modes of `SequenceMaskPooling`. ``recency``
-    is the mean weighted by 1/rank, and ``recency:0.5`` that weighted by 1/rank ** 0.5. ``last:2`` is the last item but
-    one. Other names are those of `POOLINGS`. The results of several, joined by ``+``, are concatenated:
-    ``recency+last``.
+    is the mean weighted by 1/rank, and ``recency:0.5`` the mean weighted by 1/rank ** 0.5. ``last:2`` is the second
+    most recent item. Other names are those of `POOLINGS`. Several names are joined by ``+``, and their results are
+    concatenated: ``recency+last``.
 
     Raises:
-        ValueError: An unknown name, a decay that is not above 0, or a number of an item below 1.
+        ValueError: An unknown name, a decay that is not above 0, or an item number below 1.
 
     Example:
         >>> [arguments for _, arguments in combiner_poolings("hist_item", "recency:0.5+last")]

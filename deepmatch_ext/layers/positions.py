@@ -1,9 +1,9 @@
-"""Every position of a history as an example: a row that trains as many predictions as it has events.
+"""Every position of a history as a training example, so that a row trains as many predictions as it has events.
 
-Histories list the most recent first. So the state at position k, which reads what stands at k and behind it, is the
-user as of then: what came next is the item at k - 1, and at position 0 the row's own target.
+Histories list the most recent event first. The state at position k reads position k and those behind it, so it is the
+user's state at that time. The item that came next is at k - 1; at position 0, it is the row's own target.
 
-B rows, t positions of the longest history of a batch, N positions that are trained, d the width of what stands at them.
+B rows, t positions of the longest history of a batch, N positions that are trained, d the size of a position's vector.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from deepmatch_ext.layers.pooling import IdLayer, item_mask
 
 @register
 class UpToLongest(IdLayer):
-    """A batch's histories without the positions at their end that are padding in all of them; at least one stays.
+    """Cuts off the positions at the end that are padding in all histories of a batch; at least one position stays.
 
-    Input: ids (B, T), items in front; or a list of them and of what else has a value for each position, (B, T, ...).
-    Output: the same with t positions.
+    Input: ids (B, T), items in front; or a list of ids and other values of each position, (B, T, ...). Output: the
+    same with t positions.
 
     Example:
         >>> UpToLongest()(tf.constant([[7, 5, 0, 0], [4, 0, 0, 0]])).numpy()
@@ -52,15 +52,15 @@ class UpToLongest(IdLayer):
 
 @register
 class TrainedPositions(IdLayer):
-    """The positions that a step trains, and what came next at each of them.
+    """The positions that a step trains, and the item that came next at each of them.
 
-    While training these are all positions that hold an item, and each row's first one, whose history may be empty.
-    Otherwise only the first: what is evaluated is the row's own target.
+    In training, these are all positions that hold an item, and each row's first position, even if its history is
+    empty. Otherwise, they are only the first positions, since evaluation uses only the row's own target.
 
-    Input: ``[ids (B, t), targets (B, 1)]``: the items of each history, most recent first and in front, and the item
-    that came next; of one integer type.
+    Input: ``[ids (B, t), targets (B, 1)]``, all of the same integer type: the items of each history, most recent first
+    and in front, and the item that came next.
 
-    Output: ``places`` (N, 2) int64, row and position, rising; and ``items`` (N,), what came next at each.
+    Output: ``places`` (N, 2) int64, row and position, ascending; and ``items`` (N,), the item that came next at each.
 
     Example:
         >>> ids, targets = tf.constant([[7, 5, 0], [4, 0, 0]]), tf.constant([[9], [6]])
@@ -89,7 +89,7 @@ class TrainedPositions(IdLayer):
 
 @register
 class ByPosition(keras.layers.Layer):
-    """Vectors of a history's items, one after the other, as those of its positions.
+    """Reshapes the vectors of all items of all histories, one after the other, to one vector for each position.
 
     Input: ``[vectors (B t, d), ids (B, t)]``. Output: (B, t, d).
 
@@ -107,7 +107,7 @@ class ByPosition(keras.layers.Layer):
 
 
 class _At(keras.layers.Layer):
-    """What reads a history some positions behind the one that it is asked for."""
+    """The base class of layers that read a history some positions behind a given one."""
 
     def __init__(self, behind: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -119,10 +119,10 @@ class _At(keras.layers.Layer):
 
 @register
 class AtPlaces(_At):
-    """What stands at the places of `TrainedPositions`, or so many positions behind them; or what a row says.
+    """The values at the places of `TrainedPositions`, or some positions behind them; or the values of their rows.
 
     Args:
-        behind: How many positions further back, where zeros stand behind the last one.
+        behind: How many positions further back to read; behind the last position, the values are zeros.
 
     Input: ``[values (B, t, d) or (B, d), places (N, 2)]``. Output: (N, d).
 
@@ -150,10 +150,10 @@ class AtPlaces(_At):
 
 @register
 class AtNow(_At):
-    """What stands at the first position, which is the user now, or so many positions behind it.
+    """The values at the first position, which is the user's current state, or some positions behind it.
 
     Args:
-        behind: How many positions further back, where zeros stand behind the last one.
+        behind: How many positions further back to read; behind the last position, the values are zeros.
 
     Input: (B, t, d). Output: (B, d).
 
@@ -165,7 +165,7 @@ class AtNow(_At):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if inputs.shape[1] is not None and inputs.shape[1] <= self.behind:
             return tf.zeros_like(inputs[:, 0])
-        return tf.reduce_sum(inputs[:, self.behind : self.behind + 1], axis=1)  # of none, zeros
+        return tf.reduce_sum(inputs[:, self.behind : self.behind + 1], axis=1)  # an empty sum is zero
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], input_shape[-1])
@@ -173,16 +173,16 @@ class AtNow(_At):
 
 @register
 class LossOfRows(keras.layers.Layer):
-    """The losses of positions as losses of rows: their sum, divided by the most positions that a row can have.
+    """Turns losses of positions into losses of rows: their sum, divided by the maximum number of positions in a row.
 
-    So each position counts the same in all batches. If the sum were divided by the number of positions of the batch,
-    a position of a batch of short histories would count for more.
+    Each position then counts the same in all batches. If the sum were divided by the number of positions in the batch,
+    a position in a batch of short histories would count more.
 
     Args:
-        max_len: T, the most positions.
+        max_len: T, the maximum number of positions.
 
-    Input: ``[losses (N, 1), places (N, 2), ids (B, t)]``. Output: (B, 1) float32. While nothing is trained, each row
-    has one position, and its loss is handed on as it is.
+    Input: ``[losses (N, 1), places (N, 2), ids (B, t)]``. Output: (B, 1) float32. Outside training, each row has one
+    position, and its loss is returned unchanged.
 
     Example:
         >>> losses, places = tf.constant([[1.0], [2.0], [6.0]]), tf.constant([[0, 0], [0, 1], [1, 0]])

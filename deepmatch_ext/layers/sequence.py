@@ -1,4 +1,4 @@
-"""Blocks of sequence encoders: the state at each position, computed from the event there and the older ones.
+"""Blocks of sequence encoders: the state at each position, computed from the event there and from older ones.
 
 Histories list the most recent event first. A position reads itself and the positions behind it, never one in front, so
 its state does not change with later events. B rows, t positions, d the width of a position's values.
@@ -21,7 +21,7 @@ _TINY = 1e-6
 
 
 def __getattr__(name: str) -> Any:
-    # DeepMatch's programs look here for its DynamicMultiRNN.
+    # Programs written for DeepMatch look here for its DynamicMultiRNN.
     return import_module("deepmatch_ext.deepmatch").find_layer(__name__, name)
 
 

@@ -1,4 +1,4 @@
-"""The layer that draws candidates, and the layers that make a loss of them: sampled softmax and others.
+"""The layer that draws candidates, and the layers that compute a loss from them: sampled softmax and others.
 
 B examples, S sampled candidates, D embedding size, V vocabulary size.
 """
@@ -24,13 +24,13 @@ LOWEST_TEMPERATURE = 1e-6
 
 @register
 class CandidateSampler(WholeWeights, keras.layers.Layer):
-    """Draws a step's candidates and puts their ids behind those of the batch's positives.
+    """Draws a step's candidates and appends their ids to those of the batch's positives.
 
-    One look-up of these ids encodes positives and candidates through the same table or tower.
+    A single look-up of these ids encodes positives and candidates through the same table or tower.
 
     Args:
         sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler``. None: an
-            `AdaptiveSampler` of 512 candidates, or of as many as there are items.
+            `AdaptiveSampler` of 512 candidates, or of as many as there are items if there are fewer.
         vocabulary_size: V of the item column, padding included.
         seed: The same seed gives the same draws. Each training step draws new candidates; a weight counts the steps, so
             a reloaded model continues where it stopped. Outside training, the draws depend only on the seed and the
@@ -40,14 +40,14 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
 
     Output: `deepmatch_ext.losses.Candidates`: ``ids`` (B + S,), ``log_counts`` (B + S,), and ``in_batch`` (), whether
     the positives are candidates, too. The first B ids are the positives. An in-batch sampler has S = 0. A sampler that
-    learns does so at every training step, after its draw.
+    learns is updated at every training step, after its draw.
 
     Attributes:
         step: The weight that counts the training steps.
 
     Raises:
         ValueError: The sampler's settings don't fit the vocabulary.
-        tf.errors.InvalidArgumentError: The layer was rebuilt from its config, and the weights, which hold the sampler's
+        tf.errors.InvalidArgumentError: The layer was rebuilt from its config, but its weights, which hold the sampler's
             counts, were not loaded.
 
     Example:
@@ -60,7 +60,7 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
     def __init__(self, sampler_config: Any, vocabulary_size: int, seed: int = 1024, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")  # a precision policy must not round ids and log counts
         super().__init__(**kwargs)
-        self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, "Id 0 is padding and counts.")
+        self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2, "It includes id 0, padding.")
         self.seed = int_at_least("`seed`", seed, 0)
         self.sampler = _sampler_for(sampler_config, self.vocabulary_size)
         self.supports_jit = False  # the look-ups of a sampler's state are cheap only outside XLA
@@ -74,7 +74,7 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
     def call(self, positive_ids: tf.Tensor, training: Any = None) -> Candidates:
         positives = tf.cast(tf.reshape(positive_ids, [-1]), tf.int64)
         state = self._variables()
-        everyones, others = of_all_replicas(positives)  # replicas draw and learn as one with all examples would
+        everyones, others = of_all_replicas(positives)  # replicas draw and learn like one with all examples
         candidates = self.sampler.sample(state, self.vocabulary_size, self._draw_seed(everyones, training))
         in_batch = [] if others is None or not self.sampler.in_batch else [others]
         ids = tf.concat([positives, *in_batch, tf.cast(candidates, tf.int64)], axis=0)
@@ -97,7 +97,7 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
         return Candidates(ids, log_counts, tf.constant(self.sampler.in_batch))
 
     def log_counts(self, ids: tf.Tensor, batch_size: Any) -> tf.Tensor:
-        """The log of how often each of ``ids`` (n,) is to be expected among the candidates of the next step, (n,)."""
+        """The log of the expected count of each of ``ids`` (n,) among the candidates of the next step, (n,)."""
         return self.sampler.log_expected_count(self._variables(), self.vocabulary_size, ids, batch_size)
 
     def _variables(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
         return {name: raw_variable(weight) for name, weight in self._state.items()}
 
     def _draw_seed(self, positives: tf.Tensor, training: Any) -> tf.Tensor:
-        """Two integers, from the step while training and from the positives otherwise."""
+        """A seed: two integers, from the step in training and from the positives otherwise."""
         training = in_training(training)
         step = counted(self, _is_on(training))
         of_step = tf.stack([tf.constant(self.seed, tf.int64), step])
@@ -129,15 +129,15 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
 
 @register
 class CandidateLoss(keras.layers.Layer):
-    """The loss of each example, from its positive's logit and those of the candidates.
+    """The loss of each example, from the logits of its positive and of the candidates.
 
     The logits are ``s(u, i) = u.i / temperature - log_expected_count(i)``; a candidate that is the example's positive
-    is left out. The losses are functions of them, by name in `deepmatch_ext.losses.LOSSES`:
+    is left out. The losses are functions of these logits, by name in `deepmatch_ext.losses.LOSSES`:
 
     - ``softmax``: sampled softmax, ``-log(e^s(positive) / (e^s(positive) + sum over candidates of e^s))``.
     - ``bpr``: Bayesian personalised ranking, the mean of ``-log sigmoid(s(positive) - s(candidate))``.
     - ``gbce``: generalised binary cross-entropy, see `deepmatch_ext.losses.gbce_of_samples`.
-    - your own, if you add them to `LOSSES`.
+    - your own losses, if you add them to `LOSSES`.
 
     Args:
         temperature: Divides the inner products.
@@ -148,7 +148,7 @@ class CandidateLoss(keras.layers.Layer):
         vocabulary_size: V, which gbce needs.
 
     Attributes:
-        bias: For a loss that takes one, such as gbce, the scalar weight.
+        bias: The scalar bias, a weight; only for a loss that takes one, such as gbce.
 
     Input: ``[user_emb (B, D), item_emb (B + S, D), ids (B + S,), log_counts (B + S,), in_batch ()]``: the last three
     are the `Candidates` of a `CandidateSampler`, ``item_emb`` the vectors of ``ids``.
@@ -230,7 +230,7 @@ class CandidateLoss(keras.layers.Layer):
             logits = hardest(logits, self.num_hard)
         losses = LOSSES[self.loss](positive, logits, **{name: others[name] for name in self._takes})
         if losses.shape.rank is not None and (losses.shape.rank != 2 or losses.shape[1] not in (1, None)):
-            raise problem(f"The loss {self.loss!r}", "return a number an example, (B, 1)", f"shape {losses.shape}")
+            raise problem(f"The loss {self.loss!r}", "return one number per example, (B, 1)", f"shape {losses.shape}")
         return tf.ensure_shape(losses, [None, 1])
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
@@ -249,13 +249,13 @@ class CandidateLoss(keras.layers.Layer):
 
 @register
 class PairProbability(keras.layers.Layer):
-    """The probability that a user takes an item, ``sigmoid(u.i / temperature)``, for pairs with labels.
+    """The probability that a user chooses an item, ``sigmoid(u.i / temperature)``, for labelled pairs.
 
     Args:
         temperature: Divides the inner products.
 
-    Input: ``[user_emb (B, D), item_emb (B, D)]``, or with a third input, (B, 1), which is added to the logits. Output:
-    (B, 1) float32.
+    Input: ``[user_emb (B, D), item_emb (B, D)]``, and optionally a third input, (B, 1), which is added to the logits.
+    Output: (B, 1) float32.
 
     Example:
         >>> vectors = tf.constant([[0.6, 0.8], [1.0, 0.0]])
@@ -292,7 +292,8 @@ class SampledSoftmaxLayer(CandidateLoss):
 
     Args:
         sampler_config: A sampler of `deepmatch_ext.samplers`, or DeepMatch's ``NegativeSampler`` (or its
-            ``_asdict()``). None: `num_sampled` uniform candidates, or without that the default of `CandidateSampler`.
+            ``_asdict()``). None: `num_sampled` uniform candidates, or if that is None too, the default of
+            `CandidateSampler`.
         temperature: Divides the inner products.
         num_sampled: The number of uniform candidates, if no sampler is given.
         seed: The same seed gives the same draws.
@@ -366,7 +367,7 @@ _OF_OTHER_LOSSES = ("loss", "gbce_t", "num_hard", "vocabulary_size")
 
 
 def checked_temperature(temperature: Any) -> float:
-    """A temperature whose logits fit in float32."""
+    """The temperature, checked to be large enough that the logits fit in float32."""
     number = positive_number("`temperature`", temperature)
     if number < LOWEST_TEMPERATURE:
         rule, remedy = f"be at least {LOWEST_TEMPERATURE:g}", "0.05 to 0.3 are usual."
@@ -388,7 +389,7 @@ def _sampler_for(sampler_config: Any, vocabulary_size: int) -> Sampler:
 
 
 def _where_on(training: Any, values: tf.Tensor) -> tf.Tensor:
-    """The values (n,) in training, and none of them outside."""
+    """The values (n,) in training, and none of them outside training."""
     is_on = _is_on(training)
     return values if training is True else values[: tf.where(is_on, tf.size(values), 0)]
 
@@ -398,5 +399,5 @@ def _is_on(training: Any) -> tf.Tensor:
 
 
 def _present(*operations: Any) -> list[Any]:
-    """The operations that there are; in eager mode they have run, and some are None."""
+    """The operations that are not None; in eager mode they have already run, and some are None."""
     return [operation for operation in operations if operation is not None]

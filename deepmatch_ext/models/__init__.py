@@ -1,4 +1,4 @@
-"""The model builders, and the parts from which a builder of your own is made."""
+"""The model builders, and the parts for writing your own."""
 
 from deepmatch_ext.models._arguments import Shared
 from deepmatch_ext.models._assembly import Assembly, builder

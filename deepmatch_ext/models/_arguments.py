@@ -1,4 +1,4 @@
-"""What builders' arguments mean, written once, and how it gets into every builder's signature and documentation."""
+"""The builders' arguments, explained once, and how they get into every builder's signature and documentation."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ DEFAULTS: Shared = {
     "table_dtype": "float32",
 }
 
-# Arguments that a builder declares itself, if it has them: they stand where DeepMatch has them. What an assembly takes
-# where it does not.
+# Arguments that a builder declares itself, if it has them, so that they come in DeepMatch's order. The values here are
+# what an assembly uses for arguments that the builder does not declare.
 OPTIONAL: dict[str, Any] = {
     "user_dnn_hidden_units": None,
     "item_dnn_hidden_units": None,
@@ -77,51 +77,51 @@ ALIASES = {"loss_type": "loss"}
 
 _MEANINGS = """
 user_feature_columns: DeepCTR columns of the user side: ``SparseFeat``, ``VarLenSparseFeat``, ``DenseFeat``. A history
-    shares the item's table by its ``embedding_name``, and has the most recent item first. Its ``combiner`` is DeepCTR's
-    ``mean``, ``sum`` or ``max``, or ``sqrtn``, ``last``, ``recency`` (the mean weighted by 1/rank), or several joined
-    by ``+``; ``recency+last`` is the best choice for the next item. An array (V, D) as ``embeddings_initializer``, or
-    Constant of one, is a pretrained table; row 0 is padding.
-item_feature_columns: First a ``SparseFeat``, the item id; id 0 is padding and never drawn as a negative. Then,
+    shares the item's table by its ``embedding_name``, and lists the most recent item first. Its ``combiner`` is
+    DeepCTR's ``mean``, ``sum`` or ``max``, or ``sqrtn``, ``last``, ``recency`` (the mean weighted by 1/rank), or
+    several joined by ``+``; ``recency+last`` is best for predicting the next item. An array (V, D) as
+    ``embeddings_initializer``, or a Constant of one, is a pretrained table; row 0 is padding.
+item_feature_columns: First a ``SparseFeat``, the item id; id 0 is padding and is never drawn as a negative. Then,
     optionally, columns of any kind that describe the item.
-user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the vectors and must be the
-    items', D. None: one layer, (D,). An empty list: no dense layer.
-item_dnn_hidden_units: Units of the item tower's dense layers, the last of them the size of the vectors. None: no layer
-    for the id alone, else one of the id's ``embedding_dim``. An empty list: no layer; the embeddings of several
-    columns, all of the id's ``embedding_dim``, are added up.
+user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the user vectors and must equal
+    that of the item vectors, D. None: one layer, (D,). An empty list: no dense layer.
+item_dnn_hidden_units: Units of the item tower's dense layers; the last is the size of the item vectors. None: no layer
+    if the id is the only column, else one of the id's ``embedding_dim``. An empty list: no layer; the embeddings of
+    several columns, which must all have the id's ``embedding_dim``, are added up.
 num_blocks: The number of blocks, which are applied one after the other.
 num_heads: The number of heads of the blocks' attention, a divisor of D.
 block_dropout: Dropout rate of the inputs of the blocks and of what each block adds or returns, in [0, 1).
 dnn_activation: Activation between the dense layers: a name, ``"dice"`` (`deepmatch_ext.layers.Dice`), or a registered
     function; or a Keras layer such as PReLU, as a class or an instance. Each use gets a copy with its own
     weights.
-dnn_use_bn: Whether there is batch normalisation before each activation.
+dnn_use_bn: Whether to apply batch normalisation before each activation.
 l2_reg_dnn: L2 regularisation of the dense kernels.
 l2_reg_embedding: L2 regularisation of the embedding rows that a step looks up.
 dnn_dropout: Dropout rate of the inputs of each dense layer, in [0, 1).
 output_activation: Activation of the last dense layer, in the forms of `dnn_activation`.
-temperature: Divides the inner products in the loss, above 0.
+temperature: Divides the inner products in the loss; must be above 0.
 sampler_config: The source of negatives: a sampler of `deepmatch_ext.samplers` or DeepMatch's ``NegativeSampler``.
     None: `AdaptiveSampler`, which learns the items' frequencies.
-seed: Seed of the initial weights, dropout and negatives. With the same seed and order of the data, a run repeats
-    exactly on a CPU.
+seed: Seed of the initial weights, dropout and negatives. With the same seed and order of the data, a run on a
+    CPU is exactly reproducible.
 num_sampled: The number of uniform negatives, if there is no `sampler_config`, as in DeepMatch's older versions.
 loss: The loss: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
-    `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user takes the item,
-    ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
+    `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user chooses the
+    item, ``sigmoid(u.i / temperature)``; `fit` takes labels, 1 and 0, and no negatives are drawn.
 gbce_t: The calibration of ``gbce``, in [0, 1].
 num_hard: Each example keeps only this many negatives, the hardest. None: all.
-item_features: With several item columns: their values by item id, which the model keeps for positives and negatives.
+item_features: With several item columns: their values by item id, which the model stores for positives and negatives.
     A pandas DataFrame whose index is the item id; a polars DataFrame or Arrow table with the ids in the column of the
     item's name; or name -> array (V, ...), row k for item id k. Values of a ``VarLenSparseFeat`` may be lists of
-    any length; items that a frame leaves out have 0. Training then reads only the item id. None: each example holds
+    any length; items that a frame leaves out get zeros. Training then reads only the item id. None: each example holds
     its item's features, and the items of the batch are the negatives (`InBatchSampler`).
 item_id_dropout: With several item columns: the fraction of items whose id is dropped during training, so that only
     their features are encoded. At inference this is always done for items that were never trained, and for id 0.
 history_dropout: The fraction of a history's items that are left out during training, in [0, 1).
-exclude_features: Names of user columns that are not read, such as the user id, if a ranker uses the same list of
-    columns.
+exclude_features: Names of user columns that are ignored, such as the user id, for when a ranker uses the same list
+    of columns.
 check_ids: Whether every look-up checks that its ids are in their table. ``fit``, ``evaluate``, ``predict`` and
-    `user_vectors` always check their input. Without this, a training loop of your own, or an encoder that is called
+    `user_vectors` always check their input. Without this check, a custom training loop, or an encoder that is called
     directly, reads zeros for an id out of range on a GPU. The checks take about 2 % of a step's time on a CPU (a
     million items, batches of 256).
 table_dtype: The type of the embedding tables: ``float32``, or ``bfloat16`` for half the memory, which needs an
@@ -129,9 +129,9 @@ table_dtype: The type of the embedding tables: ``float32``, or ``bfloat16`` for 
 """
 
 _RETURNS = """Returns:
-    A Keras model from user and item inputs to each example's loss (B, 1), or with labels to its probability, with the
-    attributes ``user_input``, ``user_emb``, ``item_input`` and ``item_emb`` (also as ``user_embedding``,
-    ``item_embedding``)."""
+    A Keras model from user and item inputs to each example's loss (B, 1), or to its probability if examples have
+    labels. Its attributes are ``user_input``, ``user_emb``, ``item_input`` and ``item_emb`` (the last also as
+    ``user_embedding`` and ``item_embedding``)."""
 
 _RAISES = """Raises:
     ValueError: An argument or column cannot be used; the message names it."""
@@ -161,7 +161,7 @@ def _name_of(annotation: Any) -> Any:
 
 
 def full_documentation(function: Callable[..., Any], signature: inspect.Signature) -> str | None:
-    """The docstring with the meaning of every argument: its own where it has one, else the one that all share."""
+    """The docstring, with every argument explained: in the builder's own words if it has them, else as for all."""
     if function.__doc__ is None:  # none was written, or Python leaves them out
         return None
     own, before, after = _sections(inspect.cleandoc(function.__doc__))
@@ -177,7 +177,7 @@ def full_documentation(function: Callable[..., Any], signature: inspect.Signatur
 
 
 def _sections(text: str) -> tuple[dict[str, list[str]], str, str]:
-    """The entries under ``Args:``, what stands before it, and the sections that follow."""
+    """The entries under ``Args:``, the text before that heading, and the sections that follow."""
     heading = re.search(r"^(Args|Returns|Raises|Example|Examples):", text, re.MULTILINE)
     if heading is None:
         return {}, text.rstrip(), ""

@@ -1,4 +1,4 @@
-"""From a builder's arguments to a model: what all models share, once."""
+"""From a builder's arguments to a model: everything that all models share."""
 
 from __future__ import annotations
 
@@ -49,21 +49,20 @@ def builder(
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     table_stddev: float | None = None,
 ) -> Callable[P, RetrievalModel]:
-    """Makes a model builder of a function from an `Assembly` and arguments to a model.
+    """Turns a function from an `Assembly` and arguments to a model into a model builder.
 
     The builder takes the arguments without the assembly. Its signature and documentation list the shared arguments
     instead of ``**shared``, and explain every argument that models share. A saved model is rebuilt by the builder's
-    name, so the module of a builder of your own must be imported before its models are loaded.
+    name, so the module of a custom builder must be imported before its models are loaded.
 
     Args:
-        function: Takes an `Assembly`, ``user_feature_columns``, ``item_feature_columns``, then arguments that have
-            defaults: of its own; any of `OPTIONAL`, which the assembly reads by their names; and
-            ``**shared: Unpack[Shared]``.
-        prepare: A function of the arguments by name that is applied first, for a builder that takes other forms of
-            columns.
-        table_stddev: The standard deviation of the tables' initial rows, unless a column has an initializer. None: .05
-            with hidden layers in the user tower, else .01. A model that L2-normalises the rows that it reads learns
-            faster from small ones, whatever its tower.
+        function: Takes an `Assembly`, ``user_feature_columns``, ``item_feature_columns``, then arguments with defaults:
+            its own; any of `OPTIONAL`, which the assembly reads by name; and ``**shared: Unpack[Shared]``.
+        prepare: A function that is applied first to the arguments, given by name; for a builder that takes other forms
+            of columns.
+        table_stddev: The standard deviation of the tables' initial rows, unless a column has an initializer. None: 0.05
+            with hidden layers in the user tower, else 0.01. A model that L2-normalises the rows that it reads learns
+            faster from small rows, whatever its tower.
 
     Raises:
         ValueError: Another builder has the function's name, or its parameters do not begin as described.
@@ -103,21 +102,21 @@ class Assembly:
     """The parts from which a builder makes its model.
 
     It checks the arguments and columns, makes the inputs and the embedding tables, and turns columns into tensors. The
-    builder makes the user's vector, or vectors, of these tensors. `model` does the rest: the item side, candidates,
-    loss, and the record of all arguments from which the model is rebuilt.
+    builder makes the user's vector, or vectors, from these tensors. `model` does the rest: the item side, the
+    candidates, the loss, and the record of all arguments from which the model is rebuilt.
 
     Args:
         name: The builder's name.
-        arguments: All of the builder's arguments by name. Those that models share are read here.
+        arguments: All of the builder's arguments by name. The assembly reads those that models share.
         table_stddev: As for `builder`.
 
     Attributes:
-        user_columns: The user side's columns, without those that are excluded.
+        user_columns: The user side's columns, without the excluded ones.
         item_columns: The item side's columns; the first is `item`.
         item: The column of the item id.
         dim: D, the size of the vectors.
         user_units: The units of the user tower's dense layers: the argument ``user_dnn_hidden_units``, or ``(dim,)``.
-        item_units: The units of the item tower's.
+        item_units: The units of the item tower's dense layers.
 
     Raises:
         ValueError: An argument or column cannot be used; the message names it.
@@ -149,7 +148,7 @@ class Assembly:
         dense = {key: given[key] for key in DenseSettings.__dataclass_fields__ if key != "seed"}
         settings = DenseSettings(**dense, seed=self._seed)
         self._make_inputs(given, table_stddev)
-        # A builder that takes none of these may be one of labelled pairs, of which `model` is told.
+        # A builder that takes none of these may be for labelled pairs, which only `model` can tell.
         self._given, takes_a_loss = given, {"loss", "sampler_config", *ALIASES} & arguments.keys()
         self._of_loss = self._read_loss(given["loss"]) if takes_a_loss else None
         self._dense = DenseLayers(settings, self.item.embedding_name, self._layers)
@@ -190,7 +189,7 @@ class Assembly:
             if given[name] is not None:
                 rule, remedy = f"be left out with the loss {LABELLED!r}", "The labels say what is negative."
                 raise problem(f"`{name}`", rule, shown(given[name]), remedy)
-        number_between("`gbce_t`", given["gbce_t"], 0, 1 + 1e-9)  # another loss's, but no mistake passes
+        number_between("`gbce_t`", given["gbce_t"], 0, 1 + 1e-9)  # used by another loss, but checked all the same
         return None, self._layers(PairProbability, "probability", temperature=given["temperature"])
 
     def _check_negatives(self, sampler: Sampler) -> None:
@@ -200,14 +199,14 @@ class Assembly:
             raise problem("`item_features`", rule, None, remedy)
 
     def _make_inputs(self, given: Mapping[str, Any], stddev: float | None) -> None:
-        """The model's inputs, the tables, and the inputs' ids as rows of these."""
+        """Makes the model's inputs, the tables, and the inputs' ids as row numbers of these tables."""
         history_dropout = number_between("`history_dropout`", given["history_dropout"], 0, 1)
         id_dropout = number_between("`item_id_dropout`", given["item_id_dropout"], 0, 1)
         l2_reg = number_between("`l2_reg_embedding`", given["l2_reg_embedding"], 0, float("inf"))
         check_ids = as_flag("`check_ids`", given["check_ids"])
         described_by = self.item_columns[1:]
         if described_by and given["item_features"] is not None:
-            # In Keras 2's graph mode the training would want the item encoder's inputs, too.
+            # In Keras 2's graph mode, training would need the item encoder's inputs, too.
             require_eager("`item_features`")
         columns = [*self.user_columns, *self.item_columns]
         self._inputs = build_inputs(columns)
@@ -243,9 +242,9 @@ class Assembly:
     def layer(self, layer_class: Callable[..., Any], *name: Any, **arguments: Any) -> Any:
         """The layer ``layer_class(**arguments, name=...)``; a second call with the same name returns the same layer.
 
-        Make all layers by this method. Otherwise Keras names them, differently in each model, so that saved weights are
-        not found again; and functions that `model` calls several times, for inputs and for candidates, must use the
-        same layers each time.
+        Make all layers by this method. Otherwise, Keras names them differently in each model, so saved weights are not
+        found again. Also, functions that `model` calls several times, for inputs and for candidates, must use the same
+        layers each time.
 
         Args:
             layer_class: A Keras layer's class.
@@ -260,7 +259,7 @@ class Assembly:
         Args:
             name: The column's name. None: the first history that shares the item's table.
             unit_length: Whether the rows are L2-normalised, as item vectors are; the column's weights are applied
-                after.
+                afterwards.
 
         Returns:
             ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first.
@@ -282,16 +281,16 @@ class Assembly:
         Position t of each belongs to the t-th item of the first.
 
         Args:
-            names: The columns' names; they have one ``maxlen``. None: the first that shares the item's table, and those
-                with its ``length_name`` and ``maxlen``.
+            names: The columns' names, which must have the same ``maxlen``. None: the first history that shares the
+                item's table, and all histories with its ``length_name`` and ``maxlen``.
             unit_length: Whether the rows are L2-normalised.
             up_to_longest: Whether T is the number of items of the batch's longest history, instead of ``maxlen``.
-            described: Whether the rows of the first are the items' vectors, which include their ``item_features``,
-                instead of rows of the item's table. The item side must be the one that `model` makes by default. If
-                the item id is the only item column, nothing changes.
+            described: Whether the rows of the first history are the items' vectors, which include their
+                ``item_features``, instead of rows of the item's table. The item side must be the one that `model` makes
+                by default. If the item id is the only item column, nothing changes.
 
         Returns:
-            For each name what `history` returns.
+            For each name, what `history` returns.
 
         Raises:
             ValueError: There is no such history, or they differ in length.
@@ -356,11 +355,13 @@ class Assembly:
         return names
 
     def features(self, tables: str | None = None, dim: int | None = None) -> list[Any]:
-        """The user columns as tensors (B, d): embeddings, pooled histories, numbers; without histories that were taken.
+        """The user columns as tensors (B, d): embeddings, pooled histories and numbers.
+
+        Histories that `history` or `histories` returned before are left out.
 
         Args:
-            tables: None: the embeddings that the columns describe. Or a name of further tables, for models in which a
-                feature has more than one embedding.
+            tables: A name for further tables, for models in which a feature has more than one embedding. None: the
+                embeddings that the columns describe.
             dim: The size of the further embeddings.
         """
         columns = [column for column in self.user_columns if column.name not in self._taken]
@@ -388,16 +389,16 @@ class Assembly:
         from_items: Sequence[Any] = (),
         shortcut: bool = False,
     ) -> Any:
-        """Dense layers over the concatenated parts, as the builder's ``dnn_`` arguments say.
+        """Dense layers over the concatenated parts, with the settings of the builder's ``dnn_`` arguments.
 
         Args:
             side: The layers' name; the same name gives the same layers.
-            parts: Tensors (B, d), or (B, K, d), for which the others are repeated.
-            units: The widths of the layers; none: the concatenated parts themselves.
-            from_items: The parts that are made of rows of the item's table, besides those from `features`. A single
-                layer is initialised as the mean of such parts.
-            shortcut: Whether a linear layer of the parts, initialised as the mean of those parts, is added to the
-                layers' output, which is 0 at first.
+            parts: Tensors (B, d). If some are (B, K, d), the others are repeated K times.
+            units: The widths of the layers. If there are none, the concatenated parts themselves are returned.
+            from_items: The parts that are made from rows of the item's table, besides those from `features`. A single
+                layer is initialised as the mean of all such parts.
+            shortcut: Whether a linear layer of the parts, initialised as the mean of the parts from the item's table,
+                is added to the layers' output, which is initially 0.
 
         Returns:
             (B, units[-1]), or (B, K, units[-1]).
@@ -413,27 +414,28 @@ class Assembly:
         from_items: Sequence[Any] = (),
         read: Callable[[list[Any], list[Any]], Any] | None = None,
     ) -> UserStates:
-        """The user at every position of the history, for a model that is trained at each of them.
+        """The user's state at every position of the history, for a model that is trained at each of them.
 
-        The state at position k reads the positions from k on, which are as old or older. The item at k - 1 is what came
-        next; for position 0 that is the row's own target. A vector is made of each state and the user's `features`,
-        which are the same for all positions. None of them may depend on later events, such as counts of the user's
-        events or the context of a target. A row's weight also applies to all of its positions.
+        The state at position k reads position k and those behind it, which are older. The item at k - 1 is the one that
+        came next; for position 0, that is the row's own target. A vector is made from each state and the user's
+        `features`, which are the same for all positions. No feature may depend on later events, as counts of the user's
+        events or the context of a target do. A row's weight applies to all of its positions.
 
         Args:
-            states: (B, T, d) each, T as in the history, or `State` of such. A state must not depend on positions before
-                its own, which are later in time.
+            states: (B, T, d) each, T as in the history, or a `State` of such a tensor. A state must not depend on
+                positions before its own, which are later in time.
             history: The positions, as from `histories`.
-            from_items: The states that are made of rows of the item's table, as for `dense`.
-            read: From parts (n, d), and those of them that are made of rows of the item's table, to vectors (n, D). It
-                is called several times, with the same layers each time. None: dense layers of `user_units`.
+            from_items: The states that are made from rows of the item's table, as for `dense`.
+            read: A function from the parts (n, d), and a list of those that are made from rows of the item's table, to
+                vectors (n, D). It is called several times and must use the same layers each time. None: dense layers of
+                `user_units`.
 
         Returns:
             What `model` takes as the user.
 
         Raises:
-            ValueError: There is another history, which could show a position what came later; a history's weights are
-                normalised over all of it; or examples have labels, or hold their items' features.
+            ValueError: There is another history, which could reveal later events to a position; a history's weights are
+                normalised over the whole history; or examples have labels, or hold their items' features.
         """
         others = [each.name for each in self.user_columns if isinstance(each, SequenceColumn)]
         if others := [name for name in others if name not in self._taken]:
@@ -465,21 +467,21 @@ class Assembly:
         select: Callable[[list[Any]], Any] | None = None,
         beside: Callable[[Callable[..., list[Any]]], Any] | None = None,
     ) -> RetrievalModel:
-        """The model that learns to score these user vectors against the items'.
+        """The model that learns to score these user vectors against the item vectors.
 
         Both are L2-normalised. The positives and the candidates go through the item side together; a candidate's vector
         never reaches the user side.
 
         Args:
             user: (B, D), or (B, K, D) for K interests of each user; or what `user_states` returned.
-            item: From the item's features, (n, d) each, to its vector (n, D). It is called for inputs, for candidates
-                and for whole catalogues, with the same layers each time. None: dense layers of `item_units`, or the sum
-                of the item's embeddings where there are none.
+            item: A function from the item's features, (n, d) each, to its vector (n, D). It is called for inputs, for
+                candidates and for whole catalogues, and must use the same layers each time. None: dense layers of
+                `item_units`, or the sum of the item's embeddings if there are none.
             select: With K interests: a layer from ``[interests (B, K, D), positives (B, D)]`` to the vector (B, D) that
                 is trained. None: the interest with the highest inner product (`NearestInterest`).
-            beside: For a model of labelled pairs: what is added to the inner product in the logit of a pair. It takes a
-                function like `features`, but of the pair's item, and returns (B, 1). The model's output is then each
-                pair's probability, and it takes labels.
+            beside: For a model of labelled pairs: a function whose result, (B, 1), is added to the inner product in the
+                logit of a pair. Its argument is a function like `features`, but for the pair's item. The model's output
+                is then each pair's probability, and it takes labels.
 
         Raises:
             ValueError: The user's and the items' vectors have different sizes.
@@ -610,7 +612,7 @@ def _item_column(item_columns: list[Column]) -> SparseColumn:
 
 
 def _check_that_they_add_up(item_columns: list[Column]) -> None:
-    """Where no layer is behind them, an item's embeddings are added up."""
+    """Checks that an item's embeddings have one size: without a dense layer, they are added up."""
     size = item_columns[0].embedding_dim  # type: ignore[union-attr]
     for column in item_columns[1:]:
         embedded = column.sparsefeat if isinstance(column, SequenceColumn) else column

@@ -18,9 +18,9 @@ WHAT = "`item_features`"
 
 
 def catalogue_shapes(column: Column) -> dict[str, tuple[tuple[int, ...], str]]:
-    """name -> (shape of one item's values, type) as they are kept, with ids as row numbers of their tables.
+    """name -> (shape of one item's values, type) as the model stores them, with ids as row numbers of their tables.
 
-    Lengths are not kept: id 0 marks the end of a list.
+    Lengths are not stored: id 0 marks the end of a list.
     """
     shapes = input_shapes(column)
     if not isinstance(column, DenseColumn):
@@ -37,7 +37,7 @@ def read_catalogue(
 
     Args:
         item_name: The name of the item's id column.
-        columns: The item's columns but its id.
+        columns: The item's columns except its id.
         item_features: A pandas DataFrame whose index is the item id; another frame, with the ids in the column
             ``item_name``; or name -> values of V rows, row 0 (padding) included. Histories may be lists in each form.
         vocabulary_size: V.
@@ -71,10 +71,10 @@ def read_catalogue(
 
 
 def given_items(item: SparseColumn, item_features: Any, vocabulary_size: int) -> np.ndarray:
-    """The ids of the items that ``item_features`` describe, (n,); padding is among those of arrays by item id.
+    """The ids of the items that ``item_features`` describe, (n,); for arrays by item id, padding is included.
 
     Raises:
-        ValueError: A frame has no item ids, one twice, or one out of range.
+        ValueError: A frame has no item ids, has one twice, or has one out of range.
     """
     if not is_frame(item_features):
         return np.arange(vocabulary_size)

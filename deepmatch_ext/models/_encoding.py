@@ -55,8 +55,8 @@ BLOCKS: dict[str, Callable[..., Any]] = {
     "hstu": _attention(HSTUBlock),
     "gru": _gru,
 }
-"""The blocks by name: functions of the assembly, the block's number, states (B, t, d), the history, the number of heads
-and the dropout rate that return new states."""
+"""The blocks by name. Each is a function of the assembly, the block's number, states (B, t, d), the history, the number
+of heads and the dropout rate, and returns new states."""
 
 
 def encoded(
@@ -74,7 +74,7 @@ def encoded(
         blocks: Names in `BLOCKS`: the history goes through them one after the other.
         num_heads: The number of attention heads of the blocks.
         block_dropout: The dropout rate of the blocks' input and of what each block adds or returns.
-        pooled: The poolings beside the blocks' state, written as a column's ``combiner``.
+        pooled: The poolings that are used beside the blocks' state, written like a column's ``combiner``.
         units: The units of the dense layers; with several of them, a linear layer is added. None: one linear layer.
     """
     rate, num_heads = number_between("`block_dropout`", block_dropout, 0, 1), positive_int("`num_heads`", num_heads)
@@ -87,7 +87,7 @@ def encoded(
     history, *others = make.histories(unit_length=True, up_to_longest=True, described=True)
     rows = make.layer(WithoutPadding, "history_rows")([history.rows, history.valid])  # (B, t, d)
     more = make.known_rows("more_rows", others)
-    poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # else there is nothing
+    poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # others find no item
     beside = [_pooled(make, place, rows, history, each) for place, each in enumerate(poolings)]
     if not blocks:
         return _read_out(make, [*beside, *more], [*(state.values for state in beside)], history, units)

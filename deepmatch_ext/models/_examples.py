@@ -32,7 +32,7 @@ from deepmatch_ext.models._input_rules import (
 
 DEFAULT_BATCH_SIZE = 32  # as in Keras
 
-# What can be iterated, but is not a sequence of batches.
+# Types that can be iterated, but are not sequences of batches.
 _NO_BATCHES = (str, bytes, list, tuple, set, range, type, np.ndarray, np.generic, tf.Tensor, tf.RaggedTensor, pd.Series)
 
 
@@ -65,16 +65,16 @@ class Examples:
 
     @property
     def are_fed_here(self) -> bool:
-        """Whether they are arrays that `batches` feeds. Without eager mode Keras does it."""
+        """Whether the examples are arrays that `batches` feeds. Without eager mode, Keras feeds them."""
         return self.rows is not None and eager_is_on()
 
     def batches(self, batch_size: int, order: Callable[[], np.ndarray] | None = None) -> tf.data.Dataset:
-        """All of them in batches, as `batches`."""
+        """All examples in batches, as from the function `batches`."""
         assert self.rows is not None
         return batches(self.parts, self.rows, batch_size, order)
 
     def split(self, fraction: float) -> tuple[Examples, Examples]:
-        """The examples without the last ``fraction`` of them, and those, as Keras's ``validation_split`` does."""
+        """Splits off the last ``fraction`` of the examples, as Keras's ``validation_split`` does."""
         assert self.rows is not None
         kept = int(self.rows * (1 - fraction))
         if not 0 < kept < self.rows:
@@ -96,13 +96,13 @@ class Examples:
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Reads arrays, by NumPy alone: TensorFlow can't be used in a forked process.
+    """Reads arrays, with NumPy only: TensorFlow can't be used in a forked process.
 
     Args:
         columns: All columns of the input.
         inputs: name -> (shape of one row, NumPy type), as the model takes them.
         target: The item's name, if it is among the inputs.
-        has_labels: Whether examples have labels, 1 where the user took the item and 0 where not.
+        has_labels: Whether examples have labels: 1 if the user chose the item, else 0.
     """
 
     columns: Sequence[Column]
@@ -124,7 +124,7 @@ class ArrayReader:
     def arrays(self, x: Any) -> tuple[dict[str, np.ndarray], int]:
         """Every input by name, checked, and the number of rows.
 
-        Their rank and type are always the model's; otherwise Keras would trace its functions again.
+        The arrays always have the model's ranks and types; otherwise Keras would trace its functions again.
         """
         given = input_arrays(self.columns, x)
         rows = check_model_input(self.columns, given, [] if self.target is None else [self.target])
@@ -172,8 +172,8 @@ class Reader:
         columns: All columns of the input.
         tensors: The model's Keras inputs.
         target: The item's column.
-        is_unknown: Says which items a target's file of keys does not have, if there is one: they would be trained as
-            padding.
+        is_unknown: Tells which items are missing from the target's file of keys, if it has one: they would be trained
+            as padding.
         has_labels: Whether examples have labels.
     """
 
@@ -200,11 +200,11 @@ class Reader:
         asks_labels: bool = True,
         steps: int | None = None,
     ) -> Examples:
-        """Examples of ``x``, after the checks that need no run; batches are checked when they are read.
+        """Examples from ``x``, after the checks that can be done in advance; batches are checked when they are read.
 
         Args:
-            x: Arrays by name, a frame, a list of arrays, or a dataset, generator or Sequence of batches. Where labels
-                are asked for, also a function that returns a worker's dataset.
+            x: Arrays by name, a frame, a list of arrays, or a dataset, generator or Sequence of batches. If
+                `asks_labels`, also a function that returns a worker's dataset.
             y, weights: Labels and sample weights, or None.
             in_processes: Whether a Sequence is read in other processes.
             what: The argument, for error messages.
@@ -244,7 +244,7 @@ class Reader:
     def _of_function(self, function: Callable[[Any], Any], what: str, steps: int | None) -> Examples:
         """Batches of a function from a ``tf.distribute.InputContext`` to a worker's dataset.
 
-        On several replicas they are repeated; otherwise workers would have to agree on the end at every step.
+        On several replicas, the batches are repeated; otherwise workers would have to agree on the end at every step.
         """
         numbers: list[int] = []
         on_servers = has_parameter_servers(self._strategy)
@@ -253,7 +253,7 @@ class Reader:
             dataset = function(context)
             if not isinstance(dataset, tf.data.Dataset):
                 raise problem(f"The function {what}", "return a tf.data.Dataset", shown(dataset))
-            if not on_servers:  # which make the dataset in a graph
+            if not on_servers:  # servers make the dataset in a graph
                 numbers.append(int(dataset.cardinality()))
             return self._checked_dataset(dataset, asks_labels=True)
 
@@ -398,7 +398,7 @@ class _CheckedSequence(keras.utils.Sequence):
 
 
 def _tell_of_weights(inputs: Collection[str], names: Any) -> None:
-    """Warns of a column of weights that is not read."""
+    """Warns about a column of weights that is not read."""
     if "sample_weight" in names and "sample_weight" not in inputs:
         warn_caller(
             "The input has a column 'sample_weight', which is not read there: give it as the argument `sample_weight`. "
@@ -413,6 +413,6 @@ def _three(element: Any) -> list[Any]:
 
 
 def _as_keras_input(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Tensors if there is text: Keras 3 refuses NumPy's, and outside of graphs a mixture of tensors and arrays."""
+    """Tensors if there is text: Keras 3 refuses NumPy text and, outside graphs, a mixture of tensors and arrays."""
     has_text = any(array.dtype.kind in "OUST" for array in arrays.values())
     return {name: tf.constant(array) for name, array in arrays.items()} if has_text and eager_is_on() else arrays

@@ -1,4 +1,4 @@
-"""How many training steps an execution of the graph makes."""
+"""How many training steps one execution of the graph runs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import tensorflow as tf
 from deepmatch_ext._keras import executes_single_steps, sees_batches
 from deepmatch_ext.models._examples import number_of_batches
 
-STEPS = 16  # Keras takes a fifth of a step of 256 examples between two executions
-WORTH = 1000  # steps in all: fewer save less than it takes to trace a loop of them
+STEPS = 16  # between two executions, Keras takes a fifth of the time of a step of 256 examples
+WORTH = 1000  # steps in all: fewer save less time than it takes to trace a loop of steps
 
 
 def steps_per_execution(model: Any, batches: Any, epochs: int, callbacks: Any) -> int:
-    """Several in a long run, where nothing can tell them from single ones; else 1.
+    """Several in a long run, if nothing can tell the difference; else 1.
 
     Args:
         model: Compiled.
-        batches: A dataset that an epoch passes over once, or anything else, which is left alone.
-        epochs: How often.
-        callbacks: As `fit` takes them. One that does something at each batch gets each.
+        batches: A dataset that an epoch passes over once; for anything else the result is 1.
+        epochs: The number of epochs.
+        callbacks: As `fit` takes them. If one of them does something at each batch, the result is 1.
     """
     if not isinstance(batches, tf.data.Dataset) or not executes_single_steps(model):
         return 1

@@ -1,4 +1,4 @@
-"""A model with larger tables: it keeps what it has learnt, and new rows start from what is known of them."""
+"""Gives a model larger tables: it keeps what it has learnt, and new rows start from what is known about them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from deepmatch_ext.models._catalogue import given_items
 from deepmatch_ext.models._tables import layer_name
 
 _BLOCK_ROWS = 2**16
-# With this many similar items, a new one starts half way to their mean. Of 0, 10 and 30 the best on days of
-# MovieLens 100K (benchmarks/daily.py), and hardly worse on Amazon's: with 0 all users get the newest items.
+# With this many similar items, a new item starts half way to their mean. Of 0, 10 and 30, this is best on the days of
+# MovieLens 100K (benchmarks/daily.py), and hardly worse on Amazon's. With 0, all users get the newest items.
 ALIKE_FOR_HALF = 30
 
 
@@ -104,7 +104,7 @@ def _table_of(columns: list[Column], tables: Mapping[str, list[SparseColumn]]) -
 
 
 def _rows_in_use(given: Any, columns: list[Column], tables: Mapping[str, list[SparseColumn]]) -> dict[str, int]:
-    """How many rows of each table are kept; of one whose values were given all are, since they may be of new ids."""
+    """How many rows of each table are kept: all, if its values were given, since they may include those of new ids."""
     if given is not None and not isinstance(given, Mapping):
         raise problem("`in_use`", "map names of columns to numbers of rows", shown(given))
     table_of = _table_of(columns, tables)
@@ -141,7 +141,7 @@ def _check_pretrained(tables: Mapping[str, list[SparseColumn]], sizes: Mapping[s
 
 
 def _check_alike(alike: Any, new_items: int, first_new: int) -> Seen:
-    """``alike`` for all new items; those behind its own have none."""
+    """``alike`` for all new items; those that it does not cover have no similar items."""
     rows = min(max(np.size(check_pair("`alike`", alike)[0]) - 1, 0), new_items)
     indptr, items = check_seen("`alike`", alike, rows, first_new)
     return np.pad(indptr, (0, new_items - rows), "edge"), items
@@ -237,9 +237,9 @@ def _mean(table: tf.Variable, rows: range) -> tf.Tensor:
 def _write_means(table: tf.Variable, weight: Any, starts: Seen, first_new: int) -> None:
     """Rotates each new row from its random start towards the mean of the rows of similar items.
 
-    The fewer of these there are, the less. A mean is near many users' vectors: an item of which one event is known
-    would otherwise be recommended to everybody. The row gets the length of those rows, since an optimizer's first steps
-    rotate a short row far.
+    The fewer similar items there are, the smaller the rotation. A mean is near many users' vectors, so an item with a
+    single known event would otherwise be recommended to everybody. The new row gets the mean length of those rows,
+    since an optimizer's first steps rotate a short row far.
     """
     indptr, items = starts
     number = np.diff(indptr)
@@ -265,7 +265,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _copy_compilation(model: Any, larger: Any) -> None:
-    """Compiles as the other model is, with its optimizer's state."""
+    """Compiles the larger model like the other one, with its optimizer's state."""
     if getattr(model, "optimizer", None) is None:
         return
     compile_as_saved(larger, model.get_compile_config())

@@ -1,7 +1,7 @@
-"""NumPy arrays into a model and vectors out of it, without waiting.
+"""Feeds NumPy arrays to a model and returns its vectors, without waiting.
 
-Keras feeds arrays through tf.data with autotuning. Its thread sleeps for 10, 20, 40, ... ms, and the end of every epoch
-and call waits for it, so that an epoch can take twice as long as its work. Here autotuning is off.
+Keras feeds arrays through tf.data with autotuning. The autotuning thread sleeps for 10, 20, 40, ... ms, and the end of
+every epoch and call waits for it, so an epoch can take twice as long as its work. Here autotuning is off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
         rows: Their number of rows.
         batch_size: Rows in a batch.
         order: Called at the start of every epoch for the order of its rows, (rows,) int64. None: as they are. The
-            caller keeps it while the batches are read.
+            caller keeps a reference to it while the batches are read.
     """
     tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
     starts, number = tf.data.Dataset.range(0, rows, batch_size), -(-rows // batch_size)
@@ -44,7 +44,7 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
 
     def next_order() -> np.ndarray:
         order = order_of()
-        return np.arange(rows) if order is None else order()  # None: fetched ahead, for nobody
+        return np.arange(rows) if order is None else order()  # None: prefetched, but never used
 
     def drawn(_: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(next_order, [], tf.int64), [rows])
@@ -56,7 +56,7 @@ def batches(arrays: Any, rows: int, batch_size: int, order: Callable[[], np.ndar
 
 
 class Encoder:
-    """A tower as a function from named arrays to vectors, computed in blocks. It is made when it is first called."""
+    """A tower as a function from named arrays to vectors, computed in blocks. It is built at the first call."""
 
     def __init__(self, inputs: list[Any], output: Any) -> None:
         self._inputs, self._output = inputs, output
@@ -75,7 +75,7 @@ class Encoder:
         def vectors(arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
             return tf.cast(model([arrays[name] for name in names], training=False), tf.float32)
 
-        # The function itself, called in several models, makes TensorFlow warn of retracing.
+        # The function itself, called in several models, makes TensorFlow warn about retracing.
         return vectors.get_concrete_function()
 
     def __call__(self, arrays: Mapping[str, np.ndarray], rows: int, batch_size: int) -> np.ndarray:

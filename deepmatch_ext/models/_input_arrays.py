@@ -29,7 +29,7 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
         x: name -> array, tensor, ragged tensor or list; a pandas or polars DataFrame; or an Arrow table.
 
     Returns:
-        name -> array, for `check_model_input`. Plain arrays are the ones given.
+        name -> array, for `check_model_input`. Plain arrays are returned as they were given.
 
     Raises:
         ValueError: A value or a list is missing, or lists do not fit their column.
@@ -61,7 +61,7 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
 
 
 def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
-    """Histories that share a length, which are of the same events, and each history without one by itself."""
+    """Groups of histories that share a length, so are of the same events; a history without one is a group of one."""
     groups: dict[str, list[SequenceColumn]] = {}
     for column in columns:
         if isinstance(column, SequenceColumn):
@@ -70,9 +70,9 @@ def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
 
 
 def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists]) -> dict[str, Lists]:
-    """The lists of histories without positions at which none of them has an item, such as unknown items.
+    """The lists of histories, without positions at which no history of a group has an item, such as unknown items.
 
-    Those would take the room of known items. Lists of wrong lengths are left as they are.
+    These positions would take the room of known items. Lists of wrong lengths are left as they are.
     """
     left: dict[str, Lists] = {}
     for group in _belonging(columns).values():
@@ -98,7 +98,7 @@ def _from_lists(name: str, lists: Lists, width: int, dtype: str, pads: bool) -> 
     if not pads and (other := np.unique(lists.lengths[lists.lengths != width])).size:
         rule = f"have lists of {width} values" if width > 1 else "have one value in each row"
         raise problem(f"Input {name!r}", rule, f"lists of {', '.join(map(str, other[:5].tolist()))}")
-    if not len(lists.values):  # the type of nothing says nothing
+    if not len(lists.values):  # without values, the type means nothing
         lists = Lists(np.zeros(0, object if dtype == "string" else dtype), lists.lengths, lists.missing)
     return lists.padded(width)
 
@@ -127,7 +127,7 @@ def _from_values(name: str, values: np.ndarray, shape: tuple[int, ...], dtype: s
 def _see_to_lengths(
     column: SequenceColumn, histories: list[SequenceColumn], lists: Mapping[str, Lists], arrays: dict[str, Any]
 ) -> None:
-    """Makes the length of a history that came as lists, or cuts it as the lists were cut."""
+    """Counts the length of a history that was given as lists; a length that was given is cut as the lists were."""
     own = lists[column.name]
     if column.weight_name is not None and column.weight_name in lists:
         _check_lengths(column.weight_name, lists[column.weight_name], column.name, own)

@@ -1,8 +1,8 @@
 """The rules of a model's input: for NumPy arrays, which are checked before anything runs, and for the tensors of a
 dataset, which are checked when a batch is read.
 
-Arrays are refused with a ValueError that says what is wrong, and in how many values. Tensors of a wrong type or shape
-are refused beforehand; their values are checked by an operation before they are read, which names the rule.
+Arrays are refused with a ValueError that says what is wrong, and in how many values. Tensors of the wrong type or shape
+are refused in advance. Their values are checked by an operation that runs before they are read and names the rule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
 from deepmatch_ext.layers.pooling import item_counts, item_mask
 
-# Its square, and that of a layer's sum of such, still fit in float32: no gradient becomes NaN.
+# Its square, and the square of a layer's sum of such numbers, still fit in float32: no gradient becomes NaN.
 LARGEST_NUMBER = 1e15
 
 Rule = tuple[tf.Tensor, str]
@@ -39,7 +39,7 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
         The number of examples, B.
 
     Raises:
-        ValueError: An input is missing, has another shape or kind, or holds a NaN, an id outside its vocabulary, or a
+        ValueError: An input is missing, has the wrong shape or type, or holds a NaN, an id outside its vocabulary, or a
             length outside 0..maxlen.
 
     Warns:
@@ -73,12 +73,13 @@ def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
         spec: name -> the type of a batch of the feature, as `dense_spec` gives it.
 
     Raises:
-        ValueError: An input is missing, is not batched, or has another kind of values.
+        ValueError: An input is missing, is not batched, or has values of the wrong type.
     """
     inputs = {name: shape for column in columns for name, shape in input_shapes(column).items()}
     for name, (shape, dtype) in inputs.items():
         _check_type(name, spec, shape, dtype)
-    # Once all are known to be batched: an unbatched history has a wrong shape, too, but that is not what to say.
+    # Only now that all are known to be batched: an unbatched history has a wrong shape, too, but the error should say
+    # that it is not batched.
     for name, (shape, _) in inputs.items():
         _check_width(name, spec[name].shape, shape)
 
@@ -120,13 +121,13 @@ def check_batch(
 
 
 def _held_to(rules: list[Rule], name: str, values: tf.Tensor) -> tf.Tensor:
-    """The tensor, behind assertions of the rules."""
+    """The tensor, guarded by assertions of the rules."""
     each = [assertion(tf.reduce_all(fits), f"Input {name!r} must hold {rule}") for fits, rule in rules]
     with tf.control_dependencies([check for check in each if check is not None]):
         return tf.identity(values)
 
 
-# An input is there, with so many values of its kind in a row.
+# An input is present, with the right number and type of values in a row.
 
 
 def _array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -194,7 +195,7 @@ def _number_rules(values: tf.Tensor, is_id: bool) -> list[Rule]:
 
 
 def _is_small(values: tf.Tensor) -> tf.Tensor:
-    """Whether numbers are no larger than they may be; NaN is not. The limit itself does not fit into every type."""
+    """Whether numbers are at most the limit in size; NaN is not. The limit itself does not fit into every type."""
     return tf.abs(tf.cast(values, tf.float64)) <= LARGEST_NUMBER
 
 
@@ -235,11 +236,11 @@ def _limit_rules(values: tf.Tensor, low: int, high: int, rule: str) -> list[Rule
     wide = tf.cast(values, tf.int64)
     if high < 2**63:
         return [((wide >= low) & (wide <= high), rule)]
-    # What does not fit in int64 comes as uint64 alone.
+    # Only uint64 has values that do not fit in int64.
     return [] if values.dtype == tf.uint64 else [(wide >= low, rule)]
 
 
-# Targets are no padding.
+# Targets are not padding.
 
 
 def is_item(ids: np.ndarray) -> np.ndarray:
@@ -287,7 +288,7 @@ def _told_of_length(column: SequenceColumn, ids: tf.Tensor, lengths: tf.Tensor) 
         _warn_of_length(column)
         return np.ones((), bool)
 
-    # TensorFlow keeps `tell`, and the column, for ever; there is nothing large behind them.
+    # TensorFlow keeps `tell`, and the column, for ever; they refer to nothing large.
     return tf.cond(fits, lambda: tf.constant(True), lambda: tf.numpy_function(tell, [], tf.bool))
 
 
@@ -319,7 +320,7 @@ def check_weights(sample_weight: Any) -> Any:
 
 
 def check_some_weight(sample_weight: np.ndarray | None) -> None:
-    """Refuses weights that are all 0 in the loss, as float32: nothing would be learnt."""
+    """Refuses weights that are all 0 as float32, the loss's type: nothing would be learnt."""
     if sample_weight is not None and not sample_weight.astype(np.float32).any():
         rule = "be other than 0 in at least one row that is trained on"
         raise problem("`sample_weight`", rule, f"0 in all of {len(sample_weight)}")
@@ -359,7 +360,7 @@ def check_batch_labels(labels: tf.Tensor) -> tf.Tensor:
 
 
 def check_class_weight(class_weight: Any) -> None:
-    """Refuses class weights that are no numbers."""
+    """Refuses class weights that are not numbers."""
     if class_weight is None:
         return
     if not isinstance(class_weight, Mapping):

@@ -1,4 +1,4 @@
-"""Callbacks of one `fit` that read what another of them adds to Keras's logs, such as ``val_NDCG@10``."""
+"""Callbacks of a `fit` that read what another callback adds to Keras's logs, such as ``val_NDCG@10``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import tensorflow as tf
 from deepmatch_ext._checks import problem, shown, warn_caller
 from deepmatch_ext._keras import keras
 
-# Keras's own that write down or show what is in the logs.
+# Keras's own callbacks that record or show the logs.
 _READERS = ("CSVLogger", "History", "ProgbarLogger", "RemoteMonitor", "TensorBoard")
 
 _COMPARES = {"max": np.greater, "min": np.less}
-_PREFERS = {"greater": "max", "gt": "max", "less": "min", "lt": "min"}  # by the name of NumPy's, TensorFlow's, ...
+_PREFERS = {"greater": "max", "gt": "max", "less": "min", "lt": "min"}  # by the name of the function
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -29,12 +29,13 @@ def check_callbacks(callbacks: Any) -> None:
 
 
 def agree_on_figures(callbacks: Any) -> None:
-    """Makes callbacks that monitor figures of ours prefer the better value, and refuses those that never see them.
+    """Makes callbacks that monitor our figures prefer the better value, and refuses those that never see the figures.
 
     A callback adds figures to the logs if it has `figure_modes`: name in the logs -> "max" or "min", whichever is
-    better. A callback monitors one if it has a `monitor`, as EarlyStopping, ModelCheckpoint and ReduceLROnPlateau have.
+    better. A callback monitors one if it has a `monitor`, as EarlyStopping, ModelCheckpoint and ReduceLROnPlateau do.
 
-    Without ``mode`` Keras 2 takes the lowest value of any metric that is no accuracy for the best, and Keras 3 refuses.
+    Without a ``mode``, Keras 2 considers the lowest value the best for any metric that is not an accuracy, and Keras 3
+    raises an error.
 
     Args:
         callbacks: As `fit` takes them.
@@ -57,7 +58,7 @@ def agree_on_figures(callbacks: Any) -> None:
 
 
 def warn_of_no_loss(history: Mapping[str, Any]) -> None:
-    """Tells of a run that has learnt nothing, such as one over batches whose weights are all 0."""
+    """Warns about a run that has learnt nothing, such as one over batches whose weights are all 0."""
     losses = history.get("loss", [])
     if len(losses) and not np.any(losses):
         warn_caller(
@@ -68,7 +69,7 @@ def warn_of_no_loss(history: Mapping[str, Any]) -> None:
 
 
 def _look_in_front(giver: Any, figures: Mapping[str, str], in_front: Iterable[Any], known: Mapping[str, str]) -> None:
-    """Refuses, or warns of, callbacks that look into the logs before ``giver`` has added its figures."""
+    """Refuses, or warns about, callbacks that read the logs before ``giver`` has added its figures."""
     name = type(giver).__name__
     for callback in in_front:
         reader = type(callback).__name__

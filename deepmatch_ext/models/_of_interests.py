@@ -1,4 +1,4 @@
-"""What models of several interests share, before and behind the layer that finds the interests."""
+"""What multi-interest models share, before and after the layer that finds the interests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from deepmatch_ext.models._towers import History, MeanOfBlocks
 def events_of_history(make: Assembly) -> History:
     """The history that shares the item's table, whose rows (B, T, d) are the items' L2-normalised vectors.
 
-    If there are histories of the same events, such as categories, a dense layer makes the rows of the items and of
-    these. It is initialised to return the items.
+    If there are other histories of the same events, such as categories, a dense layer combines their rows with those of
+    the items. It is initialised to return the rows of the items.
     """
     history, *others = make.histories(unit_length=True, described=True)
     if not others:
@@ -29,21 +29,21 @@ def events_of_history(make: Assembly) -> History:
 
 
 def model_of_interests(make: Assembly, interests: Any, p: float, some_of: Any = None) -> RetrievalModel:
-    """The model whose user vectors are made by dense layers of the interests and the user's other features.
+    """The model whose user vectors dense layers make from the interests and the user's other features.
 
     Args:
         make: The builder's assembly.
         interests: (B, K, d).
-        p: As for `LabelAwareAttention`, which chooses what is trained; infinity: `NearestInterest`.
+        p: As for `LabelAwareAttention`, which chooses the interests to train; infinity: `NearestInterest`.
         some_of: (B, T) booleans, the positions with an item, if short histories have fewer interests than K.
     """
     p = attention_power("`p`", p)
-    units = make.user_units  # a single layer begins as the interests
+    units = make.user_units  # a single layer initially returns the interests
     if units and units[-1] != make.dim:  # as DeepMatch does
         units = (*units, make.dim)
     user = make.dense("user", [interests, *make.features()], units, from_items=[interests])  # (B, K, D)
     number = []
-    if some_of is not None:  # dropout has made the copies of the first differ from it
+    if some_of is not None:  # dropout makes the copies of the first differ from it
         user, *number = make.layer(RepeatFirstInterest, "surplus")([user, some_of])
     if p == float("inf"):
         return make.model(user)

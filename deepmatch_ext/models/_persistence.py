@@ -1,4 +1,4 @@
-"""Files of models: what is written whole, and told apart when it is read."""
+"""Model files: written whole or not at all, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._files import whole_file
 from deepmatch_ext._version import __version__
 
-# Of the config in a model's file and of the description in a file of weights. A higher number marks what this version
-# would read wrongly. A new argument of a builder needs none: other versions refuse it by its name.
+# The format of the config in a model's file and of the description in a file of weights. A higher number marks files
+# that this version would read wrongly. A new argument of a builder needs no new number: other versions refuse it by
+# its name.
 FORMAT = 1
 
 _SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5")
@@ -49,14 +50,14 @@ def check_path(filepath: Any) -> None:
 
 @contextmanager
 def whole_model_file(filepath: Any, overwrite: bool = True, kept: bool = True) -> Iterator[Any]:
-    """A name to write to instead of ``filepath``, which is replaced when all is written, and otherwise unchanged.
+    """A name to write to instead of ``filepath``, which is replaced once all is written, and otherwise unchanged.
 
-    Folders, remote paths, and files about which Keras asks first, are left to Keras.
+    Folders, remote paths, and files that Keras asks about first are left to Keras.
 
     Args:
         filepath, overwrite: As in Keras's ``save``.
-        kept: Whether the file is kept. All of several workers have to save, since reading some of their variables takes
-            all of them; only one keeps the file.
+        kept: Whether the file is kept. If there are several workers, all have to save, since reading some variables
+            takes all workers; only one keeps the file.
     """
     path = os.fspath(filepath) if isinstance(filepath, str | os.PathLike) else ""
     if path and not kept:

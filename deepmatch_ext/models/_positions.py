@@ -1,4 +1,4 @@
-"""Users as of every position of their histories: what a row of events trains, and what of it is the user now."""
+"""Users' vectors at every position of their histories: those that a row of events trains, and the current one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from deepmatch_ext.models._towers import History
 
 
 class OtherHistory(ValueError):
-    """A model that every position trains has a history that could show a position what came later."""
+    """A model that trains every position has a history that could reveal later events to a position."""
 
 
 class UserStates(NamedTuple):
-    """A user as of now, and as of the positions that a step trains.
+    """A user's current vector, and the vectors at the positions that a step trains.
 
     Attributes:
-        now: (B, D), the user's vector.
-        trained: (N, D), the vectors of all positions while training, else those of the first.
+        now: (B, D), the user's current vector.
+        trained: (N, D), the vectors at all positions in training, else those at the first positions.
         places: (N, 2), the row and the position of each.
-        items: (N,), what came next at each.
+        items: (N,), the item that came next at each.
         ids: (B, t), the history.
-        max_len: T, the most positions.
+        max_len: T, the maximum number of positions.
     """
 
     now: Any
@@ -35,12 +35,12 @@ class UserStates(NamedTuple):
 
 
 class State(NamedTuple):
-    """A state at each position that is what stands some positions behind, or at the first one cheaper to have.
+    """A state at each position: the values some positions behind it.
 
     Attributes:
         values: (B, t, d).
-        behind: How many positions.
-        now: (B, d), what the state is at the first position; None: it is read there.
+        behind: How many positions further back the state is read.
+        now: (B, d), the state at the first position, if it can be had more cheaply; None: it is read from ``values``.
     """
 
     values: Any
@@ -57,10 +57,11 @@ def user_states(
     target: Any,
     layers: NamedLayers,
 ) -> UserStates:
-    """Users as of all positions, from states (B, t, d) and features (B, d).
+    """Users' vectors at all positions, from states (B, t, d) and features (B, d).
 
     Args:
-        read: From parts (n, d), and those of them that are made of rows of the item's table, to vectors (n, D).
+        read: A function from the parts (n, d), and a list of those that are made from rows of the item's table, to
+            vectors (n, D).
         states, from_items, history: As for `Assembly.user_states`.
         features: The user's.
         target: (B, 1), the rows' own items.

@@ -18,12 +18,12 @@ from deepmatch_ext._passes import permutation
 class TrainingPlace(keras.callbacks.Callback):
     """The position of a run after callbacks such as ``BackupAndRestore`` have restored its weights.
 
-    The weights count the training steps. From them follow the next epoch and the order of its rows, both as in an
+    The weights count the training steps. This number determines the next epoch and the order of its rows, both as in an
     uninterrupted run.
 
     Args:
-        seed: Determines the order of the rows, with the number of the step that begins a pass over them.
-        steps_made: Returns the number of training steps of the weights.
+        seed: Determines the order of the rows, together with the number of the step that begins a pass over them.
+        steps_made: Returns the number of training steps that the weights have counted.
         steps_per_epoch: Of this run; None if unknown.
         steps_per_pass: The steps that see each row once; an epoch, unless that was given another length.
         initial_epoch: The run's first epoch, if it is not resumed.
@@ -57,11 +57,11 @@ class TrainingPlace(keras.callbacks.Callback):
         return [*callbacks, self]
 
     def on_train_begin(self, logs: Any = None) -> None:
-        # Fewer than before: the same model once more, put back to a backup of an earlier `fit`.
+        # There may be fewer steps than before: the same model again, restored from a backup of an earlier `fit`.
         strategy = self.model.distribute_strategy
         remedy = "Give the workers' BackupAndRestore one folder that all of them see."
         check_workers_agree(strategy, "The number of training steps made", self._steps_made(), remedy)
-        if not writes_files(strategy):  # it has read the first worker's
+        if not writes_files(strategy):  # this worker has read the first one's backup
             self._nowhere = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
             self._former = [redirect_backup(backup, self._nowhere.name) for backup in self._backups]
         self._at_first = min(self._at_first, self._steps_made())
@@ -82,9 +82,9 @@ class TrainingPlace(keras.callbacks.Callback):
         self._first, self._passes = steps + 1, itertools.count()
 
     def next_order(self, rows: int, whole_batches_of: int | None = None) -> np.ndarray:
-        """The order of the rows in the next pass over them, (rows,); `permutation` says what whole batches are.
+        """The order of the rows in the next pass over them, (rows,); `permutation` explains whole batches.
 
-        tf.data calls it on another thread than the step that counts, so the steps are not read here.
+        tf.data calls this on a different thread from the one that counts the steps, so the count is not read here.
         """
         draw = np.random.default_rng([self._seed, self._first + next(self._passes) * self._steps_per_pass])
         return permutation(draw, rows, whole_batches_of)

@@ -86,7 +86,7 @@ from deepmatch_ext.samplers import InBatchSampler
 
 @dataclass(frozen=True)
 class Towers:
-    """The tensors that make the two encoders, and the columns that they read.
+    """The tensors that make up the two encoders, and the columns that they read.
 
     ``item_columns`` begin with the item id. ``catalogue_emb`` is an item's vector given its id alone; None if the
     item's features come with the input.
@@ -109,8 +109,8 @@ class RetrievalModel(keras.Model):
     towers as attributes, checks NumPy inputs before anything runs, and `fit`, `evaluate`, `train_on_batch` and
     `test_on_batch` need no labels: the label is the item id.
 
-    A model with the loss ``logistic`` is one of labelled pairs: its output is the probability that the user takes the
-    item, labels are 1 and 0, and Keras's own losses and metrics can be used.
+    A model with the loss ``logistic`` is trained on labelled pairs: its output is the probability that the user chooses
+    the item, labels are 1 and 0, and Keras's own losses and metrics can be used.
 
     On tf-keras it also works after ``tf.compat.v1.disable_eager_execution()``, in Keras's own graph mode.
 
@@ -220,8 +220,8 @@ class RetrievalModel(keras.Model):
 
         Raises:
             ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
-                Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are bfloat16, and the optimizer is not of
-                `deepmatch_ext.optimizers`.
+                Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are bfloat16, and the optimizer is not one
+                of `deepmatch_ext.optimizers`.
         """
         self._functions.value.clear()
         if not isinstance(optimizer, LAZY):
@@ -258,28 +258,28 @@ class RetrievalModel(keras.Model):
     ) -> Any:
         """Keras's ``fit``. ``y`` may be left out: the label is the item id.
 
-        ``x`` is name -> array, or another form of the same: a pandas or polars DataFrame, an Arrow table, lists, ragged
+        ``x`` is name -> array, or the same in another form: a pandas or polars DataFrame, an Arrow table, lists, ragged
         tensors; or a dataset, generator or Sequence of batches of these. A history may be lists of any length, most
-        recent first (tf.data's ``ragged_batch`` keeps them so): zeros are left out, each list is cut after its first T
-        ids and padded with 0, and its length is counted, unless `x` has it.
+        recent first (tf.data's ``ragged_batch`` preserves them): zeros are left out, each list is cut after its first T
+        ids and padded with 0, and its length is counted, unless `x` contains it.
 
-        Under a strategy of `tf.distribute`, batches are those of all replicas together, and each replica takes its part
-        of every batch. ``x`` may also be a function from a ``tf.distribute.InputContext`` to the dataset of one worker,
-        in batches for one replica, so that no worker makes what others train on: see docs/distributed.md. Such a
-        function also works in one process.
+        Under a strategy of `tf.distribute`, a batch is for all replicas together, and each replica takes its part of
+        it. ``x`` may also be a function from a ``tf.distribute.InputContext`` to the dataset of one worker, in batches
+        for one replica, so that no worker prepares data that others train on: see docs/distributed.md. Such a function
+        also works in one process.
 
-        With arrays, the order of each epoch depends on the model's seed and the steps made so far. So a run can be
-        repeated, and a resumed run sees the same order as an uninterrupted one, if its epochs are whole passes over the
-        rows. (Without eager mode the order is Keras's.)
+        With arrays, the order of each epoch depends on the model's seed and the steps made so far. A run can therefore
+        be repeated, and a resumed run sees the same order as an uninterrupted one, if its epochs are whole passes over
+        the rows. (Without eager mode, the order is Keras's.)
 
-        A run of a thousand steps or more makes 16 steps an execution, as with ``steps_per_execution``, if each epoch
+        A run of a thousand steps or more makes 16 steps per execution, as with ``steps_per_execution``, if each epoch
         passes over the data once, there is one replica, and no callback does anything at a batch.
 
         ``verbose="auto"`` shows a progress bar in a terminal or a notebook, and elsewhere, as in a log file, prints a
         line for each epoch.
 
         Callbacks such as EarlyStopping that monitor a figure of `deepmatch_ext.evaluation`'s callbacks must come after
-        these in the list; they need no ``mode``.
+        these callbacks in the list. They need no ``mode``.
 
         Args:
             x: The inputs, as described above.
@@ -295,11 +295,11 @@ class RetrievalModel(keras.Model):
         Raises:
             ImportError: ``x`` is a table other than pandas's, and pyarrow is not installed.
             ValueError: An array in ``x`` or ``validation_data`` does not fit its column; nothing has run then.
-                Datasets, generators and sequences are refused at the wrong batch. Or a callback comes before the one
-                that adds its figure, or has the opposite ``mode``.
+                Datasets, generators and sequences are refused at the first wrong batch. Or a callback comes before
+                the one that adds its figure, or has the opposite ``mode``.
 
         Warns:
-            UserWarning: The loss is 0 in every epoch, as it is of batches whose weights are all 0.
+            UserWarning: The loss is 0 in every epoch, as it is for batches whose weights are all 0.
         """
         leave_jit_off(self)
         check_optimizer(self)
@@ -311,7 +311,7 @@ class RetrievalModel(keras.Model):
         validation_split = number_between("`validation_split`", validation_split, 0, 1)
         if not (isinstance(shuffle, bool | np.bool_) or (isinstance(shuffle, str) and shuffle == "batch")):
             raise problem("`shuffle`", "be True, False or 'batch'", shown(shuffle))
-        set_first_epoch(self, None)  # of a run before this one
+        set_first_epoch(self, None)  # left by an earlier run
         reader, steps = self._reader.value, kwargs.get("steps_per_epoch")
         in_processes = kwargs.get("use_multiprocessing", False)
         examples = reader.read(x, y, sample_weight, in_processes=in_processes, steps=steps)
@@ -377,7 +377,7 @@ class RetrievalModel(keras.Model):
         """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_compilation(self)
-        if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has seen to its validation data
+        if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has prepared its validation data
             return super().evaluate(x, y, batch_size, verbosity(verbose), sample_weight, **kwargs)
         given = self._reader.value.read(x, y, sample_weight, steps=kwargs.get("steps")).for_keras(batch_size)
         return super().evaluate(**{**kwargs, **given}, verbose=verbosity(verbose))
@@ -422,20 +422,20 @@ class RetrievalModel(keras.Model):
     def user_vectors(self, x: Any, batch_size: int = 4096) -> np.ndarray:
         """The users' vectors, float32, as from ``tf.keras.Model(model.user_input, model.user_emb).predict(x)``.
 
-        They are (B, D), or (B, K, D) for a model of K interests. Everything that takes user vectors takes both; with K
-        interests an item has its best score. A user with fewer than K interests has one of them more than once, which
-        changes no best score; zeros would, since their score of 0 is higher than all negative ones.
+        They are (B, D), or (B, K, D) for a model of K interests. Everything that takes user vectors accepts both; with
+        K interests, an item's score is its best over the interests. If a user has fewer than K interests, one of them
+        is repeated, which changes no best score. Zeros would, since their score of 0 is higher than all negative ones.
 
         Args:
             x: name -> array of B rows, or another form that `fit` takes: a frame, lists, ragged tensors. Names that
-                the user side does not read are ignored. Or a finite ``tf.data.Dataset`` of batches of them, whose
+                the user side does not read are ignored. Or a finite ``tf.data.Dataset`` of batches of these; the
                 vectors come in its order, which is not known if the dataset shuffles.
             batch_size: Users encoded at a time; the vectors don't depend on it.
 
         Raises:
             ValueError: An array does not fit its column, or a dataset never ends.
 
-        If the vectors do not fit in memory, take those of one batch at a time, with the users' ids::
+        If the vectors do not fit in memory, compute those of one batch at a time, with the users' ids::
 
             for k, batch in enumerate(dataset):
                 write_vectors(f"users-{k:05d}.parquet", batch["user_id"], model.user_vectors(batch))
@@ -452,7 +452,7 @@ class RetrievalModel(keras.Model):
         """name -> array (B, ...) of every user input in ``x``, in the shapes and types that `user_input` has.
 
         Args:
-            x: As for `user_vectors`, but no dataset.
+            x: As for `user_vectors`, except a dataset.
 
         Raises:
             ValueError: An array is missing or does not fit its column.
@@ -476,8 +476,8 @@ class RetrievalModel(keras.Model):
 
         Args:
             batch_size: Items encoded at a time.
-            ids: Item ids (n,), whose vectors (n, D) are wanted. None: all V. If the table has rows to spare, which are
-                no items, ``np.arange(item_ids.vocabulary_size)`` leaves them out. If not all vectors fit in memory,
+            ids: Item ids (n,) whose vectors (n, D) to return. None: all V. If the table has rows to spare, which are
+                not items, ``np.arange(item_ids.vocabulary_size)`` leaves them out. If not all vectors fit in memory,
                 write those of some ids at a time: `deepmatch_ext.retrieval.write_vectors`.
 
         Raises:
@@ -541,26 +541,26 @@ class RetrievalModel(keras.Model):
 
         Rows, dense layers, the optimizer's state, the counts of samplers that learn, the number of steps and the
         features of the catalogue are kept, so known items keep their vectors. A new item's row starts as the row of id
-        0 if the model has item features, since that row stands for items known by their features alone; otherwise it
+        0 if the model has item features, since that row stands for items known only by their features; otherwise it
         starts as in a new model. If ``alike`` has n items for it, the row is rotated towards their mean by n / (n +
-        30), so that few items have little effect, and gets their length. A new row of another table starts as the mean
-        of its rows.
+        30), so that few items have little effect, and gets their mean length. A new row of any other table starts as
+        the mean of that table's rows.
 
         This model is unchanged, so both are in memory until it is deleted.
 
         Args:
-            vocabulary_sizes: name -> the new vocabulary size, of columns whose tables grow; a history may stand for
-                its item. It is the ``vocabulary_size`` of the map from `IdMap.extended`, or more: rows to spare, for
-                items to come. Until then these have vectors, too: `item_vectors(ids=)` leaves them out.
+            vocabulary_sizes: name -> the new vocabulary size, for columns whose tables grow; a history may stand for
+                its item. It is the ``vocabulary_size`` of the map from `IdMap.extended`, or more, to have rows to spare
+                for future items. Until then these rows have vectors, too: `item_vectors(ids=)` leaves them out.
             item_features: With features in the catalogue: those of the new items, and of others that have changed, by
                 item id, in the forms that the builder takes.
             alike: For each of the first k new rows, in the order of their ids, the ids of similar known items,
-                ``(indptr (k + 1,), ids)``; an item may have none. `deepmatch_ext.data.neighbours` makes them of events.
+                ``(indptr (k + 1,), ids)``; an item may have none. `deepmatch_ext.data.neighbours` finds them.
             sampler_config: A sampler to replace the present one. It is needed for new items if the present one was
                 given counts.
-            in_use: name -> the number of rows in use, of columns whose tables have rows to spare in this model: the
-                ``vocabulary_size`` of the map before `IdMap.extended`. Rows behind them begin as new rows do, and
-                ``alike`` begins with the first of them. Rows to spare of a table that was given as an array stay.
+            in_use: name -> the number of rows in use, for columns whose tables have rows to spare in this model: the
+                ``vocabulary_size`` of the map before `IdMap.extended`. The rows to spare start as new rows do, and
+                ``alike`` begins with the first of them. In a table that was given as an array, they stay unchanged.
 
         Returns:
             A model of the same builder, compiled as this one is.
@@ -601,7 +601,7 @@ class RetrievalModel(keras.Model):
         return TrainingPlace(self.seed, lambda: int(raw_variable(step)), steps_per_epoch, steps_per_pass, initial_epoch)
 
     def save(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
-        """Keras's ``save``. The file is first written under another name, so an existing one stays whole until then.
+        """Keras's ``save``. The file is written under another name first, so an existing one stays whole until the end.
 
         ``tf.keras.models.load_model(filepath)`` reads a ``.keras`` file, with ``safe_mode`` on and no `custom_objects`;
         an ``.h5`` file needs ``deepmatch_ext.layers.custom_objects``. ``tf.keras.models.save_model`` does not use this
@@ -641,15 +641,15 @@ class RetrievalModel(keras.Model):
     def save_weights(self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any) -> None:
         """Keras's ``save_weights``, written as in `save`, with a description that `load_weights` checks.
 
-        The name may end in any ``.h5``. Keras 3 requires ``.weights.h5``; for another name the older format is written,
-        which its ``load_weights`` reads.
+        Any name that ends in ``.h5`` is allowed. Keras 3 requires ``.weights.h5``; for other names, the older format is
+        written, which its ``load_weights`` reads.
         """
         check_path(filepath)
         name = str(filepath)
         if KERAS_3 and not args and not kwargs and name.endswith(".h5") and not name.endswith(".weights.h5"):
             self.save(filepath, overwrite, include_optimizer=False)
             return
-        # Checkpoints and shards, of several files, are left to Keras.
+        # Checkpoints and shards, which have several files, are left to Keras.
         with whole_model_file(filepath, overwrite, self._writes_files()) as path:
             super().save_weights(path, overwrite, *args, **kwargs)
             if path != filepath:
@@ -699,7 +699,7 @@ class RetrievalModel(keras.Model):
         return model
 
     def compile_from_config(self, config: Any) -> None:
-        """Keras's ``compile_from_config``, for a file that any Keras has written."""
+        """Keras's ``compile_from_config``, for a file written by any version of Keras."""
         compile_as_saved(self, compilation_here(config))
 
     def _check_negatives(self, batch_size: int) -> None:
@@ -726,6 +726,6 @@ own_objects["RetrievalModel"] = RetrievalModel
 
 @dataclass(frozen=True)
 class _Untracked:
-    """Keeps Keras from wrapping what is inside, or saving it a second time."""
+    """Keeps Keras from wrapping the value, or from saving it a second time."""
 
     value: Any

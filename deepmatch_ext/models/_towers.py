@@ -1,4 +1,4 @@
-"""Columns as tensors, and the dense layers that make a vector of them.
+"""Columns as tensors, and the dense layers that make a vector from them.
 
 B examples, T history positions, K interests, D size of the vectors.
 """
@@ -38,7 +38,7 @@ class Feature(NamedTuple):
 
     Attributes:
         values: (B, d).
-        table: The ``embedding_name`` of the table that they are rows of, or a pooling of rows; None for numbers.
+        table: The ``embedding_name`` of the table whose rows, or pooled rows, the values are; None for numbers.
     """
 
     values: Any
@@ -102,8 +102,8 @@ class Features:
     ) -> list[History]:
         """Histories of the same events: position t of each belongs to the t-th item of the first.
 
-        At an item of the first, another may have id 0, such as an unknown category: it is not valid there. The first
-        one's rows are those of its table, or what ``rows_of`` makes of its ids (B, t).
+        Where the first has an item, another history may have id 0, such as an unknown category, and is not valid there.
+        The first one's rows are those of its table, or what ``rows_of`` makes from its ids (B, t).
         """
         names = [column.name for column in columns]
         weights = {column.name: column.weight_name for column in columns if column.weight_name is not None}
@@ -133,7 +133,7 @@ class Features:
         return Feature(flat(self._tables.rows(column, ids)), column.embedding_name)
 
     def _pooled_history(self, column: SequenceColumn, inputs: Mapping[str, Any]) -> list[Feature]:
-        """The history pooled in each of its combiner's ways, (B, d) each."""
+        """The history pooled by each part of its combiner, (B, d) each."""
         padded: list[Any] = []
         jagged: list[Any] = []
         pooled = []
@@ -166,13 +166,13 @@ class Features:
             return self._layers(keras.layers.Lambda, "transformed", column.name, function=column.transform_fn)(values)
         if column.dtype.startswith("float"):
             return values
-        # Integers can't be concatenated with embeddings; a scale of 1 makes floats of them.
+        # Integers can't be concatenated with embeddings; a scale of 1 turns them into floats.
         return self._layers(keras.layers.Rescaling, "float", column.name, scale=1.0)(values)
 
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """Checked settings of dense layers, named as builders' arguments."""
+    """Checked settings of dense layers, named like builders' arguments."""
 
     dnn_activation: Any = "relu"
     output_activation: Any = "linear"

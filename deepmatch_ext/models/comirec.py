@@ -44,23 +44,23 @@ def ComiRec(
 ) -> RetrievalModel:
     """K vectors for each user, one for each interest that the history shows.
 
-    Self-attention (``sa``) or dynamic routing (``dr``) makes the interests of the history that shares the item's table.
-    If its ``combiner`` contains ``recency``, recent items count more. Histories with its ``length_name`` and
-    ``maxlen``, such as categories, are read beside its items. The dense layers read each interest and the user's other
-    features. Training prefers the interest that is nearest to the positive, and an item's score is its
+    Self-attention (``sa``) or dynamic routing (``dr``) extracts the interests from the history that shares the item's
+    table. If its ``combiner`` contains ``recency``, recent items count more. Histories with the same ``length_name``
+    and ``maxlen``, such as categories, are read beside its items. The dense layers read each interest and the user's
+    other features. Training prefers the interest that is nearest to the positive, and an item's score is its
     best over the interests. All vectors are L2-normalised. The order of the arguments is DeepMatch's.
 
     Args:
         k_max: K, the number of interests.
         p: How much training prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. The paper trains
-            the nearest alone, as ``float("inf")`` does (`NearestInterest`) and 100 nearly does.
-        interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`; in any case of letters.
+            only the nearest, as ``float("inf")`` does (`NearestInterest`) and 100 nearly does.
+        interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`; in upper or lower case.
         add_pos: With ``sa``: whether the attention depends on positions.
-        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which is
+        user_dnn_hidden_units: Units of the dense layers after the interests. None: one layer of D, which is
             initialised to return the interests. If the last is not the items' D, a layer of D is appended, as in
-            DeepMatch. An empty list, as in the paper: no dense layer; there must be no other user features then.
+            DeepMatch. An empty list, as in the paper: no dense layer; the user must then have no other features.
         routing_scale: With ``dr``: how sharply items are routed to interests. At 0 all interests stay near the mean of
-            the history; the larger it is, the more each interest is one group of the history's items.
+            the history; the larger it is, the more each interest stands for one group of its items.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,

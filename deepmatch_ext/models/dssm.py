@@ -32,11 +32,11 @@ def DSSM(
     seed: int = 1024,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
-    """Two towers of dense layers, one for the user and one for the item, compared by their cosine.
+    """Two towers of dense layers, one for the user and one for the item, compared by cosine similarity.
 
-    As in the paper, the score is the cosine of the two towers' outputs, and training uses a softmax with a temperature
-    over the positive and sampled negatives. The paper's towers read hashed letter trigrams of text; these read
-    DeepCTR's columns. The order and the defaults of the arguments are DeepMatch's.
+    As in the paper, the score is the cosine similarity of the two towers' outputs, and training uses a softmax with a
+    temperature over the positive and sampled negatives. The paper's towers read hashed letter trigrams of text; these
+    read DeepCTR's columns. The order and the defaults of the arguments are DeepMatch's.
 
     Args:
         user_dnn_hidden_units: Units of the user tower's dense layers; the last is the size of the vectors, D.

@@ -1,4 +1,4 @@
-"""FM: Rendle, "Factorization Machines", ICDM 2010, in the form that has two towers."""
+"""FM: Rendle, "Factorization Machines", ICDM 2010, in a form with two towers."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def FM(
     order and the defaults of the arguments are DeepMatch's.
 
     Args:
-        user_feature_columns: ``SparseFeat`` and ``VarLenSparseFeat`` of one ``embedding_dim``; a history counts once
-            for each part of its combiner.
+        user_feature_columns: ``SparseFeat`` and ``VarLenSparseFeat`` of the same ``embedding_dim``; a history counts
+            once for each part of its combiner.
         item_feature_columns: The same for the item side, the item id first.
 
     Example:

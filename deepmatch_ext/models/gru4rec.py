@@ -34,8 +34,8 @@ def GRU4Rec(
 ) -> RetrievalModel:
     """Gated recurrent units over the history, from the oldest item to the most recent.
 
-    The losses are this package's. ``loss="bpr"`` with an `InBatchSampler` is close to the paper's. The candidates of a
-    step are then the items of all its positions, so use small batches.
+    The losses are this package's own. ``loss="bpr"`` with an `InBatchSampler` is close to the paper's loss. The
+    candidates of a step are then the items of all its positions, so use small batches.
 
     Every position of the history is trained. `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``,
     returns the rows in which each event with a history is a target once. Histories with the ``length_name`` and the

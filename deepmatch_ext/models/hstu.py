@@ -35,7 +35,7 @@ def HSTU(
 ) -> RetrievalModel:
     """Attention without softmax and with a gate, so repeated events add up (`deepmatch_ext.layers.HSTUBlock`).
 
-    Positions matter by their distance to each other; the paper's bias by time is left out.
+    What matters is the distance between positions; the paper's bias by time is left out.
 
     Every position of the history is trained. `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``,
     returns the rows in which each event with a history is a target once. Histories with the ``length_name`` and the

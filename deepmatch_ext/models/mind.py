@@ -45,23 +45,23 @@ def MIND(
     """K vectors for each user, by routing the history's items to K capsules.
 
     The history that shares the item's table is routed (`deepmatch_ext.layers.DynamicRouting`, with one matrix for all);
-    if its ``combiner`` contains ``recency``, recent items count more in the interests. Histories with its
-    ``length_name`` and ``maxlen``, such as categories, are read beside its items. The dense layers read each interest
-    and the user's other features. Label-aware attention weighs which interests a positive trains, and an
+    if its ``combiner`` contains ``recency``, recent items count more in the interests. Histories with the
+    same ``length_name`` and ``maxlen``, such as categories, are read beside its items. The dense layers read each
+    interest and the user's other features. Label-aware attention weights the interests that a positive trains, and an
     item's score is its best over the interests. All vectors are L2-normalised. The order of the arguments is
     DeepMatch's.
 
     Args:
         k_max: K, the number of interests.
         p: How much label-aware attention prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`.
-            ``float("inf")`` trains the nearest alone (`NearestInterest`).
-        dynamic_k: Whether a user of n items has ``max(1, min(K, log2(n)))`` interests. The others repeat the first.
-        user_dnn_hidden_units: Units of the dense layers behind the interests. None: one layer of D, which is
+            ``float("inf")`` trains only the nearest (`NearestInterest`).
+        dynamic_k: Whether a user with n items has ``max(1, min(K, log2(n)))`` interests. The others repeat the first.
+        user_dnn_hidden_units: Units of the dense layers after the interests. None: one layer of D, which is
             initialised to return the interests. If the last is not the items' D, a layer of D is appended, as in
-            DeepMatch. An empty list: no dense layer; there must be no other features then.
+            DeepMatch. An empty list: no dense layer; the user must then have no other features.
         rounds: The number of rounds of routing.
         routing_scale: How sharply items are routed to interests. At 0 the routing follows the random logits; the
-            larger it is, the more each interest is one group of the history's items.
+            larger it is, the more each interest stands for one group of the history's items.
 
     Returns:
         A Keras model from user and item inputs to each example's loss (B, 1), with the attributes ``user_input``,

@@ -58,15 +58,16 @@ def NCF(
     check_ids: bool = True,
     table_dtype: str = "float32",
 ) -> RetrievalModel:
-    """NeuMF: the probability that a user takes an item, from a factorization (GMF) and a multi-layer perceptron (MLP).
+    """NeuMF: the probability that a user chooses an item, by factorization (GMF) and a multi-layer perceptron (MLP).
 
     The model itself scores pairs: its output is ``sigmoid(u.i / temperature + w.MLP(p, q) + b)``, it is
-    trained with labels, 1 and 0, and ``model.predict(x)`` gives the probability of each pair. To recommend with it
-    means to score every item for a user.
+    trained with labels, 1 and 0, and ``model.predict(x)`` gives the probability of each pair. To recommend with the
+    whole model, every item has to be scored for a user.
 
-    ``user_emb`` and ``item_emb``, and with them `user_vectors`, an index and an export, are of the GMF half alone,
-    since the MLP's scores are not inner products of vectors. Retrieve with them, and rank the result with the whole
-    model.
+    ``user_emb`` and ``item_emb``, and with them `user_vectors`, an index and an export, come from the GMF half alone,
+    since the MLP's scores are not inner products of vectors. Retrieve with these vectors, and rank the result with the
+    whole model.
+
     Rendle et al., "Neural Collaborative Filtering vs. Matrix Factorization Revisited", RecSys 2020, found that the
     inner product alone does better than the MLP: take `FM` or `YoutubeDNN` unless you need NCF.
 

@@ -46,7 +46,7 @@ def SASRec(
     positions, so they must not change with events.
 
     Args:
-        block: ``sasrec``, or ``ligr``, whose gates weigh what each block adds.
+        block: ``sasrec``, or ``ligr``, whose gates weight what each block adds.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

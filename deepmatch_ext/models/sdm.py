@@ -50,11 +50,11 @@ def SDM(
     item_dnn_hidden_units: Sequence[int] | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
-    """What the user does now, by LSTM and attention, and has long liked, by attention, combined by a gate.
+    """The current session, by LSTM and attention, and long-term interests, by attention, combined by a gate.
 
     The current session's items and their features go through LSTMs, from the oldest to the most recent, and
-    multi-head self-attention; attention with the user's other features as the query makes one vector of the states.
-    Each of the longer histories is pooled by attention, too. A gate weighs the two for each entry. All vectors are
+    multi-head self-attention; attention with the user's other features as the query pools the states.
+    Each of the longer histories is pooled by attention, too. A gate weights the two element by element. All vectors are
     L2-normalised. The order and the defaults of the arguments are DeepMatch's.
 
     Args:
@@ -67,10 +67,10 @@ def SDM(
         rnn_num_res: How many of the LSTMs, counted from the last, have a residual connection.
         num_head: The number of heads of the self-attention, a divisor of `units`.
         dnn_activation: Activation of the dense layers of user, session and long histories, as in other models.
-        short_history: What the user does now: a number of the most recent positions of `long_history`, which then has
-            only the others; or names of separate histories, such as the items of the current session and their
-            categories. These have one ``maxlen``, and the first says which positions hold an item.
-        long_history: The names of the histories that show what the user has long liked. They have one ``maxlen``, and
+        short_history: The current session: the number of most recent positions of `long_history`, which then has only
+            the others; or names of separate histories, such as the items of the current session and their categories.
+            These must have the same ``maxlen``, and the first says which positions hold an item.
+        long_history: The names of the histories that show long-term interests. They must have the same ``maxlen``, and
             the first is that of the items. None: the history that shares the item's table, and those with the same
             length.
 

@@ -44,7 +44,7 @@ def SequenceDNN(
     A row trains as many predictions as its history has items. `deepmatch_ext.data.Split.sequence_targets`, not
     ``train_targets``, returns the rows in which each event with a history is a target once. The state at a position
     joins the poolings of `pooled`, over the event there and the older ones, and the output of `blocks`. The user's
-    vector is the sum of a linear layer of the state, which starts as the mean of its parts, and of the dense layers.
+    vector is the sum of a linear layer of the state, which starts as the mean of its parts, and the dense layers.
     Histories with the ``length_name`` and the ``maxlen`` of the item history, such as the rating or the category of
     each item, are read beside the items. If `item_features` describe the items, a position reads the item's vector with
     all its features; `item_id_dropout` then drops ids in histories, too. The user's other features and a row's weight
@@ -53,10 +53,10 @@ def SequenceDNN(
     Args:
         blocks: The blocks that the history goes through, one after the other: ``sasrec``, ``ligr``, ``hstu``, ``gru``.
             None by default.
-        pooled: The poolings beside the blocks' state, written as a column's ``combiner``; the combiners of the columns
-            are not read. Empty: none.
+        pooled: The poolings used beside the blocks' state, written like a column's ``combiner``; the columns' own
+            combiners are ignored. Empty: none.
         user_dnn_hidden_units: Units of the dense layers that are added to the linear one. The last must be the items'
-            D. None: (4 D, D). (D,) or an empty list: the linear layer alone.
+            D. None: (4 D, D). (D,) or an empty list: only the linear layer.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

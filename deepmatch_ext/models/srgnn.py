@@ -47,10 +47,10 @@ def SRGNN(
 ) -> RetrievalModel:
     """A session as the graph of its items, whose states are propagated along the edges.
 
-    The history that shares the item's table is the session. Its items are the nodes, and an edge goes from a click's
-    item to the next one's, so a session that returns to an item has a cycle. A gated cell updates each item's state
+    The history that shares the item's table is the session. Its items are the nodes, and an edge leads from a click's
+    item to the next click's, so a session that returns to an item has a cycle. A gated cell updates each item's state
     with those of its neighbours (`deepmatch_ext.layers.GatedSessionGraph`); soft attention sums the states of the
-    clicks (`SessionReadout`). The dense layers make the session's vector of this sum, the last click's state, the mean
+    clicks (`SessionReadout`). Dense layers make the session's vector from this sum, the last click's state, the mean
     of the clicks weighted by 1/rank, the last click itself, and the user's other features; the paper has only the first
     two. Histories with the ``length_name`` and the ``maxlen`` of the session, such as the category of each click, are
     read beside the clicks.
@@ -60,10 +60,10 @@ def SRGNN(
     Args:
         steps: The number of propagations.
         click_dropout: Dropout rate of the clicks' rows, in [0, 1).
-        user_dnn_hidden_units: Units of the dense layers behind the graph. The last is the size of the vectors and must
-            be the items', D. None, as in the paper: one layer, (D,).
+        user_dnn_hidden_units: Units of the dense layers after the graph. The last is the size of the user vectors and
+            must equal that of the item vectors, D. None, as in the paper: one layer, (D,).
         recent: Whether the dense layers read the mean of the clicks weighted by 1/rank and the last click itself.
-            False, as in the paper: of the clicks, they read the attention's sum and the last click's state alone.
+            False, as in the paper: of the clicks, they read only the attention's sum and the last click's state.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat

@@ -35,14 +35,13 @@ def YoutubeDNN(
 ) -> RetrievalModel:
     """A two-tower model: pooled history and user features through dense layers, items from their table or features.
 
-    Both sides end in L2-normalised vectors. By default the model is trained with sampled softmax over their inner
-    products.
-    The order of the arguments is DeepMatch's.
+    Both sides end in L2-normalised vectors. By default, the model is trained with sampled softmax over their inner
+    products. The order of the arguments is DeepMatch's.
 
     Args:
-        user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the vectors and must be
-            the items', D. None: one layer, (D,), which does well in general. With a million events or more,
-            (4 D, 2 D, D) and no dropout do better. An empty list: no dense layer.
+        user_dnn_hidden_units: Units of the user tower's dense layers. The last is the size of the user vectors and must
+            equal that of the item vectors, D. None: one layer, (D,), which does well in general. With a million events
+            or more, (4 D, 2 D, D) and no dropout do better. An empty list: no dense layer.
 
     Example:
         >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -60,5 +59,5 @@ def YoutubeDNN(
     # Rows of tables, histories pooled as their combiners say, and numbers: (B, d) each.
     features = make.features()
     user = make.dense("user", features, make.user_units)  # (B, D)
-    # The item's row of the table, or that and its features through dense layers; candidates; the loss.
+    # The item's row of the table, or the row and its features through dense layers; candidates; the loss.
     return make.model(user)

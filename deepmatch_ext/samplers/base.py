@@ -12,7 +12,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import positive_int, problem
 
 State = Mapping[str, Any]
-"""A sampler's arrays by name, as variables, in a model that has it."""
+"""A sampler's arrays by name, as variables of the model that uses it."""
 
 SAVED = "saved with the weights"
 """Stands in a config for counts that come with the saved weights."""
@@ -24,8 +24,8 @@ _SAMPLERS: dict[str, type[Sampler]] = {}
 class Sampler:
     """The base of all samplers. ``V`` is the vocabulary size, padding included.
 
-    A sampler of your own is a subclass with a `name` of its own, by which a saved model finds it; import its module
-    before you load the model. Its `get_config` returns the arguments of its ``__init__``.
+    A custom sampler is a subclass with a unique `name`, by which a saved model finds it. Import its module before you
+    load the model. Its `get_config` returns the arguments of its ``__init__``.
 
     Attributes:
         name: The sampler's name in a config.
@@ -79,13 +79,13 @@ class Sampler:
         return False
 
     def check(self, vocabulary_size: int) -> None:
-        """Refuses settings that don't fit the vocabulary.
+        """Rejects settings that don't fit the vocabulary.
 
         Args:
             vocabulary_size: V.
 
         Raises:
-            ValueError: The sampler draws more candidates than there are items, or its counts are not of V ids.
+            ValueError: The sampler draws more candidates than there are items, or it does not have V counts.
         """
         if self.num_sampled is not None:
             positive_int("`num_sampled`", self.num_sampled)
@@ -141,19 +141,19 @@ class Sampler:
             positives: (n,) int64 item ids.
 
         Returns:
-            The operations that it made, which the step waits for.
+            The operations that it created, which the step waits for.
         """
         return []
 
     def grown(self, state: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, np.ndarray]:
-        """The ``state`` of a smaller vocabulary, extended to V items, of which the first are the same.
+        """The ``state`` of a smaller vocabulary, extended to V ids, of which the first are the old ones.
 
         Args:
             state: The arrays of `state` for the smaller vocabulary.
             vocabulary_size: V.
 
         Raises:
-            ValueError: The state depends on V, and the sampler does not say how it grows.
+            ValueError: The state depends on V, and the sampler does not define how the state grows.
         """
         fresh = self.state(vocabulary_size)
         if any(array.shape != state[name].shape for name, array in fresh.items()):
@@ -162,10 +162,10 @@ class Sampler:
         return dict(state)
 
     def get_config(self) -> dict[str, Any]:
-        """The settings as plain data; `make_sampler` takes them back, without the counts, which are state.
+        """The settings as plain data, from which `make_sampler` makes the sampler; without counts, which are state.
 
         Raises:
-            ValueError: A subclass takes other arguments than ``num_sampled`` and has no ``get_config`` of its own.
+            ValueError: A subclass takes arguments other than ``num_sampled`` and has no ``get_config`` of its own.
         """
         others = set(inspect.signature(type(self)).parameters) - {"num_sampled"}
         if type(self).get_config is Sampler.get_config and others:
@@ -183,7 +183,7 @@ _DEEPMATCH_SETTINGS = ("num_sampled", "item_name", "item_count", "distortion")
 
 
 def make_sampler(spec: Any) -> Sampler:
-    """A sampler from another form.
+    """Makes a sampler from its config or from DeepMatch's settings; a sampler is returned unchanged.
 
     Args:
         spec: A `Sampler`, DeepMatch's ``NegativeSampler`` (or its ``_asdict()``), or what a sampler's `get_config`
@@ -287,6 +287,6 @@ def log_shares(item_count: np.ndarray | None, vocabulary_size: int, distortion: 
     if item_count is None:
         return np.full(vocabulary_size, np.nan)
     log_weights = distortion * np.log(np.maximum(item_count, 1.0)[1:])
-    log_weights -= log_weights.max()  # of shares as far apart as float64 can't hold, the largest still sum to 1
+    log_weights -= log_weights.max()  # even if some underflow float64, the largest fractions still sum to 1
     log_q = log_weights - np.log(np.exp(log_weights).sum())
     return np.concatenate([[log_q.min()], log_q])

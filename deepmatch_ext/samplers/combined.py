@@ -62,7 +62,7 @@ class MixedSampler(Sampler):
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
         drawn, before = [], 0
         for k, sampler in enumerate(self.samplers):
-            # Each has eight streams of its own; those of a mixture in the mixture follow one another.
+            # Each sampler has eight streams of its own; those of a nested mixture follow one another.
             first = before if isinstance(sampler, MixedSampler) else before + 1
             drawn.append(sampler.sample(_part(state, k), vocabulary_size, stream(seed, 8 * first)))
             before += _number_of_samplers(sampler)

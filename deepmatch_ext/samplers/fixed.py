@@ -116,7 +116,7 @@ class FrequencySampler(Sampler):
 
     def sample(self, state: State, vocabulary_size: int, seed: tf.Tensor) -> tf.Tensor:
         slot = tf.random.stateless_uniform([self.num_sampled], seed, 1, vocabulary_size, tf.int64)
-        # Another stream than the slots': the two have to be independent.
+        # A different stream from that of the slots: the two have to be independent.
         uniform = tf.random.stateless_uniform([self.num_sampled], stream(seed, 1))
         alias = tf.cast(tf.nn.embedding_lookup(state["alias"], slot), tf.int64)
         return tf.where(uniform < tf.nn.embedding_lookup(state["threshold"], slot), slot, alias)
@@ -157,9 +157,10 @@ def alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Draw a slot uniformly, keep it with probability ``threshold[slot]``, else take ``alias[slot]``.
 
-    A slot with less than the mean probability (light) is filled up by one with more (heavy). With each kind in a row,
-    light k's deficit is filled by the heavy slot in whose excess the sum of the deficits before k falls. A heavy slot
-    whose excess is used up within a deficit becomes light itself, and the next heavy one fills it.
+    A slot with less than the mean probability (light) is filled up by one with more (heavy). With the slots of each
+    kind laid end to end, the deficit of light slot k is filled by the heavy slot into whose excess the sum of the
+    deficits before k falls. A heavy slot whose excess is used up within a deficit becomes light itself, and the next
+    heavy one fills it.
 
     Args:
         probability: (n,) non-negative, sums to 1.
@@ -180,7 +181,7 @@ def alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     threshold[heavy] = 1.0
     if len(light) and len(heavy):  # rounding may leave no heavy one in a uniform distribution
         before = np.concatenate([[0.0], deficits[:-1]])
-        # A heavy slot is used up by the first light one whose deficits' sum is above, not at, its excesses' sum.
+        # A heavy slot is used up by the first light one at which the sum of deficits exceeds the sum of excesses.
         filler = np.minimum(np.searchsorted(excesses, before, side="left"), len(heavy) - 1)
         alias[light] = heavy[filler]
         used_up_at = np.searchsorted(deficits, excesses, side="right")

@@ -13,7 +13,7 @@ from deepmatch_ext._checks import number_between, positive_int, problem
 from deepmatch_ext.samplers.base import SAVED, Sampler, State, check_counts_fit, checked_counts, log_shares, stream
 
 DEFAULT_MEMORY = 2**17
-"""How many positives are remembered: an item's fraction of a thousandth is then known to 10%, in half a MB."""
+"""How many positives are remembered. A frequency of one in a thousand is then known to within 10%, in half a MB."""
 
 
 class InBatchSampler(Sampler):
@@ -25,7 +25,7 @@ class InBatchSampler(Sampler):
 
     Args:
         item_count: (V,) how often each id occurs in the training data, from which the fractions follow. None: they are
-            estimated in training, from the last `memory` positives, as in `AdaptiveSampler`.
+            estimated during training, from the last `memory` positives, as in `AdaptiveSampler`.
         memory: How many positives the estimate remembers.
 
     Raises:
@@ -71,13 +71,13 @@ class InBatchSampler(Sampler):
 
 
 class AdaptiveSampler(Sampler):
-    """Draws by frequency, which it learns from the positives of the batches; no counts are needed.
+    """Draws items by their frequency, which it learns from the positives of the batches; no counts are needed.
 
-    It keeps the last `memory` positives and how often each item is among them. A candidate is one of these, or, with
-    the probability `uniform_share`, any item. So each item's probability is known exactly at every step, drawing costs
-    O(S), learning costs O(B), and the sampler follows changes of popularity. (The idea of estimating frequencies from
-    the stream is Yi et al.'s, RecSys 2019; TensorFlow's ``learned_unigram_candidate_sampler`` counts from the
-    beginning.) At first the memory holds all items equally often.
+    It keeps the last `memory` positives and how often each item is among them. A candidate is one of these positives
+    or, with probability `uniform_share`, any item. Each item's probability is therefore known exactly at every step,
+    drawing costs O(S), learning costs O(B), and the sampler follows changes in popularity. (The idea of estimating
+    frequencies from the stream is Yi et al.'s, RecSys 2019; TensorFlow's ``learned_unigram_candidate_sampler`` counts
+    from the beginning of training.) Initially, the memory holds all items equally often.
 
     Args:
         num_sampled: S, the candidates of a step.
@@ -133,8 +133,8 @@ class QueueSampler(Sampler):
     """The positives of earlier batches are the candidates (cross-batch negatives).
 
     After Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders", SIGIR 2021; but the queue
-    holds ids, which the item tower encodes again, so no candidate is stale. Before the queue is full it holds random
-    items.
+    holds ids, which the item tower encodes again, so no candidate vector is stale. Until the queue is full, it
+    also holds random items.
 
     Args:
         num_sampled: S, the length of the queue: the last S positives before the batch.
@@ -185,7 +185,7 @@ class QueueSampler(Sampler):
 
 
 class CountedShares:
-    """Each item's fraction of the positives, from counts that are known. Its methods are those of `Sampler`.
+    """Each item's fraction of the positives, from known counts. Its methods are those of `Sampler`.
 
     Args:
         item_count: (V,) how often each id occurs in the training data. Id 0 is padding, which is ignored; items with
@@ -228,7 +228,7 @@ class CountedShares:
 
 
 SMALLEST_SHARE = 1e-9
-"""The smallest ``uniform_share``: less would be 0 in float32 when divided by many items."""
+"""The smallest ``uniform_share``: divided by many items, a smaller one would be 0 in float32."""
 
 
 class RecentShares:
@@ -295,18 +295,18 @@ class RecentShares:
 
 
 def _shares(item_count: Any, memory: int) -> CountedShares | RecentShares:
-    # A hundredth keeps the correction of items that the memory doesn't hold finite.
+    # A uniform share of a hundredth keeps the correction finite for items that the memory does not hold.
     return RecentShares(memory, 0.01) if item_count is None else CountedShares(item_count)
 
 
 def _ring(name: str, length: int, vocabulary_size: int) -> dict[str, np.ndarray]:
-    """A ring of ids, at first all items in a random order, and the place that is written next."""
+    """A ring of ids, initially all items in a random order, and the place that is written next."""
     ids = np.resize(np.random.default_rng(0).permutation(np.arange(1, vocabulary_size)), length)
     return {name: ids.astype("int32"), f"{name}_place": np.zeros((), "int64")}
 
 
 def _next_places(state: State, name: str, length: int, positives: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Any]:
-    """Where in a ring the positives go, those of them that go there, and the operation that moves the place on."""
+    """The places in a ring, the positives that are written there, and the operation that advances the next place."""
     positives = tf.boolean_mask(positives, positives > 0)[-length:]
     n = tf.size(positives, out_type=tf.int64)
     first = tf.identity(state[f"{name}_place"])

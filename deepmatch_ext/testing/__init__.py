@@ -1,6 +1,6 @@
-"""`check_model` checks that a builder, such as one of your own, keeps the promises of all models of this package.
+"""`check_model` checks that a builder, such as your own, keeps the promises of all models of this package.
 
-Nothing here needs a test framework. With pytest, a test for each of the `CHECKS` is more informative than one for all::
+Nothing here needs a test framework. With pytest, a test for each of the `CHECKS` tells more than a single one for all::
 
     @pytest.fixture(scope="module")
     def trial():
@@ -27,7 +27,7 @@ def check_model(builder: Callable[..., Any], columns: Any = None, **arguments: A
     """Checks that a builder's models keep the promises of all models of this package.
 
     It builds small models, generates data for them, and trains, saves, reloads and exports them, in a minute or so on
-    two cores. `CHECKS` has each check by name; its docstring says what it requires.
+    two cores. `CHECKS` contains each check by name; a check's docstring says what it requires.
 
     Args:
         builder: A function like `YoutubeDNN`: user columns, item columns, and then arguments that have defaults. Files
@@ -40,7 +40,7 @@ def check_model(builder: Callable[..., Any], columns: Any = None, **arguments: A
             here.
 
     Raises:
-        AssertionError: A promise is broken; the message says which, what was expected and what came.
+        AssertionError: A promise is broken; the message says which, what was expected and what was found.
         ValueError: ``builder`` or ``columns`` are not of the form described.
 
     Example::

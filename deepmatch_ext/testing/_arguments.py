@@ -25,7 +25,7 @@ from deepmatch_ext.samplers import (
 from deepmatch_ext.testing._data import DIM, item_features
 from deepmatch_ext.testing._trial import Trial
 
-# A second value of the arguments that many models have. Another model's numbers and flags are changed by their type.
+# A second value for arguments that many models have. A model's other numbers and flags are changed by their type.
 _OTHER_VALUES: dict[str, Any] = {
     "user_dnn_hidden_units": (12, DIM),
     "item_dnn_hidden_units": (12, DIM),
@@ -39,7 +39,7 @@ _OTHER_VALUES: dict[str, Any] = {
 }
 
 
-# What can't be a value of theirs, besides what is of another type.
+# Values that arguments must refuse, besides those of the wrong type.
 _ODD_VALUES: dict[str, list[Any]] = {
     "user_dnn_hidden_units": [64, "64", [0], [2.5], ["a"]],
     "item_dnn_hidden_units": [64, "64", [0], [2.5], ["a"]],
@@ -114,7 +114,7 @@ def odd_values(name: str, parameter: inspect.Parameter) -> list[Any]:
 
 
 def call_with(trial: Trial, name: str, value: Any) -> dict[str, Any]:
-    """The trial's arguments, columns among them, with another value of one, and without what does not go with it."""
+    """The trial's arguments, including columns, with another value for one, and without those that conflict with it."""
     columns = dict(zip(trial.column_parameters, (trial.user_columns, trial.item_columns), strict=True))
     arguments = {**columns, **trial.arguments, name: value}
     for other in {"num_sampled": ["sampler_config"], "sampler_config": ["num_sampled"]}.get(name, []):
@@ -125,5 +125,5 @@ def call_with(trial: Trial, name: str, value: Any) -> dict[str, Any]:
 
 
 def is_named(error: BaseException, name: str) -> bool:
-    """Whether an error's text has the argument's name."""
+    """Whether an error's text contains the argument's name."""
     return re.search(rf"\b{re.escape(name)}\b", str(error)) is not None

@@ -19,17 +19,17 @@ from deepmatch_ext.features import (
 )
 
 VOCABULARY, DIM, MAX_LEN = 30, 8, 6
-ROWS, BATCH = 512, 32  # of what is trained with
+ROWS, BATCH = 512, 32  # of the training data
 
 
 def planted(user: Sequence[Column], items: Sequence[Column], rows: int, seed: int) -> dict[str, np.ndarray]:
-    """Random inputs of the columns, in which the item is the one after the last of a history that shares its table.
+    """Random inputs of the columns; the item is the successor of the last item of a history that shares its table.
 
     Args:
         user: The user's columns. Histories are most recent first and padded at the end, and are never empty.
         items: The item's columns, the id first.
-        rows: How many.
-        seed: Of the draws.
+        rows: The number of rows.
+        seed: The seed of the draws.
 
     Returns:
         name -> array of ``rows`` rows.
@@ -115,7 +115,7 @@ def default_user_columns() -> list[Column]:
 
 
 def every_kind(with_item_features: bool) -> list[tuple[list[Column], list[Column]]]:
-    """Pairs of user and item columns that together have every kind."""
+    """Pairs of user and item columns that together contain every kind of column."""
     rated = SparseColumn("hist_rated", VOCABULARY, DIM, embedding_name="item")
     category = SparseColumn("hist_category", 11, 4, embedding_name="category")
     user: list[Column] = [

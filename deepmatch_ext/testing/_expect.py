@@ -30,7 +30,7 @@ def saying(who: str) -> Iterator[None]:
 
 
 def expect(holds: Any, expected: str, got: Any) -> None:
-    """Raises `Broken` unless it holds, with a sentence on what was expected, and what came: a phrase, or a value."""
+    """Raises `Broken` unless ``holds``, saying what was expected and what was found, as a phrase or a value."""
     if not holds:
         raise Broken(f"{expected}; got {got if isinstance(got, str) else shown(got)}")
 
@@ -56,7 +56,7 @@ def expect_equal_weights(
 
 
 def expect_best(ids: np.ndarray, came: np.ndarray, scores: np.ndarray, who: str) -> None:
-    """Each user's best items, each once; of scores that differ by rounding alone, either may come first."""
+    """Each user's best items, each once; of scores that differ only by rounding, either may come first."""
     n, ids = ids.shape[1], np.asarray(ids, np.int64)
     expected = np.take_along_axis(scores, best(scores, n), axis=1)
     expect(all(len(set(row)) == n for row in ids.tolist()), f"{who} must find each item once", "an item twice")
@@ -65,7 +65,7 @@ def expect_best(ids: np.ndarray, came: np.ndarray, scores: np.ndarray, who: str)
 
 
 def scores_of(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Inner products (B, V) of user vectors (B, D) with item vectors (V, D), of (B, K, D) the best; padding -inf."""
+    """Inner products (B, V) of user vectors (B, D) with item vectors (V, D); the best for (B, K, D); padding -inf."""
     scores = users @ items.T
     scores = scores.max(axis=1) if scores.ndim == 3 else scores
     scores[:, 0] = -np.inf

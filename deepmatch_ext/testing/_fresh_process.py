@@ -1,4 +1,4 @@
-"""Files of a trained model, read in a process that has not made them."""
+"""Files of a trained model, read in another process than the one that wrote them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deepmatch_ext.serving import export_recommender
 from deepmatch_ext.testing._data import BATCH, as_tensors, labels_for
 from deepmatch_ext.testing._expect import as_json, one_line
 
-# TensorFlow alone at first, for the export; then this package and the module that the builder is in.
+# At first only TensorFlow, for the export; then this package and the module that the builder is in.
 _SCRIPT = """
 import json, os, sys
 sys.path[:0] = json.loads(sys.argv[2])
@@ -55,7 +55,7 @@ def read_again(
     users: Mapping[str, np.ndarray],
     x: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Writes the trained model's files, reads them in a fresh process, and gives what came, by the way of reading."""
+    """Writes the trained model's files, reads them in a fresh process, and returns the results by way of reading."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -99,7 +99,7 @@ def _export_inputs(model: RetrievalModel, users: Mapping[str, np.ndarray], expor
 
 
 def _write_inputs(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Text as NumPy's own strings, since no pickle is to be read."""
+    """Writes text as NumPy's own strings, so that no pickle has to be read."""
     np.savez(path, **{name: _own_strings(values) for name, values in arrays.items()})  # type: ignore[arg-type]
 
 
@@ -111,7 +111,7 @@ def _own_strings(values: np.ndarray) -> np.ndarray:
 
 
 def in_fresh_process() -> None:
-    """Reads the files in the working folder: a whole model, weights alone, and a run that goes on."""
+    """Reads the files in the working folder: a whole model, only the weights, and a run that is resumed."""
     import importlib
     import runpy
 

@@ -1,4 +1,4 @@
-"""Checks that a sampler, such as one of your own, keeps the promises of all samplers."""
+"""Checks that a sampler, such as your own, keeps the promises of all samplers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ VOCABULARY, BATCH, STEPS = 30, 16, 400
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """Checks that a sampler draws valid items, as often as its expected counts say.
+    """Checks that a sampler draws valid items, and draws them as often as its expected counts say.
 
     It takes a few seconds. The sampler is tried on a vocabulary of 30, padding included, so it may draw at most 29
     candidates, unless its `check` allows more.
 
     Args:
-        sampler: A sampler, such as one of a class of your own.
+        sampler: A sampler, such as one of your own class.
 
     Raises:
-        AssertionError: A promise is broken; the message says which, what was expected and what came.
+        AssertionError: A promise is broken; the message says which, what was expected and what was found.
 
     Example:
         >>> from deepmatch_ext.samplers import UniformSampler
@@ -53,7 +53,7 @@ def _check(sampler: Sampler) -> None:
     drawn, expected = np.zeros(VOCABULARY), np.zeros(VOCABULARY)
     every = tf.range(VOCABULARY, dtype=tf.int64)
     for _ in range(STEPS):
-        # All alike, since what learns begins with that.
+        # All items are equally likely, as samplers that learn assume at first.
         positives = tf.constant(rng.integers(1, VOCABULARY, BATCH))
         before = np.asarray(log_counts(every, tf.size(positives)), np.float64)
         candidates, repeated = (Candidates(*draw(positives)) for draw in draws)
@@ -69,7 +69,7 @@ def _check(sampler: Sampler) -> None:
         expect(finite, "the log count of every item must be finite", "infinity or NaN")
         drawn += np.bincount(ids, minlength=VOCABULARY)
         expected += np.exp(before)
-    # Five standard deviations of counts that come from independent draws, and as much again for those that do not.
+    # Five standard deviations of the counts of independent draws, doubled for draws that are not independent.
     far = np.abs(drawn - expected)[1:] - 10 * np.sqrt(expected[1:] + 1)
     if (far > 0).any():
         item = int(far.argmax()) + 1

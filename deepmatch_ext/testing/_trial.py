@@ -76,7 +76,7 @@ class Trial:
     def model(
         self, user: Sequence[Column] | None = None, items: Sequence[Column] | None = None, **changes: Any
     ) -> RetrievalModel:
-        """A new model, with other columns or arguments than the trial's if they are given."""
+        """A new model, with the given columns or arguments in place of the trial's."""
         user = self.user_columns if user is None else user
         items = self.item_columns if items is None else items
         arguments = {**self.arguments, **changes}
@@ -88,7 +88,7 @@ class Trial:
         return model
 
     def data(self, rows: int, seed: int, user: Sequence[Column] | None = None, items: Any = None) -> dict[str, Any]:
-        """Rows of model inputs in which the next item follows from the last one; of labelled pairs, in half of them."""
+        """Rows of model inputs in which the next item follows from the last; for labelled pairs, in half of them."""
         x = self._positives(rows, seed, user, items)
         if self._has_labels is None:
             self.model()
@@ -106,7 +106,7 @@ class Trial:
 
     @functools.cached_property
     def users(self) -> dict[str, np.ndarray]:
-        """Other rows, of the user side alone."""
+        """Other rows, with the user side only."""
         return {name: values for name, values in self.held_out.items() if name in input_names(self.user_columns)}
 
     @functools.cached_property
@@ -139,12 +139,12 @@ class Trial:
 
     @functools.cached_property
     def read_again(self) -> dict[str, Any]:
-        """What a fresh process made of the trained model's files: arrays, or the text of an error."""
+        """What a fresh process computed from the trained model's files: arrays, or the text of an error."""
         return read_again(self.builder, self.trained, self.learnt.two_epochs.half, self.users, self.x)
 
 
 class Learnt:
-    """A model trained until it has learnt enough, and how it did. It stays as it is, compiled, for further runs."""
+    """A model trained until it has learnt enough, and its results. It is kept, compiled, for further runs."""
 
     MOST_EPOCHS = 40
 
@@ -171,7 +171,7 @@ class Learnt:
 
     @contextmanager
     def from_the_start(self) -> Iterator[RetrievalModel]:
-        """The model as it was before it was trained, for another run; at the end it is as trained as it was."""
+        """The model as it was before training, for another run; at the end, its trained state is restored."""
         trained = _state(self.model)
         _put_back(self.model, self._first)
         try:
@@ -187,7 +187,7 @@ class Learnt:
 
     @functools.cached_property
     def two_epochs(self) -> TwoEpochs:
-        """A run of two epochs, of which another process makes the second again."""
+        """A run of two epochs, the second of which another process repeats."""
         with self.from_the_start() as model, tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             vectors: dict[str, np.ndarray] = {}
@@ -224,7 +224,7 @@ def _state(model: RetrievalModel) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _put_back(model: RetrievalModel, state: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
-    """Makes a model what it was: to train it again, rather than another, saves tracing."""
+    """Restores a model's state: training the same model again, instead of a new one, saves tracing."""
     model.set_weights(state[0])
     for variable, value in zip(model.optimizer.variables, state[1], strict=True):
         variable.assign(value)

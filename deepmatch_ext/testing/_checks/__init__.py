@@ -1,4 +1,4 @@
-"""The checks. The docstring of each is the promise that it checks; a failure says what came."""
+"""The checks. The docstring of each is the promise that it checks; a failure says what was found."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from deepmatch_ext.testing._trial import Trial
 
 @check
 def recorded(trial: Trial) -> None:
-    """The model's config has every argument of the builder's signature, as it was given; a rebuilt model's is equal."""
+    """A model's config has every argument of the builder's signature, as given; a rebuilt model has an equal config."""
     left_out = SparseColumn("left_out", VOCABULARY, DIM, embedding_name="left_out")
     others = {name: other_value(name, parameter, left_out) for name, parameter in trial.parameters.items()}
     together = {name: value for name, value in others.items() if value is not None and name not in trial.arguments}
@@ -35,7 +35,7 @@ def recorded(trial: Trial) -> None:
         _check_record(trial, trial.model(user, **given), user, given)
 
     check({})
-    while together:  # with as few models as will do
+    while together:  # with as few models as possible
         try:
             check(together)
             break

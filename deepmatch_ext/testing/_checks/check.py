@@ -10,7 +10,7 @@ from deepmatch_ext.testing._trial import Trial
 
 
 def check(function: Callable[[Trial], None]) -> Callable[[Trial], None]:
-    """Makes a check, whose failure says the builder, the check, what was expected and what came."""
+    """Makes a check, whose failure names the builder and the check, what was expected and what was found."""
 
     @functools.wraps(function)
     def checked(trial: Trial) -> None:

@@ -20,7 +20,7 @@ def reload(trial: Trial) -> None:
 
 @check
 def reload_weights(trial: Trial) -> None:
-    """A model that is rebuilt from its config in a fresh process, with the weights' file, gives equal vectors."""
+    """A model that is rebuilt in a fresh process, from its config and its file of weights, gives equal vectors."""
     what, learnt = "a model that a fresh process rebuilds and loads the weights of", trial.learnt
     _expect_same_vectors(trial, "weights", what, {"user": learnt.user_vectors, "item": learnt.item_vectors})
 
@@ -36,7 +36,7 @@ def resume(trial: Trial) -> None:
 
 @check
 def export(trial: Trial) -> None:
-    """An export answers as the vectors do, in a process that has not imported this package."""
+    """An export gives the model's vectors and best items, in a process that has not imported this package."""
     came = _of_fresh_process(trial, "export")
     users, items = trial.learnt.user_vectors, trial.learnt.item_vectors
     expect_equal(came["user_vector"], users, "the export's signature user_vector must give `user_vectors`")

@@ -26,7 +26,7 @@ def whole_tables(trial: Trial) -> None:
     sizes = dict(zip(names, _PRIMES, strict=False))
     user, items = ([of_size(column, sizes) for column in side] for side in sides)
     model = trial.model(user, items)
-    handed: list[tuple[Any, Any]] = []  # (gradient, variable), by the step to its optimizer
+    handed: list[tuple[Any, Any]] = []  # (gradient, variable), as the step passes them on
     model.compile(_recording(handed))
     model.optimizer.build(model.trainable_variables)
     x = trial.data(13, 5, user, items)
@@ -65,7 +65,7 @@ def whole_tables(trial: Trial) -> None:
 
 
 def _recording(handed: list[tuple[Any, Any]]) -> LazyAdam:
-    """An optimizer that adds to ``handed`` what a step hands to it."""
+    """An optimizer that adds to ``handed`` what a step passes to it."""
 
     class Recording(LazyAdam):
         def _step(self, grads_and_vars: list[tuple[Any, Any]]) -> None:
@@ -84,8 +84,8 @@ def _other_readers(
     """The operations that do more with a table than look rows up or write them, and the table's name.
 
     Args:
-        nodes: Of a graph or a function in it.
-        handles: name of the node that is a table's handle there -> the table's name.
+        nodes: The nodes of a graph or of a function in it.
+        handles: name of the node that is a table's handle in it -> the table's name.
         functions: name -> definition of the functions that the nodes may call.
     """
     handles = dict(handles)

@@ -46,7 +46,7 @@ def _expect_every_input_read(
     lengths = [column.length_name for column in columns if isinstance(column, SequenceColumn)]
     for tensor in inputs:
         name = input_name(tensor)
-        if name in lengths:  # what reads the last item alone has no use for it
+        if name in lengths:  # a model that reads only the last item does not need it
             continue
         after = np.asarray(encoder(as_tensors(inputs, {**x, name: other[name]}, BATCH)))
         moved = not np.allclose(after, before, atol=1e-7, rtol=0)
@@ -72,7 +72,7 @@ def learns(trial: Trial) -> None:
 
 @check
 def repeats(trial: Trial) -> None:
-    """Two models of one seed train to equal weights; another seed gives other weights."""
+    """Two models with the same seed train to equal weights; another seed gives other weights."""
     one, other = trial.model(), trial.model()
     first = one.get_weights()
     expect_equal_weights(other, first, "two models of one seed must begin with equal weights")
@@ -91,7 +91,7 @@ def repeats(trial: Trial) -> None:
 
 @check
 def sample_weight(trial: Trial) -> None:
-    """A row's weight weighs its loss: 0 leaves the row out, 2 counts it twice; a loss does not depend on other rows."""
+    """A row's weight multiplies its loss: 0 leaves it out, 2 counts it twice; a loss does not depend on other rows."""
     model = trial.model()
     model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)  # a few steps are not worth tracing
     first, rows = model.get_weights(), 16
@@ -132,7 +132,7 @@ def samplers_and_losses(trial: Trial) -> None:
         for name in LOSSES
     }
     taken: set[str] = set()
-    for pair in itertools.zip_longest(samplers.items(), losses.items()):  # with as few models as will do
+    for pair in itertools.zip_longest(samplers.items(), losses.items()):  # with as few models as possible
         both = dict(each for each in pair if each is not None)
         try:
             _train_with(trial, both)
@@ -150,7 +150,7 @@ def samplers_and_losses(trial: Trial) -> None:
 
 
 def _train_with(trial: Trial, tried: Mapping[str, Mapping[str, Any]]) -> None:
-    """A step, and the losses after it, with the arguments of each of ``tried``, which are by what they are in words."""
+    """A step, and the losses after it, with the arguments of all of ``tried``: a description -> arguments by name."""
     what = " with ".join(tried)
     model = trial.model(**{name: value for arguments in tried.values() for name, value in arguments.items()})
     x = {name: values[:BATCH] for name, values in trial.x.items()}

@@ -1,4 +1,4 @@
-"""Checks of a model's attributes, and of the vectors that it gives."""
+"""Checks of a model's attributes, and of the vectors that it returns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from deepmatch_ext.testing._trial import Trial
 
 @check
 def attributes(trial: Trial) -> None:
-    """Models are `RetrievalModel`s with ``user_input``, ``user_emb``, ``item_input``, ``item_emb``, a loss a row."""
+    """Models are `RetrievalModel`s with ``user_input``, ``user_emb``, ``item_input``, ``item_emb``, a loss per row."""
     model = trial.model()
     expect(isinstance(model, RetrievalModel), "the builder must return a RetrievalModel", type(model).__name__)
     users, items = [input_name(t) for t in model.user_input], [input_name(t) for t in model.item_input]
@@ -56,9 +56,9 @@ def attributes(trial: Trial) -> None:
 
 @check
 def vectors(trial: Trial) -> None:
-    """``keras.Model(user_input, user_emb).predict`` is `user_vectors`, at every batch size and at every call.
+    """``keras.Model(user_input, user_emb).predict`` equals `user_vectors`, at every batch size and at every call.
 
-    A surplus interest repeats another one of the user, and is not zeros.
+    A surplus interest repeats another one of the user's interests, and is not zeros.
     """
     model = trial.trained
     expected = trial.learnt.user_vectors
@@ -75,7 +75,7 @@ def vectors(trial: Trial) -> None:
         what = f"`user_vectors` with batch_size={size} must equal those of another size and an earlier call"
         expect_equal(model.user_vectors(some, batch_size=size), expected[:20], what)
     arrays = dict(zip(map(input_name, model.user_input), as_tensors(model.user_input, trial.users, rows), strict=True))
-    size = rows // 2 + 1  # the last batch is another one's size
+    size = rows // 2 + 1  # the last batch has another size
     what = f"tf.keras.Model(user_input, user_emb).predict(x, batch_size={size}) must equal `user_vectors`"
     expect_equal(encoder.predict(arrays, batch_size=size, verbose=0), expected, what)
     encoded = _encoded(model.item_input, model.item_emb, trial.every_item())
@@ -86,7 +86,7 @@ def vectors(trial: Trial) -> None:
 
 @check
 def padding(trial: Trial) -> None:
-    """Padding changes no vector, whatever its row of a table holds and wherever it is; empty histories are accepted."""
+    """Padding changes no vector, whatever its row in a table holds and wherever it is; empty histories are accepted."""
     model, users = trial.trained, trial.users
     empty, gaps = dict(users), dict(users)
     for column in trial.user_columns:
@@ -101,7 +101,7 @@ def padding(trial: Trial) -> None:
     expect_equal(model.user_vectors(gaps), trial.learnt.user_vectors, what)
 
     of_histories = {_shape(column.sparsefeat) for column in trial.user_columns if isinstance(column, SequenceColumn)}
-    # Row 0 may be a bucket like any other there.
+    # In their tables, row 0 may be a bucket like any other.
     hashed = {_shape(column) for column in trial.user_columns if isinstance(column, SparseColumn) and column.use_hash}
     weights = model.get_weights()
     other = [
@@ -162,7 +162,7 @@ def _check_policy(trial: Trial, of_check: str) -> None:
 
 
 def _encoded(inputs: list[Any], output: Any, x: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Vectors of all rows of ``x``, of a tower that runs eagerly, since it is not worth tracing for them."""
+    """The vectors of all rows of ``x``, from a tower that runs eagerly, since tracing it is not worth the time."""
     return np.asarray(keras.Model(inputs, output)(as_tensors(inputs, x, len(next(iter(x.values()))))), np.float32)
 
 
