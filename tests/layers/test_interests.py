@@ -56,7 +56,9 @@ def squash(z):
     return squared / (1 + squared) * z / np.sqrt(squared)
 
 
-@pytest.mark.parametrize(("rounds", "scale", "decay"), [(1, 5.0, 0.0), (3, 1.0, 0.0), (3, 5.0, 0.0), (3, 5.0, 0.7)])
+@pytest.mark.parametrize(
+    ("rounds", "scale", "decay"), [(1, 5.0, 0.0), (2, 5.0, 0.0), (3, 1.0, 0.0), (3, 5.0, 0.0), (3, 5.0, 0.7)]
+)
 @pytest.mark.parametrize("shared", [True, False])
 def test_dynamic_routing(shared, rounds, scale, decay):
     layer = DynamicRouting(K, rounds, shared, seed=3, scale=scale, recency_decay=decay)
