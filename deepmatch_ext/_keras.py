@@ -59,7 +59,7 @@ if _imported.layers.Layer is not keras.layers.Layer:
         "TF_USE_LEGACY_KERAS was set after TensorFlow had been imported; set it before, for example in the shell."
     )
 
-from deepmatch_ext._checks import problem  # noqa: E402
+from deepmatch_ext._checks import problem, warn_caller  # noqa: E402
 from deepmatch_ext._distribute import (  # noqa: E402  # they need TensorFlow
     check_step,
     copies_of,
@@ -108,6 +108,19 @@ def require_eager_on_keras_3(what: str) -> None:
             "line out; deepmatch_ext, unlike DeepMatch, does not need it. Or install tf-keras and set "
             "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported: it works either way."
         )
+
+
+def warn_of_fixed_phase(what: str) -> None:
+    """Warns of what is built without eager mode after `K.set_learning_phase`, which fixes whether dropout is on."""
+    phase = None if KERAS_3 or eager_is_on() else keras.backend.learning_phase()
+    if isinstance(phase, int | np.integer):  # else a placeholder, which `fit` sets and `predict` leaves
+        always = "`predict` drops values out, too, and vectors differ from call to call"
+        text = (
+            f"{what} was built after `K.set_learning_phase({int(phase)})`, which fixes the phase without eager mode: "
+            f"{always if phase else '`fit` trains without dropout'}. Leave that line out; `fit` trains and `predict` "
+            "does not, by themselves."
+        )
+        warn_caller(text, UserWarning)
 
 
 def in_training(training: Any) -> Any:

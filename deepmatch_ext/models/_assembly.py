@@ -18,7 +18,7 @@ from deepmatch_ext._checks import (
     problem,
     shown,
 )
-from deepmatch_ext._keras import keras, require_eager, require_eager_on_keras_3
+from deepmatch_ext._keras import keras, require_eager, require_eager_on_keras_3, warn_of_fixed_phase
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, build_inputs, input_names, read_columns
 from deepmatch_ext.layers import (
     ByPosition,
@@ -140,6 +140,7 @@ class Assembly:
 
     def __init__(self, name: str, arguments: Mapping[str, Any], table_stddev: float | None = None) -> None:
         require_eager_on_keras_3(name)
+        warn_of_fixed_phase(name)
         self._name, self._arguments, self._layers = name, dict(arguments), NamedLayers()
         given = {**OPTIONAL, **DEFAULTS, **{ALIASES.get(key, key): value for key, value in arguments.items()}}
         self._read_columns(given)

@@ -493,6 +493,7 @@ def test_a_program_runs_when_the_name_is_changed_without_the_line_that_deepmatch
 
 GRAPH_MODE = """
 import sys
+import warnings
 from unittest import mock
 
 with mock.patch("threading.Thread.start"):
@@ -593,6 +594,16 @@ items = [item_column(), SparseFeat("genre", 5, 4)]
 refused(lambda: YoutubeDNN([history_column()], items, item_features=described), "item_features")
 model.compile(tf.keras.optimizers.Adam(), sampledsoftmaxloss)
 refused(lambda: model.fit(more), "tf.keras.optimizers.legacy.Adam")
+
+# A phase that is fixed when a model is built stays so for it.
+for phase, what_follows in ((1, "vectors differ from call to call"), (0, "`fit` trains without dropout")):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tf.keras.backend.set_learning_phase(phase)
+        model = small_model()
+    (text,) = [str(each.message) for each in told if "YoutubeDNN was built" in str(each.message)]
+    assert f"`K.set_learning_phase({phase})`" in text and what_follows in text, text
+    assert (model.user_vectors(x) != model.user_vectors(x)).any() == bool(phase)
 """
 
 
