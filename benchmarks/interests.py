@@ -32,16 +32,22 @@ CLASSES = {  # row -> class, arguments that make it this model
     "ComiRec-DR": ("ComiRec", {"interest_extractor": "dr"}),
     "MIND": ("MIND", {}),
 }
-FAST = {"learning_rate": 3e-3}
-OF_INTERESTS = [{"k_max": 4, **FAST}, {"k_max": 4}, {"k_max": 2, **FAST}]
+FAST, SLOW = {"learning_rate": 3e-3}, {"learning_rate": 1e-3}
+
+
+def of_interests(better, other):
+    """Both learning rates with K = 4, and smaller K with the better one."""
+    return [{"k_max": 4, **better}, {"k_max": 4, **other}, {"k_max": 2, **better}, {"k_max": 1, **better}]
+
+
 SETTINGS = {  # what is tried on validation; `ours` and `deepmatchs` say what is the same for all
-    "YoutubeDNN": [FAST, {}, {"combiner": "mean", **FAST}],
-    "ComiRec-SA": OF_INTERESTS,
-    "ComiRec-DR": OF_INTERESTS,
-    "MIND": OF_INTERESTS,
-    "DeepMatch's ComiRec-SA": OF_INTERESTS,
-    "DeepMatch's ComiRec-DR": OF_INTERESTS,
-    "DeepMatch's MIND": OF_INTERESTS,
+    "YoutubeDNN": [FAST, SLOW, {"combiner": "mean", **FAST}],
+    "ComiRec-SA": of_interests(FAST, SLOW),
+    "ComiRec-DR": of_interests(SLOW, FAST),
+    "MIND": of_interests(SLOW, FAST),
+    "DeepMatch's ComiRec-SA": of_interests(FAST, SLOW),
+    "DeepMatch's ComiRec-DR": of_interests(FAST, SLOW),
+    "DeepMatch's MIND": of_interests(FAST, SLOW),
 }
 
 
@@ -204,7 +210,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=30, help="at most (default: %(default)s)")
     parser.add_argument("--patience", type=int, default=2, help="epochs without a better recall (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1e9, help="of processor time for a run, at most")
-    parser.add_argument("--candidates", type=int, default=3, help="of each row, the first so many (default: all)")
+    parser.add_argument("--candidates", type=int, help="of each row, the first so many (default: all)")
     parser.add_argument("--dim", type=int, default=64)
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
