@@ -140,7 +140,12 @@ class Trial:
     @functools.cached_property
     def read_again(self) -> dict[str, Any]:
         """What a fresh process computed from the trained model's files: arrays, or the text of an error."""
-        return read_again(self.builder, self.trained, self.learnt.two_epochs.half, self.users, self.x)
+        return read_again(self.builder, self.trained, self.learnt.two_epochs.half, self.users, self.few)
+
+    @functools.cached_property
+    def few(self) -> dict[str, np.ndarray]:
+        """The rows of the run that is resumed, in which a step is worth tracing in one process and not in another."""
+        return {name: values[: 4 * BATCH] for name, values in self.x.items()}
 
 
 class Learnt:
@@ -198,7 +203,8 @@ class Learnt:
                     model.save(path)
 
             saver = keras.callbacks.LambdaCallback(on_epoch_end=save)
-            model.fit(self.trial.x, labels_for(model, ROWS), BATCH, epochs=2, verbose=0, callbacks=[saver])
+            x = self.trial.few
+            model.fit(x, labels_for(model, 4 * BATCH), BATCH, epochs=2, verbose=0, callbacks=[saver])
             return TwoEpochs(path.read_bytes(), vectors, model.get_weights())
 
 
