@@ -225,7 +225,7 @@ def test_no_rows_are_no_rows():
         ("h", "anything", "Input 'h' must be an array with a row for each example; got 'anything'"),
         ("h", (k for k in range(3)), "Input 'h' must be an array with a row for each example; got generator"),
         ("kind", [[1], [2], [3]], "Input 'kind' must have lists as long as those of 'h'; got 1 and 4 values in row 0"),
-        ("kind", [[1], [2]], "The inputs must have one number of rows; got {'kind': 2, 'h': 3}"),
+        ("kind", [[1], [2]], "The inputs must have equally many rows; got {'kind': 2, 'h': 3}"),
         ("w", [[0.5], [1.0], []], "Input 'w' must have lists as long as those of 'h'; got 1 and 4 values in row 0"),
         ("price", [[1.5, 2.5], [3.5], [4.5, 5.5]], "Input 'price' must have lists of 2 values; got lists of 1"),
         ("user", [[1], [2, 3], [4]], "Input 'user' must have one value in each row; got lists of 2"),

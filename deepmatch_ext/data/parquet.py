@@ -230,12 +230,12 @@ def _column_values(name: str, column: Any, spec: tf.TensorSpec) -> np.ndarray:
     return values.padded(int(spec.shape[0]))
 
 
-def _block_ends(rows: np.ndarray, least: int) -> np.ndarray:
-    """Which of consecutive groups of ``rows`` each is the last of a block of at most ``least`` rows or of one group."""
+def _block_ends(rows: np.ndarray, most: int) -> np.ndarray:
+    """Which of consecutive groups of ``rows`` each is the last of a block of at most ``most`` rows or of one group."""
     ends = np.zeros(len(rows), bool)
     held = 0
     for place, number in enumerate(rows.tolist()):
-        if place and held + number > least:
+        if place and held + number > most:
             ends[place - 1] = True
             held = 0
         held += number

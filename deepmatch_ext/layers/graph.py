@@ -60,9 +60,10 @@ class GatedSessionGraph(keras.layers.Layer):
         r = sigmoid(a W_r + H U_r)
         H <- (1 - z) * H + z * tanh(a W_o + (r * H) U_o)
 
-    `session_graph` builds the matrices A_in and A_out in TensorFlow. They take B T^2 numbers, and a propagation takes
-    2 B T^2 D multiplications, so cut sessions to the last 20 to 50 clicks. The node of an item that is clicked several
-    times has the row of its most recent click.
+    `session_graph` builds the matrices A_in and A_out in TensorFlow. They take B T^2 numbers, so cut
+    sessions to the last 20 to 50 clicks. A propagation computes only the N nodes and the E edges between them, with
+    11 N D^2 + 2 E D multiplications. The node of an item that is clicked several times has the row of its most recent
+    click.
 
     Args:
         steps: The number of propagations.

@@ -84,7 +84,9 @@ class CandidateSampler(WholeWeights, keras.layers.Layer):
             message = f"{self.name}: the counts of the sampler must be loaded first; they come with the saved weights"
             checks.append(assertion(tf.reduce_all(tf.math.is_finite(log_counts)), message))
         with tf.control_dependencies(_present(ids, log_counts, *checks)):
-            learnt = self.sampler.update(state, _where_on(training, everyones))
+            # Outside training there is nothing to learn from.
+            seen = everyones if training is True else everyones[: tf.where(_is_on(training), tf.size(everyones), 0)]
+            learnt = self.sampler.update(state, seen)
         if not isinstance(learnt, list | tuple):
             what = f"`update` of the sampler {type(self.sampler).__name__}"
             raise problem(what, "return a list of the operations that it made", shown(learnt))
@@ -386,12 +388,6 @@ def _sampler_for(sampler_config: Any, vocabulary_size: int) -> Sampler:
     sampler = default_sampler(vocabulary_size) if sampler_config is None else make_sampler(sampler_config)
     sampler.check(vocabulary_size)
     return sampler
-
-
-def _where_on(training: Any, values: tf.Tensor) -> tf.Tensor:
-    """The values (n,) in training, and none of them outside training."""
-    is_on = _is_on(training)
-    return values if training is True else values[: tf.where(is_on, tf.size(values), 0)]
 
 
 def _is_on(training: Any) -> tf.Tensor:

@@ -151,7 +151,7 @@ def _see_to_lengths(
 
 def _check_lengths(name: str, lists: Lists, other_name: str, others: Lists) -> None:
     if len(lists) != len(others):
-        raise problem("The inputs", "have one number of rows", f"{ {name: len(lists), other_name: len(others)} }")
+        raise problem("The inputs", "have equally many rows", f"{ {name: len(lists), other_name: len(others)} }")
     differs = lists.lengths != others.lengths
     if differs.any():
         row = int(differs.argmax())

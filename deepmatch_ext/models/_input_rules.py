@@ -61,7 +61,7 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
         if isinstance(column, SequenceColumn) and column.length_name is not None:
             _tell_of_length(column, arrays[column.name], arrays[column.length_name])
     if len(set(rows.values())) > 1:
-        raise problem("The inputs", "have one number of rows", f"{rows}")
+        raise problem("The inputs", "have equally many rows", f"{rows}")
     return next(iter(rows.values()), 0)
 
 

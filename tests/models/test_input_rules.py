@@ -86,7 +86,7 @@ def test_good_input_passes_and_is_counted():
             r"Input 'user' must hold ids in 0..9, .*`vocabulary_size` is 10; got 1 others.* 10",
         ),
         ("user", np.array([0, -1, 3]), r"Input 'user' must hold ids in 0..9.* -1"),
-        ("user", np.array([0, 1]), r"The inputs must have one number of rows; got"),
+        ("user", np.array([0, 1]), r"The inputs must have equally many rows; got"),
         ("user", np.array([0.0, 1.0, 2.0]), r"Input 'user' must be of dtype int32; got float64"),
         ("user", np.array(["a", "b", "c"]), r"Input 'user' must be of dtype int32; got <U1"),
         ("city", np.array([1, 2, 3]), r"Input 'city' must be of dtype string; got int64"),
