@@ -16,6 +16,9 @@ from deepmatch_ext.models._positions import OtherHistory
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.recommender.judged import history_names
 
+# Events from which on deep layers learn more than one layer: with fewer for each item, they learn events by heart.
+_PER_ITEM, _PER_WEIGHT = 100, 10
+
 
 def columns_of_model(recommender: Any, events: Interactions) -> tuple[list[Column], list[Column]]:
     """The model's columns: those that were given, and the rest by the types of the frames' columns."""
@@ -41,18 +44,31 @@ def columns_of_model(recommender: Any, events: Interactions) -> tuple[list[Colum
     return columns, of_items
 
 
+def tower(recommender: Any, events: Interactions, user_columns: Sequence[Column], dim: int) -> dict[str, Any]:
+    """Arguments of `YoutubeDNN` for what there is to read and to learn from; none if one dense layer is enough."""
+    if recommender._builder is not YoutubeDNN or "user_dnn_hidden_units" in recommender._arguments:
+        return {}
+    deep = (4 * dim, 2 * dim, dim)
+    weights = sum(size * units for size, units in zip((2 * dim, *deep), deep, strict=False))
+    if len(events) >= max(_PER_WEIGHT * weights, _PER_ITEM * np.unique(events.items).size):
+        return {"user_dnn_hidden_units": deep, "dnn_dropout": 0.0}
+    return {"user_dnn_hidden_units": (2 * dim, dim)} if len(user_columns) > 1 else {}
+
+
 def built(
-    recommender: Any, events: Interactions, user_columns: Sequence[Column], item_columns: Sequence[Column]
+    recommender: Any,
+    events: Interactions,
+    user_columns: Sequence[Column],
+    item_columns: Sequence[Column],
+    layers: Mapping[str, Any],
 ) -> RetrievalModel:
-    """The compiled model, before it is trained."""
-    builder, described, deep = recommender._builder, {}, {}
+    """The compiled model, before it is trained; ``layers`` are the arguments that `tower` returned."""
+    builder, described = recommender._builder, {}
     item = cast(SparseColumn, item_columns[0])
     if len(item_columns) > 1:
         by_id = recommender._tables["item"].by_id(events.item_ids)
         described = {"item_features": padded(by_id, item.vocabulary_size)}
-    if builder is YoutubeDNN and len(user_columns) > 1:
-        deep = {"user_dnn_hidden_units": (2 * item.embedding_dim, item.embedding_dim)}
-    arguments = {**deep, "seed": recommender.seed, **described, **recommender._arguments}
+    arguments = {**layers, "seed": recommender.seed, **described, **recommender._arguments}
     try:
         model = builder(user_columns, item_columns, **arguments)
     except OtherHistory as error:
@@ -81,13 +97,16 @@ def _no_kinds(recommender: Any, events: Interactions, why: str) -> ValueError:
     return problem("`kind`", rule, repr(events.kinds.name), why)
 
 
-def tell(events: Interactions, columns: Sequence[Column], lines: Mapping[str, Sequence[str]]) -> None:
+def tell(
+    events: Interactions, columns: Sequence[Column], lines: Mapping[str, Sequence[str]], layers: Mapping[str, Any]
+) -> None:
     """Prints what there is, and what was made of it.
 
     Args:
         events: All events.
         columns: The user columns; those of histories come first.
         lines: What was made of the columns of features, by side.
+        layers: The arguments that `tower` returned.
     """
     of_events = {"user": np.unique(events.users).size, "item": np.unique(events.items).size}
     print(f"{len(events):,} events of {of_events['user']:,} users with {of_events['item']:,} items")
@@ -100,6 +119,10 @@ def tell(events: Interactions, columns: Sequence[Column], lines: Mapping[str, Se
     for side in ("user", "item"):
         for line in lines[side]:
             print(f"{side} feature {line}")
+    if "dnn_dropout" in layers:
+        per_item = len(events) // of_events["item"]
+        units = ", ".join(map(str, layers["user_dnn_hidden_units"]))
+        print(f"{per_item:,} events for each item: dense layers of {units} units (user_dnn_hidden_units=)")
 
 
 def _of_size(column: Any, size: int) -> Any:

@@ -15,7 +15,7 @@ from deepmatch_ext._checks import as_flag, as_text, int_at_least, number_between
 from deepmatch_ext.data import Split
 from deepmatch_ext.features import Column, read_columns
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
-from deepmatch_ext.recommender.building import built, columns_of_model, tell
+from deepmatch_ext.recommender.building import built, columns_of_model, tell, tower
 from deepmatch_ext.recommender.days import Day
 from deepmatch_ext.recommender.exported import exported
 from deepmatch_ext.recommender.features import FeatureTable
@@ -43,7 +43,9 @@ class Recommender:
     not offer: `Interactions`, `windows`, the model (`model`), `evaluate`, the indexes, `export_recommender`.
 
     Args:
-        model: A builder of a model that trains without labels, such as `YoutubeDNN`, `ComiRec` or `DSSM`.
+        model: A builder of a model that trains without labels, such as `YoutubeDNN`, `ComiRec` or `DSSM`. A
+            `YoutubeDNN` gets deep layers where there are at least 100 events for each item and ten for each weight of
+            the layers; `fit` says so.
         user_features: A frame with one row for each user and the column ``user``. It may have users who have no events
             yet. Text, booleans and columns of pandas' type "category" are read as categories, and so are whole numbers
             with at most 50 different values; floats and other whole numbers are read as numbers, and lists as lists of
@@ -222,9 +224,10 @@ class Recommender:
         warn_of_one_time(interactions)
         user_columns, item_columns = columns_of_model(self, interactions)
         self._dim = item_columns[0].embedding_dim  # type: ignore[union-attr]
+        layers = tower(self, interactions, user_columns, self._dim)
         if verbose:
-            tell(interactions, user_columns, self._lines)
-        model = built(self, interactions, user_columns, item_columns)
+            tell(interactions, user_columns, self._lines, layers)
+        model = built(self, interactions, user_columns, item_columns, layers)
         targets = split.sequence_targets(self.max_len) if model.trains_every_position else split.train_targets()
         self.history, self.epochs = {}, 0
         self._go_on_with(model, split)
