@@ -61,6 +61,14 @@ def exported(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def named(trained, tmp_path_factory):
+    """The same with original ids: item id k + 1 is sku number 29 - k."""
+    return export_recommender(
+        trained[0], tmp_path_factory.mktemp("named"), item_ids=NAMES, id_maps={"hist_item": NAMES}
+    )
+
+
+@pytest.fixture(scope="module")
 def users():
     return user_part(small_input(20, seed=5))
 
@@ -140,11 +148,9 @@ def test_the_signature_refuses_what_it_cannot_answer(trained, exported, users, c
 
 
 @pytest.mark.slow
-def test_original_ids_in_and_out(trained, users, tmp_path):
-    model, _ = trained
-    # Item id k + 1 is sku number 29 - k; the history comes as these, and one that nobody knows is id 0.
-    path = export_recommender(model, tmp_path, item_ids=NAMES, id_maps={"hist_item": NAMES})
-    raw = np.array(["", *NAMES.values], object)
+def test_original_ids_in_and_out(trained, named, users):
+    """The history comes as these, and one that nobody knows is id 0."""
+    model, path, raw = trained[0], named, np.array(["", *NAMES.values], object)
     history = raw[users["hist_item"]]
     history[0, 0], known = "unknown", users["hist_item"].copy()
     known[0, 0] = 0
@@ -264,11 +270,11 @@ def plain(tensor):
 
 @pytest.mark.slow
 @pytest.mark.smoke
-def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
+def test_in_a_process_without_this_package(trained, exported, named, users, tmp_path):
     hashed, hashed_user, skus, sku_vectors, cities = hashed_model(tmp_path)
     cases = {
         "plain": (trained[0], users, exported),
-        "own": (trained[0], users, export_recommender(trained[0], tmp_path / "own", item_ids=NAMES)),
+        "named": (trained[0], users, named),
         "hashed": (
             hashed,
             hashed_user,
@@ -280,6 +286,7 @@ def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
         name: {"path": str(path), "n": 5, "user": {key: plain(x) for key, x in tensors(model, x).items()}}
         for name, (model, x, path) in cases.items()
     }
+    orders["named"]["user"]["hist_item"] = np.array(["", *NAMES.values])[users["hist_item"]].tolist(), "string"
     done = run_python("-c", textwrap.dedent(STRANGER), input=json.dumps(orders))
     assert done.returncode == 0, done.stderr[-2000:]
     answers = json.loads(done.stdout.splitlines()[-1])
@@ -287,7 +294,7 @@ def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
         np.testing.assert_allclose(answers[name]["vectors"], model.user_vectors(x), atol=1e-6, err_msg=name)
     ids, _ = expected_top_n(trained[0], users, 5)
     assert answers["plain"]["ids"] == ids.astype(str).tolist()
-    assert answers["own"]["ids"] == NAMES.decode(ids).tolist()
+    assert answers["named"]["ids"] == NAMES.decode(ids).tolist()
     best = np.argsort(-hashed.user_vectors(hashed_user) @ sku_vectors.T, axis=1, kind="stable")[:, :5]
     assert answers["hashed"]["ids"] == skus[best].tolist()
 
