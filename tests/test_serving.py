@@ -69,6 +69,25 @@ def named(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def recommenders():
+    """The functions behind an export's signatures, once some are made."""
+    return []
+
+
+@pytest.fixture
+def traced_once(recommenders, monkeypatch):
+    """Exports of the trained model, for tests of files alone, have the same signatures."""
+    make = serving._Recommender
+
+    def first(*arguments):
+        if not recommenders:
+            recommenders.append(make(*arguments))
+        return recommenders[0]
+
+    monkeypatch.setattr(serving, "_Recommender", first)
+
+
+@pytest.fixture(scope="module")
 def users():
     return user_part(small_input(20, seed=5))
 
@@ -335,7 +354,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
 
 @pytest.mark.slow
 @pytest.mark.once
-def test_versions_are_numbered_and_never_touched(trained, exported, tmp_path):
+def test_versions_are_numbered_and_never_touched(trained, exported, traced_once, tmp_path):
     model, _ = trained
     assert exported.name == "1"
     folder = tmp_path / "made" / "here"
@@ -349,7 +368,7 @@ def test_versions_are_numbered_and_never_touched(trained, exported, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, tmp_path, monkeypatch):
+def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, traced_once, tmp_path, monkeypatch):
     (tmp_path / "1" / "variables").mkdir(parents=True)
     too_early, look = [0], serving._highest
     monkeypatch.setattr(serving, "_highest", lambda folder: too_early.pop() if too_early else look(folder))
@@ -358,7 +377,7 @@ def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, tmp_
 
 
 @pytest.mark.slow
-def test_nothing_is_left_behind_when_writing_fails(trained, tmp_path, monkeypatch):
+def test_nothing_is_left_behind_when_writing_fails(trained, traced_once, tmp_path, monkeypatch):
     def full(*arguments, **options):
         tf.io.gfile.makedirs(arguments[1])
         raise OSError("No space left on device")

@@ -518,14 +518,16 @@ def test_training_is_the_same_with_and_without_the_watch(events):
 
 @pytest.mark.slow
 def test_a_loaded_model_is_watched_too_and_each_model_anew(events, tmp_path):
-    # Its steps are quick to trace; so large, since they are divided by the temperature.
+    # Its steps are so large since they are divided by the temperature.
     optimizer, x = tf.keras.optimizers.SGD(100.0), few(events)
     model, looking = model_of(events, temperature=10.0, optimizer=optimizer), watch_of(events, patience=10_000)
+    model.run_eagerly = True
     assert len(fit(model, looking, x)) == 1
     assert fit(model, looking, x) == []  # the same training goes on
     assert len(looking.history["user_cosine"]) == 2
     model.save(tmp_path / "model.keras")
     loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    loaded.run_eagerly = True
     texts = fit(loaded, looking, x)
     assert [text[:19] for text in texts] == ["The temperature, 10"]
     assert len(looking.history["user_cosine"]) == 1
@@ -555,7 +557,7 @@ def test_of_a_large_table_a_thousand_rows_are_read():
     size, x = 50_000, small_input(64)
     history = VarLenSparseFeat(SparseFeat("hist_item", size, 4, embedding_name="item"), 6, "mean", "hist_len")
     model = YoutubeDNN([history], [SparseFeat("item", size, 4)], num_sampled=5)
-    model.compile("adam", sampledsoftmaxloss)
+    model.compile("adam", sampledsoftmaxloss, run_eagerly=True)
     looking = TrainingWatch(user_part(x), x["item"])
     assert fit(model, looking, x) == []
     (table,) = looking._look.tables
