@@ -61,17 +61,18 @@ def run(block, names, *changes):
 
 def workers(names, folder):
     program, of_a_worker, loop, backup, checkpoints = WORKERS
-    run(program, names)
+    run(program, names, ("epochs=3", "epochs=1"))
     model = names["model"]
     assert names["strategy"].num_replicas_in_sync == 2
     assert (folder / "model.keras").exists() or names["strategy"].cluster_resolver.task_id
-    run(of_a_worker, names, ("get_per_replica_batch_size(1024)", "get_per_replica_batch_size(64)"))
+    small = ("get_per_replica_batch_size(1024)", "get_per_replica_batch_size(64)")
+    run(of_a_worker, names, small, ("epochs=3", "epochs=1"))
     before = model.item_vectors()
     names["batches"] = tf.data.Dataset.from_tensor_slices(names["x"]).batch(64, drop_remainder=True)
     names["optimizer"] = model.optimizer
     run(loop, names)
     assert np.abs(model.item_vectors() - before).max() > 0
-    run(backup, names, ("/shared", str(folder)))
+    run(backup, names, ("/shared", str(folder)), ("epochs=10", "epochs=2"))
     for number in (0, 1):  # a first run, and one that goes on
         run(checkpoints, names, ("/shared", str(folder)))
         assert names["first_epoch"] == number

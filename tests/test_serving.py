@@ -61,6 +61,33 @@ def exported(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def named(trained, tmp_path_factory):
+    """The same with original ids: item id k + 1 is sku number 29 - k."""
+    return export_recommender(
+        trained[0], tmp_path_factory.mktemp("named"), item_ids=NAMES, id_maps={"hist_item": NAMES}
+    )
+
+
+@pytest.fixture(scope="module")
+def recommenders():
+    """The functions behind an export's signatures, once some are made."""
+    return []
+
+
+@pytest.fixture
+def traced_once(recommenders, monkeypatch):
+    """Exports of the trained model, for tests of files alone, have the same signatures."""
+    make = serving._Recommender
+
+    def first(*arguments):
+        if not recommenders:
+            recommenders.append(make(*arguments))
+        return recommenders[0]
+
+    monkeypatch.setattr(serving, "_Recommender", first)
+
+
+@pytest.fixture(scope="module")
 def users():
     return user_part(small_input(20, seed=5))
 
@@ -140,11 +167,9 @@ def test_the_signature_refuses_what_it_cannot_answer(trained, exported, users, c
 
 
 @pytest.mark.slow
-def test_original_ids_in_and_out(trained, users, tmp_path):
-    model, _ = trained
-    # Item id k + 1 is sku number 29 - k; the history comes as these, and one that nobody knows is id 0.
-    path = export_recommender(model, tmp_path, item_ids=NAMES, id_maps={"hist_item": NAMES})
-    raw = np.array(["", *NAMES.values], object)
+def test_original_ids_in_and_out(trained, named, users):
+    """The history comes as these, and one that nobody knows is id 0."""
+    model, path, raw = trained[0], named, np.array(["", *NAMES.values], object)
     history = raw[users["hist_item"]]
     history[0, 0], known = "unknown", users["hist_item"].copy()
     known[0, 0] = 0
@@ -264,11 +289,11 @@ def plain(tensor):
 
 @pytest.mark.slow
 @pytest.mark.smoke
-def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
+def test_in_a_process_without_this_package(trained, exported, named, users, tmp_path):
     hashed, hashed_user, skus, sku_vectors, cities = hashed_model(tmp_path)
     cases = {
         "plain": (trained[0], users, exported),
-        "own": (trained[0], users, export_recommender(trained[0], tmp_path / "own", item_ids=NAMES)),
+        "named": (trained[0], users, named),
         "hashed": (
             hashed,
             hashed_user,
@@ -280,6 +305,7 @@ def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
         name: {"path": str(path), "n": 5, "user": {key: plain(x) for key, x in tensors(model, x).items()}}
         for name, (model, x, path) in cases.items()
     }
+    orders["named"]["user"]["hist_item"] = np.array(["", *NAMES.values])[users["hist_item"]].tolist(), "string"
     done = run_python("-c", textwrap.dedent(STRANGER), input=json.dumps(orders))
     assert done.returncode == 0, done.stderr[-2000:]
     answers = json.loads(done.stdout.splitlines()[-1])
@@ -287,7 +313,7 @@ def test_in_a_process_without_this_package(trained, exported, users, tmp_path):
         np.testing.assert_allclose(answers[name]["vectors"], model.user_vectors(x), atol=1e-6, err_msg=name)
     ids, _ = expected_top_n(trained[0], users, 5)
     assert answers["plain"]["ids"] == ids.astype(str).tolist()
-    assert answers["own"]["ids"] == NAMES.decode(ids).tolist()
+    assert answers["named"]["ids"] == NAMES.decode(ids).tolist()
     best = np.argsort(-hashed.user_vectors(hashed_user) @ sku_vectors.T, axis=1, kind="stable")[:, :5]
     assert answers["hashed"]["ids"] == skus[best].tolist()
 
@@ -328,7 +354,7 @@ def test_an_export_holds_what_it_needs_and_no_more(exported):
 
 @pytest.mark.slow
 @pytest.mark.once
-def test_versions_are_numbered_and_never_touched(trained, exported, tmp_path):
+def test_versions_are_numbered_and_never_touched(trained, exported, traced_once, tmp_path):
     model, _ = trained
     assert exported.name == "1"
     folder = tmp_path / "made" / "here"
@@ -342,7 +368,7 @@ def test_versions_are_numbered_and_never_touched(trained, exported, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, tmp_path, monkeypatch):
+def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, traced_once, tmp_path, monkeypatch):
     (tmp_path / "1" / "variables").mkdir(parents=True)
     too_early, look = [0], serving._highest
     monkeypatch.setattr(serving, "_highest", lambda folder: too_early.pop() if too_early else look(folder))
@@ -351,7 +377,7 @@ def test_a_number_that_another_export_took_meanwhile_is_left_to_it(trained, tmp_
 
 
 @pytest.mark.slow
-def test_nothing_is_left_behind_when_writing_fails(trained, tmp_path, monkeypatch):
+def test_nothing_is_left_behind_when_writing_fails(trained, traced_once, tmp_path, monkeypatch):
     def full(*arguments, **options):
         tf.io.gfile.makedirs(arguments[1])
         raise OSError("No space left on device")

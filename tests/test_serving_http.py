@@ -84,11 +84,17 @@ def recommend(port, body):
 
 
 @pytest.fixture(scope="module")
-def plain(trained, tmp_path_factory):
-    """A server of the small model with original ids; two requests, or 30 items, are its most."""
-    model, _ = trained
-    folder, without = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("without")
-    export_recommender(model, folder, item_ids=NAMES, id_maps={"hist_item": NAMES})
+def exported(trained, tmp_path_factory):
+    """An export of the small model with original ids."""
+    return export_recommender(
+        trained[0], tmp_path_factory.mktemp("plain"), item_ids=NAMES, id_maps={"hist_item": NAMES}
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(exported, tmp_path_factory):
+    """A server of that; two requests, or 30 items, are its most."""
+    folder, without = exported.parent, tmp_path_factory.mktemp("without")
     # A new process, in which DeepCTR and pandas can't be imported.
     for name in ("deepctr", "pandas"):
         (without / f"{name}.py").write_text("raise ImportError('not here')")
@@ -571,8 +577,8 @@ def test_a_server_begins_with_the_highest_version_that_can_be_served(loads, tmp_
         server.highest(tmp_path)
 
 
-def test_half_a_file_is_not_served(trained, tmp_path):
-    path = export_recommender(trained[0], tmp_path)
+def test_half_a_file_is_not_served(exported, tmp_path):
+    path = shutil.copytree(exported, tmp_path / "1")
     names = list(json.loads((path / "manifest.json").read_text())["files"])
     assert {"saved_model.pb", "variables/variables.index"} < set(names)
     for name in names:

@@ -13,8 +13,8 @@ from tests.helpers import csr, small_input, small_model, user_part, user_vectors
 TRAIN, VALIDATION = small_input(256, seed=1), small_input(64, seed=2)
 
 
-def fit(model, *callbacks, epochs=3, learning_rate=0.01):
-    model.compile(tf.keras.optimizers.Adam(learning_rate), sampledsoftmaxloss)
+def fit(model, *callbacks, epochs=3, learning_rate=0.01, eagerly=False):
+    model.compile(tf.keras.optimizers.Adam(learning_rate), sampledsoftmaxloss, run_eagerly=eagerly)
     return model.fit(TRAIN, batch_size=64, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
 
 
@@ -45,7 +45,7 @@ def test_seen_items_are_left_out():
         with pytest.warns(SeenTargetsWarning, match=f"{held} of 64 targets are in their own row's `seen`") as told:
             watches[how] = RetrievalMetrics(user_part(VALIDATION), VALIDATION["item"], seen=seen, seen_targets=how)
         assert len(told) == 1
-    history = fit(model, watches["miss"], epochs=1)  # where warnings are errors: it is not told again
+    history = fit(model, watches["miss"], epochs=1, eagerly=True)  # where warnings are errors: it is not told again
     vectors = user_vectors(model, VALIDATION), model.item_vectors(), VALIDATION["item"]
     figures = {"plain": evaluate_vectors(*vectors)}
     for how, watch in watches.items():

@@ -1,5 +1,7 @@
 """SampledSoftmaxLayer and CandidateSampler against tf.nn, full softmax and NumPy float64."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -299,20 +301,28 @@ def distances(sampler, draws=40, num_hard=None):
     # Of softmax over all items: the items' mean, weighted by their probabilities, less the positive.
     exponentials = np.exp(users.numpy().astype("float64") @ items[1:].T)
     mean_item = exponentials @ items[1:] / exponentials.sum(axis=1, keepdims=True)
-    candidates = CandidateSampler(sampler, MANY + 1, seed=5)
+    layer = CandidateSampler(sampler, MANY + 1, seed=5)
+    layer.build((MANY,))
+    candidates = functools.partial(layer, training=True)
+    candidates = tf.function(candidates) if draws > 5 else candidates
     if isinstance(sampler, AdaptiveSampler | InBatchSampler | QueueSampler | MixedSampler):
         for _ in range(60):  # until the memory is full
-            candidates(tf.constant(rng.choice(MANY + 1, MANY, p=POPULARITY)), training=True)
+            candidates(tf.constant(rng.choice(MANY + 1, MANY, p=POPULARITY)))
     corrected, uncorrected, full = 0.0, 0.0, 0.0
-    loss, tensors = CandidateLoss(num_hard=num_hard), tf.constant(items)
+    loss, tensors = loss_of(num_hard), tf.constant(items)
     for _ in range(draws):
         positives = rng.choice(MANY + 1, MANY, p=POPULARITY)
-        drawn = Candidates(*candidates(tf.constant(positives), training=True))
+        drawn = Candidates(*candidates(tf.constant(positives)))
         uniform = drawn._replace(log_counts=tf.zeros_like(drawn.log_counts))
         corrected += user_gradient(loss, users, tensors, drawn).numpy() / draws
         uncorrected += user_gradient(loss, users, tensors, uniform).numpy() / draws
         full += (mean_item - items[positives]) / draws
     return [np.linalg.norm(found - full) / np.linalg.norm(full) for found in (corrected, uncorrected)]
+
+
+@functools.cache  # `user_gradient` is traced for each
+def loss_of(num_hard):
+    return CandidateLoss(num_hard=num_hard)
 
 
 @tf.function
