@@ -96,7 +96,7 @@ def test_of_several_interests_the_nearest_is_trained():
     nearest = int(np.argmax(users[0] @ model.item_vectors()[x["item"][0]]))
     gradients = tape.gradient(loss, kernels)
     assert [k for k, gradient in enumerate(gradients) if np.any(gradient)] == [nearest]
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     model.fit(x, verbose=0)
 
 
@@ -223,7 +223,7 @@ def test_items_whose_features_come_with_the_examples():
     """As in DeepMatch's programs: the batch's items are the negatives, and no catalogue is kept."""
     items, x = [item_column(), SparseFeat("genre", 5, 3)], {**small_input(64), "genre": np.arange(64) % 4 + 1}
     model = DSSM([history_column()], items, (DIM,), (DIM,), sampler_config=InBatchSampler(memory=50))
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     before = model.get_layer("table_genre").get_weights()[0]
     model.fit(x, batch_size=16, verbose=0)
     after = model.get_layer("table_genre").get_weights()[0]

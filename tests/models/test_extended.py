@@ -32,7 +32,7 @@ def rich_model(optimizer, sampler_config):
     model = YoutubeDNN(
         columns, [item_column(), SparseFeat("genre", 4, 4)], sampler_config=sampler_config, item_features=CATALOGUE
     )
-    model.compile(optimizer)
+    model.compile(optimizer, run_eagerly=True)
     x = {**small_input(), "user": np.arange(64) % 10}
     model.fit(x, batch_size=32, epochs=2, verbose=0)
     return model, x
@@ -105,6 +105,7 @@ def test_new_items_of_a_catalogue_begin_from_their_features(grown):
 def test_a_larger_model_trains_on_new_items(grown):
     _, larger, x = grown
     before, copy = larger.item_vectors(), larger.extended({})
+    copy.run_eagerly = True
     new = {**x, "item": np.resize(np.arange(VOCABULARY, LARGER), 64), "user": np.arange(64) % 12}
     copy.fit(new, batch_size=32, epochs=3, verbose=0)
     # The users' vectors move towards those of the new items, which are known from then on by their own rows.
@@ -117,10 +118,11 @@ def test_a_larger_model_trains_on_new_items(grown):
 @pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad, RowwiseAdam, tf.keras.optimizers.Adam])
 def test_a_model_that_does_not_grow_trains_on_as_the_one_before(optimizer):
     model = small_model(sampler_config=AdaptiveSampler(10, memory=40), dnn_dropout=0.1)
-    model.compile(optimizer(1e-2))
+    model.compile(optimizer(1e-2), run_eagerly=True)
     x = small_input()
     model.fit(x, batch_size=32, verbose=0)
     same = model.extended({})
+    same.run_eagerly = True
     for each in (model, same):
         each.fit(x, batch_size=32, verbose=0)
     for before, after in zip(model.get_weights(), same.get_weights(), strict=True):

@@ -187,7 +187,7 @@ def test_categories_are_read_beside_the_items(name):
     of_last_item = x["hist_category"].copy()
     of_last_item[:, 0] = of_last_item[:, 0] % 4 + 1
     assert (np.abs(model.user_vectors({**x, "hist_category": of_last_item}) - before).max(axis=(1, 2)) > 1e-4).all()
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     assert np.isfinite(model.fit(x, verbose=0).history["loss"]).all()
 
 
@@ -232,7 +232,7 @@ def test_an_infinite_power_trains_the_nearest_interest_alone(build, tmp_path):
     names = {type(layer).__name__ for layer in model.layers}
     assert "NearestInterest" in names
     assert "LabelAwareAttention" not in names
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     assert np.isfinite(model.fit(HISTORIES, verbose=0).history["loss"]).all()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -103,7 +103,7 @@ def test_a_session_as_the_paper_has_it_is_its_graph_and_its_last_click_alone(tmp
     x = {name: np.array(each) for name, each in {"hist_item": [[3, 2, 3, 1, 0, 0]], "hist_len": [4]}.items()}
     assert not [layer.name for layer in model.layers if layer.name.startswith("pooled")]
     readout = tf.keras.Model(model.user_input, model.get_layer("readout").output)
-    whole, last = readout.predict(model.user_arrays(x), verbose=0)
+    whole, last = readout({name: tf.constant(values) for name, values in model.user_arrays(x).items()})
     kernel, bias = model.get_layer("user_dense_1").get_weights()
     assert kernel.shape == (2 * DIM, DIM)
     s = np.concatenate([whole, last], axis=1) @ kernel + bias  # equation 7
