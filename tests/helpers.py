@@ -1,5 +1,6 @@
 """Columns, data and small models that tests share, and the examples of docstrings."""
 
+import contextlib
 import doctest
 
 import numpy as np
@@ -28,6 +29,17 @@ def true_scores(users, items):
         return users @ items.T
     interests = [[vector for vector in user if vector.any()] or user for user in users]
     return np.array([np.max(user @ items.T, axis=0) for user in interests]).reshape(len(users), len(items))
+
+
+@contextlib.contextmanager
+def eager_functions():
+    """Functions run as they are: to trace them is all that takes time where a model trains on a few rows."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def run_examples(module, can_run=lambda example: True, **names):

@@ -14,6 +14,7 @@ import pytest
 
 from deepmatch_ext import Recommender, data
 from tests.fresh import run_python
+from tests.helpers import eager_functions
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 SCRIPT = FOLDER / "run_youtubednn.py"
@@ -117,8 +118,17 @@ def test_generated_data_by_default(run, tmp_path):
     assert len(Recommender.load(saved).recommend(n=2)) == 160
 
 
+@pytest.fixture
+def quickly(monkeypatch):
+    """Without graphs, and without the report: the first test of this file has both."""
+    monkeypatch.setattr(Recommender, "report", lambda self, path: None)
+    with eager_functions():
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.once
+@pytest.mark.usefixtures("quickly")
 def test_a_csv_file_with_columns_of_its_own_names(run, csv_file):
     columns = ["--user", "customer", "--item", "sku", "--time", "bought_at"]
     status, printed, complaints = run("--data", csv_file, *columns)
@@ -147,6 +157,7 @@ def test_a_csv_file_with_columns_of_its_own_names(run, csv_file):
 
 @pytest.mark.slow
 @pytest.mark.once
+@pytest.mark.usefixtures("quickly")
 def test_a_movielens_folder_with_what_it_knows(run, movielens_folder):
     status, printed, complaints = run("--data", movielens_folder)
     assert (status, complaints) == (0, "")
@@ -333,7 +344,14 @@ def test_without_known_genres_or_users_there_are_no_side_features(two_stage, mov
 def test_two_stages():
     """In a process of its own, since on Keras 3 it changes the imported DeepCTR."""
     settings = map(str, ["--users", 120, "--rankers", "DIN,DeepFM", *SMALL])
-    done = run_python(FOLDER / "run_two_stage.py", *settings)
+    eagerly = """
+import runpy, sys
+import tensorflow as tf
+tf.config.run_functions_eagerly(True)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    done = run_python("-c", eagerly, FOLDER / "run_two_stage.py", *settings)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.match(r"generated: [\d,]+ rows, 120 users, 1,200 items, ", done.stdout)
     table = two_stage_table(done.stdout)

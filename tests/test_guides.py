@@ -8,6 +8,8 @@ import urllib.parse
 
 import pytest
 
+from tests.helpers import eager_functions
+
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Those that go on from start.md, or stand alone.
@@ -30,10 +32,10 @@ def start(tmp_path_factory):
     names = {}
     whole, first, *others = blocks_of(DOCS / "start.md")
     assert whole.count("num_users=2000") == first.count("num_users=2000") == first.count("epochs=5") == 1
-    whole = whole.replace("num_users=2000", "num_users=300").replace('test="last")', 'test="last", epochs=1)')
-    with pytest.MonkeyPatch.context() as patch:
+    whole = whole.replace("num_users=2000", "num_users=100").replace('test="last")', 'test="last", epochs=1)')
+    with pytest.MonkeyPatch.context() as patch, eager_functions():
         patch.chdir(tmp_path_factory.mktemp("start"))
-        for block in (whole, first.replace("num_users=2000", "num_users=300").replace("epochs=5", "epochs=1"), *others):
+        for block in (whole, first.replace("num_users=2000", "num_users=100").replace("epochs=5", "epochs=1"), *others):
             exec(compile(block, "start.md", "exec"), names)
     return names
 
@@ -41,10 +43,10 @@ def start(tmp_path_factory):
 @pytest.mark.slow
 def test_the_start_runs(start):
     assert len(start["best"]) == 20
-    assert start["ids"].shape == (300, 10)
+    assert start["ids"].shape == (100, 10)
     assert start["model"].item_vectors().shape == (start["items"], 64)
     assert start["users"] == pytest.approx(start["user_vectors"], abs=1e-6)
-    assert start["nearest"].shape == (300, 10)
+    assert start["nearest"].shape == (100, 10)
 
 
 @pytest.mark.slow
@@ -58,8 +60,10 @@ def test_a_guide_runs(guide, start, tmp_path, monkeypatch):
     for block in blocks:
         if any(f"import {name}" in block and importlib.util.find_spec(needs) is None for name, needs in EXTRAS.items()):
             continue
-        small = block.replace("num_users=500", "num_users=150").replace("epochs=5", "epochs=1")
-        exec(compile(small, guide, "exec"), names)
+        small = block.replace("num_users=500", "num_users=60").replace("epochs=5", "epochs=1")
+        small = small.replace("num_users=200)", "num_users=20)")
+        with eager_functions():
+            exec(compile(small, guide, "exec"), names)
 
 
 @pytest.mark.parametrize("guide", ["start.md", *GUIDES])

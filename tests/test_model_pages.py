@@ -6,11 +6,11 @@ import pathlib
 import re
 
 import pytest
-import tensorflow as tf
 
 from deepmatch_ext import models
 from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.models._record import BUILDERS
+from tests.helpers import eager_functions
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "models"
 PAGES = {
@@ -22,25 +22,17 @@ def text_of(page):
     return (FOLDER / page).read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def eagerly():
-    """Functions run as they are: to trace them is all that takes time where a model trains on a few rows."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.slow
 @pytest.mark.once
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option:UserWarning")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_runs(page, tmp_path, monkeypatch, eagerly):
+def test_the_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL)
     assert blocks
     names = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
+    with eager_functions():
+        for block in blocks:
+            exec(compile(block, page, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import graphlib
 import importlib
 import importlib.util
@@ -19,7 +20,7 @@ import pytest
 import deepmatch_ext
 from deepmatch_ext._checks import missing_extra
 from tests.fresh import run_python
-from tests.helpers import run_examples
+from tests.helpers import eager_functions, run_examples
 
 ROOT = pathlib.Path(deepmatch_ext.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "deepmatch_ext."))
@@ -90,13 +91,16 @@ USE_TENSORFLOW = {
 }
 
 
+@functools.cache
 def imports_of(path):
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module
+            names.append(node.module)
+    return names
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
@@ -149,7 +153,8 @@ def can_run(example):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith(RUN_ELSEWHERE)])
 def test_the_examples_in_docstrings_run(name):
-    run_examples(importlib.import_module(name), can_run)
+    with eager_functions():
+        run_examples(importlib.import_module(name), can_run)
 
 
 def public_names():
@@ -272,17 +277,19 @@ def test_plain_parts_need_no_tensorflow(tmp_path):
 @pytest.mark.parametrize(
     "imports",
     [
-        "from deepmatch_ext.data import Interactions; from deepmatch_ext.layers import custom_objects",
+        # TensorFlow is there in a process of `run_python`, which takes less than to start another: so it is put away.
+        """import sys
+import tensorflow
+del sys.modules["tensorflow"]
+from deepmatch_ext.data import Interactions
+assert not [name for name in sys.modules if name.startswith("deepmatch_ext.layers")], "all is loaded"
+sys.modules["tensorflow"] = tensorflow
+from deepmatch_ext.layers import custom_objects""",
         "import tensorflow; from deepmatch_ext.data import Interactions",
     ],
 )
 def test_what_loads_tensorflow_makes_all_classes_known_to_keras(imports):
-    script = f"{imports}\n{REGISTERED}print('registered')"
-    if imports.startswith("import tensorflow"):  # as it is in a process of `run_python`
-        done = run_python("-c", script)
-    else:
-        command = [sys.executable, "-c", script]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-c", f"{imports}\n{REGISTERED}print('registered')")
     assert done.stdout.strip().endswith("registered"), done.stderr[-2000:]
 
 
@@ -355,7 +362,8 @@ def test_a_missing_package_is_named_as_its_extra_names_it():
     calls = [
         [argument.value for argument in node.args[1:]]
         for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if "missing_extra" in (text := path.read_text(encoding="utf-8"))
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "missing_extra"
     ]
     assert {extra for _, extra in calls} == {

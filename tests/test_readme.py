@@ -15,12 +15,12 @@ def test_the_code_runs(tmp_path, monkeypatch, capsys):
     first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert first.count("num_users=2000") == second.count("epochs=5") == 1
     names = {}
-    first = first.replace("num_users=2000", "num_users=300").replace('test="last")', 'test="last", epochs=1)')
+    first = first.replace("num_users=2000", "num_users=100").replace('test="last")', 'test="last", epochs=1)')
     exec(compile(first, "README.md", "exec"), names)
     assert len(names["recommender"].interactions) == len(names["events"])
     assert "YoutubeDNN" in capsys.readouterr().out
     exec(compile(second.replace("epochs=5", "epochs=1"), "README.md", "exec"), names)
-    assert names["ids"].shape == (300, 10)
+    assert names["ids"].shape == (100, 10)
     assert names["model"].item_vectors().shape == (names["items"], 64)
 
 

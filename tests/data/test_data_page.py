@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.helpers import eager_functions
+
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 
 
@@ -22,8 +24,9 @@ def test_the_code_runs():
     # bob's click on tea at 35 is not in the history of his purchase of tea at 35: the click on milk (2) alone is.
     clicked = names["windows"](names["interactions"], names["split"].validation, 3)["hist_item_id_click"]
     assert clicked.tolist() == [[2, 0, 0]]
-    for block in blocks[1:]:
-        exec(compile(block, "data.md", "exec"), names)
+    with eager_functions():
+        for block in blocks[1:]:
+            exec(compile(block, "data.md", "exec"), names)
     assert names["vectors"].shape == (2, 16)
     assert set(names["now"]) >= set(names["model"].user_arrays(names["now"]))
     assert len(names["split"].train)

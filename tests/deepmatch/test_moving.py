@@ -34,7 +34,7 @@ from deepmatch_ext.layers import (
 from deepmatch_ext.samplers import AdaptiveSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler, sampledsoftmaxloss
 from tests.fresh import run_python
-from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model, user_vectors
+from tests.helpers import DIM, VOCABULARY, eager_functions, history_column, item_column, small_input, small_model
 
 EAGER_OFF = "tf.compat.v1.disable_eager_execution()"
 LEARNING_PHASE = r"K\.set_learning_phase\(\w+\)"
@@ -196,7 +196,7 @@ labelled_input["movie_id"] = np.concatenate([train_model_input["movie_id"], othe
 labelled_input["genres"] = np.concatenate([train_model_input["genres"], train_model_input["genres"] % 3 + 1])
 labels = np.repeat([1, 0], len(other))
 
-for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic")]:
+for Builder, loss_type in [(DSSM, "softmax"), (FM, "logistic")]:
     if loss_type == "softmax":
         model = Builder(user_feature_columns, item_feature_columns, loss_type="softmax", sampler_config=sampler_config)
         model.compile(optimizer="adam", loss=sampledsoftmaxloss)
@@ -204,7 +204,7 @@ for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic"
         model = Builder(user_feature_columns, item_feature_columns, loss_type="logistic")
         model.compile(optimizer="adam", loss="binary_crossentropy")
         train_model_input, train_label = labelled_input, labels
-    history = model.fit(train_model_input, train_label, batch_size=32, epochs=6, verbose=0, validation_split=0.0)
+    history = model.fit(train_model_input, train_label, batch_size=32, epochs=4, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]
     all_item_model_input = {"movie_id": item_profile["movie_id"].values, "genres": item_profile["genres"].values}
     user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
@@ -383,7 +383,7 @@ folder, KERAS_2 = sys.argv[1], not hasattr(tf.keras, "Operation")
 
 def check_model(name, model, whole_file=True):
     model.compile("adam", sampledsoftmaxloss)
-    model.fit(x, y, batch_size=10, epochs=2, validation_split=0.5, verbose=0)
+    model.fit(x, y, batch_size=10, validation_split=0.5, verbose=0)
     users, items = (Model(inputs=model.user_input, outputs=model.user_embedding),
                     Model(inputs=model.item_input, outputs=model.item_embedding))
     before = users.predict(x, batch_size=2 ** 12), items.predict(x, batch_size=2 ** 12)
@@ -404,11 +404,9 @@ def check_model(name, model, whole_file=True):
     print(name, flush=True)
 
 
-for sampler in ["inbatch", "adaptive"]:
-    config = NegativeSampler(sampler, num_sampled=2, item_name="item", item_count=item_count, distortion=1.0)
-    tf.keras.backend.clear_session()  # without eager mode all models are in one graph, which each step goes through
-    check_model(sampler, YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, 4),
-                                    dnn_activation="dice", sampler_config=config))
+config = NegativeSampler("adaptive", num_sampled=2, item_name="item", item_count=item_count, distortion=1.0)
+check_model("adaptive", YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, 4),
+                                   dnn_activation="dice", sampler_config=config))
 
 
 def own_model(loss_layer):
@@ -432,7 +430,7 @@ check_model("own", own_model(SampledSoftmaxLayer(config._asdict(), temperature=0
 
 OLDER = """
 check_model("older", YoutubeDNN(user_feature_columns, item_feature_columns, num_sampled=2,
-                                user_dnn_hidden_units=(16, 4)))
+                                user_dnn_hidden_units=(16, 4)), whole_file=False)
 check_model("older own", own_model(SampledSoftmaxLayer(num_sampled=2)), whole_file=False)
 """
 
@@ -833,14 +831,14 @@ def test_batches_need_no_labels():
     x = small_input()
     model = small_model()
     model.compile("sgd", sampledsoftmaxloss, run_eagerly=True)
-    before = user_vectors(model, x)
+    before = model.user_vectors(x)
     loss = model.test_on_batch(x)
     assert loss == pytest.approx(model.evaluate(x, batch_size=64, verbose=0), rel=1e-5)
     model.reset_metrics()  # Keras 3.12 would give the mean with the batches before
     assert model.train_on_batch(x, sample_weight=np.zeros(64)) == 0
-    np.testing.assert_array_equal(user_vectors(model, x), before)
+    np.testing.assert_array_equal(model.user_vectors(x), before)
     assert model.train_on_batch(x, np.ones(64)) > 0
-    assert (user_vectors(model, x) != before).any()
+    assert (model.user_vectors(x) != before).any()
     with pytest.raises(ValueError, match="Input 'item' must hold ids"):
         model.train_on_batch({**x, "item": x["item"] * 0})
 
@@ -884,17 +882,18 @@ def test_activations_that_are_layers_have_weights_of_their_own_and_reload(activa
     model = small_model(user_dnn_hidden_units=(16, 16, DIM), dnn_activation=given, output_activation=given)
     # One in a graph is enough: to trace it takes longer than a few steps.
     model.compile(tf.keras.optimizers.SGD(0.1), sampledsoftmaxloss, run_eagerly=activation != "dice")
-    model.fit(x, epochs=2, verbose=0)
+    model.fit(x, verbose=0)
     places = [model.get_layer(f"user_activation_{place}") for place in (1, 2, 3)]
     assert [each.weights[0].shape for each in places] == [(16,), (16,), (DIM,)]
     assert (np.asarray(places[0].get_weights()[0]) != np.asarray(places[1].get_weights()[0])).any()
     if activation == "an instance":
         assert np.allclose(places[0].get_weights()[0], 0.3, atol=0.1)
-    expected = model.user_vectors(x)
-    for name in ("model.keras", "model.h5"):
-        model.save(tmp_path / name)
-        loaded = tf.keras.models.load_model(tmp_path / name, layers.custom_objects)
-        np.testing.assert_array_equal(loaded.user_vectors(x), expected)
+    with eager_functions():
+        expected = model.user_vectors(x)
+        for name in ("model.keras", "model.h5"):
+            model.save(tmp_path / name)
+            loaded = tf.keras.models.load_model(tmp_path / name, layers.custom_objects)
+            np.testing.assert_array_equal(loaded.user_vectors(x), expected)
 
 
 # The guide.

@@ -1,7 +1,12 @@
 """A small shop: who bought what, and what is known of both."""
 
+from unittest import mock
+
 import numpy as np
 import pandas as pd
+
+from deepmatch_ext import Recommender
+from deepmatch_ext._keras import build_optimizer
 
 ITEMS, USERS = 30, 40
 
@@ -30,3 +35,14 @@ PEOPLE = pd.DataFrame(
 )
 NAMES = {"user": "customer", "item": "sku", "time": "at"}
 SMALL = {"embedding_dim": 8, "max_len": 5, "batch_size": 64, "seed": 1, "num_sampled": 15}
+
+
+def _without_training(recommender, *_):
+    build_optimizer(recommender.model)
+    recommender.history, recommender._found = {"loss": [1.0]}, None
+    return 1
+
+
+def untrained():
+    """Within it, what a fit or an update makes is there, and nothing is learnt: to trace it takes longest."""
+    return mock.patch.object(Recommender, "_train", _without_training)

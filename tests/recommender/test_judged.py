@@ -15,14 +15,15 @@ from deepmatch_ext.evaluation.baselines import has_implicit
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.judged import chain, items_before, judged_events, last_rows
 from tests.data.test_kinds import kind_events, slow_history
-from tests.recommender.test_recommender import EVENTS, NAMES, SMALL
+from tests.recommender.shop import EVENTS, NAMES, SMALL, untrained
 
 TOMORROW = EVENTS[:20].assign(at=10_000 + np.arange(20))
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return Recommender(**NAMES, **SMALL).fit(EVENTS, test="last", epochs=1, verbose=0)
+    with untrained():
+        return Recommender(**NAMES, **SMALL).fit(EVENTS, test="last", epochs=1, verbose=0)
 
 
 def warned_of(call):
@@ -125,6 +126,7 @@ def test_items_before_are_those_of_all_histories(case):
 
 
 @pytest.mark.slow
+@untrained()
 def test_markov_reads_the_clicks_that_the_model_reads():
     # Who clicks item k buys item k + 1 next; what is clicked is drawn, so purchases do not follow each other.
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from deepmatch_ext.models import RetrievalModel
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.held_out import split_of
 from deepmatch_ext.recommender.reading import read_events
-from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, events_of
+from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, events_of, untrained
 
 
 @pytest.fixture(scope="module")
@@ -296,12 +296,13 @@ def test_an_export_recommends_the_same(rich, tmp_path):
 
 
 @pytest.mark.slow
+@untrained()
 def test_an_export_takes_what_the_frames_of_features_hold(tmp_path):
     rng = np.random.default_rng(0)
     people = PEOPLE.assign(age=rng.normal(40.0, 12.0, USERS + 1), income=rng.uniform(1e4, 9e4, USERS + 1))
     people.loc[3, "age"] = np.nan
     recommender = Recommender(user_features=people.assign(member=people["age"] > 40), **NAMES, **SMALL)
-    recommender.fit(EVENTS, epochs=2, verbose=0)
+    recommender.fit(EVENTS, epochs=1, verbose=0)
     path = recommender.export(tmp_path / "exports")
     recommend = tf.saved_model.load(str(path)).signatures["recommend"]
     for row in people.iloc[[3, 4]].to_dict("records"):
@@ -320,6 +321,7 @@ def test_an_export_takes_what_the_frames_of_features_hold(tmp_path):
 
 
 @pytest.mark.slow
+@untrained()
 def test_what_was_made_of_the_frames_is_said(capsys):
     columns = [SparseFeat("aisle", 9, 4), SparseFeat("customer", USERS + 2, 8), SparseFeat("sku", 60, 8)]
     recommender = Recommender(item_features=SHELF, columns=columns, **NAMES, **SMALL)
@@ -338,6 +340,7 @@ def test_what_was_made_of_the_frames_is_said(capsys):
 
 
 @pytest.mark.slow
+@untrained()
 def test_new_items_take_rows_to_spare_first(monkeypatch):
     asked, extended = [], RetrievalModel.extended
     monkeypatch.setattr(

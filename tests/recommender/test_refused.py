@@ -12,7 +12,7 @@ from deepmatch_ext.data.interactions import has_zone
 from deepmatch_ext.evaluation import SeenTargetsWarning
 from deepmatch_ext.recommender.building import tell
 from deepmatch_ext.recommender.reading import read_events
-from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS
+from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, untrained
 
 DAYS = pd.to_datetime("2026-01-01") + pd.to_timedelta(EVENTS["at"], "h")
 IN_UTC = EVENTS.assign(at=DAYS.dt.tz_localize("UTC"))
@@ -22,13 +22,15 @@ LATER = pd.DataFrame({"customer": ["u1", "u2"], "sku": ["sku-03", "sku-04"], "at
 @pytest.fixture(scope="module")
 def fitted():
     recommender = Recommender(user_features=PEOPLE, item_features=SHELF, **NAMES, **SMALL)
-    return recommender.fit(EVENTS, test="last", epochs=1, verbose=0)
+    with untrained():
+        return recommender.fit(EVENTS, test="last", epochs=1, verbose=0)
 
 
 @pytest.fixture(scope="module")
 def dated():
     events = Interactions.from_frame(IN_UTC, "customer", "sku", "at")  # which remember the zone
-    return Recommender(**NAMES, **SMALL).fit(events, epochs=1, verbose=0)
+    with untrained():
+        return Recommender(**NAMES, **SMALL).fit(events, epochs=1, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,7 @@ def test_ids_of_features_are_of_the_type_of_the_events_own():
         Recommender(item_features=SHELF.replace("sku-30", ""), **NAMES, **SMALL).fit(EVENTS, verbose=0)
 
 
+@untrained()
 def test_weights_have_a_sum():
     recommender = Recommender(weight="weight", **NAMES, **SMALL)
     with pytest.raises(ValueError, match=r"^column 'weight' must be above 0 in at least one event .* 0 in all of them"):
@@ -164,6 +167,7 @@ def test_whether_times_have_a_zone():
     assert has_zone(arrow.table({"at": ["2026-01-01T00:00Z"]})["at"]) is True
 
 
+@untrained()
 def test_times_that_tell_no_order_are_told_of():
     recommender = Recommender(**NAMES, **SMALL)
     with pytest.warns(UserWarning, match="All 320 events have the same time, 7, so .* time=None"):
