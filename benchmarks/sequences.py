@@ -24,6 +24,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from item_features import GENRES
+from item_features import item_features as film_features
 from quality import figures
 from quality_ours import HeldOut
 
@@ -49,6 +51,7 @@ def run(builder, max_len, batch_size, learning_rate, falls=False, attributes=Fal
 
 
 YOUTUBEDNN = run("YoutubeDNN", 50, 1024, 1e-3)
+SUM = {"item_dnn_hidden_units": [], "item_id_dropout": 0.0}  # an item's vector is the sum of its embeddings
 OF_AMAZON = {
     "YoutubeDNN": YOUTUBEDNN,
     "SequenceDNN": run("SequenceDNN", 50, 128, 2e-3, falls=True),
@@ -61,8 +64,7 @@ OF_AMAZON = {
         attributes=True,
         optimizer="RowwiseAdam",
         **LINEAR,
-        item_dnn_hidden_units=[],
-        item_id_dropout=0.0,
+        **SUM,
     ),
 }
 RUNS = {
@@ -79,6 +81,15 @@ RUNS = {
         "SequenceDNN": run("SequenceDNN", 200, 8, 2e-3, falls=True, dnn_dropout=0.3),
         "SequenceDNN, linear": run(
             "SequenceDNN", 100, 64, 2e-3, falls=True, optimizer="RowwiseAdam", **{**LINEAR, "dnn_dropout": 0.3}
+        ),
+        "SequenceDNN, linear, attributes": run(
+            "SequenceDNN",
+            *(100, 64, 2e-3),
+            falls=True,
+            attributes=True,
+            optimizer="RowwiseAdam",
+            **{**LINEAR, "dnn_dropout": 0.5},
+            **SUM,
         ),
     },
     "amazon-beauty": OF_AMAZON,
@@ -98,14 +109,15 @@ def main():
     parser.add_argument("--members", type=int, default=1, help="of each ensemble (default: one model alone)")
     args = parser.parse_args()
     for name in [args.set] if args.set else RUNS:
-        split = data.leave_last_out(data.read_dataset(args.folder / name, verbose=False).interactions)
+        dataset = data.read_dataset(args.folder / name, verbose=False)
+        split = data.leave_last_out(dataset.interactions)
         for run_name, its_own in RUNS[name].items():
             settings = {**its_own, "optimizer": args.optimizer or its_own["optimizer"]}
             for seed in args.seeds if run_name.startswith(args.only) else []:
                 members = []
                 for member in range(args.members):
                     its_seed, seconds = seed + member * len(args.seeds), args.seconds or SECONDS[name]
-                    best, vectors = trained(args.folder / name, split, settings, seconds, its_seed)
+                    best, vectors = trained(args.folder / name, dataset, split, settings, seconds, its_seed)
                     print(json.dumps({"set": name, "run": run_name, "seed": its_seed, **best}), flush=True)
                     members.append(vectors)
                 if args.members > 1:
@@ -113,7 +125,7 @@ def main():
                     print(json.dumps({"set": name, "run": f"{run_name}, {len(members)} of them", **found}), flush=True)
 
 
-def trained(folder, split, settings, seconds, seed):
+def trained(folder, dataset, split, settings, seconds, seed):
     """The figures of the epoch that validates best, and its vectors of users, by part, and of items."""
     events, max_len, size = split.interactions, settings["max_len"], settings["batch_size"]
     rows = split.train_targets() if settings["builder"] == "YoutubeDNN" else split.sequence_targets(max_len)
@@ -122,8 +134,8 @@ def trained(folder, split, settings, seconds, seed):
     columns = [VarLenSparseFeat(history, max_len, "recency+last", "hist_len")]
     items, arguments = [SparseFeat("item_id", vocabulary, DIM)], dict(settings["model"])
     if settings["attributes"]:
-        column, arguments["item_features"] = attributes(folder, events.item_ids)
-        items.append(column)
+        columns_of_items, arguments["item_features"] = attributes(folder, dataset)
+        items += columns_of_items
     model = getattr(deepmatch_ext, settings["builder"])(columns, items, seed=seed, **arguments)
     model.compile(getattr(optimizers, settings["optimizer"])(settings["learning_rate"]))
     held_out = parts_held_out(split, max_len)
@@ -147,15 +159,21 @@ def ranked(held_out, vectors):
     return {"NDCG@10 of validation": validation["NDCG@10"], **test}
 
 
-def attributes(folder, item_ids):
-    """The column of the items' attributes, several for each, and their lists by item id."""
+def attributes(folder, dataset):
+    """The columns of the items' attributes, and their values by item id: films have genres and a period."""
+    item_ids = dataset.interactions.item_ids
+    if not (folder / "attributes.npz").exists():
+        frame = film_features(dataset)
+        genres = SparseFeat("genres", 1 + max(max(row, default=0) for row in frame["genres"]), DIM)
+        period = SparseFeat("period", 1 + int(frame["period"].max()), DIM)
+        return [VarLenSparseFeat(genres, GENRES, "mean"), period], frame
     with np.load(folder / "attributes.npz") as arrays:
         starts, values = arrays["indptr"], arrays["attributes"]
     raw = np.asarray(item_ids.values, int)
     lists = [values[starts[item] : starts[item + 1]].tolist() for item in raw]
     frame = pd.DataFrame({"attributes": lists}, index=np.arange(1, len(raw) + 1))
     embedding = SparseFeat("attributes", int(values.max()) + 1, DIM)
-    return VarLenSparseFeat(embedding, max(map(len, lists)), "mean"), frame
+    return [VarLenSparseFeat(embedding, max(map(len, lists)), "mean")], frame
 
 
 class Clock(tf.keras.callbacks.Callback):

@@ -69,7 +69,8 @@ def test_the_page_s_code_runs_on_two_workers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mirrored", "workers"])
 def test_every_sampler_with_every_loss_and_optimizer(kind, tmp_path):
-    assert run_cases(kind, tmp_path, "own", "sharded", "refused", "arrays", "fitted", "models", "matrix", every=EVERY)
+    cases = ("own", "sharded", "refused", "arrays", "fitted", "models", "labelled", "matrix")
+    assert run_cases(kind, tmp_path, *cases, every=EVERY)
 
 
 @ALL
