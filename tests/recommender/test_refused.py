@@ -177,7 +177,7 @@ def test_times_that_tell_no_order_are_told_of():
 def test_users_and_items_are_counted_by_their_events(capsys):
     people = pd.concat([PEOPLE, pd.DataFrame({"customer": ["guest"], "taste": [1]})])
     recommender = Recommender(user_features=people, item_features=SHELF, **NAMES, **SMALL)
-    tell(read_events(recommender, EVENTS), [], recommender._lines)
+    tell(read_events(recommender, EVENTS), [], recommender._lines, {})
     # PEOPLE has a visitor beside the 40 who bought; SHELF has an item that nobody bought.
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == ["320 events of 40 users with 30 items", "without events: 2 users and 1 item"]
