@@ -50,11 +50,20 @@ def pytest_configure(config):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not is_optimised})
     if not is_optimised:  # tests' operations are too small for several threads, which wait for each other
         tf.config.threading.set_intra_op_parallelism_threads(1)
+        remember_no_stacks()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of a float32, on GPUs that can
     start_server()  # before TensorFlow has threads, and without what only tests here have
     # All iterators begin here. To destroy one takes until the thread of its autotuning wakes up, up to a minute:
     # Python's collector would stand still for each that a failed `fit` left behind.
     tf.data.Dataset._apply_debug_options = as_written
+
+
+def remember_no_stacks():
+    """Gives all operations of graphs one stack, which errors show: to walk the deep stacks of tests takes a 25th."""
+    from tensorflow.python.util import tf_stack
+
+    stack = tf_stack.extract_stack()
+    tf_stack.extract_stack = lambda stacklevel=1: stack
 
 
 def pytest_xdist_auto_num_workers(config):
