@@ -82,7 +82,7 @@ RUNS = {
         "SequenceDNN, linear": run(
             "SequenceDNN", 100, 64, 2e-3, falls=True, optimizer="RowwiseAdam", **{**LINEAR, "dnn_dropout": 0.3}
         ),
-        "SequenceDNN, linear, attributes": run(
+        "SequenceDNN, attributes": run(
             "SequenceDNN",
             *(100, 64, 2e-3),
             falls=True,

@@ -93,16 +93,21 @@ def assert_equal_weights(one, other, atol=0.0):
 def own_loop(model, x, weights, batch_size=32, epochs=1):
     """Training by hand, with the definition of the loss: the weighted sum over the batch's number of examples."""
     optimizer = LazyAdam(0.01)
+
+    @tf.function
+    def step(batch, weight):
+        with tf.GradientTape() as tape:
+            losses = model(batch, training=True)
+            loss = tf.reduce_sum(losses[:, 0] * weight) / tf.cast(tf.shape(losses)[0], tf.float32)
+            loss += tf.add_n(model.losses) if model.losses else 0.0
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
     two_dimensional = {name: values.reshape(len(values), -1) for name, values in x.items()}
     pairs = tf.data.Dataset.from_tensor_slices((two_dimensional, weights.astype("float32"))).batch(batch_size)
     for _ in range(epochs):
-        for batch, weight in pairs:  # a few steps: to trace one would take longer
-            with tf.GradientTape() as tape:
-                losses = model(batch, training=True)
-                loss = tf.reduce_sum(losses[:, 0] * weight) / len(losses)
-                loss += tf.add_n(model.losses) if model.losses else 0.0
-            variables = model.trainable_variables
-            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        for batch, weight in pairs:
+            step(batch, weight)
 
 
 WEIGHTS = np.linspace(0, 2, 96)
