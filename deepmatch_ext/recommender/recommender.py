@@ -199,7 +199,7 @@ class Recommender:
             test: What is held out for `evaluate`, given in the same way. If both are ``"last"``, a user's last event is
                 for the test and the one before it for validation; a time must be later than that of ``validation``.
             epochs: Passes over the events, at most. None: 10, or 30 with ``validation``. With ``validation``, the best
-                pass is kept, and training stops after three passes without improvement.
+                pass is kept, and training stops after five passes without improvement.
             verbose: 0 prints nothing. 1 prints what was made of the columns and shows a progress bar; if the output is
                 not a terminal or notebook, it prints a line for each epoch, as 2 always does.
 

@@ -11,7 +11,7 @@ from deepmatch_ext.data.window_dataset import window_dataset
 from deepmatch_ext.evaluation.callback import RetrievalMetrics
 from deepmatch_ext.recommender.wording import own_words
 
-_PATIENCE = 3
+_PATIENCE = 5
 
 
 def trained(
