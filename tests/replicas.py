@@ -96,8 +96,6 @@ def batches(rows=ROWS):
 def own_loop(made, of, dataset, epochs):
     """Mean losses of the epochs, trained as one does without `fit`."""
     variables = made.trainable_variables
-    with of.scope():
-        made.optimizer.build(variables)  # in the function, it would have that traced twice
 
     def step(batch):
         with tf.GradientTape() as tape:
@@ -143,23 +141,20 @@ def check_copies(made):
             np.testing.assert_array_equal(copy, first, err_msg=weight.name)
 
 
-def differences(one, history, several, other_history, x=ARRAYS):
+def differences(one, history, several, other_history, x=ARRAYS, dataset=None):
     """The largest differences of one process's training and that of several replicas."""
     check_copies(several)
+    dataset = batches() if dataset is None else dataset
+    evaluated = several.evaluate(dataset, verbose=0)  # all workers together
     if one is None:
         return {}
     found = {
         **{name: np.abs(np.subtract(values, other_history[name])).max() for name, values in history.items()},
+        "evaluated": abs(evaluated - one.evaluate(dataset, verbose=0)),
         "items": np.abs(one.item_vectors() - several.item_vectors()).max(),
         "users": np.abs(one.user_vectors(x) - several.user_vectors(x)).max(),
     }
     return {name: float(value) for name, value in found.items()}
-
-
-def evaluated(one, several, dataset):
-    """The difference of what `evaluate` says."""
-    loss = several.evaluate(dataset, verbose=0)  # all workers together
-    return {} if one is None else {"evaluated": abs(loss - one.evaluate(dataset, verbose=0))}
 
 
 def lazy():
@@ -246,7 +241,7 @@ def sharded():
     make = functools.partial(model, SAMPLERS["queue"]())
     one, history = trained(make, rowwise, ALONE, dataset, callbacks=callbacks())
     several, other_history = trained(make, rowwise, strategy(), dataset, callbacks=callbacks())
-    yield {**differences(one, history, several, other_history), **evaluated(one, several, batches())}
+    yield differences(one, history, several, other_history)
     folder = pathlib.Path(SETTINGS["folder"])
     several.save(folder / "model.keras")
     several.save_weights(folder / "model.weights.h5")
@@ -382,8 +377,7 @@ def labelled():
         return made, made.fit(dataset, epochs=2, verbose=0).history
 
     one, history = fitted_in(ALONE)
-    several, other_history = fitted_in(strategy())
-    yield {**differences(one, history, several, other_history, x), **evaluated(one, several, dataset)}
+    yield differences(one, history, *fitted_in(strategy()), x, dataset)
 
 
 class Death(tf.keras.callbacks.Callback):

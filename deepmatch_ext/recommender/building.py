@@ -44,10 +44,11 @@ def columns_of_model(recommender: Any, events: Interactions) -> tuple[list[Colum
     return columns, of_items
 
 
-def tower(recommender: Any, events: Interactions, user_columns: Sequence[Column], dim: int) -> dict[str, Any]:
+def tower(recommender: Any, events: Interactions, user_columns: Sequence[Column]) -> dict[str, Any]:
     """Arguments of `YoutubeDNN` for what there is to read and to learn from; none if one dense layer is enough."""
     if recommender._builder is not YoutubeDNN or "user_dnn_hidden_units" in recommender._arguments:
         return {}
+    dim = recommender._dim
     deep = (4 * dim, 2 * dim, dim)
     weights = sum(size * units for size, units in zip((2 * dim, *deep), deep, strict=False))
     if len(events) >= max(_PER_WEIGHT * weights, _PER_ITEM * np.unique(events.items).size):

@@ -224,7 +224,7 @@ class Recommender:
         warn_of_one_time(interactions)
         user_columns, item_columns = columns_of_model(self, interactions)
         self._dim = item_columns[0].embedding_dim  # type: ignore[union-attr]
-        layers = tower(self, interactions, user_columns, self._dim)
+        layers = tower(self, interactions, user_columns)
         if verbose:
             tell(interactions, user_columns, self._lines, layers)
         model = built(self, interactions, user_columns, item_columns, layers)

@@ -140,7 +140,6 @@ def in_fresh_process() -> None:
         return {"user": np.asarray(user), "item": model.item_vectors()}
 
     def resumed() -> dict[str, np.ndarray]:
-        loaded().run_eagerly = True  # a few steps are not worth tracing; the uninterrupted run was traced
         loaded().fit(x, labels_for(loaded(), len(next(iter(x.values())))), BATCH, epochs=1, verbose=0)
         return {f"{k}": weight for k, weight in enumerate(loaded().get_weights())}
 

@@ -140,12 +140,7 @@ class Trial:
     @functools.cached_property
     def read_again(self) -> dict[str, Any]:
         """What a fresh process computed from the trained model's files: arrays, or the text of an error."""
-        return read_again(self.builder, self.trained, self.learnt.two_epochs.half, self.users, self.few)
-
-    @functools.cached_property
-    def few(self) -> dict[str, np.ndarray]:
-        """The rows of the run that is resumed, in which a step is worth tracing in one process and not in another."""
-        return {name: values[: 4 * BATCH] for name, values in self.x.items()}
+        return read_again(self.builder, self.trained, self.learnt.two_epochs.half, self.users, self.x)
 
 
 class Learnt:
@@ -203,8 +198,7 @@ class Learnt:
                     model.save(path)
 
             saver = keras.callbacks.LambdaCallback(on_epoch_end=save)
-            x = self.trial.few
-            model.fit(x, labels_for(model, 4 * BATCH), BATCH, epochs=2, verbose=0, callbacks=[saver])
+            model.fit(self.trial.x, labels_for(model, ROWS), BATCH, epochs=2, verbose=0, callbacks=[saver])
             return TwoEpochs(path.read_bytes(), vectors, model.get_weights())
 
 

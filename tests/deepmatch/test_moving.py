@@ -196,7 +196,7 @@ labelled_input["movie_id"] = np.concatenate([train_model_input["movie_id"], othe
 labelled_input["genres"] = np.concatenate([train_model_input["genres"], train_model_input["genres"] % 3 + 1])
 labels = np.repeat([1, 0], len(other))
 
-for Builder, loss_type in [(DSSM, "softmax"), (FM, "logistic")]:
+for Builder, loss_type in [(DSSM, "softmax"), (FM, "softmax"), (DSSM, "logistic")]:
     if loss_type == "softmax":
         model = Builder(user_feature_columns, item_feature_columns, loss_type="softmax", sampler_config=sampler_config)
         model.compile(optimizer="adam", loss=sampledsoftmaxloss)
@@ -204,7 +204,7 @@ for Builder, loss_type in [(DSSM, "softmax"), (FM, "logistic")]:
         model = Builder(user_feature_columns, item_feature_columns, loss_type="logistic")
         model.compile(optimizer="adam", loss="binary_crossentropy")
         train_model_input, train_label = labelled_input, labels
-    history = model.fit(train_model_input, train_label, batch_size=32, epochs=4, verbose=0, validation_split=0.0)
+    history = model.fit(train_model_input, train_label, batch_size=32, epochs=6, verbose=0, validation_split=0.0)
     assert history.history["loss"][-1] < history.history["loss"][0]
     all_item_model_input = {"movie_id": item_profile["movie_id"].values, "genres": item_profile["genres"].values}
     user_embedding_model = Model(inputs=model.user_input, outputs=model.user_embedding)
@@ -404,9 +404,11 @@ def check_model(name, model, whole_file=True):
     print(name, flush=True)
 
 
-config = NegativeSampler("adaptive", num_sampled=2, item_name="item", item_count=item_count, distortion=1.0)
-check_model("adaptive", YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, 4),
-                                   dnn_activation="dice", sampler_config=config))
+for sampler in ["inbatch", "adaptive"]:
+    config = NegativeSampler(sampler, num_sampled=2, item_name="item", item_count=item_count, distortion=1.0)
+    tf.keras.backend.clear_session()  # without eager mode all models are in one graph, which each step goes through
+    check_model(sampler, YoutubeDNN(user_feature_columns, item_feature_columns, user_dnn_hidden_units=(16, 4),
+                                    dnn_activation="dice", sampler_config=config))
 
 
 def own_model(loss_layer):
@@ -430,7 +432,7 @@ check_model("own", own_model(SampledSoftmaxLayer(config._asdict(), temperature=0
 
 OLDER = """
 check_model("older", YoutubeDNN(user_feature_columns, item_feature_columns, num_sampled=2,
-                                user_dnn_hidden_units=(16, 4)), whole_file=False)
+                                user_dnn_hidden_units=(16, 4)))
 check_model("older own", own_model(SampledSoftmaxLayer(num_sampled=2)), whole_file=False)
 """
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import YoutubeDNN
-from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import FullSampler, InBatchSampler, UniformSampler
 from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input
@@ -62,7 +61,7 @@ def fitted(model, x, epochs=1, optimizer="sgd", run_eagerly=False, batch_size=32
 def test_a_frame_and_arrays_say_the_same():
     x = small_input(64)
     models = (featured_model(features) for features in (catalogue(), as_frame(catalogue())))
-    from_arrays, from_frame = (fitted(model, x, run_eagerly=True, batch_size=64) for model in models)
+    from_arrays, from_frame = (fitted(model, x, run_eagerly=True) for model in models)
     np.testing.assert_array_equal(from_arrays.item_vectors(), from_frame.item_vectors())
 
 
@@ -98,8 +97,7 @@ def test_an_item_that_was_never_trained_is_encoded_from_its_features():
     for name in arrays:
         arrays[name][25] = arrays[name][24]
         arrays[name][6] = arrays[name][5]
-    model = featured_model(arrays, l2_reg_embedding=0.01)
-    fitted(model, x, optimizer=LazyAdam(0.05), run_eagerly=True, batch_size=100)
+    model = fitted(featured_model(arrays, l2_reg_embedding=0.01), x, epochs=3, optimizer="adam")
     vectors = model.item_vectors()
     np.testing.assert_allclose(vectors[25], vectors[24], atol=1e-6)  # of equal features, so equal
     assert np.abs(vectors[6] - vectors[5]).max() > 1e-2  # these have ids of their own
@@ -150,15 +148,15 @@ def test_features_alone_tell_new_items_apart():
 def test_a_model_with_features_reloads_and_goes_on(sampler, optimizer, tmp_path):
     x = small_input(64)
     model = featured_model(sampler_config=sampler, history_dropout=0.2, dnn_dropout=0.1)
-    model = fitted(model, x, optimizer=optimizer, run_eagerly=True, batch_size=64)
+    eagerly = optimizer == "sgd"  # graphs would take longer than what they compute; one is enough
+    model = fitted(model, x, optimizer=optimizer, run_eagerly=eagerly, batch_size=64)
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
-    again.run_eagerly = True
+    again.run_eagerly = eagerly
     np.testing.assert_array_equal(again.item_vectors(), model.item_vectors())
-    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(again.user_vectors(x), model.user_vectors(x))
     for each in (model, again):
-        each.fit(x, batch_size=64, verbose=0)
+        each.fit(x, batch_size=64, epochs=2, verbose=0)
     np.testing.assert_allclose(again.item_vectors(), model.item_vectors(), atol=1e-6)
 
 

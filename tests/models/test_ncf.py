@@ -61,6 +61,7 @@ def test_several_features_and_no_layer():
     x = {**X, "city": np.array([1, 2, 1, 1]), "genre": np.array([1, 2, 3, 4])}
     model.compile("adam", run_eagerly=True)
     assert np.isfinite(model.train_on_batch(x, np.array([1, 0, 1, 0])))
+    assert model.predict(x, verbose=0).shape == (4, 1)
 
 
 @pytest.mark.parametrize(

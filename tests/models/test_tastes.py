@@ -76,7 +76,7 @@ def test_planted_tastes_are_found_by_several_interests(three_tastes, name):
 
 @pytest.mark.slow
 @pytest.mark.once
-@pytest.mark.parametrize("name", ["MIND", "sa"])  # MIND's interests are routed as those of "dr"
+@pytest.mark.parametrize("name", OF_INTERESTS)
 def test_one_interest_is_enough_for_one_taste(one_taste, name):
     trial, of_one_vector = one_taste
     builder, arguments = OF_INTERESTS[name]

@@ -313,7 +313,7 @@ def test_a_dataset_of_another_shape_is_refused(fresh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
 def test_weights_of_a_dataset_may_have_any_type(dtype, plain):
     x, weights = small_input(32), np.tile([1, 0], 16)
     expected = weights_after(plain, x, sample_weight=weights)

@@ -100,12 +100,17 @@ def test_every_sampler_trains_and_reloads(sampler, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["bpr", "gbce"])  # softmax: everywhere else
-def test_every_loss_learns(loss):
+def test_every_loss_learns_and_reloads(loss, tmp_path):
     train, test = small_input(2000, seed=1), small_input(500, seed=2)
     model = small_model("last", loss=loss, temperature=0.2, dnn_dropout=0.0)
     model.compile(tf.keras.optimizers.Adam(0.01), sampledsoftmaxloss)
     model.fit(train, batch_size=100, epochs=8, verbose=0)
     assert hit_rate(model, test) > 0.9
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    again.run_eagerly = model.run_eagerly = True
+    losses = [each.evaluate(test, batch_size=500, verbose=0) for each in (again, model)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def frame(events, items):
 def layers(events, items, **arguments):
     recommender = Recommender(time=None, embedding_dim=DIM, **arguments)
     interactions = Interactions.from_frame(frame(events, items), time=None)
-    return tower(recommender, interactions, columns_of_model(recommender, interactions)[0], DIM)
+    return tower(recommender, interactions, columns_of_model(recommender, interactions)[0])
 
 
 @pytest.mark.parametrize(("events", "items", "deep"), [(2880, 28, True), (2879, 28, False), (3000, 30, True)])
