@@ -347,15 +347,9 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     start, end = moment("`validation_from`", validation_from, times), moment("`test_from`", test_from, times)
     if not start < end:
         raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
-    targets = np.flatnonzero(interactions.is_target)
+    targets, times, has_history = timed_targets(interactions, times)
     if not len(targets):
         raise problem("`interactions`", "have events that are to be predicted", "none")
-    has_history = np.ones(len(targets), bool)
-    if interactions.sessions is not None:
-        begins = np.flatnonzero(interactions.position == 0)
-        number = np.diff(np.append(begins, len(times)))
-        times, has_history = np.repeat(times[begins + number - 1], number), interactions.history_lengths[targets] > 0
-    times = times[targets]
     first, last = times.min(), times.max()
     if first >= start:
         raise problem("`validation_from`", f"leave rows to train on, so be later than {first}", repr(validation_from))
@@ -367,6 +361,24 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
         validation=read_only(targets[(times >= start) & (times < end) & has_history]),
         test=read_only(targets[(times >= end) & has_history]),
     )
+
+
+def timed_targets(interactions: Interactions, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The events to be predicted, with the times that put them in a part, and which of them validation or test may use.
+
+    With sessions, the time is that of the session's last event, and a session's first event is for training alone.
+
+    Args:
+        interactions: The events.
+        times: Theirs.
+    """
+    targets = np.flatnonzero(interactions.is_target)
+    if interactions.sessions is None:
+        return targets, times[targets], np.ones(len(targets), bool)
+    begins = np.flatnonzero(interactions.position == 0)
+    number = np.diff(np.append(begins, len(times)))
+    of_sessions = np.repeat(times[begins + number - 1], number)
+    return targets, of_sessions[targets], interactions.history_lengths[targets] > 0
 
 
 def moment(what: str, value: Any, times: np.ndarray) -> Any:

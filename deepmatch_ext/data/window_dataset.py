@@ -35,6 +35,7 @@ def window_dataset(
     order: str = "recent_first",
     side: Sequence[str] = (),
     context: Sequence[str] = (),
+    times: bool = False,
     weight: str | None = None,
     shuffle: bool = True,
     by_length: bool = False,
@@ -57,6 +58,7 @@ def window_dataset(
         order: "recent_first" or "oldest_first".
         side: Side columns of ``interactions`` whose history is wanted too.
         context: Side columns whose value for the target event is wanted, as for :func:`windows`.
+        times: Whether the times of the events and of the target are wanted, as for :func:`windows`.
         weight: The side column of weights, as for :func:`windows`.
         shuffle: False gives the rows in their own order.
         by_length: Whether the rows of a batch have histories of similar length: each run of 16 batches is sorted by
@@ -101,7 +103,7 @@ def window_dataset(
     if not drop_remainder and 0 < len(targets) % whole < parts:
         rule, remedy = f"leave a row for each of {parts} parts in the last batch", "Or set drop_remainder=True."
         raise problem("`rows`", rule, f"{len(targets) % whole}", remedy)
-    cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW, context, weight)
+    cutter = Cutter(interactions, max_len, order, side, _TENSORFLOW, context, weight, times)
     if weight is not None and not interactions.side[weight][targets].any():
         raise problem(f"weight column {weight!r}", "be above 0 in at least one of the rows", "0 in all of them")
     number = len(targets)

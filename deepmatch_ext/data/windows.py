@@ -10,6 +10,7 @@ import numpy as np
 
 from deepmatch_ext._arrays import check_ids, joined_slices
 from deepmatch_ext._checks import (
+    as_flag,
     as_text,
     as_texts,
     instance_of,
@@ -24,7 +25,8 @@ from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.kinds import History, check_targets
 
 ORDERS = ("recent_first", "oldest_first")
-WEIGHT = "sample_weight"  # the column of weights
+TIME = "time"  # the column of the request's times
+WEIGHT = "sample_weight"  # that of weights
 _BLOCK_VALUES = 2**20  # values gathered at a time, so that temporaries stay at a few MB for any number of rows
 
 
@@ -36,6 +38,7 @@ def windows(
     order: str = "recent_first",
     side: Sequence[str] = (),
     context: Sequence[str] = (),
+    times: bool = False,
     weight: str | None = None,
 ) -> dict[str, np.ndarray]:
     """The input of a model for each target row: the user, the target item, and the history strictly before the row.
@@ -62,19 +65,21 @@ def windows(
         context: Side columns, or the column of kinds (as their numbers), to return for the target event: what is known
             when recommendations are requested, such as the hour or the device. Later requests must provide the same
             columns.
+        times: Whether to return the events' times, and as the time of the request that of the target.
         weight: The side column with the weight of each target event in the loss: finite numbers, none negative.
 
     Returns:
         Columns by name, with u and i for the names of user and item: ``u`` int32 (B,), ``i`` int32 (B,) the target,
         ``hist_i`` int32 (B, T), ``hist_len`` int32 (B,) the number of real values in each history, and for each side
         column s ``hist_s`` (B, T) in its own type, 0 where there is padding. With kinds, ``hist_i_k``, ``hist_len_k``
-        and ``hist_s_k`` for each kind k. Then the interactions' user features and the context under their own names,
-        (B,) or (B, L) in their own types; and with a weight, ``sample_weight`` float32 (B,), for the argument of that
-        name of ``fit``.
+        and ``hist_s_k`` for each kind k. With times, ``hist_time`` int64 (B, T) or ``hist_time_k``, and ``time`` int64
+        (B,): datetimes in whole seconds since 1970, numbers as they are. Then the interactions' user features and the
+        context under their own names, (B,) or (B, L) in their own types; and with a weight, ``sample_weight`` float32
+        (B,), for the argument of that name of ``fit``.
 
     Raises:
         ValueError: A row out of range or of a kind that is not to be predicted, an unknown order, side column or kind,
-            invalid weights, or two columns of one name.
+            invalid weights, no times or times with fractions where they are wanted, or two columns of one name.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -87,7 +92,7 @@ def windows(
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     rows = check_targets("`rows`", rows, interactions.kinds, len(interactions))
-    cutter = Cutter(interactions, max_len, order, side, _NUMPY, context, weight)
+    cutter = Cutter(interactions, max_len, order, side, _NUMPY, context, weight, times)
     return cutter.windows(rows.astype(cutter.row_type))
 
 
@@ -98,6 +103,7 @@ def user_histories(
     *,
     order: str = "recent_first",
     side: Sequence[str] = (),
+    times: bool = False,
 ) -> dict[str, np.ndarray]:
     """The input of a model for a prediction now: all events of a user are in the history, and there is no target item.
 
@@ -110,10 +116,11 @@ def user_histories(
         max_len: The history length T, or that of each kind of events, as for :func:`windows`.
         order: "recent_first" or "oldest_first".
         side: Side columns of ``interactions`` that get a history, too.
+        times: Whether to return the events' times.
 
     Returns:
-        The columns of :func:`windows` without the item, the context and the weight. If the model reads a context, add
-        its columns with their values at the time of the request.
+        The columns of :func:`windows` without the item, the context, the time and the weight. If the model reads a
+        context or the time, add these columns with their values at the time of the request.
 
     Raises:
         ValueError: As for :func:`windows`, and for a user id that the map does not have.
@@ -125,7 +132,7 @@ def user_histories(
     """
     interactions = instance_of("`interactions`", interactions, Interactions)
     users = check_ids("`user_ids`", user_ids, 0, interactions.num_users)
-    return numpy_cutter(interactions, max_len, order, side).users(users)
+    return numpy_cutter(interactions, max_len, order, side, times).users(users)
 
 
 def seen_before(interactions: Interactions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +219,7 @@ class Cutter:
 
     Args:
         interactions: The events.
-        max_len, order, side, context, weight: As for :func:`windows`.
+        max_len, order, side, context, weight, times: As for :func:`windows`.
         operations: NumPy's, or TensorFlow's of the same meaning.
 
     Raises:
@@ -231,23 +238,32 @@ class Cutter:
         operations: Operations,
         context: Sequence[str] = (),
         weight: str | None = None,
+        times: bool = False,
     ) -> None:
         recent_first = one_of("`order`", order, ORDERS) == "recent_first"
         lengths = _lengths(interactions, max_len)
         self._do, take_up = operations, operations.array
         self.row_type = operations.row_type(len(interactions) + max(lengths.values()))
+        times = as_flag("`times`", times)
+        of_events = [(name, _side_column(interactions, "side column", name)) for name in as_texts("`side`", side)]
+        of_events += [(TIME, _whole_times(interactions))] if times else []
         self._histories = [
-            _HistoryCutter(interactions, history, lengths[history.kind], recent_first, side, operations, self.row_type)
+            _HistoryCutter(
+                interactions, history, lengths[history.kind], recent_first, of_events, operations, self.row_type
+            )
             for history in interactions.histories
             if history.kind in lengths
         ]
         context = as_texts("`context`", context)
         of_targets = {name: _context_column(interactions, name) for name in context}
+        if times:
+            of_targets = {TIME: of_events[-1][1], **of_targets}
         if weight is not None:
             of_targets[WEIGHT] = _weights(interactions, weight)
         self._user_name, self._item_name = interactions.user_name, interactions.item_name
         names = [name for history in self._histories for name in history.names]
-        names += [*interactions.user_features, *context, *([] if weight is None else [WEIGHT])]
+        names += [*interactions.user_features, *([TIME] if times else []), *context]
+        names += [] if weight is None else [WEIGHT]
         no_duplicates("the columns of the input", [self._user_name, self._item_name, *names])
         self._users = take_up(interactions.users)
         self._sequences = self._users if interactions.sessions is None else take_up(interactions.sessions)
@@ -279,15 +295,16 @@ class _HistoryCutter:
     """Cuts the history of one kind of events, or of all.
 
     Args:
-        interactions, order, side: As for :func:`windows`.
+        interactions: As for :func:`windows`.
         history: Which events it is made of.
         max_len: Its length.
         recent_first: Whether the most recent comes first.
+        beside: Further columns of the events by name: side columns, and the times.
         do: NumPy's or TensorFlow's operations.
         row_type: Of the numbers of rows.
 
     Attributes:
-        names: The names of its columns: of items, lengths, and side columns.
+        names: The names of its columns: of items, lengths, and further columns.
     """
 
     def __init__(
@@ -296,17 +313,15 @@ class _HistoryCutter:
         history: History,
         max_len: int,
         recent_first: bool,
-        side: Sequence[str],
+        beside: Sequence[tuple[str, np.ndarray]],
         do: Operations,
         row_type: Any,
     ) -> None:
-        side = as_texts("`side`", side)
-        for name in side:
-            _side_column(interactions, "side column", name)
         self._max_len, self._recent_first, self._do = max_len, recent_first, do
-        columns = [history.of(column) for column in (interactions.items, *(interactions.side[name] for name in side))]
+        columns = [history.of(column) for column in (interactions.items, *(column for _, column in beside))]
         self._number = len(columns[0])
-        item, length, *sides = (f"hist_{name}{history.suffix}" for name in (interactions.item_name, "len", *side))
+        of_events = (interactions.item_name, "len", *(name for name, _ in beside))
+        item, length, *sides = (f"hist_{name}{history.suffix}" for name in of_events)
         self.names = [item, length, *sides]
         self._columns = [self._readable(column) for column in columns]
         self._starts = do.array(history.starts.astype(row_type))
@@ -372,6 +387,19 @@ def _context_column(interactions: Interactions, name: str) -> np.ndarray:
     return _side_column(interactions, "context column", name)
 
 
+def _whole_times(interactions: Interactions) -> np.ndarray:
+    """(n,) int64."""
+    times = interactions.times
+    if times is None:
+        raise problem("`interactions`", "have times where `times=True`", "none")
+    if times.dtype.kind == "M":
+        return times.astype("datetime64[s]").astype(np.int64)
+    if times.dtype.kind == "f" and (times != np.floor(times)).any():
+        got, remedy = f"fractions, such as {times[times != np.floor(times)][0]}", "Count in a smaller unit."
+        raise problem("the interactions' times", "be whole numbers or datetimes where `times=True`", got, remedy)
+    return times.astype(np.int64)
+
+
 def _weights(interactions: Interactions, weight: Any) -> np.ndarray:
     values = _side_column(interactions, "weight column", as_text("`weight`", weight))
     wrong = ~((values >= 0) & (values <= np.finfo(np.float32).max))
@@ -408,7 +436,11 @@ _NUMPY = Operations(
 
 
 def numpy_cutter(
-    interactions: Interactions, max_len: int | Mapping[Any, int], order: str = "recent_first", side: Sequence[str] = ()
+    interactions: Interactions,
+    max_len: int | Mapping[Any, int],
+    order: str = "recent_first",
+    side: Sequence[str] = (),
+    times: bool = False,
 ) -> Cutter:
     """A cutter for `user_histories` in NumPy; if it is kept, it passes over the events only once."""
-    return Cutter(interactions, max_len, order, side, _NUMPY)
+    return Cutter(interactions, max_len, order, side, _NUMPY, times=times)

@@ -8,7 +8,7 @@ import numpy as np
 
 from deepmatch_ext._checks import problem, shown
 from deepmatch_ext.data import Interactions, Split, leave_last_out, split_by_time
-from deepmatch_ext.data.splits import moment
+from deepmatch_ext.data.splits import moment, timed_targets
 
 LAST = "last"
 
@@ -38,8 +38,9 @@ def split_of(interactions: Interactions, validation: Any, test: Any) -> Split:
     what = "validation" if test is None else "test"
     if interactions.times is None:
         raise problem(f"`{what}`", f'be "{LAST}" where events have no times', shown(given[0]))
-    is_later = interactions.times >= moment(f"`{what}`", given[0], interactions.times)
-    if is_later.all() or not is_later.any():
+    targets, times, has_history = timed_targets(interactions, interactions.times)
+    is_later = times >= moment(f"`{what}`", given[0], interactions.times)
+    if is_later.all() or not (is_later & has_history).any():
         raise problem(f"`{what}`", "have events on both sides", f"{given[0]!r}")
-    held_out = {"validation": none, "test": none, what: every[is_later[every]]}
-    return Split(interactions, every[~is_later[every]], **held_out)
+    held_out = {"validation": none, "test": none, what: targets[is_later & has_history]}
+    return Split(interactions, targets[~is_later], **held_out)

@@ -1,6 +1,7 @@
 """Passes over windows, Parquet and TFRecord files: each row once, repeatable, and resumable in mid-epoch."""
 
 import builtins
+import dataclasses
 import functools
 import importlib.util
 import operator
@@ -82,7 +83,8 @@ def rows_of(dataset):
 @given(window_arguments(min_rows=1), st.integers(1, 7))
 def test_batches_equal_windows(case, batch_size):
     x, rows, max_len, order = case
-    options = {"order": order, "side": ["rating", "day", "liked"]}
+    x = dataclasses.replace(x, times=np.arange(len(x)) * 2**33)
+    options = {"order": order, "side": ["rating", "day", "liked"], "times": True}
     got = numbers(window_dataset(x, rows, max_len, batch_size, shuffle=False, **options))
     parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     assert_same(got, [windows(x, part, max_len, **options) for part in parts])
@@ -290,6 +292,7 @@ def test_wrong_parts_are_refused(shard, words, written):
         {"side": ["rating"]},
         {"side": 3},
         {"side": ["row", "row"]},
+        {"times": True},
         {"rows": [-1]},
         {"rows": [0.5]},
         {"interactions": [1, 2]},
@@ -308,6 +311,7 @@ def file_columns():
     """What files hold: a window of each row, with columns of other types."""
     columns = windows(cyclic(), np.arange(ROWS), T)
     columns["row"] = np.arange(ROWS)
+    columns["hist_time"] = columns["hist_item_id"] * np.int64(2**33)
     columns["rating"] = np.linspace(0, 1, ROWS).astype(np.float32)
     columns["liked"] = np.arange(ROWS) % 3 == 0
     columns["city"] = np.array([f"é{row % 4}".encode() for row in range(ROWS)], object)

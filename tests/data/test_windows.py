@@ -1,9 +1,11 @@
 """Windows: the history strictly before each target, against a slow loop."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +78,46 @@ def test_against_a_slow_loop(case, block):
                 assert seen[indptr[k] : indptr[k + 1]].tolist() == earlier
         assert batch["user_id"][k] == user
         assert batch["item_id"][k] == x.items[row]
+
+
+@settings(max_examples=50, deadline=None)
+@given(window_arguments())
+def test_times_against_a_slow_loop(case):
+    x, rows, max_len, order = case
+    seconds = np.arange(len(x)) * 7 - 20
+    for times in (seconds, seconds.astype("float64"), (seconds * 1000 + 999).astype("datetime64[ms]")):
+        timed = replace(x, times=times)
+        batch = windows(timed, rows, max_len, order=order, side=["day"], context=["liked"], times=True, weight="rating")
+        names = ["user_id", "item_id", "hist_item_id", "hist_len", "hist_day", "hist_time", "time", "liked"]
+        assert list(batch) == [*names, "sample_weight"]
+        assert batch["time"].dtype == batch["hist_time"].dtype == np.int64
+        assert batch["time"].tolist() == [seconds[row] for row in rows]
+        for k, row in enumerate(rows):
+            expected = slow_history(x, row, x.users[row], max_len, order, seconds)[0]
+            assert batch["hist_time"][k].tolist() == expected
+        for user, history in enumerate(user_histories(timed, x.user_ids.values, max_len, times=True)["hist_time"], 1):
+            assert history.tolist() == slow_history(x, len(x), user, max_len, "recent_first", seconds)[0]
+
+
+def test_times_of_kinds_of_events():
+    columns = {"user_id": 1, "item_id": [7, 8, 7], "timestamp": [1, 2, 3], "event": ["see", "see", "buy"]}
+    x = Interactions.from_frame(pd.DataFrame(columns), kind="event", targets=["buy"])
+    batch = windows(x, [2], 2, times=True)
+    assert (batch["hist_time_see"].tolist(), batch["hist_time_buy"].tolist()) == ([[2, 1]], [[0, 0]])
+    assert batch["time"].tolist() == [3]
+
+
+def test_times_that_are_not_there():
+    with pytest.raises(ValueError, match="`interactions` must have times where `times=True`; got none"):
+        windows(one_user(3), [1], 2, times=True)
+    days = Interactions.from_sequences([0, 2], [1, 2], times=[0.5, 0.75])
+    with pytest.raises(ValueError, match=r"must be whole numbers or datetimes .* got fractions, such as 0.5"):
+        user_histories(days, [1], 2, times=True)
+    with pytest.raises(ValueError, match="`times` must be True or False"):
+        windows(days, [1], 2, times="yes")
+    named = replace(one_user(3), times=np.arange(3), side={"time": np.arange(3)})
+    with pytest.raises(ValueError, match="'hist_time'"):
+        windows(named, [1], 2, side=["time"], times=True)
 
 
 @settings(max_examples=80, deadline=None)

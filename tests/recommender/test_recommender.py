@@ -9,7 +9,7 @@ import tensorflow as tf
 from deepctr.feature_column import SparseFeat
 
 from deepmatch_ext import NCF, ComiRec, Recommender, SequenceDNN
-from deepmatch_ext.data import Interactions, leave_last_out, seen_before, window_dataset, windows
+from deepmatch_ext.data import Interactions, leave_last_out, seen_before, split_by_time, window_dataset, windows
 from deepmatch_ext.data.windows import Cutter
 from deepmatch_ext.evaluation import Popularity, SeenTargetsWarning, evaluate, evaluate_vectors
 from deepmatch_ext.models import RetrievalModel
@@ -390,6 +390,17 @@ def test_what_is_held_out(held_out, sizes):
     events = Interactions.from_frame(EVENTS, "customer", "sku", "at")
     split = split_of(events, held_out.get("validation"), held_out.get("test"))
     assert (len(split.train), len(split.validation), len(split.test)) == sizes
+
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+def test_sessions_stay_whole_and_their_first_events_are_not_held_out(held_out):
+    rng = np.random.default_rng(0)
+    bounds = np.append(0, np.cumsum(rng.integers(1, 5, 60)))
+    times = np.sort(rng.integers(0, 100, 60)).repeat(np.diff(bounds)) + rng.integers(0, 30, bounds[-1])
+    events = Interactions.from_sequences(bounds, rng.integers(1, 9, bounds[-1]), times, sessions=True)
+    split, both = split_of(events, **{"validation": None, "test": None, held_out: 50}), split_by_time(events, 50, 80)
+    np.testing.assert_array_equal(split.train, both.train)
+    np.testing.assert_array_equal(np.sort([*both.validation, *both.test]), getattr(split, held_out))
 
 
 @pytest.mark.parametrize(
