@@ -45,8 +45,8 @@ def main():
 class HeldOut:
     """An item of each row, which a model has to rank high among those that the user has not had."""
 
-    def __init__(self, events, rows, max_len):
-        self.columns, self.seen = data.windows(events, rows, max_len), data.seen_before(events, rows)
+    def __init__(self, events, rows, max_len, times=False):
+        self.columns, self.seen = data.windows(events, rows, max_len, times=times), data.seen_before(events, rows)
 
     def ranks(self, model):
         return self.ranks_by(model.user_vectors(self.columns), model.item_vectors())

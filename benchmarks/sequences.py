@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
 from item_features import GENRES
 from item_features import item_features as film_features
 from quality import figures
@@ -37,7 +37,9 @@ LINEAR = {"user_dnn_hidden_units": [], "pooled": "recency+last", "dnn_dropout": 
 DEEP = {"user_dnn_hidden_units": [256, 128, 64], "dnn_dropout": 0.0}  # YoutubeDNN's for many
 
 
-def run(builder, max_len, batch_size, learning_rate, falls=False, attributes=False, optimizer="LazyAdam", **model):
+def run(
+    builder, max_len, batch_size, learning_rate, falls=False, attributes=False, times=(), optimizer="LazyAdam", **model
+):
     return {
         "builder": builder,
         "max_len": max_len,
@@ -45,12 +47,14 @@ def run(builder, max_len, batch_size, learning_rate, falls=False, attributes=Fal
         "learning_rate": learning_rate,
         "falls": falls,
         "attributes": attributes,
+        "times": times,
         "optimizer": optimizer,
         "model": model,
     }
 
 
 YOUTUBEDNN = run("YoutubeDNN", 50, 1024, 1e-3)
+EVENTS, REQUEST = ("history_times",), ("history_times", "request_time")  # which times a model reads
 SUM = {"item_dnn_hidden_units": [], "item_id_dropout": 0.0}  # an item's vector is the sum of its embeddings
 OF_AMAZON = {
     "YoutubeDNN": YOUTUBEDNN,
@@ -72,8 +76,14 @@ RUNS = {
         "YoutubeDNN": YOUTUBEDNN,
         "YoutubeDNN, deep": run("YoutubeDNN", 50, 1024, 1e-3, **DEEP),
         "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
+        "SequenceDNN, times": run("SequenceDNN", 200, 16, 4e-3, falls=True, times=EVENTS, optimizer="RowwiseAdam"),
+        "SequenceDNN, request's time": run(
+            "SequenceDNN", 200, 16, 4e-3, falls=True, times=REQUEST, optimizer="RowwiseAdam"
+        ),
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
+        "HSTU, times": run("HSTU", 200, 16, 2e-3, falls=True, times=EVENTS),
+        "HSTU, request's time": run("HSTU", 200, 16, 2e-3, falls=True, times=REQUEST),
         "GRU4Rec": run("GRU4Rec", 200, 16, 2e-3, falls=True),
     },
     "ml-100k": {
@@ -133,19 +143,26 @@ def trained(folder, dataset, split, settings, seconds, seed):
     history = SparseFeat("hist_item_id", vocabulary, DIM, embedding_name="item_id")
     columns = [VarLenSparseFeat(history, max_len, "recency+last", "hist_len")]
     items, arguments = [SparseFeat("item_id", vocabulary, DIM)], dict(settings["model"])
+    for argument in settings["times"]:
+        name, dimension = {"history_times": ("hist_time", max_len), "request_time": ("time", 1)}[argument]
+        columns.append(DenseFeat(name, dimension, "int64"))
+        arguments[argument] = name
     if settings["attributes"]:
         columns_of_items, arguments["item_features"] = attributes(folder, dataset)
         items += columns_of_items
     model = getattr(deepmatch_ext, settings["builder"])(columns, items, seed=seed, **arguments)
     model.compile(getattr(optimizers, settings["optimizer"])(settings["learning_rate"]))
-    held_out = parts_held_out(split, max_len)
+    times = bool(settings["times"])
+    held_out = parts_held_out(split, max_len, times)
     clock = Clock(held_out, seconds, settings["learning_rate"] if settings["falls"] else None)
-    model.fit(data.windows(events, rows, max_len), batch_size=size, epochs=10_000, callbacks=[clock], verbose=0)
+    model.fit(
+        data.windows(events, rows, max_len, times=times), batch_size=size, epochs=10_000, callbacks=[clock], verbose=0
+    )
     return {**clock.best, "tensorflow": tf.__version__, "machine": platform.machine()}, clock.vectors
 
 
-def parts_held_out(split, max_len):
-    return {name: HeldOut(split.interactions, getattr(split, name), max_len) for name in ("validation", "test")}
+def parts_held_out(split, max_len, times=False):
+    return {name: HeldOut(split.interactions, getattr(split, name), max_len, times) for name in ("validation", "test")}
 
 
 def together(split, max_len, members):

@@ -96,6 +96,7 @@ def test_every_kind_of_user_feature_every_pooling_and_several_interests(suffix, 
 
 
 FEW = {"num_blocks": 1, "num_heads": 1}
+TIMES = {"history_times": "hist_time", "request_time": "time"}
 
 
 @pytest.mark.slow
@@ -109,7 +110,8 @@ FEW = {"num_blocks": 1, "num_heads": 1}
         (models.MIND, {}, []),
         (models.MIND, {"dynamic_k": True}, [".tflite"]),
         (models.SequenceDNN, {}, []),
-        (models.SASRec, FEW, []),
+        (models.SequenceDNN, TIMES, []),
+        (models.SASRec, {**FEW, **TIMES}, []),
         (models.HSTU, FEW, []),
         (models.SRGNN, {}, [".onnx"]),
         (models.GRU4Rec, {}, [".tflite"]),
@@ -121,14 +123,24 @@ FEW = {"num_blocks": 1, "num_heads": 1}
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_vectors_of_other_models(builder, arguments, refused, suffix, tmp_path):
-    model = builder([history_column()], [item_column()], **arguments)
+    columns, users = [history_column()], of_every_length()
+    if "request_time" in arguments:
+        columns += [DenseFeat("hist_time", MAX_LEN, "int64"), DenseFeat("time", 1, "int64")]
+        users["time"] = np.full((len(users["hist_item"]), 1), 10**9)
+        users["hist_time"] = users["time"] - np.cumsum(np.arange(1, MAX_LEN + 1) ** 5)
+    model = builder(columns, [item_column()], **arguments)
+    for layer in model.layers if "request_time" in arguments else ():  # what is learnt of the time begins with zeros
+        weights = layer.get_weights()
+        layer.set_weights(
+            [each if each.any() else np.sin(np.arange(each.size)).reshape(each.shape) for each in weights]
+        )
     if suffix in refused:
         with pytest.raises(ValueError, match=r"The (ONNX|TFLite) file must|The model must"):
             export_user_encoder(model, tmp_path / f"user{suffix}")
         assert not [*tmp_path.iterdir()]
         return
     path = export_user_encoder(model, tmp_path / f"user{suffix}")
-    assert_vectors(path, model, of_every_length())
+    assert_vectors(path, model, users)
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from deepmatch_ext.layers.pooling import (
 from deepmatch_ext.layers.positions import AtNow, AtPlaces, ByPosition, LossOfRows, TrainedPositions, UpToLongest
 from deepmatch_ext.layers.sequence import HSTUBlock, PooledStates, TransformerBlock
 from deepmatch_ext.layers.softmax import CandidateLoss, CandidateSampler, PairProbability, SampledSoftmaxLayer
+from deepmatch_ext.layers.times import SinceLastEvent, TimeBuckets
 from deepmatch_ext.losses import sampledsoftmaxloss
 
 _LAYERS: tuple[Any, ...] = (
@@ -83,6 +84,8 @@ _LAYERS: tuple[Any, ...] = (
     SequenceMaskPooling,
     SequenceWeighting,
     SessionReadout,
+    SinceLastEvent,
+    TimeBuckets,
     TrainedPositions,
     TransformerBlock,
     UpToLongest,
@@ -157,7 +160,9 @@ __all__ = [
     "SequenceMaskPooling",
     "SequenceWeighting",
     "SessionReadout",
+    "SinceLastEvent",
     "SoftmaxWeightedSum",
+    "TimeBuckets",
     "TrainedPositions",
     "TransformerBlock",
     "UpToLongest",

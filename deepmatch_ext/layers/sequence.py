@@ -15,6 +15,7 @@ from deepmatch_ext._checks import as_flag, one_of, positive_int, problem
 from deepmatch_ext._keras import compute_dtype, in_training, keras, register
 from deepmatch_ext.layers.dropout import DroppingLayer
 from deepmatch_ext.layers.pooling import HistoryPooling, recency_weights
+from deepmatch_ext.layers.times import BUCKETS, of_buckets
 
 _MASKED = -1e9
 _TINY = 1e-6
@@ -39,7 +40,10 @@ class PooledStates(HistoryPooling):
         mode: mean, sum or sqrtn.
         recency_decay: As in `SequenceMaskPooling`; ranks count from the position.
 
-    Input: ``[rows (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
+    Input: ``[rows (B, t, d), valid (B, t)]``, padding last; or these and the buckets (B, q, t) of `TimeBuckets`, for
+    each of which a factor is learnt that multiplies the weights, initially 1.
+
+    Output: (B, t, d), or (B, q, d) with buckets, in the layer's compute dtype.
 
     Example:
         >>> rows, valid = tf.constant([[[4.0], [2.0], [9.0]]]), tf.constant([[True, True, False]])
@@ -50,16 +54,27 @@ class PooledStates(HistoryPooling):
     def __init__(self, mode: str = "mean", recency_decay: float = 0.0, **kwargs: Any) -> None:
         super().__init__(one_of("`mode`", mode, ("mean", "sum", "sqrtn")), False, recency_decay, **kwargs)
 
-    def call(self, inputs: Any) -> tf.Tensor:
-        rows, valid = inputs
+    def build(self, input_shape: Any) -> None:
+        self.log_by_time = None
+        if len(input_shape) > 2:
+            self.log_by_time = self.add_weight(name="log_by_time", shape=(1, BUCKETS), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+        rows, valid, *buckets = inputs
+        valid = tf.cast(valid, tf.bool)
         rows = tf.where(valid[:, :, tf.newaxis], tf.cast(rows, tf.float32), 0.0)
-        lag = lags(tf.shape(rows)[1])
+        length = tf.shape(rows)[1]
+        lag = lags(length)[: tf.shape(buckets[0])[1]] if buckets else lags(length)
         weights = tf.where(lag >= 0, recency_weights(tf.maximum(lag, 0), self.recency_decay), 0.0)[tf.newaxis]
+        if buckets:
+            weights *= tf.exp(of_buckets(self.log_by_time, buckets[0], in_training(training)))[:, 0]
         norm = tf.matmul(self._norm_term(weights), tf.cast(valid, tf.float32)[:, :, tf.newaxis])
         return tf.cast(self._normalised(tf.matmul(weights, rows), norm), compute_dtype(self))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape[0]
+        rows, _, *buckets = input_shape
+        return (rows[0], buckets[0][1], rows[2]) if buckets else rows
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -67,7 +82,7 @@ class PooledStates(HistoryPooling):
 
 
 class CausalBlock(DroppingLayer):
-    """The base class of blocks that attend to a position and those behind it, with a learnt bias by distance.
+    """The base class of blocks that attend to a position and those behind it, with learnt biases by distance and time.
 
     Args:
         max_len: T, the largest number of positions.
@@ -75,7 +90,8 @@ class CausalBlock(DroppingLayer):
         rate: The dropout rate of what a block adds to its input, in [0, 1).
         seed: The seed of the initial weights and of the dropout.
 
-    Input: ``[states (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
+    Input: ``[states (B, t, d), valid (B, t)]``, padding last; or these and the buckets (B, t, t) of `TimeBuckets`, for
+    each of which each head learns a bias. Output: (B, t, d), in the layer's compute dtype.
     """
 
     def __init__(self, max_len: int, num_heads: int = 1, rate: float = 0.0, seed: int = 1024, **kwargs: Any) -> None:
@@ -91,6 +107,9 @@ class CausalBlock(DroppingLayer):
         self._made = 0
         # What the distance of position j from position k adds to the logit.
         self.by_lag = self.add_weight(name="by_lag", shape=(self.num_heads, self.max_len), initializer="zeros")
+        self.by_time = None
+        if len(input_shape) > 2:
+            self.by_time = self.add_weight(name="by_time", shape=(self.num_heads, BUCKETS), initializer="zeros")
         self._build(dim)
         super().build()
 
@@ -110,9 +129,12 @@ class CausalBlock(DroppingLayer):
     def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
         states, valid = tf.cast(inputs[0], tf.float32), tf.cast(inputs[1], tf.bool)
         training = in_training(training)
-        return tf.cast(self._states(states, valid, training), compute_dtype(self))
+        bias = self._bias(tf.shape(states)[1])
+        if self.by_time is not None:
+            bias += of_buckets(self.by_time, inputs[2], training)
+        return tf.cast(self._states(states, valid, bias, training), compute_dtype(self))
 
-    def _states(self, states: tf.Tensor, valid: tf.Tensor, training: Any) -> tf.Tensor:
+    def _states(self, states: tf.Tensor, valid: tf.Tensor, bias: tf.Tensor, training: Any) -> tf.Tensor:
         raise NotImplementedError
 
     def _bias(self, length: tf.Tensor) -> tf.Tensor:
@@ -156,7 +178,7 @@ class TransformerBlock(CausalBlock):
             2025): what is added is multiplied by a sigmoid gate of the input, and the dense layers are a SwiGLU of
             width 4 d.
 
-    Input: ``[states (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
+    Input and output: As in `CausalBlock`.
 
     Raises:
         ValueError: ``num_heads`` does not divide d.
@@ -182,10 +204,10 @@ class TransformerBlock(CausalBlock):
         self.outer = self._kernel("outer", wide, dim)
         self.gates = tuple(self._kernel(f"gates_{place}", dim, dim) for place in range(2)) if self.gated else ()
 
-    def _states(self, states: tf.Tensor, valid: tf.Tensor, training: Any) -> tf.Tensor:
+    def _states(self, states: tf.Tensor, valid: tf.Tensor, bias: tf.Tensor, training: Any) -> tf.Tensor:
         normed = _normalised(states, self.before_attention)
         query, key, value = map(self._by_head, tf.split(_times(normed, self.projections), 3, axis=2))
-        logits = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True) + self._bias(tf.shape(states)[1])
+        logits = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True) + bias
         attention = tf.nn.softmax(tf.where(self._visible(valid), logits, _MASKED))
         heard = _times(self._joined(tf.matmul(attention, value)), self.heads_kernel)
         states += self._added(heard, states, 0, training)
@@ -212,14 +234,14 @@ class HSTUBlock(CausalBlock):
     With N a layer normalisation::
 
         U, V, Q, K = split(silu(N(X) W))
-        Y = X + (N(silu(Q K^T + by lag) V / T) * U) W_out
+        Y = X + (N(silu(Q K^T + by lag + by time) V / T) * U) W_out
 
     Without a softmax an unrelated event may add nothing, and repeated events add up.
 
     Args:
         max_len, num_heads, rate, seed: As in `CausalBlock`.
 
-    Input: ``[states (B, t, d), valid (B, t)]``, padding last. Output: (B, t, d), in the layer's compute dtype.
+    Input and output: As in `CausalBlock`.
 
     Raises:
         ValueError: ``num_heads`` does not divide d.
@@ -234,11 +256,11 @@ class HSTUBlock(CausalBlock):
         self.before, self.behind = self._scale("before", dim), self._scale("behind", dim)
         self.projections, self.outer = self._kernel("projections", dim, 4 * dim), self._kernel("outer", dim, dim)
 
-    def _states(self, states: tf.Tensor, valid: tf.Tensor, training: Any) -> tf.Tensor:
+    def _states(self, states: tf.Tensor, valid: tf.Tensor, bias: tf.Tensor, training: Any) -> tf.Tensor:
         projected = tf.nn.silu(_times(_normalised(states, self.before), self.projections))
         gate, value, query, key = tf.split(projected, 4, axis=2)
         query, key, value = map(self._by_head, (query, key, value))
-        logits = tf.matmul(query, key, transpose_b=True) + self._bias(tf.shape(states)[1])
+        logits = tf.matmul(query, key, transpose_b=True) + bias
         attention = tf.where(self._visible(valid), tf.nn.silu(logits) / self.max_len, 0.0)
         heard = _normalised(self._joined(tf.matmul(attention, value)), self.behind) * gate
         return states + _times(self._dropped(heard, training), self.outer)

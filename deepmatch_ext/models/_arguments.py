@@ -67,6 +67,8 @@ OPTIONAL: dict[str, Any] = {
     "temperature": 0.1,
     "sampler_config": None,
     "seed": 1024,
+    "history_times": None,
+    "request_time": None,
 }
 
 # The loss of labelled pairs, which draws no negatives.
@@ -104,6 +106,12 @@ sampler_config: The source of negatives: a sampler of `deepmatch_ext.samplers` o
     None: `AdaptiveSampler`, which learns the items' frequencies.
 seed: Seed of the initial weights, dropout and negatives. With the same seed and order of the data, a run on a
     CPU is exactly reproducible.
+history_times: The name of a user column with the times of the history's events, ``DenseFeat("hist_time", maxlen,
+    "int64")``, as `deepmatch_ext.data.windows` returns it with ``times=True``. The model then learns how much an event
+    counts by how long before it came, besides how many events came after it. None: only the order counts.
+request_time: With `history_times`, the name of the column of the request's time, ``DenseFeat("time", 1, "int64")``. The
+    model then counts from the time of the request. In training and evaluation, that is the time of the target, so
+    figures can only be compared with others for which it is known.
 num_sampled: The number of uniform negatives, if there is no `sampler_config`, as in DeepMatch's older versions.
 loss: The loss: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
     `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user chooses the

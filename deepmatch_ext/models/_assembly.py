@@ -19,7 +19,15 @@ from deepmatch_ext._checks import (
     shown,
 )
 from deepmatch_ext._keras import keras, require_eager, require_eager_on_keras_3, warn_of_fixed_phase
-from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, build_inputs, input_names, read_columns
+from deepmatch_ext.features import (
+    Column,
+    DenseColumn,
+    SequenceColumn,
+    SparseColumn,
+    build_inputs,
+    input_names,
+    read_columns,
+)
 from deepmatch_ext.layers import (
     ByPosition,
     CandidateLoss,
@@ -117,6 +125,7 @@ class Assembly:
         dim: D, the size of the vectors.
         user_units: The units of the user tower's dense layers: the argument ``user_dnn_hidden_units``, or ``(dim,)``.
         item_units: The units of the item tower's dense layers.
+        request_time: (B, 1) int64, if the builder has the argument and it is given; else None.
 
     Raises:
         ValueError: An argument or column cannot be used; the message names it.
@@ -141,6 +150,7 @@ class Assembly:
         require_eager_on_keras_3(name)
         warn_of_fixed_phase(name)
         self._name, self._arguments, self._layers = name, dict(arguments), NamedLayers()
+        self._taken: set[str] = set()
         given = {**OPTIONAL, **DEFAULTS, **{ALIASES.get(key, key): value for key, value in arguments.items()}}
         self._read_columns(given)
         self._read_units(given)
@@ -152,7 +162,6 @@ class Assembly:
         self._given, takes_a_loss = given, {"loss", "sampler_config", *ALIASES} & arguments.keys()
         self._of_loss = self._read_loss(given["loss"]) if takes_a_loss else None
         self._dense = DenseLayers(settings, self.item.embedding_name, self._layers)
-        self._taken: set[str] = set()
         self._tables_of: list[Feature] = []
 
     def _read_columns(self, given: Mapping[str, Any]) -> None:
@@ -227,13 +236,43 @@ class Assembly:
         tables.keep_padding(self.item.embedding_name)
         self._features = Features(tables, self._seed, self._layers)
         self._user_rows = row_ids(self.user_columns, self._inputs, tables)
+        self._read_times(given)
         if history_dropout:
-            of_history = (self.user_columns, self._user_rows, history_dropout, self._seed, self._layers)
+            of_history = (self.user_columns, self._user_rows, history_dropout, self._seed, self._layers, self._times)
             self._user_rows = with_history_dropout(*of_history)
         self._item_rows = row_ids(self.item_columns, self._inputs, tables)
         self._item_features = ItemFeatures(
             self.item, described_by, given["item_features"], id_dropout, self.seed("known"), tables, self._layers
         )
+
+    def _read_times(self, given: Mapping[str, Any]) -> None:
+        """Reads the columns of times, which `features` leaves out."""
+        self._times: dict[str, str] = {}  # item history -> the input of its events' times, (B, T, 1)
+        self.request_time: Any = None
+        if given["history_times"] is None:
+            if given["request_time"] is not None:
+                raise problem("`request_time`", "be None without `history_times`", shown(given["request_time"]))
+            return
+        histories = {each.name: each for each in self.user_columns if isinstance(each, SequenceColumn)}
+        first = histories[self.item_histories()[0]]
+        name = self._time_column("history_times", first.maxlen)
+        as_numbers = self._layers(
+            keras.layers.Reshape, "positions", name, target_shape=(first.maxlen, 1), dtype="int64"
+        )
+        self._user_rows[name] = as_numbers(self._inputs[name])
+        self._times[first.name] = name
+        if given["request_time"] is not None:
+            self.request_time = self._inputs[self._time_column("request_time", 1)]
+
+    def _time_column(self, argument: str, dimension: int) -> str:
+        """The name of the column that an argument names."""
+        name = self._arguments[argument]
+        column = next((each for each in self.user_columns if each.name == name), None)
+        if not isinstance(column, DenseColumn) or (column.dimension, column.dtype) != (dimension, "int64"):
+            rule = f'name a user column DenseFeat(name, {dimension}, "int64")'
+            raise problem(f"`{argument}`", rule, shown(column or name))
+        self._taken.add(column.name)
+        return column.name
 
     def seed(self, *place: Any) -> int:
         """A seed for one part of the model, such as ``seed("attention", 1)``; other parts have other seeds."""
@@ -316,7 +355,8 @@ class Assembly:
         self._taken.update(names)
         is_described = described and self._item_features.catalogue and len(self.item_columns) > 1
         rows_of = self._vectors_by_position if is_described else None
-        return self._features.histories(columns, self._user_rows, unit_length, up_to_longest, rows_of)
+        times = self._times.get(names[0])
+        return self._features.histories(columns, self._user_rows, unit_length, up_to_longest, rows_of, times)
 
     def _vectors_by_position(self, ids: Any) -> Any:
         """(B, t, D), the items' vectors."""

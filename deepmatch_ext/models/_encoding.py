@@ -8,12 +8,15 @@ from typing import Any
 from deepmatch_ext._checks import number_between, one_of, positive_int, problem, shown
 from deepmatch_ext._keras import keras
 from deepmatch_ext.layers import (
+    AtNow,
     HSTUBlock,
     L2Normalization,
     OldestFirst,
     PooledStates,
     RepeatableDropout,
     SequenceMaskPooling,
+    SinceLastEvent,
+    TimeBuckets,
     TransformerBlock,
     WithoutPadding,
 )
@@ -24,14 +27,18 @@ from deepmatch_ext.models._towers import History
 
 
 def _attention(layer: Any, **arguments: Any) -> Callable[..., Any]:
-    def block(make: Assembly, place: int, states: Any, history: History, num_heads: int, rate: float) -> Any:
+    def block(
+        make: Assembly, place: int, states: Any, history: History, buckets: list[Any], num_heads: int, rate: float
+    ) -> Any:
         of_all = {"num_heads": num_heads, "rate": rate, "max_len": history.max_len, "seed": make.seed("block", place)}
-        return make.layer(layer, "block", place, **of_all, **arguments)([states, history.valid])
+        return make.layer(layer, "block", place, **of_all, **arguments)([states, history.valid, *buckets])
 
     return block
 
 
-def _gru(make: Assembly, place: int, states: Any, history: History, num_heads: int, rate: float) -> Any:
+def _gru(
+    make: Assembly, place: int, states: Any, history: History, buckets: list[Any], num_heads: int, rate: float
+) -> Any:
     turned = make.layer(OldestFirst, "oldest_first")
     gru = make.layer(
         keras.layers.GRU,
@@ -55,8 +62,8 @@ BLOCKS: dict[str, Callable[..., Any]] = {
     "hstu": _attention(HSTUBlock),
     "gru": _gru,
 }
-"""The blocks by name. Each is a function of the assembly, the block's number, states (B, t, d), the history, the number
-of heads and the dropout rate, and returns new states."""
+"""The blocks by name. Each is a function of the assembly, the block's number, states (B, t, d), the history, a list of
+`TimeBuckets`' output or of nothing, the number of heads and the dropout rate, and returns new states."""
 
 
 def encoded(
@@ -88,9 +95,13 @@ def encoded(
     rows = make.layer(WithoutPadding, "history_rows")([history.rows, history.valid])  # (B, t, d)
     more = make.known_rows("more_rows", others)
     poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # others find no item
-    beside = [_pooled(make, place, rows, history, each) for place, each in enumerate(poolings)]
+    buckets = _time_buckets(make, history, blocks, poolings)
+    beside = [_pooled(make, place, rows, history, buckets, each) for place, each in enumerate(poolings)]
+    since = []
+    if make.request_time is not None:
+        since = [_of_all(make, make.layer(SinceLastEvent, "since_last_event", dim=make.dim), buckets)]
     if not blocks:
-        return _read_out(make, [*beside, *more], [*(state.values for state in beside)], history, units)
+        return _read_out(make, [*beside, *more, *since], [*(state.values for state in beside)], history, units)
     states = make.layer(keras.layers.Concatenate, "joined_events")([rows, *more]) if more else rows
     if states.shape[-1] != make.dim:
         start = keras.initializers.GlorotNormal(seed=make.seed("event"))
@@ -100,9 +111,9 @@ def encoded(
         states = dropout(states)
     for place, name in enumerate(blocks):
         block = BLOCKS[one_of("Every element of `blocks`", name, tuple(BLOCKS))]
-        states = block(make, place, states, history, num_heads, rate)
+        states = block(make, place, states, history, buckets[:1], num_heads, rate)
     states = make.layer(L2Normalization, "unit_states")(states)
-    return _read_out(make, [states, *beside], [states, *(state.values for state in beside)], history, units)
+    return _read_out(make, [states, *beside, *since], [states, *(state.values for state in beside)], history, units)
 
 
 def _poolings(pooled: str) -> list[dict[str, Any]]:
@@ -114,9 +125,37 @@ def _poolings(pooled: str) -> list[dict[str, Any]]:
     return [arguments for _, arguments in found]
 
 
-def _pooled(make: Assembly, place: int, rows: Any, history: History, arguments: dict[str, Any]) -> Any:
+def _time_buckets(
+    make: Assembly, history: History, blocks: Sequence[str], poolings: Sequence[dict[str, Any]]
+) -> list[Any]:
+    """The time between positions, for all of them and for the first, (B, t, t) and (B, 1, t); empty without times."""
+    if history.times is None:
+        return []
+    of_next = make.request_time is not None
+    if not of_next and not {*blocks} - {"gru"} and all(each["mode"] == "last" for each in poolings):
+        rule = "be None where neither a block with attention nor a weighted pooling reads it"
+        raise problem("`history_times`", rule, "a column")
+    read = [history.times, history.valid, *([make.request_time] if of_next else [])]
+    return [
+        make.layer(TimeBuckets, *name, of_next=of_next, first_only=first_only)(read)
+        for name, first_only in ((["time_buckets"], False), (["time_buckets", "now"], True))
+    ]
+
+
+def _of_all(make: Assembly, states_of: Callable[[Any], Any], buckets: list[Any]) -> State:
+    """The states at all positions, and for serving at the first one alone."""
+    values, of_first = map(states_of, buckets)
+    return State(values, now=make.layer(AtNow, "now", 0, behind=0)(of_first))
+
+
+def _pooled(
+    make: Assembly, place: int, rows: Any, history: History, buckets: list[Any], arguments: dict[str, Any]
+) -> Any:
     if arguments["mode"] == "last":
         return State(rows, arguments.get("nth", 1) - 1)
+    if buckets:
+        pooling = make.layer(PooledStates, "pooled", place, **arguments)
+        return _of_all(make, lambda of: pooling([rows, history.valid, of]), buckets)
     now = make.layer(SequenceMaskPooling, "pooled_now", place, **arguments)([rows, history.valid])
     return State(make.layer(PooledStates, "pooled", place, **arguments)([rows, history.valid]), now=now)
 

@@ -130,14 +130,27 @@ def row_ids(columns: Iterable[Column], inputs: Mapping[str, Any], tables: Tables
 
 
 def with_history_dropout(
-    columns: Iterable[Column], inputs: Mapping[str, Any], rate: float, seed: int, layers: NamedLayers
+    columns: Iterable[Column],
+    inputs: Mapping[str, Any],
+    rate: float,
+    seed: int,
+    layers: NamedLayers,
+    times: Mapping[str, str],
 ) -> dict[str, Any]:
-    """``inputs`` after history dropout; histories that share a length lose the same positions."""
+    """``inputs`` after history dropout; histories that share a length lose the same positions.
+
+    Args:
+        columns, inputs: The user's.
+        rate, seed: The settings of the dropout.
+        layers: The model's.
+        times: History -> the input (B, T, 1) of its events' times.
+    """
     groups: dict[Any, list[str]] = {}
     for column in columns:
         if isinstance(column, SequenceColumn):
             names = groups.setdefault(column.length_name or (column.name,), [])
-            names += [name for name in (column.name, column.weight_name) if name is not None]
+            more = (column.weight_name, times.get(column.name))
+            names += [column.name, *(name for name in more if name is not None)]
     left = dict(inputs)
     for length, names in groups.items():
         of = length if isinstance(length, str) else names[0]

@@ -54,6 +54,7 @@ class History(NamedTuple):
         ids: (B, T) the items themselves, as row numbers of their table.
         recency_decay: The decay, if the column's ``combiner`` contains ``recency`` or ``recency:DECAY``, else 0.
         max_len: The column's ``maxlen``.
+        times: (B, T, 1), the events' times, if they are known.
     """
 
     rows: Any
@@ -61,6 +62,7 @@ class History(NamedTuple):
     ids: Any
     recency_decay: float = 0.0
     max_len: int = 0
+    times: Any = None
 
 
 class Features:
@@ -99,19 +101,22 @@ class Features:
         unit_length: bool = False,
         up_to_longest: bool = False,
         rows_of: Callable[[Any], Any] | None = None,
+        times: str | None = None,
     ) -> list[History]:
         """Histories of the same events: position t of each belongs to the t-th item of the first.
 
         Where the first has an item, another history may have id 0, such as an unknown category, and is not valid there.
-        The first one's rows are those of its table, or what ``rows_of`` makes from its ids (B, t).
+        The first one's rows are those of its table, or what ``rows_of`` makes from its ids (B, t). It gets the input
+        ``times`` (B, T, 1) as its times.
         """
         names = [column.name for column in columns]
         weights = {column.name: column.weight_name for column in columns if column.weight_name is not None}
-        read = [inputs[name] for name in [*names, *weights.values()]]
+        beside = [*weights.values(), *([] if times is None else [times])]
+        read = [inputs[name] for name in [*names, *beside]]
         moved = self._layers(ItemsInFront, "in_front", *names)(read if len(read) > 1 else read[0])
         if up_to_longest:
             moved = self._layers(UpToLongest, "up_to_longest", *names)(moved)
-        moved = dict(zip([*names, *weights.values()], moved if len(read) > 1 else [moved], strict=True))
+        moved = dict(zip([*names, *beside], moved if len(read) > 1 else [moved], strict=True))
         found, first = [], moved[names[0]]
         for column in columns:
             ids = moved[column.name]
@@ -125,7 +130,8 @@ class Features:
                 rows = weighting([rows, valid, moved[column.weight_name]])
             arguments = [arguments for _, arguments in combiner_poolings(column.name, column.combiner)]
             decay = max(each.get("recency_decay", 0.0) for each in arguments)
-            found.append(History(rows, valid, ids, decay, column.maxlen))
+            of_events = moved[times] if times is not None and column is columns[0] else None
+            found.append(History(rows, valid, ids, decay, column.maxlen, of_events))
         return found
 
     def _row(self, column: SparseColumn, ids: Any) -> Feature:

@@ -31,6 +31,8 @@ def HSTU(
     seed: int = 1024,
     *,
     item_dnn_hidden_units: Sequence[int] | None = None,
+    history_times: str | None = None,
+    request_time: str | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
     """Attention without softmax and with a gate, so repeated events add up (`deepmatch_ext.layers.HSTUBlock`).

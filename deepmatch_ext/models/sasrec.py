@@ -32,6 +32,8 @@ def SASRec(
     seed: int = 1024,
     *,
     item_dnn_hidden_units: Sequence[int] | None = None,
+    history_times: str | None = None,
+    request_time: str | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
     """Causal self-attention: the state at a position depends on that item and on earlier ones.

@@ -37,6 +37,8 @@ def SequenceDNN(
     seed: int = 1024,
     *,
     item_dnn_hidden_units: Sequence[int] | None = None,
+    history_times: str | None = None,
+    request_time: str | None = None,
     **shared: Unpack[Shared],
 ) -> RetrievalModel:
     """The last items and two recency-weighted means through dense layers, trained at every position of the history.

@@ -11,15 +11,15 @@ BATCH, LENGTH, DIM, HEADS = 3, 5, 8, 2
 LENGTHS = np.array([5, 3, 1])
 
 
-def made(kind, rng):
-    """A block whose weights are random, all of them."""
+def made(kind, rng, buckets=()):
+    """A block whose weights are random, all of them; with a shape of buckets, one that reads them."""
     blocks = {
         "sasrec": lambda: TransformerBlock(LENGTH, HEADS),
         "ligr": lambda: TransformerBlock(LENGTH, HEADS, gated=True),
         "hstu": lambda: HSTUBlock(LENGTH, HEADS),
     }
     block = blocks[kind]()
-    block.build([(None, LENGTH, DIM), (None, LENGTH)])
+    block.build([(None, LENGTH, DIM), (None, LENGTH), *buckets])
     for weight in block.trainable_variables:
         weight.assign(rng.normal(0, 0.5, weight.shape))
     return block
@@ -39,7 +39,7 @@ def normalised(x, weights):
     return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * scale + shift
 
 
-def by_hand(kind, block, history):
+def by_hand(kind, block, history, buckets=None):
     """The states of one history (n, d), position by position and head by head, in float64."""
     w = {name: np.asarray(value, "float64") for name, value in vars(block).items() if hasattr(value, "assign")}
     width, found = DIM // HEADS, []
@@ -56,6 +56,8 @@ def by_hand(kind, block, history):
             value, query, key = (1, 2, 3) if kind == "hstu" else (2, 0, 1)
             dots = np.array([parts[k][query][own] @ parts[j][key][own] for j in behind])
             lag = w["by_lag"][head, : len(dots)]
+            if buckets is not None:
+                lag = lag + [w["by_time"][head, buckets[k, j]] for j in behind]
             if kind == "hstu":
                 weights = (dots + lag) * sigmoid(dots + lag) / LENGTH
             else:
@@ -90,13 +92,24 @@ def test_a_block_is_its_formula(kind):
         np.testing.assert_allclose(found[row, :length], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["sasrec", "ligr", "hstu"])
+def test_a_block_adds_what_it_learnt_of_the_time_between_positions(kind):
+    rng = np.random.default_rng(3)
+    block, (states, valid) = made(kind, rng, [(None, LENGTH, LENGTH)]), inputs(rng)
+    buckets = rng.integers(0, 64, (BATCH, LENGTH, LENGTH)).astype("int32")
+    found = block([states, valid, buckets]).numpy()
+    for row, length in enumerate(LENGTHS):
+        expected = by_hand(kind, block, states[row, :length].astype("float64"), buckets[row])
+        np.testing.assert_allclose(found[row, :length], expected, rtol=1e-4, atol=1e-5)
+
+
 class Cheat(CausalBlock):
     """Reads all positions."""
 
     def _build(self, dim):
         pass
 
-    def _states(self, states, valid, training):
+    def _states(self, states, valid, bias, training):
         return states + tf.reduce_mean(states, axis=1, keepdims=True)
 
 
@@ -124,6 +137,25 @@ def test_a_pooled_state_is_the_pooling_of_what_is_left(mode, decay, k):
     found = PooledStates(mode, decay)([states, valid]).numpy()[:, k]
     expected = SequenceMaskPooling(mode, recency_decay=decay)([states[:, k:], valid[:, k:]])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@given(st.sampled_from(["mean", "sum", "sqrtn"]), st.floats(0, 2), st.integers(1, LENGTH))
+def test_a_pooled_state_weights_by_what_it_learnt_of_the_time(mode, decay, positions):
+    rng = np.random.default_rng(2)
+    states, valid = inputs(rng)
+    buckets = rng.integers(0, 64, (BATCH, positions, LENGTH)).astype("int32")
+    layer = PooledStates(mode, decay)
+    plain = PooledStates(mode, decay)([states, valid]).numpy()[:, :positions]
+    np.testing.assert_allclose(layer([states, valid, buckets]), plain, rtol=1e-5, atol=1e-6)  # before it has learnt
+    layer.log_by_time.assign(rng.normal(size=(1, 64)))
+    found, factors = layer([states, valid, buckets]).numpy(), np.exp(layer.log_by_time.numpy()[0].astype("float64"))
+    assert found.shape == (BATCH, positions, DIM)
+    for row, length in enumerate(LENGTHS):
+        for k in range(min(positions, length)):
+            weights = np.array([(j - k + 1) ** -decay * factors[buckets[row, k, j]] for j in range(k, length)])
+            total = weights @ states[row, k:length]
+            norms = {"mean": weights.sum(), "sum": 1.0, "sqrtn": np.sqrt((weights**2).sum())}
+            np.testing.assert_allclose(found[row, k], total / norms[mode], rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_falls_on_training_alone_and_repeats():

@@ -80,6 +80,10 @@ WITH_STATE = {
     "EmbeddingTable": lambda: applied(layers.EmbeddingTable(V, 2), ids(1)),
     "GatedSessionGraph": lambda: applied(layers.GatedSessionGraph(), floats(None, 4, 3), ids(4), ids(4)),
     "HSTUBlock": lambda: applied(layers.HSTUBlock(4, rate=0.5), floats(None, 4, 3), ids(4)),
+    "PooledStates": lambda: applied(
+        layers.PooledStates(), floats(None, 4, 3), ids(4), keras.Input((4, 4), dtype="int32")
+    ),
+    "SinceLastEvent": lambda: applied(layers.SinceLastEvent(3), keras.Input((4, 4), dtype="int32")),
     "TransformerBlock": lambda: applied(layers.TransformerBlock(4, rate=0.5, gated=True), floats(None, 4, 3), ids(4)),
     "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),
@@ -106,7 +110,7 @@ WITHOUT_STATE = {
     *("FirstRows", "LabelAwareAttention", "NearestInterest", "RepeatFirstInterest", "RowsOf"),
     *("SequenceMaskPooling", "SequenceWeighting"),
     *("GatedSum", "MaskUserEmbedding", "OldestFirst", "Positions", "WithoutPadding"),
-    *("AtNow", "AtPlaces", "ByPosition", "LossOfRows", "PooledStates", "TrainedPositions", "UpToLongest"),
+    *("AtNow", "AtPlaces", "ByPosition", "LossOfRows", "TimeBuckets", "TrainedPositions", "UpToLongest"),
 }
 
 

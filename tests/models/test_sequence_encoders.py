@@ -12,6 +12,7 @@ from deepmatch_ext._keras import keras
 from deepmatch_ext.models import Assembly, builder
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import FullSampler
+from deepmatch_ext.serving import export_recommender
 
 SIZE, DIM, LENGTH, ROWS = 20, 8, 5, 4
 ITEMS = [SparseFeat("item", SIZE, DIM)]
@@ -22,6 +23,8 @@ USER = [
     SparseFeat("city", 7, 4),
     DenseFeat("age", 1),
 ]
+TIMES = {"history_times": "hist_time", "request_time": "time"}
+TIMED = [*USER, DenseFeat("hist_time", LENGTH, "int64"), DenseFeat("time", 1, "int64")]
 DESCRIBED = [*ITEMS, SparseFeat("genre", 5, DIM), DenseFeat("price", 1)]
 OF_ITEMS = {
     "genre": np.random.default_rng(1).integers(1, 5, SIZE).astype("int32"),
@@ -36,6 +39,11 @@ MODELS = {
     "with items' features": functools.partial(
         SequenceDNN, dnn_dropout=0.0, item_features=OF_ITEMS, item_id_dropout=0.0
     ),
+    "with times": functools.partial(
+        SequenceDNN, blocks=["ligr"], dnn_dropout=0.0, block_dropout=0.0, history_times="hist_time"
+    ),
+    "with the request's time": functools.partial(SequenceDNN, dnn_dropout=0.0, **TIMES),
+    "with a block and the request's time": functools.partial(SASRec, num_blocks=1, block_dropout=0.0, **TIMES),
 }
 
 
@@ -43,6 +51,7 @@ def rows(seed=0):
     rng = np.random.default_rng(seed)
     length = np.array([5, 3, 1, 0])
     valid = np.arange(LENGTH) < length[:, np.newaxis]
+    passed = np.cumsum(rng.integers(0, 1000, (ROWS, LENGTH + 1)), axis=1)[:, ::-1] + 10**9
     return {
         "hist_item": (rng.integers(1, SIZE, (ROWS, LENGTH)) * valid).astype("int32"),
         "hist_stars": (rng.integers(1, 6, (ROWS, LENGTH)) * valid).astype("int32"),
@@ -51,12 +60,16 @@ def rows(seed=0):
         "city": rng.integers(1, 7, ROWS).astype("int32"),
         "age": rng.normal(size=(ROWS, 1)).astype("float32"),
         "item": rng.integers(1, SIZE, ROWS).astype("int32"),
+        "hist_time": passed[:, 1:] * valid,
+        "time": passed[:, :1],
     }
 
 
 def as_of(x, k):
     """The rows as they were k events ago."""
-    earlier = {name: np.pad(x[name][:, k:], [(0, 0), (0, k)]) for name in ("hist_item", "hist_stars")}
+    histories = ("hist_item", "hist_stars", "hist_time")
+    earlier = {name: np.pad(x[name][:, k:], [(0, 0), (0, k)]) for name in histories}
+    earlier["time"] = x["hist_time"][:, k - 1 : k] if k else x["time"]
     earlier["sure"] = np.pad(x["sure"][:, k:], [(0, 0), (0, k), (0, 0)])
     return {**x, **earlier, "len": np.maximum(x["len"] - k, 0)}
 
@@ -74,7 +87,8 @@ def moved(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_position_is_trained_as_the_user_was_then_on_what_came_next(name):
-    model = moved(MODELS[name](USER, DESCRIBED if "features" in name else ITEMS, sampler_config=FullSampler()))
+    columns = TIMED if "request" in name else TIMED[:-1] if "times" in name else USER
+    model = moved(MODELS[name](columns, DESCRIBED if "features" in name else ITEMS, sampler_config=FullSampler()))
     x = rows()
     then = np.stack([model.user_vectors(as_of(x, k)) for k in range(LENGTH)], axis=1)  # (B, T, D)
     items, temperature = model.item_vectors().astype("float64"), model.loss_layer.temperature
@@ -90,6 +104,74 @@ def test_a_position_is_trained_as_the_user_was_then_on_what_came_next(name):
     losses = model(inputs, training=True).numpy()[:, 0]
     np.testing.assert_allclose(losses, np.sum(each * is_trained, axis=1) / LENGTH, rtol=1e-4)
     np.testing.assert_allclose(model(inputs, training=False).numpy()[:, 0], each[:, 0], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["with times", "with the request's time"])
+def test_only_the_time_between_events_counts(name):
+    model = moved(MODELS[name](TIMED if "request" in name else TIMED[:-1], ITEMS))
+    x = rows()
+    vectors = model.user_vectors(x)
+    later = {key: values + 10**8 * (values > 0) if "time" in key else values for key, values in x.items()}
+    np.testing.assert_array_equal(model.user_vectors(later), vectors)
+    further = {**x, "hist_time": x["hist_time"] - (np.arange(LENGTH) > 0) * 10**5 * (x["hist_time"] > 0)}
+    assert not np.allclose(model.user_vectors(further)[:2], vectors[:2], atol=1e-4)
+    np.testing.assert_allclose(model.user_vectors(further)[3], vectors[3], atol=1e-6)  # it has no event
+    asked_later = model.user_vectors({**x, "time": x["time"] + 10**6})
+    assert np.allclose(asked_later[0], vectors[0], atol=1e-4) == ("request" not in name)
+
+
+def learnt(builder, x, **times):
+    """How often the model ranks the target, 3 or 4, before the other."""
+    columns = [column for column in TIMED[-2:] if column.name in times.values()]
+    model = builder([HISTORY, *columns], ITEMS, num_heads=2, **times)
+    model.compile(LazyAdam(0.02))
+    model.fit(x, batch_size=50, epochs=40, verbose=0)
+    found = model.user_vectors(x) @ model.item_vectors().T
+    return np.mean((found[:, 4] > found[:, 3]) == (x["item"] == 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("builder", [SASRec, HSTU, SequenceDNN])
+def test_what_time_alone_tells_is_learnt(builder):
+    """What comes next is item 3 after short pauses, and item 4 after long ones."""
+    number = 400
+    long = np.random.default_rng(0).integers(0, 2, number).astype(bool)
+    pauses = np.where(long, 10**6, 10)[:, np.newaxis]
+    x = {
+        "hist_item": np.tile(np.array([1, 2, 2, 2, 2], "int32"), (number, 1)),
+        "len": np.full(number, LENGTH, "int32"),
+        "item": np.where(long, 4, 3).astype("int32"),
+    }
+    before_last = {**x, "hist_time": 10**9 - np.arange(LENGTH) - pauses * (np.arange(LENGTH) > 0)}
+    assert learnt(builder, before_last, history_times="hist_time") > 0.95
+    behind_last = {**x, "hist_time": 10**9 - np.arange(LENGTH) + 0 * pauses, "time": 10**9 + pauses}
+    assert learnt(builder, behind_last, **TIMES) > 0.95
+    assert learnt(builder, behind_last, history_times="hist_time") < 0.65
+
+
+@pytest.mark.slow
+def test_times_go_with_their_items(tmp_path):
+    model = moved(MODELS["with the request's time"](TIMED, ITEMS, history_dropout=0.2))
+    x = rows()
+    gap = {**x, "len": x["len"] + (x["len"] > 0)}  # a zero after the first item, as of one that is not in the map
+    for name in ("hist_item", "hist_stars", "hist_time", "sure"):
+        gap[name] = np.insert(x[name], 1, 0, axis=1)[:, :LENGTH]
+    short = {name: values[1:] for name, values in x.items()}  # whose histories leave room for it
+    found = model.user_vectors({name: values[1:] for name, values in gap.items()})
+    np.testing.assert_allclose(found, model.user_vectors(short), atol=1e-6)
+    model.compile(LazyAdam(0.01))
+    model.fit(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.user_vectors(x), model.user_vectors(x))
+    export_recommender(again, tmp_path / "export")
+    encode = tf.saved_model.load(str(tmp_path / "export" / "1")).signatures["user_vector"]
+    specs = encode.structured_input_signature[1]
+    users = {name: tf.reshape(tf.cast(x[name], spec.dtype), [ROWS, *spec.shape[1:]]) for name, spec in specs.items()}
+    np.testing.assert_allclose(encode(**users)["user_vector"], model.user_vectors(x), atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="The times of a history must not rise"):
+        model.fit({**x, "time": x["time"] // 1000}, verbose=0)
 
 
 @pytest.mark.slow
@@ -160,11 +242,17 @@ def test_labels_and_features_that_come_with_the_examples_are_refused():
         ({"pooled": "last:0"}, "after `last:`"),
         ({"blocks": ["sasrec"], "num_heads": 3}, "`num_heads` must divide"),
         ({"block_dropout": 1.0}, "`block_dropout`"),
+        ({"request_time": "time"}, "`request_time` must be None without `history_times`"),
+        ({"history_times": "when"}, r"`history_times` must name a user column DenseFeat\(name, 5, \"int64\"\)"),
+        ({"history_times": "age"}, "`history_times` must name .*; got DenseColumn"),
+        ({**TIMES, "request_time": "hist_time"}, r"`request_time` must name a user column DenseFeat\(name, 1, "),
+        ({"history_times": "hist_time", "pooled": "last"}, "`history_times` must be None where neither"),
+        ({"history_times": "hist_time", "pooled": "", "blocks": ["gru"]}, "`history_times` must be None where neither"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        SequenceDNN([HISTORY], ITEMS, **arguments)
+        SequenceDNN([HISTORY, *TIMED[-3:]], ITEMS, **arguments)
 
 
 @pytest.mark.slow

@@ -1,0 +1,143 @@
+"""Time between the positions of a history, in buckets by its logarithm, and what a model learns for each bucket.
+
+B rows, q positions that look back, t positions of the history.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from deepmatch_ext._checks import as_flag, positive_int
+from deepmatch_ext._keras import compute_dtype, in_training, keras, register
+from deepmatch_ext._traced import assertion, traced_once
+from deepmatch_ext.layers.pooling import IdLayer
+
+BUCKETS = 64  # as many as an int64 has powers of two
+_ORDER = "The times of a history must not rise from one position to the next, and must not be later than the request's"
+_NEVER = 2**62  # later than any event
+_NUDGE = 1e-5  # to float32's logarithm of a power of two, which may be a little less than a whole number
+
+
+@register
+class TimeBuckets(IdLayer):
+    """How long before position k the event at position j was: the bucket of d units of time is floor(log2(1 + d)).
+
+    HSTU's buckets of relative time (Zhai et al., ICML 2024), whose width grows with the time. Being logarithmic, they
+    need no unit: if times are in milliseconds instead of seconds, the events move to other buckets together.
+
+    Args:
+        of_next: Whether position k stands for the moment at which the next event comes, which is when recommendations
+            are requested: its time is that of position k - 1, and for position 0 that of the request. Otherwise, it
+            stands for the moment of its own event.
+        first_only: Whether to return only position 0, the current one.
+
+    Input: ``[times (B, t, 1) int64, valid (B, t)]``, most recent first and padding last; with ``of_next``, then also
+    the request's times (B, 1) int64.
+
+    Output: (B, t, t) int32, or (B, 1, t) with ``first_only``: element (k, j) for position k and the event at j. 0 where
+    the event at j is later, or padding.
+
+    Raises:
+        tf.errors.InvalidArgumentError: In training, an event is later than the one before it, or than the request.
+
+    Example:
+        >>> times, valid, request = tf.constant([[[70], [60], [0]]]), tf.constant([[True] * 3]), tf.constant([[100]])
+        >>> TimeBuckets()([times, valid]).numpy()[0].tolist()  # differences of 10, 70 and 60
+        [[0, 3, 6], [0, 0, 5], [0, 0, 0]]
+        >>> TimeBuckets(of_next=True)([times, valid, request]).numpy()[0].tolist()  # 30, 40, 100; 10, 70; 60
+        [[4, 5, 6], [0, 3, 6], [0, 0, 5]]
+    """
+
+    def __init__(self, of_next: bool = False, first_only: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.of_next, self.first_only = as_flag("`of_next`", of_next), as_flag("`first_only`", first_only)
+
+    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+        times, valid, *request = inputs
+        times = tf.cast(tf.squeeze(times, axis=2), tf.int64)
+        now = tf.concat([*(tf.cast(time, tf.int64) for time in request), times], axis=1)
+        if in_training(training) is True:
+            later = now[:, :-1] if request else tf.concat([times[:, :1], times[:, :-1]], axis=1)
+            fits = tf.reduce_all((later >= times) | ~tf.cast(valid, tf.bool))
+            check = assertion(fits, _ORDER)
+            with tf.control_dependencies([] if check is None else [check]):
+                now = tf.identity(now)
+        now = now[:, :1] if self.first_only else now[:, : tf.shape(times)[1]]
+        times = tf.where(tf.cast(valid, tf.bool), times, _NEVER)
+        passed = tf.cast(1 + tf.maximum(now[:, :, tf.newaxis] - times[:, tf.newaxis], 0), tf.float32)
+        return tf.cast(tf.math.log(passed) * (1 / math.log(2)) + _NUDGE, tf.int32)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, length = input_shape[1]
+        return (batch, 1 if self.first_only else length, length)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "of_next": self.of_next, "first_only": self.first_only}
+
+
+@register
+class SinceLastEvent(keras.layers.Layer):
+    """A learnt vector for the time since each position's own event, initially zeros.
+
+    A weighted mean of events can only prefer some to others; this says what to do after a pause of some length.
+
+    Args:
+        dim: D, the size of the vectors.
+
+    Input: (B, q, t) from `TimeBuckets`. Output: (B, q, D), in the layer's compute dtype.
+
+    Example:
+        >>> SinceLastEvent(dim=4)(tf.constant([[[4, 5], [0, 3]]])).shape
+        TensorShape([1, 2, 4])
+    """
+
+    def __init__(self, dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dim = positive_int("`dim`", dim)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.rows = self.add_weight(name="rows", shape=(BUCKETS, self.dim), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        _, positions, length = tf.unstack(tf.shape(inputs))
+        is_own = tf.equal(tf.range(positions)[:, tf.newaxis], tf.range(length))  # TFLite has no diagonal parts
+        own = tf.reduce_sum(tf.where(is_own, inputs, 0), axis=2)
+        return tf.cast(tf.gather(self.rows, own), compute_dtype(self))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:2], self.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dim": self.dim}
+
+
+def of_buckets(values: Any, buckets: tf.Tensor, training: Any) -> tf.Tensor:
+    """(B, n, q, t): ``values`` (n, `BUCKETS`) of the buckets (B, q, t)."""
+    values = tf.cast(values, tf.float32)
+    taken = _taken(values, buckets) if training is True else _gathered(values, buckets)
+    return tf.ensure_shape(taken, [None, values.shape[0], *buckets.shape[1:]])
+
+
+def _gathered(values: tf.Tensor, buckets: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(tf.gather(values, buckets, axis=1), [1, 0, 2, 3])
+
+
+@traced_once(2, 3)
+def _taken(values: tf.Tensor, buckets: tf.Tensor) -> tf.Tensor:
+    """The gradient is the sum by bucket; TensorFlow's would have a row for each element."""
+
+    @tf.custom_gradient
+    def taken(values: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            by_value = tf.reshape(tf.transpose(upstream, [1, 0, 2, 3]), [tf.shape(values)[0], -1])
+            flat = tf.reshape(buckets, [-1])
+            return tf.map_fn(lambda of: tf.math.unsorted_segment_sum(of, flat, BUCKETS), by_value)
+
+        return _gathered(values, buckets), gradient
+
+    result: tf.Tensor = taken(values)
+    return result
