@@ -277,6 +277,7 @@ def of_rectools(model, **arguments):
     }
 
 
+FALLING = {"falls": True, "optimizer": "RowwiseAdam"}
 BUDGETED = {
     "YoutubeDNN": (
         "quality_ours.py",
@@ -291,10 +292,10 @@ BUDGETED = {
         "quality_ours.py",
         True,
         {
-            "ml-100k": [sequence_dnn(200, 8, 2e-3, falls=True, dnn_dropout=0.3)],
-            "amazon-beauty": [sequence_dnn(50, 128, 1e-3, **LINEAR)],
-            "amazon-toys": [sequence_dnn(50, 128, 1e-3, **LINEAR)],
-            "ml-1m": [sequence_dnn(200, 16, 4e-3, falls=True)],
+            "ml-100k": [sequence_dnn(100, 64, 2e-3, **FALLING, **{**LINEAR, "dnn_dropout": 0.3})],
+            "amazon-beauty": [sequence_dnn(50, 128, 2e-3, **FALLING, **LINEAR)],
+            "amazon-toys": [sequence_dnn(50, 128, 2e-3, **FALLING, **LINEAR)],
+            "ml-1m": [sequence_dnn(200, 16, 4e-3, **FALLING)],
             "diginetica": [
                 ours(builder="SequenceDNN", rows="sequences", batch_size=128, dnn_dropout=0.2, **OF_SESSIONS)
             ],

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import int_at_least, positive_int, problem
 from deepmatch_ext._keras import compute_dtype, keras, register
+from deepmatch_ext.layers.pooling import weighted_sum
 
 _MASKED = -1e9
 
@@ -132,9 +133,8 @@ class AttentionPooling(keras.layers.Layer):
         query = tf.cast(inputs[2] if self.query is None else self.query, tf.float32)
         logits = tf.reduce_sum(rows * query[:, tf.newaxis], axis=2) / rows.shape[2] ** 0.5
         weights = tf.nn.softmax(tf.where(valid, logits, _MASKED)) * tf.cast(valid, tf.float32)
-        return tf.cast(
-            tf.einsum("bt,btd->bd", weights, tf.where(valid[:, :, tf.newaxis], rows, 0.0)), compute_dtype(self)
-        )
+        pooled = weighted_sum(tf.where(valid[:, :, tf.newaxis], rows, 0.0), weights)
+        return tf.cast(pooled, compute_dtype(self))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0][0], input_shape[0][-1])

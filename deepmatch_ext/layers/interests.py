@@ -77,7 +77,7 @@ class SelfAttentiveInterests(keras.layers.Layer):
             logits += tf.math.log(_recency(valid, self.recency_decay))[:, :, tf.newaxis]
         valid = valid[:, :, tf.newaxis]
         attention = tf.nn.softmax(tf.where(valid, logits, _MASKED), axis=1) * tf.cast(valid, tf.float32)
-        return tf.cast(tf.einsum("btk,btd->bkd", attention, rows), compute_dtype(self))
+        return tf.cast(tf.matmul(attention, rows, transpose_a=True), compute_dtype(self))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0][0], self.num_interests, input_shape[0][-1])
@@ -162,25 +162,39 @@ class DynamicRouting(keras.layers.Layer):
         return self._routed(tf.cast(inputs[0], tf.float32), valid, is_interest)
 
     def _routed(self, rows: tf.Tensor, valid: tf.Tensor, is_interest: tf.Tensor) -> tf.Tensor:
-        mapping = tf.cast(self.mapping, tf.float32)
-        # One prediction for all interests, or one for each.
-        matrix, of_all = ("de", "bte") if self.shared else ("tkde", "btke")
-        predicted = tf.einsum(f"btd,{matrix}->{of_all}", rows, mapping)
-        logits = tf.zeros_like(rows[:, :, :1]) + self._first_logits
-        is_one = is_interest[:, tf.newaxis]
+        predicted = self._predictions(rows)
+        logits = tf.zeros_like(rows[:, tf.newaxis, :, 0]) + self._first_logits.T  # (B, K, T)
         for place in range(self.rounds):
             is_last = place == self.rounds - 1
             of_round = predicted if is_last else tf.stop_gradient(predicted)
-            coupling = tf.nn.softmax(tf.where(is_one, logits, _MASKED), axis=2)
+            coupling = tf.nn.softmax(tf.where(is_interest[:, :, tf.newaxis], logits, _MASKED), axis=1)
             counts = tf.cast(valid, tf.float32)
             if is_last and self.recency_decay:
                 counts *= _recency(valid, self.recency_decay)
-            coupling *= counts[:, :, tf.newaxis]
-            interests = _squashed(tf.einsum(f"btk,{of_all}->bke", coupling, of_round))
+            coupling *= counts[:, tf.newaxis]
+            interests = _squashed(self._with(coupling, of_round))
             if not is_last:
-                logits += self.scale * tf.einsum(f"{of_all},bke->btk", of_round, interests)
-        interests = tf.where(tf.transpose(is_one, [0, 2, 1]), interests, interests[:, :1])
+                logits += self.scale * self._with(interests, of_round, transpose_b=True)
+        interests = tf.where(is_interest[:, :, tf.newaxis], interests, interests[:, :1])
         return tf.cast(interests, compute_dtype(self))
+
+    def _predictions(self, rows: tf.Tensor) -> tf.Tensor:
+        """(B, T, D) for all interests, or (B, K, T, D).
+
+        As products of matrices laid out for the rounds: ``tf.einsum`` takes twice as long, most of it for transposing.
+        """
+        mapping, (length, width), dim = tf.cast(self.mapping, tf.float32), rows.shape[1:], self.mapping.shape[-1]
+        if self.shared:
+            return tf.reshape(tf.matmul(tf.reshape(rows, [-1, width]), mapping), [-1, length, dim])
+        joined = tf.reshape(tf.transpose(mapping, [0, 2, 1, 3]), [length, width, self.num_interests * dim])
+        by_position = tf.matmul(tf.transpose(rows, [1, 0, 2]), joined)  # (T, B, K D)
+        return tf.transpose(tf.reshape(by_position, [length, -1, self.num_interests, dim]), [1, 2, 0, 3])
+
+    def _with(self, values: tf.Tensor, predicted: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
+        """The product of each interest's values (B, K, n) and its predictions."""
+        if self.shared:
+            return tf.matmul(values, predicted, transpose_b=transpose_b)
+        return tf.squeeze(tf.matmul(values[:, :, tf.newaxis], predicted, transpose_b=transpose_b), axis=2)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0][0], self.num_interests, input_shape[0][-1])
