@@ -27,6 +27,7 @@ from deepmatch_ext.data.kinds import History, check_targets
 ORDERS = ("recent_first", "oldest_first")
 TIME = "time"  # the column of the request's times
 WEIGHT = "sample_weight"  # that of weights
+_LARGEST_TIME = 1e15  # models refuse larger numbers
 _BLOCK_VALUES = 2**20  # values gathered at a time, so that temporaries stay at a few MB for any number of rows
 
 
@@ -65,7 +66,7 @@ def windows(
         context: Side columns, or the column of kinds (as their numbers), to return for the target event: what is known
             when recommendations are requested, such as the hour or the device. Later requests must provide the same
             columns.
-        times: Whether to return the events' times, and as the time of the request that of the target.
+        times: Whether to return the times of the events and of the target. The latter stands for the request's.
         weight: The side column with the weight of each target event in the loss: finite numbers, none negative.
 
     Returns:
@@ -79,7 +80,7 @@ def windows(
 
     Raises:
         ValueError: A row out of range or of a kind that is not to be predicted, an unknown order, side column or kind,
-            invalid weights, no times or times with fractions where they are wanted, or two columns of one name.
+            invalid weights, two columns of one name; or where times are wanted, none, fractions, or some beyond 1e15.
 
     Example:
         >>> interactions = Interactions.from_sequences([0, 3, 5], [7, 8, 9, 8, 7])
@@ -394,6 +395,12 @@ def _whole_times(interactions: Interactions) -> np.ndarray:
         raise problem("`interactions`", "have times where `times=True`", "none")
     if times.dtype.kind == "M":
         return times.astype("datetime64[s]").astype(np.int64)
+    too_large = ~(abs(times.astype(np.float64)) <= _LARGEST_TIME)
+    if too_large.any():
+        got, remedy = f"{times[too_large][0]}", "Count in a larger unit: seconds are enough."
+        raise problem(
+            "the interactions' times", f"be at most {_LARGEST_TIME:g} in size where `times=True`", got, remedy
+        )
     if times.dtype.kind == "f" and (times != np.floor(times)).any():
         got, remedy = f"fractions, such as {times[times != np.floor(times)][0]}", "Count in a smaller unit."
         raise problem("the interactions' times", "be whole numbers or datetimes where `times=True`", got, remedy)

@@ -16,7 +16,10 @@ from deepmatch_ext._traced import assertion, traced_once
 from deepmatch_ext.layers.pooling import IdLayer
 
 BUCKETS = 64  # as many as an int64 has powers of two
-_ORDER = "The times of a history must not rise from one position to the next, and must not be later than the request's"
+_ORDER = (
+    "`history_times` must name times that do not rise from one position to the next, most recent first, and "
+    "`request_time` none that are earlier; both in one unit"
+)
 _NEVER = 2**62  # later than any event
 _NUDGE = 1e-5  # to float32's logarithm of a power of two, which may be a little less than a whole number
 
@@ -25,8 +28,8 @@ _NUDGE = 1e-5  # to float32's logarithm of a power of two, which may be a little
 class TimeBuckets(IdLayer):
     """How long before position k the event at position j was: the bucket of d units of time is floor(log2(1 + d)).
 
-    HSTU's buckets of relative time (Zhai et al., ICML 2024), whose width grows with the time. Being logarithmic, they
-    need no unit: if times are in milliseconds instead of seconds, the events move to other buckets together.
+    Logarithmic buckets of relative time, as in HSTU (Zhai et al., ICML 2024), but to base 2, and up to rounding. They
+    need no unit: if times are in milliseconds instead of seconds, all events move to higher buckets together.
 
     Args:
         of_next: Whether position k stands for the moment at which the next event comes, which is when recommendations
@@ -41,7 +44,8 @@ class TimeBuckets(IdLayer):
     the event at j is later, or padding.
 
     Raises:
-        tf.errors.InvalidArgumentError: In training, an event is later than the one before it, or than the request.
+        tf.errors.InvalidArgumentError: In training, an event is later than that of the position before, or than the
+            request.
 
     Example:
         >>> times, valid, request = tf.constant([[[70], [60], [0]]]), tf.constant([[True] * 3]), tf.constant([[100]])
@@ -52,6 +56,7 @@ class TimeBuckets(IdLayer):
     """
 
     def __init__(self, of_next: bool = False, first_only: bool = False, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "int32")
         super().__init__(**kwargs)
         self.of_next, self.first_only = as_flag("`of_next`", of_next), as_flag("`first_only`", first_only)
 
@@ -59,9 +64,10 @@ class TimeBuckets(IdLayer):
         times, valid, *request = inputs
         times = tf.cast(tf.squeeze(times, axis=2), tf.int64)
         now = tf.concat([*(tf.cast(time, tf.int64) for time in request), times], axis=1)
-        if in_training(training) is True:
+        training = in_training(training)
+        if training is not False:
             later = now[:, :-1] if request else tf.concat([times[:, :1], times[:, :-1]], axis=1)
-            fits = tf.reduce_all((later >= times) | ~tf.cast(valid, tf.bool))
+            fits = tf.reduce_all((later >= times) | ~tf.cast(valid, tf.bool)) | ~tf.cast(training, tf.bool)
             check = assertion(fits, _ORDER)
             with tf.control_dependencies([] if check is None else [check]):
                 now = tf.identity(now)
@@ -87,10 +93,12 @@ class SinceLastEvent(keras.layers.Layer):
     Args:
         dim: D, the size of the vectors.
 
-    Input: (B, q, t) from `TimeBuckets`. Output: (B, q, D), in the layer's compute dtype.
+    Input: ``[buckets (B, q, t), valid (B, t)]``, the first from `TimeBuckets`.
+
+    Output: (B, q, D), in the layer's compute dtype; zeros where a position holds no event.
 
     Example:
-        >>> SinceLastEvent(dim=4)(tf.constant([[[4, 5], [0, 3]]])).shape
+        >>> SinceLastEvent(dim=4)([tf.constant([[[4, 5], [0, 3]]]), tf.constant([[True, True]])]).shape
         TensorShape([1, 2, 4])
     """
 
@@ -102,14 +110,16 @@ class SinceLastEvent(keras.layers.Layer):
         self.rows = self.add_weight(name="rows", shape=(BUCKETS, self.dim), initializer="zeros")
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        _, positions, length = tf.unstack(tf.shape(inputs))
+    def call(self, inputs: Any) -> tf.Tensor:
+        buckets, valid = inputs
+        _, positions, length = tf.unstack(tf.shape(buckets))
         is_own = tf.equal(tf.range(positions)[:, tf.newaxis], tf.range(length))  # TFLite has no diagonal parts
-        own = tf.reduce_sum(tf.where(is_own, inputs, 0), axis=2)
-        return tf.cast(tf.gather(self.rows, own), compute_dtype(self))
+        rows = tf.gather(self.rows, tf.reduce_sum(tf.where(is_own, buckets, 0), axis=2))
+        rows = tf.where(tf.cast(valid, tf.bool)[:, :positions, tf.newaxis], rows, 0.0)
+        return tf.cast(rows, compute_dtype(self))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return (*input_shape[:2], self.dim)
+        return (*input_shape[0][:2], self.dim)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dim": self.dim}

@@ -107,11 +107,11 @@ sampler_config: The source of negatives: a sampler of `deepmatch_ext.samplers` o
 seed: Seed of the initial weights, dropout and negatives. With the same seed and order of the data, a run on a
     CPU is exactly reproducible.
 history_times: The name of a user column with the times of the history's events, ``DenseFeat("hist_time", maxlen,
-    "int64")``, as `deepmatch_ext.data.windows` returns it with ``times=True``. The model then learns how much an event
-    counts by how long before it came, besides how many events came after it. None: only the order counts.
-request_time: With `history_times`, the name of the column of the request's time, ``DenseFeat("time", 1, "int64")``. The
-    model then counts from the time of the request. In training and evaluation, that is the time of the target, so
-    figures can only be compared with others for which it is known.
+    "int64")``, as `deepmatch_ext.data.windows` returns it with ``times=True``. The model then also learns how much an
+    event counts from the time that has passed since. None: only the order of the events counts.
+request_time: With `history_times`, the name of the column of the request's time, ``DenseFeat("time", 1, "int64")``.
+    Time is then measured up to the request, and at earlier positions up to the next event. In training and evaluation,
+    the request's time is that of the target, so figures can only be compared with others for which it is known.
 num_sampled: The number of uniform negatives, if there is no `sampler_config`, as in DeepMatch's older versions.
 loss: The loss: ``softmax`` (sampled softmax), ``bpr``, ``gbce``, or another name in
     `deepmatch_ext.losses.LOSSES`. Or ``logistic``: the model's output is the probability that the user chooses the

@@ -17,6 +17,7 @@ from deepmatch_ext._checks import (
     positive_int,
     problem,
     shown,
+    warn_caller,
 )
 from deepmatch_ext._keras import keras, require_eager, require_eager_on_keras_3, warn_of_fixed_phase
 from deepmatch_ext.features import (
@@ -262,15 +263,28 @@ class Assembly:
         self._user_rows[name] = as_numbers(self._inputs[name])
         self._times[first.name] = name
         if given["request_time"] is not None:
+            if given["request_time"] == name:
+                raise problem("`request_time`", "name another column than `history_times`", repr(name))
             self.request_time = self._inputs[self._time_column("request_time", 1)]
+        for column in self.user_columns:
+            if isinstance(column, DenseColumn) and column.dtype == "int64" and column.name not in self._taken:
+                warn_caller(
+                    f"Column {column.name!r} is read as a number, like any DenseFeat. If it holds times, name it as "
+                    "`request_time`, or leave it out.",
+                    UserWarning,
+                )
 
     def _time_column(self, argument: str, dimension: int) -> str:
         """The name of the column that an argument names."""
         name = self._arguments[argument]
         column = next((each for each in self.user_columns if each.name == name), None)
-        if not isinstance(column, DenseColumn) or (column.dimension, column.dtype) != (dimension, "int64"):
-            rule = f'name a user column DenseFeat(name, {dimension}, "int64")'
-            raise problem(f"`{argument}`", rule, shown(column or name))
+        rule = f'be the name of a user column DenseFeat(name, {dimension}, "int64")'
+        if not isinstance(column, DenseColumn):
+            raise problem(f"`{argument}`", rule, shown(name), "`exclude_features` must not name it.")
+        if (column.dimension, column.dtype) != (dimension, "int64") or column.transform_fn is not None:
+            more = "" if column.transform_fn is None else ", transform_fn"
+            got = f"DenseFeat({column.name!r}, {column.dimension}, {column.dtype!r}{more})"
+            raise problem(f"`{argument}`", rule, got)
         self._taken.add(column.name)
         return column.name
 
@@ -301,7 +315,8 @@ class Assembly:
                 afterwards.
 
         Returns:
-            ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first.
+            ``rows`` (B, T, D), ``valid`` (B, T) and ``ids`` (B, T), most recent first; and ``times`` (B, T, 1) of the
+            items' history, if the builder's ``history_times`` names them.
 
         Raises:
             ValueError: There is no such history.

@@ -99,7 +99,8 @@ def encoded(
     beside = [_pooled(make, place, rows, history, buckets, each) for place, each in enumerate(poolings)]
     since = []
     if make.request_time is not None:
-        since = [_of_all(make, make.layer(SinceLastEvent, "since_last_event", dim=make.dim), buckets)]
+        vectors = make.layer(SinceLastEvent, "since_last_event", dim=make.dim)
+        since = [_of_all(make, lambda of: vectors([of, history.valid]), buckets)]
     if not blocks:
         return _read_out(make, [*beside, *more, *since], [*(state.values for state in beside)], history, units)
     states = make.layer(keras.layers.Concatenate, "joined_events")([rows, *more]) if more else rows

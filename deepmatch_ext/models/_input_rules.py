@@ -23,6 +23,8 @@ from deepmatch_ext.layers.pooling import item_counts, item_mask
 # Its square, and the square of a layer's sum of such numbers, still fit in float32: no gradient becomes NaN.
 LARGEST_NUMBER = 1e15
 
+_SMALL = f"numbers of at most {LARGEST_NUMBER:g} in size"
+
 Rule = tuple[tf.Tensor, str]
 """Booleans that must all be true, and the rule in words."""
 
@@ -108,6 +110,8 @@ def check_batch(
             rules: list[Rule] = []
             if values.dtype.is_floating:
                 rules += _number_rules(values, is_id=id_column(column, name) is not None)
+            elif isinstance(column, DenseColumn) and values.dtype.is_integer:
+                rules.append((_is_small(values), _SMALL))
             limits = _integer_limits(column, name, name in targets)
             if limits is not None:
                 rules += _limit_rules(values, *limits)
@@ -140,7 +144,10 @@ def _array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) 
     wants_text, is_text = dtype == "string", values.dtype.kind in "OUST"
     wants_integer = dtype.startswith(("int", "uint"))
     if wants_text != is_text or values.dtype.kind in "cmM" or (wants_integer and values.dtype.kind not in "iub"):
-        raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", "Convert it with `.astype`.")
+        remedy = "Convert it with `.astype`."
+        if values.dtype.kind == "M":
+            remedy = '`.astype("datetime64[s]").astype("int64")` gives seconds, as `windows(times=True)` does.'
+        raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", remedy)
     if values.dtype.kind == "O" and pd.api.types.infer_dtype(values.ravel(), skipna=False) not in ("string", "bytes"):
         raise problem(f"Input {name!r}", "hold only strings", "other objects among them, such as None or NaN")
     return values
@@ -191,7 +198,7 @@ def _number_rules(values: tf.Tensor, is_id: bool) -> list[Rule]:
     finite = (tf.math.is_finite(values), "no NaN and no infinity")
     if is_id:
         return [finite, (tf.equal(values, tf.floor(values)), "whole numbers, since they are ids")]
-    return [finite, (_is_small(values), f"numbers of at most {LARGEST_NUMBER:g} in size")]
+    return [finite, (_is_small(values), _SMALL)]
 
 
 def _is_small(values: tf.Tensor) -> tf.Tensor:

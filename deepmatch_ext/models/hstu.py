@@ -37,7 +37,8 @@ def HSTU(
 ) -> RetrievalModel:
     """Attention without softmax and with a gate, so repeated events add up (`deepmatch_ext.layers.HSTUBlock`).
 
-    What matters is the distance between positions; the paper's bias by time is left out.
+    By default, what matters is the distance between positions. The paper's bias by time comes with `history_times` and
+    `request_time`.
 
     Every position of the history is trained. `deepmatch_ext.data.Split.sequence_targets`, not ``train_targets``,
     returns the rows in which each event with a history is a target once. Histories with the ``length_name`` and the

@@ -40,7 +40,10 @@ def split_of(interactions: Interactions, validation: Any, test: Any) -> Split:
         raise problem(f"`{what}`", f'be "{LAST}" where events have no times', shown(given[0]))
     targets, times, has_history = timed_targets(interactions, interactions.times)
     is_later = times >= moment(f"`{what}`", given[0], interactions.times)
-    if is_later.all() or not (is_later & has_history).any():
+    if is_later.all() or not is_later.any():
         raise problem(f"`{what}`", "have events on both sides", f"{given[0]!r}")
+    if not (is_later & has_history).any():
+        rule = "leave later sessions with more than one event"
+        raise problem(f"`{what}`", rule, f"{given[0]!r}", "A session's first event can't be predicted.")
     held_out = {"validation": none, "test": none, what: targets[is_later & has_history]}
     return Split(interactions, targets[~is_later], **held_out)

@@ -141,6 +141,10 @@ class Recommender:
             raise TypeError(
                 f"Recommender() got an unexpected argument {unknown[0]!r}, which {what} does not have either"
             )
+        for name in ("history_times", "request_time"):
+            if arguments.get(name) is not None:
+                rule = "be left out of a Recommender, which makes no columns of times"
+                raise problem(f"`{name}`", rule, shown(arguments[name]), "`windows(..., times=True)` does.")
         self.max_len, self.batch_size = positive_int("`max_len`", max_len), positive_int("`batch_size`", batch_size)
         self.seed = int_at_least("`seed`", seed, 0)
         self._builder, self._arguments, self._optimizer = model, arguments, optimizer

@@ -83,7 +83,7 @@ WITH_STATE = {
     "PooledStates": lambda: applied(
         layers.PooledStates(), floats(None, 4, 3), ids(4), keras.Input((4, 4), dtype="int32")
     ),
-    "SinceLastEvent": lambda: applied(layers.SinceLastEvent(3), keras.Input((4, 4), dtype="int32")),
+    "SinceLastEvent": lambda: applied(layers.SinceLastEvent(3), keras.Input((4, 4), dtype="int32"), ids(4)),
     "TransformerBlock": lambda: applied(layers.TransformerBlock(4, rate=0.5, gated=True), floats(None, 4, 3), ids(4)),
     "HistoryDropout": lambda: applied(layers.HistoryDropout(0.5), ids(3), ids(3)),
     "ItemCatalogue": lambda: applied(catalogue(), ids()),

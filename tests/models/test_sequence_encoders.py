@@ -170,8 +170,34 @@ def test_times_go_with_their_items(tmp_path):
     specs = encode.structured_input_signature[1]
     users = {name: tf.reshape(tf.cast(x[name], spec.dtype), [ROWS, *spec.shape[1:]]) for name, spec in specs.items()}
     np.testing.assert_allclose(encode(**users)["user_vector"], model.user_vectors(x), atol=1e-6)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="The times of a history must not rise"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`history_times` must name times that do not rise"):
         model.fit({**x, "time": x["time"] // 1000}, verbose=0)
+
+
+def test_a_column_of_times_that_is_not_named_is_told_of():
+    with pytest.warns(UserWarning, match="Column 'time' is read as a number, like any DenseFeat"):
+        SequenceDNN([HISTORY, *TIMED[-2:]], ITEMS, history_times="hist_time")
+    seconds = DenseFeat("time", 1, "int64", lambda values: values // 1000)
+    with pytest.raises(
+        ValueError, match=r"`request_time` must be .*; got DenseFeat\('time', 1, 'int64', transform_fn\)"
+    ):
+        SequenceDNN([HISTORY, TIMED[-2], seconds], ITEMS, **TIMES)
+    model = SequenceDNN([HISTORY, *TIMED[-2:]], ITEMS, **TIMES)
+    with pytest.raises(ValueError, match=r"'time' must be of dtype int64; .*datetime64\[s\].* gives seconds"):
+        model.user_vectors({**rows(), "time": np.full(ROWS, "2026-01-01", "datetime64[ms]")})
+
+
+def test_items_that_are_left_out_take_their_times_with_them():
+    model = MODELS["with the request's time"](TIMED, ITEMS, history_dropout=0.5)
+    x = {name: np.repeat(values, 20, axis=0) for name, values in rows().items()}
+    x["hist_time"] = x["hist_item"].astype("int64") * 1000  # each item has a time of its own
+    buckets = model.get_layer("time_buckets")
+    items = model.get_layer("trained_positions").input[0]
+    inputs = [tf.constant(x[tensor.name.split(":")[0]]) for tensor in model.inputs]
+    inputs = [value if value.shape.rank > 1 else value[:, tf.newaxis] for value in inputs]
+    left, times = keras.Model(model.inputs, [items, buckets.input[0]])(inputs, training=True)
+    assert tf.math.count_nonzero(left) < np.count_nonzero(x["hist_item"])
+    np.testing.assert_array_equal(times[:, :, 0], left.numpy() * 1000)
 
 
 @pytest.mark.slow
@@ -243,16 +269,21 @@ def test_labels_and_features_that_come_with_the_examples_are_refused():
         ({"blocks": ["sasrec"], "num_heads": 3}, "`num_heads` must divide"),
         ({"block_dropout": 1.0}, "`block_dropout`"),
         ({"request_time": "time"}, "`request_time` must be None without `history_times`"),
-        ({"history_times": "when"}, r"`history_times` must name a user column DenseFeat\(name, 5, \"int64\"\)"),
-        ({"history_times": "age"}, "`history_times` must name .*; got DenseColumn"),
-        ({**TIMES, "request_time": "hist_time"}, r"`request_time` must name a user column DenseFeat\(name, 1, "),
+        (
+            {"history_times": "when"},
+            r"`history_times` must be the name of a user column DenseFeat\(name, 5, \"int64\"\)",
+        ),
+        ({"history_times": "hist_time", "exclude_features": ["hist_time"]}, "`exclude_features` must not name it"),
+        ({"history_times": "age"}, r"`history_times` must be .*; got DenseFeat\('age', 1, 'float32'\)"),
+        ({**TIMES, "request_time": "age"}, r"`request_time` must be the name of a user column DenseFeat\(name, 1, "),
+        ({**TIMES, "request_time": "hist_time"}, "`request_time` must name another column than `history_times`"),
         ({"history_times": "hist_time", "pooled": "last"}, "`history_times` must be None where neither"),
         ({"history_times": "hist_time", "pooled": "", "blocks": ["gru"]}, "`history_times` must be None where neither"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        SequenceDNN([HISTORY, *TIMED[-3:]], ITEMS, **arguments)
+        SequenceDNN([HISTORY, *(TIMED[-3:] if "request_time" in arguments else TIMED[-3:-1])], ITEMS, **arguments)
 
 
 @pytest.mark.slow

@@ -401,6 +401,9 @@ def test_sessions_stay_whole_and_their_first_events_are_not_held_out(held_out):
     split, both = split_of(events, **{"validation": None, "test": None, held_out: 50}), split_by_time(events, 50, 80)
     np.testing.assert_array_equal(split.train, both.train)
     np.testing.assert_array_equal(np.sort([*both.validation, *both.test]), getattr(split, held_out))
+    single = Interactions.from_sequences([0, 2, 3], [1, 2, 3], [1, 2, 50], sessions=True)
+    with pytest.raises(ValueError, match=f"`{held_out}` must leave later sessions with more than one event; got 10"):
+        split_of(single, **{"validation": None, "test": None, held_out: 10})
 
 
 @pytest.mark.parametrize(
@@ -408,6 +411,7 @@ def test_sessions_stay_whole_and_their_first_events_are_not_held_out(held_out):
     [
         ({"model": "YoutubeDNN"}, "`model` must be a builder"),
         ({"max_len": 0}, "`max_len`"),
+        ({"model": SequenceDNN, "history_times": "hist_time"}, "`history_times` must be left out of a Recommender"),
         ({"item_features": SHELF.drop(columns="sku")}, "column 'sku' must be in `item_features`"),
     ],
 )
