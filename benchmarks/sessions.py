@@ -1,4 +1,4 @@
-"""The next click of Diginetica's sessions: SRGNN, SequenceDNN, YoutubeDNN, session kNN, Markov, in one table.
+"""The next click of Diginetica's sessions: SRGNN, SequenceDNN, YoutubeDNN, a Recommender, session kNN, Markov.
 
     python benchmarks/sessions.py FOLDER                    # FOLDER holds train.npz and test.npz, as SR-GNN splits it
     python benchmarks/sessions.py FOLDER --validation       # train on nine tenths, rank the last tenth's cases
@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
-from deepmatch_ext import SRGNN, SequenceDNN, YoutubeDNN, evaluation
+from deepmatch_ext import SRGNN, Recommender, SequenceDNN, YoutubeDNN, evaluation
 from deepmatch_ext.data import Interactions, Split, windows
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import AdaptiveSampler
@@ -47,6 +47,7 @@ def main():
             data, SequenceDNN, args.epochs, data.sequences, SESSIONS, seed=args.seed, **args.model
         ),
         "SRGNN": lambda: trained(data, SRGNN, args.epochs, seed=args.seed, **args.model),
+        "Recommender": lambda: recommender(data, args.seed),
     }
     for name, run in rows.items():
         if name.startswith(tuple(args.only.split(","))):
@@ -67,6 +68,7 @@ class Sessions:
         rows = np.flatnonzero(sessions.position > 0)
         is_train = sessions.sessions[rows] <= self.last
         self.interactions, self.train_rows = sessions, np.flatnonzero(sessions.sessions <= self.last)
+        self.trained = indptr[: self.last + 1], items[: indptr[self.last]]
         self.train = windows(sessions, rows[is_train], MAX_LEN)
         whole = Split(sessions, self.train_rows, [], []).sequence_targets(MAX_LEN)
         self.sequences = windows(sessions, whole, MAX_LEN)  # each click once, in some position of one of these
@@ -76,7 +78,7 @@ class Sessions:
             ends = prefixes[1:] + np.arange(1, len(prefixes))  # each prefix with its target behind it
             cases = Interactions.from_sequences(np.append(0, ends), np.insert(of_test, prefixes[1:], targets))
             held_out, rows = cases, ends - 1
-        self.held_out = windows(held_out, rows, MAX_LEN)
+        self.cases, self.held_out = (held_out, rows), windows(held_out, rows, MAX_LEN)
 
     def figures(self, score, block_size=512):
         """P@20 and MRR@20 of a scorer, as `evaluate` takes it."""
@@ -139,6 +141,20 @@ def trained(data, builder, epochs, rows=None, batch_size=BATCH, learning_rate=2e
         print(json.dumps({"epoch": epoch + 1, **curve[-1]}), flush=True)
     versions = {"tensorflow": tf.__version__, "keras": getattr(tf.keras, "__version__", "")}
     return {**curve[-1], "epochs": epochs, "arguments": arguments, **versions}
+
+
+def recommender(data, seed):
+    """A Recommender with nothing set; the last tenth of the sessions that it gets says when to stop."""
+    indptr, items = data.trained
+    sessions = np.repeat(np.arange(1, len(indptr)), np.diff(indptr))  # their order stands for their time
+    events = Interactions.from_sequences(indptr, items, times=sessions, sessions=True)
+    began = time.process_time()
+    made = Recommender(seed=seed).fit(events, validation=int(sessions[-1] * 9 // 10 + 1), verbose=0)
+    seconds = round(time.process_time() - began)
+    score = evaluation.inner_products(
+        made.model.user_vectors(windows(*data.cases, made.max_len)), made.model.item_vectors()
+    )
+    return {**data.figures(score), "epochs": made.epochs, "CPU s": seconds}
 
 
 if __name__ == "__main__":
