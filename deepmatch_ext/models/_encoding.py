@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from deepmatch_ext._checks import number_between, one_of, positive_int, problem, shown
 from deepmatch_ext._keras import keras
@@ -26,18 +26,43 @@ from deepmatch_ext.models._positions import State, UserStates
 from deepmatch_ext.models._towers import History
 
 
+class TimeBetween(NamedTuple):
+    """The time between positions, as `TimeBuckets`.
+
+    Attributes:
+        all: (B, t, t), for every position.
+        now: (B, 1, t), for the first one alone, which is all that a request needs.
+    """
+
+    all: Any
+    now: Any
+
+
 def _attention(layer: Any, **arguments: Any) -> Callable[..., Any]:
     def block(
-        make: Assembly, place: int, states: Any, history: History, buckets: list[Any], num_heads: int, rate: float
+        make: Assembly,
+        place: int,
+        states: Any,
+        history: History,
+        time: TimeBetween | None,
+        num_heads: int,
+        rate: float,
     ) -> Any:
         of_all = {"num_heads": num_heads, "rate": rate, "max_len": history.max_len, "seed": make.seed("block", place)}
-        return make.layer(layer, "block", place, **of_all, **arguments)([states, history.valid, *buckets])
+        read = [states, history.valid] if time is None else [states, history.valid, time.all]
+        return make.layer(layer, "block", place, **of_all, **arguments)(read)
 
     return block
 
 
 def _gru(
-    make: Assembly, place: int, states: Any, history: History, buckets: list[Any], num_heads: int, rate: float
+    make: Assembly,
+    place: int,
+    states: Any,
+    history: History,
+    time: TimeBetween | None,
+    num_heads: int,
+    rate: float,
 ) -> Any:
     turned = make.layer(OldestFirst, "oldest_first")
     gru = make.layer(
@@ -62,8 +87,8 @@ BLOCKS: dict[str, Callable[..., Any]] = {
     "hstu": _attention(HSTUBlock),
     "gru": _gru,
 }
-"""The blocks by name. Each is a function of the assembly, the block's number, states (B, t, d), the history, a list of
-`TimeBuckets`' output or of nothing, the number of heads and the dropout rate, and returns new states."""
+"""The blocks by name. Each is a function of the assembly, the block's number, states (B, t, d), the history, the time
+between its events or None, the number of heads and the dropout rate, and returns new states."""
 
 
 def encoded(
@@ -95,12 +120,12 @@ def encoded(
     rows = make.layer(WithoutPadding, "history_rows")([history.rows, history.valid])  # (B, t, d)
     more = make.known_rows("more_rows", others)
     poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # others find no item
-    buckets = _time_buckets(make, history, blocks, poolings)
-    beside = [_pooled(make, place, rows, history, buckets, each) for place, each in enumerate(poolings)]
+    time = _time_between(make, history, blocks, poolings)
+    beside = [_pooled(make, place, rows, history, time, each) for place, each in enumerate(poolings)]
     since = []
-    if make.request_time is not None:
+    if time is not None and make.request_time is not None:
         vectors = make.layer(SinceLastEvent, "since_last_event", dim=make.dim)
-        since = [_of_all(make, lambda of: vectors([of, history.valid]), buckets)]
+        since = [_state(make, lambda of: vectors([of, history.valid]), time)]
     if not blocks:
         return _read_out(make, [*beside, *more, *since], [*(state.values for state in beside)], history, units)
     states = make.layer(keras.layers.Concatenate, "joined_events")([rows, *more]) if more else rows
@@ -112,7 +137,7 @@ def encoded(
         states = dropout(states)
     for place, name in enumerate(blocks):
         block = BLOCKS[one_of("Every element of `blocks`", name, tuple(BLOCKS))]
-        states = block(make, place, states, history, buckets[:1], num_heads, rate)
+        states = block(make, place, states, history, time, num_heads, rate)
     states = make.layer(L2Normalization, "unit_states")(states)
     return _read_out(make, [states, *beside, *since], [states, *(state.values for state in beside)], history, units)
 
@@ -126,37 +151,34 @@ def _poolings(pooled: str) -> list[dict[str, Any]]:
     return [arguments for _, arguments in found]
 
 
-def _time_buckets(
+def _time_between(
     make: Assembly, history: History, blocks: Sequence[str], poolings: Sequence[dict[str, Any]]
-) -> list[Any]:
-    """The time between positions, for all of them and for the first, (B, t, t) and (B, 1, t); empty without times."""
+) -> TimeBetween | None:
     if history.times is None:
-        return []
+        return None
     of_next = make.request_time is not None
     if not of_next and not {*blocks} - {"gru"} and all(each["mode"] == "last" for each in poolings):
         rule = "be None where neither a block with attention nor a weighted pooling reads it"
         raise problem("`history_times`", rule, "a column")
     read = [history.times, history.valid, *([make.request_time] if of_next else [])]
-    return [
-        make.layer(TimeBuckets, *name, of_next=of_next, first_only=first_only)(read)
-        for name, first_only in ((["time_buckets"], False), (["time_buckets", "now"], True))
-    ]
+    of_all = make.layer(TimeBuckets, "time_buckets", of_next=of_next)
+    of_first = make.layer(TimeBuckets, "time_buckets", "now", of_next=of_next, first_only=True)
+    return TimeBetween(of_all(read), of_first(read))
 
 
-def _of_all(make: Assembly, states_of: Callable[[Any], Any], buckets: list[Any]) -> State:
-    """The states at all positions, and for serving at the first one alone."""
-    values, of_first = map(states_of, buckets)
-    return State(values, now=make.layer(AtNow, "now", 0, behind=0)(of_first))
+def _state(make: Assembly, states_of: Callable[[Any], Any], time: TimeBetween) -> State:
+    """What ``states_of`` makes of the time between positions."""
+    return State(states_of(time.all), now=make.layer(AtNow, "now", 0, behind=0)(states_of(time.now)))
 
 
 def _pooled(
-    make: Assembly, place: int, rows: Any, history: History, buckets: list[Any], arguments: dict[str, Any]
-) -> Any:
+    make: Assembly, place: int, rows: Any, history: History, time: TimeBetween | None, arguments: dict[str, Any]
+) -> State:
     if arguments["mode"] == "last":
         return State(rows, arguments.get("nth", 1) - 1)
-    if buckets:
+    if time is not None:
         pooling = make.layer(PooledStates, "pooled", place, **arguments)
-        return _of_all(make, lambda of: pooling([rows, history.valid, of]), buckets)
+        return _state(make, lambda of: pooling([rows, history.valid, of]), time)
     now = make.layer(SequenceMaskPooling, "pooled_now", place, **arguments)([rows, history.valid])
     return State(make.layer(PooledStates, "pooled", place, **arguments)([rows, history.valid]), now=now)
 
