@@ -68,7 +68,7 @@ class PooledStates(HistoryPooling):
         lag = lags(length)[: tf.shape(buckets[0])[1]] if buckets else lags(length)
         weights = tf.where(lag >= 0, recency_weights(tf.maximum(lag, 0), self.recency_decay), 0.0)[tf.newaxis]
         if buckets:
-            weights *= tf.exp(of_buckets(self.log_by_time, buckets[0], in_training(training)))[:, 0]
+            weights *= tf.exp(tf.squeeze(of_buckets(self.log_by_time, buckets[0], in_training(training)), axis=1))
         norm = tf.matmul(self._norm_term(weights), tf.cast(valid, tf.float32)[:, :, tf.newaxis])
         return tf.cast(self._normalised(tf.matmul(weights, rows), norm), compute_dtype(self))
 
