@@ -9,6 +9,7 @@ import tensorflow as tf
 from deepmatch_ext._checks import as_flag, finite_number, int_at_least, number_between, one_of, positive_int, problem
 from deepmatch_ext._keras import compute_dtype, in_training, keras, register
 from deepmatch_ext.layers.dropout import DroppingLayer
+from deepmatch_ext.layers.pooling import weighted_sum
 
 __all__ = ["DynamicMultiRNN"]
 
@@ -102,7 +103,7 @@ class DynamicMultiRNN(DroppingLayer):
             states = states + came if place >= self.num_layers - self.num_residual_layers else came
         if not self.return_sequence:
             last = tf.one_hot(lengths - 1, tf.shape(states)[1])  # zeros for an empty history
-            states = tf.einsum("bt,btu->bu", last, states)[:, tf.newaxis]
+            states = weighted_sum(states, last)[:, tf.newaxis]
         return tf.cast(states, compute_dtype(self))
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:

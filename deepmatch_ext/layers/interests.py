@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, finite_number, int_at_least, number_between, positive_int, problem, shown
 from deepmatch_ext._keras import compute_dtype, keras, register
-from deepmatch_ext.layers.pooling import recency_weights
+from deepmatch_ext.layers.pooling import recency_weights, weighted_sum
 
 _MASKED = -1e9
 
@@ -322,7 +322,7 @@ class LabelAwareAttention(keras.layers.Layer):
         weights = tf.exp(logits)  # the largest is 1
         # `tf.nn.softmax` may round a weight of 1 down, an error that `p` would multiply in the gradient.
         weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-        return tf.einsum("bk,bkd->bd", weights, interests)
+        return weighted_sum(interests, weights)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[1][0], input_shape[0][-1])

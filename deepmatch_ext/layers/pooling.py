@@ -138,7 +138,7 @@ class SequenceMaskPooling(HistoryPooling):
 
 
 def weighted_sum(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """(B, D): each history's rows (B, T, D), times their weights (B, T)."""
+    """(B, D): the sum of each example's rows (B, T, D), times their weights (B, T)."""
     return tf.squeeze(tf.matmul(weights[:, tf.newaxis], rows), axis=1)  # half the time of ``tf.einsum``
 
 

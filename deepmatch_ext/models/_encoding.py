@@ -38,32 +38,33 @@ class TimeBetween(NamedTuple):
     now: Any
 
 
+class OfBlocks(NamedTuple):
+    """What all blocks of a model share.
+
+    Attributes:
+        history: The history that they read.
+        time: The time between its events, if it is known.
+        num_heads: The number of attention heads.
+        rate: The dropout rate.
+    """
+
+    history: History
+    time: TimeBetween | None
+    num_heads: int
+    rate: float
+
+
 def _attention(layer: Any, **arguments: Any) -> Callable[..., Any]:
-    def block(
-        make: Assembly,
-        place: int,
-        states: Any,
-        history: History,
-        time: TimeBetween | None,
-        num_heads: int,
-        rate: float,
-    ) -> Any:
-        of_all = {"num_heads": num_heads, "rate": rate, "max_len": history.max_len, "seed": make.seed("block", place)}
-        read = [states, history.valid] if time is None else [states, history.valid, time.all]
-        return make.layer(layer, "block", place, **of_all, **arguments)(read)
+    def block(make: Assembly, place: int, states: Any, of: OfBlocks) -> Any:
+        sizes = {"num_heads": of.num_heads, "rate": of.rate, "max_len": of.history.max_len}
+        made = make.layer(layer, "block", place, **sizes, seed=make.seed("block", place), **arguments)
+        return made([states, of.history.valid, *([] if of.time is None else [of.time.all])])
 
     return block
 
 
-def _gru(
-    make: Assembly,
-    place: int,
-    states: Any,
-    history: History,
-    time: TimeBetween | None,
-    num_heads: int,
-    rate: float,
-) -> Any:
+def _gru(make: Assembly, place: int, states: Any, of: OfBlocks) -> Any:
+    valid, rate = of.history.valid, of.rate
     turned = make.layer(OldestFirst, "oldest_first")
     gru = make.layer(
         keras.layers.GRU,
@@ -73,12 +74,12 @@ def _gru(
         kernel_initializer=keras.initializers.GlorotUniform(seed=make.seed("block", place, "kernel")),
         recurrent_initializer=keras.initializers.Orthogonal(seed=make.seed("block", place, "recurrent")),
     )
-    found = gru(turned([states, history.valid]), mask=history.valid)
-    found = make.layer(WithoutPadding, "block", place, "valid")([found, history.valid])
+    found = gru(turned([states, valid]), mask=valid)
+    found = make.layer(WithoutPadding, "block", place, "valid")([found, valid])
     if rate:
         dropout = make.layer(RepeatableDropout, "dropout", place, rate=rate, seed=make.seed("dropout", place))
         found = dropout(found)
-    return turned([found, history.valid])
+    return turned([found, valid])
 
 
 BLOCKS: dict[str, Callable[..., Any]] = {
@@ -87,8 +88,8 @@ BLOCKS: dict[str, Callable[..., Any]] = {
     "hstu": _attention(HSTUBlock),
     "gru": _gru,
 }
-"""The blocks by name. Each is a function of the assembly, the block's number, states (B, t, d), the history, the time
-between its events or None, the number of heads and the dropout rate, and returns new states."""
+"""The blocks by name. Each is a function of the assembly, the block's number, states (B, t, d), and what all blocks
+share. It returns new states."""
 
 
 def encoded(
@@ -137,7 +138,7 @@ def encoded(
         states = dropout(states)
     for place, name in enumerate(blocks):
         block = BLOCKS[one_of("Every element of `blocks`", name, tuple(BLOCKS))]
-        states = block(make, place, states, history, time, num_heads, rate)
+        states = block(make, place, states, OfBlocks(history, time, num_heads, rate))
     states = make.layer(L2Normalization, "unit_states")(states)
     return _read_out(make, [states, *beside, *since], [states, *(state.values for state in beside)], history, units)
 

@@ -175,3 +175,15 @@ def test_a_batch_of_weights_is_refused_where_an_array_of_them_is(weight):
     of_arrays = outcome(lambda: check_weights(weights))
     assert outcome(lambda: check_batch_weights(tf.constant(weights))) == of_arrays
     assert of_arrays == ("refused" if weight in ("a", 2e15, np.inf) or weight != weight else "taken")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+@pytest.mark.parametrize("number", [0, 10**15, -(10**15), 10**15 + 2, 10**18, -(2**63)])
+def test_large_integers_are_refused_in_batches_as_in_arrays(number, dtype):
+    columns = read_columns("columns", [DenseFeat("when", 2, dtype), SparseFeat("item", 20)])
+    x = {"when": np.array([[1, number]]), "item": np.array([[3]])}
+    shapes = {name: shape for column in columns for name, (shape, _) in input_shapes(column).items()}
+    of_arrays = outcome(lambda: check_model_input(columns, x, ["item"]))
+    tensors = {name: tf.constant(values) for name, values in x.items()}
+    assert outcome(lambda: check_batch(columns, dense_batch(columns, tensors), shapes, ["item"])) == of_arrays
+    assert of_arrays == ("refused" if abs(number) > 10**15 else "taken")

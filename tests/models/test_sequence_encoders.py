@@ -13,6 +13,8 @@ from deepmatch_ext.models import Assembly, builder
 from deepmatch_ext.optimizers import LazyAdam
 from deepmatch_ext.samplers import FullSampler
 from deepmatch_ext.serving import export_recommender
+from deepmatch_ext.testing._checks.tables import whole_tables
+from deepmatch_ext.testing._trial import Trial
 
 SIZE, DIM, LENGTH, ROWS = 20, 8, 5, 4
 ITEMS = [SparseFeat("item", SIZE, DIM)]
@@ -198,6 +200,12 @@ def test_items_that_are_left_out_take_their_times_with_them():
     left, times = keras.Model(model.inputs, [items, buckets.input[0]])(inputs, training=True)
     assert tf.math.count_nonzero(left) < np.count_nonzero(x["hist_item"])
     np.testing.assert_array_equal(times[:, :, 0], left.numpy() * 1000)
+
+
+@pytest.mark.slow
+def test_a_step_that_reads_times_reads_no_whole_table():
+    settings = {"blocks": ["ligr"], "history_dropout": 0.2, **TIMES}
+    whole_tables(Trial(SequenceDNN, ([HISTORY, *TIMED[-2:]], ITEMS), **settings))
 
 
 @pytest.mark.slow
