@@ -47,28 +47,33 @@ def _check(sampler: Sampler) -> None:
     layers = [CandidateSampler(sampler, VOCABULARY, seed=1) for _ in range(2)]
     for layer in layers:
         layer.build()
-    draws = [tf.function(lambda positives, layer=layer: layer(positives, training=True)) for layer in layers]
-    log_counts = tf.function(layers[0].log_counts)
+    every = tf.range(VOCABULARY, dtype=tf.int64)
+
+    @tf.function
+    def step(positives: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """All items' log counts before the step, what is drawn with its log counts, and what the seed draws again."""
+        before = layers[0].log_counts(every, tf.size(positives))
+        drawn, again = (Candidates(*layer(positives, training=True)) for layer in layers)
+        return before, drawn.ids, drawn.log_counts, again.ids
+
     rng = np.random.default_rng(0)
     drawn, expected = np.zeros(VOCABULARY), np.zeros(VOCABULARY)
-    every = tf.range(VOCABULARY, dtype=tf.int64)
     for _ in range(STEPS):
         # All items are equally likely, as samplers that learn assume at first.
         positives = tf.constant(rng.integers(1, VOCABULARY, BATCH))
-        before = np.asarray(log_counts(every, tf.size(positives)), np.float64)
-        candidates, repeated = (Candidates(*draw(positives)) for draw in draws)
-        ids = candidates.ids.numpy()[0 if sampler.in_batch else BATCH :]
-        expect(np.array_equal(candidates.ids, repeated.ids), "a seed must repeat the draws", "others")
+        before, candidates, log_counts, repeated = (values.numpy() for values in step(positives))
+        ids = candidates[0 if sampler.in_batch else BATCH :]
+        expect(np.array_equal(candidates, repeated), "a seed must repeat the draws", "others")
         expect(
             ((ids >= 1) & (ids < VOCABULARY)).all(), f"ids must be in 1..{VOCABULARY - 1}", f"{ids.min()}..{ids.max()}"
         )
         if sampler.num_sampled is not None:
             number = len(ids) - (BATCH if sampler.in_batch else 0)
             expect(number == sampler.num_sampled, f"{sampler.num_sampled} ids must be drawn", number)
-        finite = np.isfinite(before[1:]).all() and np.isfinite(candidates.log_counts).all()
+        finite = np.isfinite(before[1:]).all() and np.isfinite(log_counts).all()
         expect(finite, "the log count of every item must be finite", "infinity or NaN")
         drawn += np.bincount(ids, minlength=VOCABULARY)
-        expected += np.exp(before)
+        expected += np.exp(before.astype(np.float64))
     # Five standard deviations of the counts of independent draws, doubled for draws that are not independent.
     far = np.abs(drawn - expected)[1:] - 10 * np.sqrt(expected[1:] + 1)
     if (far > 0).any():
