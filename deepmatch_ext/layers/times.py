@@ -11,15 +11,11 @@ from typing import Any
 import tensorflow as tf
 
 from deepmatch_ext._checks import as_flag, positive_int
-from deepmatch_ext._keras import compute_dtype, in_training, keras, register
-from deepmatch_ext._traced import assertion, traced_once
+from deepmatch_ext._keras import compute_dtype, keras, register
+from deepmatch_ext._traced import traced_once
 from deepmatch_ext.layers.pooling import IdLayer
 
 BUCKETS = 64  # as many as an int64 has powers of two
-_ORDER = (
-    "`history_times` must name times that do not rise from one position to the next, most recent first, and "
-    "`request_time` none that are earlier; both in one unit"
-)
 _NEVER = 2**62  # later than any event
 _NUDGE = 1e-5  # to float32's logarithm of a power of two, which may be a little less than a whole number
 
@@ -43,10 +39,6 @@ class TimeBuckets(IdLayer):
     Output: (B, t, t) int32, or (B, 1, t) with ``first_only``: element (k, j) for position k and the event at j. 0 where
     the event at j is later, or padding.
 
-    Raises:
-        tf.errors.InvalidArgumentError: In training, an event is later than that of the position before, or than the
-            request.
-
     Example:
         >>> times, valid, request = tf.constant([[[70], [60], [0]]]), tf.constant([[True] * 3]), tf.constant([[100]])
         >>> TimeBuckets()([times, valid]).numpy()[0].tolist()  # differences of 10, 70 and 60
@@ -60,17 +52,10 @@ class TimeBuckets(IdLayer):
         super().__init__(**kwargs)
         self.of_next, self.first_only = as_flag("`of_next`", of_next), as_flag("`first_only`", first_only)
 
-    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+    def call(self, inputs: Any) -> tf.Tensor:
         times, valid, *request = inputs
         times = tf.cast(tf.squeeze(times, axis=2), tf.int64)
         now = tf.concat([*(tf.cast(time, tf.int64) for time in request), times], axis=1)
-        training = in_training(training)
-        if training is not False:
-            later = now[:, :-1] if request else tf.concat([times[:, :1], times[:, :-1]], axis=1)
-            fits = tf.reduce_all((later >= times) | ~tf.cast(valid, tf.bool)) | ~tf.cast(training, tf.bool)
-            check = assertion(fits, _ORDER)
-            with tf.control_dependencies([] if check is None else [check]):
-                now = tf.identity(now)
         now = now[:, :1] if self.first_only else now[:, : tf.shape(times)[1]]
         times = tf.where(tf.cast(valid, tf.bool), times, _NEVER)
         passed = tf.cast(1 + tf.maximum(now[:, :, tf.newaxis] - times[:, tf.newaxis], 0), tf.float32)

@@ -107,8 +107,8 @@ sampler_config: The source of negatives: a sampler of `deepmatch_ext.samplers` o
 seed: Seed of the initial weights, dropout and negatives. With the same seed and order of the data, a run on a
     CPU is exactly reproducible.
 history_times: The name of a user column with the times of the history's events, ``DenseFeat("hist_time", maxlen,
-    "int64")``, as `deepmatch_ext.data.windows` returns it with ``times=True``. The model then also learns how much an
-    event counts from the time that has passed since. None: only the order of the events counts.
+    "int64")``, as `deepmatch_ext.data.windows` returns it with ``times=True``; lists if the history is lists. The
+    model then also learns how much an event counts from the time that has passed since. None: only the order counts.
 request_time: With `history_times`, the name of the column of the request's time, ``DenseFeat("time", 1, "int64")``.
     Time is then measured up to the request, and at earlier positions up to the next event. In training and evaluation,
     the request's time is that of the target, so figures can only be compared with others for which it is known.

@@ -42,6 +42,7 @@ from deepmatch_ext.layers import (
 from deepmatch_ext.layers.softmax import default_sampler
 from deepmatch_ext.losses import LOSSES, Candidates
 from deepmatch_ext.models._arguments import ALIASES, DEFAULTS, LABELLED, OPTIONAL, full_documentation, full_signature
+from deepmatch_ext.models._input_rules import EventTimes
 from deepmatch_ext.models._items import ItemFeatures
 from deepmatch_ext.models._positions import OtherHistory, UserStates, loss_of_rows, user_states
 from deepmatch_ext.models._record import register_builder
@@ -249,6 +250,7 @@ class Assembly:
     def _read_times(self, given: Mapping[str, Any]) -> None:
         """Reads the columns of times, which `features` leaves out."""
         self._times: dict[str, str] = {}  # item history -> the input of its events' times, (B, T, 1)
+        self._event_times: EventTimes | None = None
         self.request_time: Any = None
         if given["history_times"] is None:
             if given["request_time"] is not None:
@@ -266,6 +268,7 @@ class Assembly:
             if given["request_time"] == name:
                 raise problem("`request_time`", "name another column than `history_times`", repr(name))
             self.request_time = self._inputs[self._time_column("request_time", 1)]
+        self._event_times = EventTimes(first, name, given["request_time"])
         for column in self.user_columns:
             if isinstance(column, DenseColumn) and column.dtype == "int64" and column.name not in self._taken:
                 warn_caller(
@@ -591,7 +594,14 @@ class Assembly:
             inputs=[*user_input, *(item_input[:1] if self._item_features.catalogue else item_input)],
             outputs=outputs,
             towers=Towers(
-                user_input, user_emb, item_input, item_emb, catalogue_emb, self.user_columns, self.item_columns
+                user_input,
+                user_emb,
+                item_input,
+                item_emb,
+                catalogue_emb,
+                self.user_columns,
+                self.item_columns,
+                self._event_times,
             ),
             config={"builder": self._name, "arguments": self._record(sampler and sampler.sampler)},
             name=_snake_case(self._name),

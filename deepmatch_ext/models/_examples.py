@@ -21,6 +21,7 @@ from deepmatch_ext.features import Column, SparseColumn, input_names
 from deepmatch_ext.models._feeding import batches
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
 from deepmatch_ext.models._input_rules import (
+    EventTimes,
     check_batch,
     check_batch_labels,
     check_batch_weights,
@@ -103,31 +104,38 @@ class ArrayReader:
         inputs: name -> (shape of one row, NumPy type), as the model takes them.
         target: The item's name, if it is among the inputs.
         has_labels: Whether examples have labels: 1 if the user chose the item, else 0.
+        times: What is known of the events' times.
     """
 
     columns: Sequence[Column]
     inputs: Mapping[str, tuple[tuple[int, ...], Any]]
     target: str | None = None
     has_labels: bool = False
+    times: EventTimes | None = None
 
     @classmethod
     def of(
-        cls, columns: Sequence[Column], tensors: Iterable[Any], target: str | None = None, has_labels: bool = False
+        cls,
+        columns: Sequence[Column],
+        tensors: Iterable[Any],
+        target: str | None = None,
+        has_labels: bool = False,
+        times: EventTimes | None = None,
     ) -> ArrayReader:
         """A reader for Keras's input tensors."""
         inputs = {
             input_name(tensor): (tuple(tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype)
             for tensor in tensors
         }
-        return cls(columns, inputs, target, has_labels)
+        return cls(columns, inputs, target, has_labels, times)
 
     def arrays(self, x: Any) -> tuple[dict[str, np.ndarray], int]:
         """Every input by name, checked, and the number of rows.
 
         The arrays always have the model's ranks and types; otherwise Keras would trace its functions again.
         """
-        given = input_arrays(self.columns, x)
-        rows = check_model_input(self.columns, given, [] if self.target is None else [self.target])
+        given = input_arrays(self.columns, x, self.times)
+        rows = check_model_input(self.columns, given, [] if self.target is None else [self.target], self.times)
         arrays = {name: given[name].reshape(rows, *shape) for name, (shape, _) in self.inputs.items()}
         return {
             name: array if array.dtype.kind in "OUST" else array.astype(self.inputs[name][1], copy=False)
@@ -175,6 +183,7 @@ class Reader:
         is_unknown: Tells which items are missing from the target's file of keys, if it has one: they would be trained
             as padding.
         has_labels: Whether examples have labels.
+        times: What is known of the events' times.
     """
 
     def __init__(
@@ -184,8 +193,9 @@ class Reader:
         target: SparseColumn,
         is_unknown: Callable[[tf.Tensor], tf.Tensor],
         has_labels: bool,
+        times: EventTimes | None,
     ) -> None:
-        self._arrays = ArrayReader.of(columns, tensors, target.name, has_labels)
+        self._arrays = ArrayReader.of(columns, tensors, target.name, has_labels, times)
         self._target, self._is_unknown = target, is_unknown
         self._strategy = tf.distribute.get_strategy()
 
@@ -315,12 +325,12 @@ class Reader:
         asks_labels = asks_labels and self._arrays.has_labels
         if asks_labels and not (isinstance(spec, tuple) and len(spec) > 1):
             check_labels(None)
-        columns, target = self._arrays.columns, self._target
-        check_types(columns, dense_spec(columns, features))
+        columns, times, target = self._arrays.columns, self._arrays.times, self._target
+        check_types(columns, dense_spec(columns, features, times))
         shapes = {name: shape for name, (shape, _) in self._arrays.inputs.items()}
 
         def complete(*element: Any) -> tuple[Any, ...]:
-            batch = check_batch(columns, dense_batch(columns, element[0]), shapes, [target.name])
+            batch = check_batch(columns, dense_batch(columns, element[0], times), shapes, [target.name], times)
             batch = {
                 name: values if values.dtype == tf.string else tf.cast(values, self._arrays.inputs[name][1])
                 for name, values in batch.items()
@@ -338,7 +348,9 @@ class Reader:
         return mapped(dataset, complete)
 
 
-def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+def user_batches(
+    columns: Sequence[Column], dataset: tf.data.Dataset, batch_size: int, times: EventTimes | None
+) -> tf.data.Dataset:
     """Only the columns' inputs of a finite dataset of batches, dense and in batches of ``batch_size``."""
     require_eager("`user_vectors` of a dataset")
     spec = dataset.element_spec
@@ -347,10 +359,10 @@ def user_batches(columns: Sequence[Column], dataset: tf.data.Dataset, batch_size
         raise problem("`x`", "hold dictionaries of user inputs, or tuples that begin with them", f"{spec}")
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise problem("`x`", "come to an end", "a dataset that repeats for ever")
-    check_types(columns, dense_spec(columns, features))
+    check_types(columns, dense_spec(columns, features, times))
 
     def dense(*element: Any) -> dict[str, tf.Tensor]:
-        batch = dense_batch(columns, element[0])
+        batch = dense_batch(columns, element[0], times)
         return {name: batch[name] for name in input_names(columns)}
 
     return without_autotuning(mapped(dataset, dense).rebatch(batch_size).prefetch(1))

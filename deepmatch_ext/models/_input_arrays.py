@@ -1,7 +1,7 @@
 """Inputs in any form (arrays, frames, lists, tf.data's tensors), brought into the shapes of the columns.
 
 A history that is given as lists loses its zeros, is cut after its first T items, which are the most recent, and is
-padded with 0 at the end. Its length may be left out.
+padded with 0 at the end. Its length may be left out. The times of its events are given as lists, too.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from deepmatch_ext._frames import Lists, array_of, columns_of, missing_values, p
 from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes
 from deepmatch_ext.layers.pooling import item_mask
-from deepmatch_ext.models._input_rules import is_item
+from deepmatch_ext.models._input_rules import EventTimes, is_item
 
 
-def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
+def input_arrays(columns: Sequence[Column], x: Any, times: EventTimes | None = None) -> dict[str, Any]:
     """``x`` by name, with an array for every input of the columns that it has. Other names are left as they are.
 
     Args:
         columns: The columns that will read the arrays.
         x: name -> array, tensor, ragged tensor or list; a pandas or polars DataFrame; or an Arrow table.
+        times: What is known of the events' times.
 
     Returns:
         name -> array, for `check_model_input`. Plain arrays are returned as they were given.
@@ -42,7 +43,9 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
         if name in named
     }
     lists = {name: values for name, values in found.items() if isinstance(values, Lists)}
-    items = _without_zeros(columns, lists)
+    if times is not None and times.events in found:
+        _check_form(times, times.history.name in lists, times.events in lists)
+    items = _without_zeros(columns, lists, times)
     arrays: dict[str, Any] = dict(named)
     for column in columns:
         for name, (shape, dtype) in input_shapes(column).items():
@@ -50,14 +53,29 @@ def input_arrays(columns: Sequence[Column], x: Any) -> dict[str, Any]:
                 continue
             values = items.get(name, found[name])
             pads = isinstance(column, SequenceColumn) and name != column.length_name
+            pads = pads or (times is not None and name == times.events and times.history.name in lists)
             if isinstance(values, Lists):
                 arrays[name] = _from_lists(name, values, math.prod(shape), dtype, pads)
             else:
                 arrays[name] = _from_values(name, values, shape, dtype, pads)
     histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lists]
     for column in histories:
-        _see_to_lengths(column, histories, lists, arrays)
+        _see_to_lengths(column, histories, lists, arrays, times)
     return arrays
+
+
+def _check_form(times: EventTimes, history_is_lists: bool, times_are_lists: bool) -> None:
+    if history_is_lists and not times_are_lists:
+        rule, got = f"be lists, as {times.history.name!r} is", "an array"
+        raise problem(f"Input {times.events!r}", rule, got, "A history in lists loses its zeros and is cut.")
+
+
+def _of_events(column: SequenceColumn, times: EventTimes | None) -> list[str]:
+    """The names of a history's inputs that have a value for each event, its items first."""
+    names = [column.name, column.weight_name]
+    if times is not None and times.history.name == column.name:
+        names.append(times.events)
+    return [name for name in names if name is not None]
 
 
 def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
@@ -69,14 +87,14 @@ def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
     return groups
 
 
-def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists]) -> dict[str, Lists]:
+def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists], times: EventTimes | None) -> dict[str, Lists]:
     """The lists of histories, without positions at which no history of a group has an item, such as unknown items.
 
     These positions would take the room of known items. Lists of wrong lengths are left as they are.
     """
     left: dict[str, Lists] = {}
     for group in _belonging(columns).values():
-        names = [name for column in group for name in (column.name, column.weight_name) if name is not None]
+        names = [name for column in group for name in _of_events(column, times)]
         together = [lists[name] for name in names if name in lists]
         if len(together) < len(names) or not all(
             np.array_equal(each.lengths, together[0].lengths) for each in together
@@ -125,12 +143,17 @@ def _from_values(name: str, values: np.ndarray, shape: tuple[int, ...], dtype: s
 
 
 def _see_to_lengths(
-    column: SequenceColumn, histories: list[SequenceColumn], lists: Mapping[str, Lists], arrays: dict[str, Any]
+    column: SequenceColumn,
+    histories: list[SequenceColumn],
+    lists: Mapping[str, Lists],
+    arrays: dict[str, Any],
+    times: EventTimes | None,
 ) -> None:
     """Counts the length of a history that was given as lists; a length that was given is cut as the lists were."""
     own = lists[column.name]
-    if column.weight_name is not None and column.weight_name in lists:
-        _check_lengths(column.weight_name, lists[column.weight_name], column.name, own)
+    for name in _of_events(column, times)[1:]:
+        if name in lists:
+            _check_lengths(name, lists[name], column.name, own)
     if column.length_name is None:
         return
     if column.length_name in arrays:
@@ -159,13 +182,16 @@ def _check_lengths(name: str, lists: Lists, other_name: str, others: Lists) -> N
         raise problem(f"Input {name!r}", f"have lists as long as those of {other_name!r}", got)
 
 
-def dense_spec(columns: Iterable[Column], spec: Mapping[str, Any]) -> dict[str, Any]:
+def dense_spec(columns: Iterable[Column], spec: Mapping[str, Any], times: EventTimes | None = None) -> dict[str, Any]:
     """The types of a dataset's features after `dense_batch`.
 
     Raises:
         ValueError: A feature is sparse, or ragged where its column takes no lists.
     """
     dense = dict(spec)
+    ragged = {name for name, given in spec.items() if isinstance(given, tf.RaggedTensorSpec)}
+    if times is not None and times.events in spec:
+        _check_form(times, times.history.name in ragged, times.events in ragged)
     for column in columns:
         for name, (shape, _) in input_shapes(column).items():
             given = spec.get(name)
@@ -178,16 +204,21 @@ def dense_spec(columns: Iterable[Column], spec: Mapping[str, Any]) -> dict[str, 
                 raise problem(what, "be a tensor or ragged tensor", type(given).__name__, remedy)
             if given.ragged_rank == 0:
                 raise problem("The dataset", "be batched", f"{name!r} of shape {given.shape}", "Call `.batch(...)`.")
-            if not isinstance(column, SequenceColumn) or name == column.length_name or given.ragged_rank > 1:
+            is_list = isinstance(column, SequenceColumn) and name != column.length_name
+            is_list = is_list or (times is not None and name == times.events and times.history.name in ragged)
+            if not is_list or given.ragged_rank > 1:
                 remedy = f"`.to_tensor(shape={[None, *shape]})` makes one of it."
                 raise problem(what, "be a tensor, or ragged in its second axis if it is a history", str(given), remedy)
-            dense[name] = tf.TensorSpec([None, column.maxlen], given.dtype)
-            if name == column.name and column.length_name is not None and column.length_name not in spec:
-                dense[column.length_name] = tf.TensorSpec([None, 1], tf.int32)
+            dense[name] = tf.TensorSpec([None, shape[0]], given.dtype)
+            length_name = getattr(column, "length_name", None)
+            if name == column.name and length_name is not None and length_name not in spec:
+                dense[length_name] = tf.TensorSpec([None, 1], tf.int32)
     return dense
 
 
-def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+def dense_batch(
+    columns: Sequence[Column], batch: Mapping[str, Any], times: EventTimes | None = None
+) -> dict[str, tf.Tensor]:
     """A dataset's batch, with ragged histories treated as lists are by `input_arrays`.
 
     Raises:
@@ -198,11 +229,11 @@ def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str
     lengths: dict[str, tf.Tensor] = {}  # of what is ragged
     for column in columns:
         if isinstance(column, SequenceColumn):
-            for name in (column.name, column.weight_name):
-                if name is not None and isinstance(batch.get(name), tf.RaggedTensor):
+            for name in _of_events(column, times):
+                if isinstance(batch.get(name), tf.RaggedTensor):
                     ragged[name] = batch[name].with_flat_values(tf.reshape(batch[name].flat_values, [-1]))
                     lengths[name] = ragged[name].row_lengths()
-    ragged |= _ragged_without_zeros(columns, ragged)
+    ragged |= _ragged_without_zeros(columns, ragged, times)
     for column in columns:
         for name, (shape, _) in input_shapes(column).items():
             if name in ragged:
@@ -210,9 +241,10 @@ def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str
                 dense[name] = ragged[name].to_tensor(padding, shape=[None, shape[0]])
     histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lengths]
     for column in histories:
-        name, weight_name, length_name = column.name, column.weight_name, column.length_name
-        if weight_name is not None and weight_name in lengths:
-            dense[weight_name] = _as_long(weight_name, name, dense, lengths)
+        name, length_name = column.name, column.length_name
+        for other in _of_events(column, times)[1:]:
+            if other in lengths:
+                dense[other] = _as_long(other, name, dense, lengths)
         if length_name is None:
             continue
         if length_name not in batch:
@@ -227,12 +259,12 @@ def dense_batch(columns: Sequence[Column], batch: Mapping[str, Any]) -> dict[str
 
 
 def _ragged_without_zeros(
-    columns: Iterable[Column], ragged: Mapping[str, tf.RaggedTensor]
+    columns: Iterable[Column], ragged: Mapping[str, tf.RaggedTensor], times: EventTimes | None
 ) -> dict[str, tf.RaggedTensor]:
     """`_without_zeros` of tensors."""
     left: dict[str, tf.RaggedTensor] = {}
     for group in _belonging(columns).values():
-        names = [name for column in group for name in (column.name, column.weight_name) if name is not None]
+        names = [name for column in group for name in _of_events(column, times)]
         if not all(name in ragged for name in names):
             continue
         first = ragged[names[0]]

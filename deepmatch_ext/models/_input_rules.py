@@ -8,7 +8,8 @@ are refused in advance. Their values are checked by an operation that runs befor
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,23 +30,42 @@ Rule = tuple[tf.Tensor, str]
 """Booleans that must all be true, and the rule in words."""
 
 
-def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = ()) -> int:
+@dataclass(frozen=True)
+class EventTimes:
+    """The inputs that say when the events of a history came, and when recommendations are requested, if that is known.
+
+    Attributes:
+        history: The history's column, T items.
+        events: The name of the events' times, (T,) in a row.
+        request: The name of the request's time.
+    """
+
+    history: SequenceColumn
+    events: str
+    request: str | None = None
+
+
+def check_model_input(
+    columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = (), times: EventTimes | None = None
+) -> int:
     """Refuses arrays that do not fit the columns, before anything is computed.
 
     Args:
         columns: The model's columns.
         x: name -> array of (B,), (B, 1), (B, maxlen) ...; further names are ignored.
         targets: Names of id columns in which padding, id 0, is refused.
+        times: What is known of the events' times.
 
     Returns:
         The number of examples, B.
 
     Raises:
         ValueError: An input is missing, has the wrong shape or type, or holds a NaN, an id outside its vocabulary, or a
-            length outside 0..maxlen.
+            length outside 0..maxlen. With ``targets``, also where times are not in order.
 
     Warns:
-        UserWarning: A history has more ids than its length says.
+        UserWarning: A history has more ids than its length says. Without ``targets``, in a service whose clocks may
+            differ by a second, also where times are not in order.
     """
     rows: dict[str, int] = {}
     for column in columns:
@@ -64,6 +84,8 @@ def check_model_input(columns: Iterable[Column], x: Mapping[str, Any], targets: 
             _tell_of_length(column, arrays[column.name], arrays[column.length_name])
     if len(set(rows.values())) > 1:
         raise problem("The inputs", "have equally many rows", f"{rows}")
+    if times is not None:
+        _check_times(times, {name: np.asarray(x[name]) for name in rows}, is_refused=bool(targets))
     return next(iter(rows.values()), 0)
 
 
@@ -91,11 +113,12 @@ def check_batch(
     batch: Mapping[str, tf.Tensor],
     shapes: Mapping[str, tuple[int, ...]],
     targets: Collection[str] = (),
+    times: EventTimes | None = None,
 ) -> dict[str, tf.Tensor]:
     """The batch as (B, ...), with checks on its tensors that refuse what `check_model_input` refuses in arrays.
 
     Args:
-        columns, targets: As for `check_model_input`.
+        columns, targets, times: As for `check_model_input`.
         batch: name -> tensor, as `dense_batch` gives it.
         shapes: name -> the shape of one row.
 
@@ -121,6 +144,9 @@ def check_batch(
         if isinstance(column, SequenceColumn) and column.length_name is not None:
             with tf.control_dependencies([_told_of_length(column, checked[column.name], checked[column.length_name])]):
                 checked[column.name] = tf.identity(checked[column.name])
+    if times is not None:
+        for name, rule in _time_rules(times, checked):
+            checked[name] = _held_to([rule], name, checked[name])
     return checked
 
 
@@ -306,6 +332,54 @@ def _warn_of_length(column: SequenceColumn) -> None:
         "the first ones. Count a history's ids for its length, and fill the rest with 0.",
         UserWarning,
     )
+
+
+# Events come one after another, and before the request.
+
+_FALLING = "times that do not rise from one event to the next, most recent first"
+_NOT_EARLIER = "no time before that of the last event, in the same unit"
+
+
+def _check_times(times: EventTimes, x: Mapping[str, np.ndarray], is_refused: bool) -> None:
+    for name, rule, rows in _out_of_order(times, x):
+        if is_refused:
+            raise problem(f"Input {name!r}", f"hold {rule}", f"others in {len(rows)} rows, such as row {rows[0]}")
+        warn_caller(  # the text is always the same, so Python shows it once
+            f"Input {name!r} should hold {rule}; some rows have others, and their vectors mean little.", UserWarning
+        )
+
+
+def _out_of_order(times: EventTimes, x: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """The inputs that break a rule: the name, the rule, and the rows."""
+    history = times.history
+    ids = x[history.name].reshape(-1, history.maxlen)
+    is_event = is_item(ids)
+    if history.length_name is not None:
+        is_event &= np.arange(history.maxlen) < x[history.length_name].reshape(-1, 1)
+    rows = np.nonzero(is_event)[0]
+    came = x[times.events].reshape(ids.shape)[is_event].astype(np.int64)
+    wrong = rows[1:][(rows[1:] == rows[:-1]) & (came[1:] > came[:-1])]
+    if wrong.size:
+        yield times.events, _FALLING, np.unique(wrong)
+    if times.request is not None:
+        wrong = rows[came > x[times.request].reshape(-1)[rows]]
+        if wrong.size:
+            yield times.request, _NOT_EARLIER, np.unique(wrong)
+
+
+def _time_rules(times: EventTimes, batch: Mapping[str, tf.Tensor]) -> Iterator[tuple[str, Rule]]:
+    """`_out_of_order` of tensors: the rules by the names of their inputs."""
+    history = times.history
+    ids = batch[history.name]
+    is_event = item_mask(ids)
+    if history.length_name is not None:
+        is_event &= tf.range(history.maxlen) < tf.cast(batch[history.length_name], tf.int32)
+    rows = tf.where(is_event)[:, 0]
+    came = tf.boolean_mask(tf.cast(tf.reshape(batch[times.events], tf.shape(ids)), tf.int64), is_event)
+    yield times.events, ((rows[1:] != rows[:-1]) | (came[1:] <= came[:-1]), _FALLING)
+    if times.request is not None:
+        requested = tf.gather(tf.reshape(tf.cast(batch[times.request], tf.int64), [-1]), rows)
+        yield times.request, (came <= requested, _NOT_EARLIER)
 
 
 # Weights are finite numbers: otherwise all weights of the model would be NaN after one step.

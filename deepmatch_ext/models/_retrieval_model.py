@@ -68,7 +68,7 @@ from deepmatch_ext.models._examples import (
 from deepmatch_ext.models._executions import steps_per_execution
 from deepmatch_ext.models._extending import extended
 from deepmatch_ext.models._feeding import Encoder
-from deepmatch_ext.models._input_rules import check_class_weight, check_some_weight
+from deepmatch_ext.models._input_rules import EventTimes, check_class_weight, check_some_weight
 from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks, warn_of_no_loss
 from deepmatch_ext.models._persistence import (
     FORMAT,
@@ -89,7 +89,7 @@ class Towers:
     """The tensors that make up the two encoders, and the columns that they read.
 
     ``item_columns`` begin with the item id. ``catalogue_emb`` is an item's vector given its id alone; None if the
-    item's features come with the input.
+    item's features come with the input. ``times`` names the inputs of the events' times, if the model reads any.
     """
 
     user_input: list[Any]
@@ -99,6 +99,7 @@ class Towers:
     catalogue_emb: Any
     user_columns: list[Column]
     item_columns: list[Column]
+    times: EventTimes | None = None
 
 
 @register
@@ -155,7 +156,9 @@ class RetrievalModel(keras.Model):
         columns = [*towers.user_columns, *(column for column in towers.item_columns if column.name in read)]
         self._has_labels = any(isinstance(layer, PairProbability) for layer in self.layers)
         self._functions: _Untracked = _Untracked({})  # of several steps an execution
-        self._reader = _Untracked(Reader(columns, self.inputs, target, self._is_unknown, self._has_labels))
+        self._reader = _Untracked(
+            Reader(columns, self.inputs, target, self._is_unknown, self._has_labels, towers.times)
+        )
 
     @property
     def user_input(self) -> list[Any]:
@@ -442,7 +445,7 @@ class RetrievalModel(keras.Model):
         """
         size = positive_int("`batch_size`", batch_size)
         if isinstance(x, tf.data.Dataset):
-            user_inputs = user_batches(self._towers.user_columns, x, size)
+            user_inputs = user_batches(self._towers.user_columns, x, size, self._towers.times)
             blocks = [self.user_vectors(batch, size) for batch in user_inputs]
             return np.concatenate(blocks) if blocks else np.empty((0, *self.user_emb.shape[1:]), np.float32)
         arrays = self.user_arrays(x)
@@ -469,7 +472,7 @@ class RetrievalModel(keras.Model):
         if not (isinstance(x, Mapping) or is_frame(x)):
             remedy = "Take the vectors of each batch by itself." if isinstance(x, Iterator) else ""
             raise problem("`x`", "be user inputs by name, a frame or a tf.data.Dataset", type(x).__name__, remedy)
-        return ArrayReader.of(self._towers.user_columns, self.user_input).arrays(x)[0]
+        return ArrayReader.of(self._towers.user_columns, self.user_input, times=self._towers.times).arrays(x)[0]
 
     def item_vectors(self, batch_size: int = 65536, ids: Any = None) -> np.ndarray:
         """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.

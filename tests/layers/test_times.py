@@ -39,29 +39,6 @@ def test_long_times_are_in_the_right_buckets(power):
     assert found.max() < BUCKETS
 
 
-@pytest.mark.parametrize(
-    ("times", "request_time"),
-    [([60, 70, 0], [100]), ([60, 70, 0], []), ([70, 60, 0], [65])],
-    ids=["an event later than the next", "the same without a request", "an event later than the request"],
-)
-def test_times_in_another_order_are_refused_in_training(times, request_time):
-    inputs = [np.array(times)[np.newaxis, :, np.newaxis], np.array([[True, True, False]])]
-    inputs += [np.array([request_time])] if request_time else []
-    layer = TimeBuckets(of_next=bool(request_time))
-    layer(inputs)  # in a service whose clocks differ by a second
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`history_times` must name times that do not rise"):
-        layer(inputs, training=True)
-    function = tf.function(lambda training: layer(inputs, training=training))
-    function(tf.constant(False))  # as without eager mode
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`history_times` must name times that do not rise"):
-        function(tf.constant(True))
-
-
-def test_padding_has_no_time():
-    inputs = [np.array([[[-70], [-90], [0]]]), np.array([[True, True, False]])]
-    assert TimeBuckets()(inputs, training=True).shape == (1, 3, 3)
-
-
 def test_only_where_there_is_an_event_there_is_a_time_since():
     layer = SinceLastEvent(dim=2)
     buckets = np.array([[[4, 5, 6], [0, 3, 6], [0, 0, 0]], np.zeros((3, 3))], "int32")
