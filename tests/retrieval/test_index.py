@@ -14,7 +14,7 @@ from hypothesis import given
 
 from deepmatch_ext.retrieval import ExactIndex, FaissIndex, VectorIndex, best_rows, recall
 from deepmatch_ext.retrieval import faiss_index as faiss_index_module
-from tests.helpers import true_scores
+from tests.helpers import eager_functions, true_scores
 
 pytestmark = pytest.mark.plain
 
@@ -151,7 +151,8 @@ def test_equals_a_full_sort(kind, case):
         left_out, among = without(plain, left_out, among * len(users)), np.array(among[0], index.ids.dtype)
     elif among is not None:
         left_out, among = without(plain, left_out, among), pairs(among)
-    found = index.search(users, n, exclude=exclude, among=among)
+    with eager_functions():  # each shape would be traced; the tests below search in graphs
+        found = index.search(users, n, exclude=exclude, among=among)
     assert_best(found, plain, metric_scores(users, items), n, left_out, in_order=kind == "exact")
     assert found[0].dtype == index.ids.dtype == (object if isinstance(plain[0], str) else np.asarray(ids).dtype)
     assert index.ids.tolist() == plain
