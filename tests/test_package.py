@@ -11,6 +11,7 @@ import os
 import pathlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ import pytest
 
 import deepmatch_ext
 from deepmatch_ext._checks import missing_extra
+from deepmatch_ext.serving import export_recommender
 from tests.fresh import run_python
 from tests.helpers import eager_functions, run_examples
 
@@ -150,9 +152,24 @@ def can_run(example):
     return package is None or importlib.util.find_spec(package) is not None
 
 
+@pytest.fixture(scope="module")
+def export_once(tmp_path_factory):
+    """`export_recommender` for the server's examples: they export one model, so all but the first get a copy."""
+    first = []
+
+    def export(model, folder, version=1):
+        if not first:
+            first.append(export_recommender(model, tmp_path_factory.mktemp("first")))
+        return pathlib.Path(shutil.copytree(first[0], pathlib.Path(folder, str(version))))
+
+    return export
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith(RUN_ELSEWHERE)])
-def test_the_examples_in_docstrings_run(name):
+def test_the_examples_in_docstrings_run(name, monkeypatch, export_once):
+    if name.startswith("deepmatch_ext.server."):
+        monkeypatch.setattr("deepmatch_ext.serving.export_recommender", export_once)
     with eager_functions():
         run_examples(importlib.import_module(name), can_run)
 
@@ -277,17 +294,21 @@ def test_plain_parts_need_no_tensorflow(tmp_path):
 @pytest.mark.parametrize(
     "imports",
     [
-        "from deepmatch_ext.data import Interactions; from deepmatch_ext.layers import custom_objects",
+        """
+import sys
+tensorflow = sys.modules.pop("tensorflow", None)  # as before a process has imported it
+from deepmatch_ext.data import Interactions
+assert "tensorflow" not in sys.modules and "deepmatch_ext.models" not in sys.modules
+if tensorflow:
+    sys.modules["tensorflow"] = tensorflow
+from deepmatch_ext.layers import custom_objects
+""",
         "import tensorflow; from deepmatch_ext.data import Interactions",
     ],
+    ids=["layers after data", "data after tensorflow"],
 )
 def test_what_loads_tensorflow_makes_all_classes_known_to_keras(imports):
-    script = f"{imports}\n{REGISTERED}print('registered')"
-    if imports.startswith("import tensorflow"):  # as it is in a process of `run_python`
-        done = run_python("-c", script)
-    else:
-        command = [sys.executable, "-c", script]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-c", f"{imports}\n{REGISTERED}print('registered')")
     assert done.stdout.strip().endswith("registered"), done.stderr[-2000:]
 
 
