@@ -11,7 +11,7 @@ makes; every second kill waits for the next file that is being written in the pl
 
 Options: ``--kills N`` (20), ``--runs N`` (5, or a few more) that they are spread over, ``--workers N`` (1): with 2, a
 run is two workers under ``MultiWorkerMirroredStrategy``, of which a random one is killed, ``--seed N``, ``--rows N``,
-``--items N``. ``TF_USE_LEGACY_KERAS=1`` does it with tf-keras.
+``--items N``, ``--epochs N`` (12). ``TF_USE_LEGACY_KERAS=1`` does it with tf-keras.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from typing import Any
 
 import numpy as np
 
-EPOCHS, BATCH_SIZE, DIM, MAX_LEN = 12, 256, 16, 10
+BATCH_SIZE, DIM, MAX_LEN = 256, 16, 10
 AT_MOST = 120  # seconds that the others of a killed worker may take to end
 
 
-def train(connection: Connection, folder: Path, rows: int, items: int, config: str | None) -> None:
+def train(connection: Connection, folder: Path, rows: int, items: int, epochs: int, config: str | None) -> None:
     """Trains, or goes on where the processes before were killed: one process, or the worker of a ``TF_CONFIG``."""
     with open(folder / "errors.txt", "a") as errors:
         os.dup2(errors.fileno(), sys.stderr.fileno())
@@ -85,7 +85,7 @@ def train(connection: Connection, folder: Path, rows: int, items: int, config: s
         tf.keras.callbacks.BackupAndRestore(str(folder / "backup")),
         tf.keras.callbacks.ModelCheckpoint(str(folder / "model.keras")),
     ]
-    model.fit(x, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+    model.fit(x, batch_size=BATCH_SIZE, epochs=epochs, verbose=0, callbacks=callbacks)
     seconds = time.perf_counter() - begun.at
     if strategy.extended.should_checkpoint:  # the first of several workers, or one process
         np.savez(folder / "unfinished.npz", *model.get_weights())
@@ -98,10 +98,10 @@ def train(connection: Connection, folder: Path, rows: int, items: int, config: s
 class Run:
     """A run in a folder of its own: one process, or several workers, after another."""
 
-    def __init__(self, folder: Path, rows: int, items: int, workers: int) -> None:
+    def __init__(self, folder: Path, rows: int, items: int, epochs: int, workers: int) -> None:
         folder.mkdir()
         self.folder, self.processes, self._connections = folder, [], []
-        self._sizes, self._workers = (rows, items), workers
+        self._sizes, self._workers = (rows, items, epochs), workers
 
     def start(self) -> list[Any]:
         """Starts the processes, and waits until each has said that it made its first step, or came to the end."""
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--epochs", type=int, default=12)
     arguments = parser.parse_args()
 
     chance = random.Random(arguments.seed)
@@ -205,11 +206,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
 
         def new_run(name: str) -> Run:
-            return Run(Path(work) / name, arguments.rows, arguments.items, arguments.workers)
+            sizes = (arguments.rows, arguments.items, arguments.epochs)
+            return Run(Path(work) / name, *sizes, arguments.workers)
 
         undisturbed = new_run("undisturbed")
         seconds = undisturbed.finish()
-        print(f"undisturbed: {EPOCHS} epochs in {seconds:.1f} s", flush=True)
+        print(f"undisturbed: {arguments.epochs} epochs in {seconds:.1f} s", flush=True)
         number = 0
         while killed < arguments.kills:  # a run may end before all of its kills
             run = new_run(f"run{number}")

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 @pytest.mark.slow
 @pytest.mark.once
 def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one():
-    options = [*("--kills", "1", "--runs", "1"), *("--rows", "1000", "--items", "20000")]
+    options = [*("--kills", "1", "--runs", "1"), *("--rows", "500", "--items", "20000", "--epochs", "6")]
     done = run_python(ROOT / "benchmarks" / "faults.py", *options, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "kills 1," in done.stdout
