@@ -79,7 +79,7 @@ GENRES = {"genre": np.arange(V) % 7}
 def model(sampler=None, loss="softmax", items=(), builder=YoutubeDNN, combiner="recency+last", **arguments):
     history = SparseFeat("hist_item_id", V, D, embedding_name="item_id")
     if builder is YoutubeDNN:
-        arguments = {"dnn_dropout": 0.0, "user_dnn_hidden_units": (8, D), "loss": loss, **arguments}
+        arguments = {"dnn_dropout": 0.0, "user_dnn_hidden_units": (D,), "loss": loss, **arguments}
     sampler = AdaptiveSampler(16, memory=200) if sampler is None else sampler
     user = [VarLenSparseFeat(history, T, combiner, "hist_len")]
     return builder(user, [SparseFeat("item_id", V, D), *items], sampler_config=sampler, **arguments)
