@@ -139,6 +139,7 @@ ONE_BLOCK = [functools.partial(each, num_blocks=1) for each in (SASRec, HSTU)]
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("builder", [SequenceDNN, *ONE_BLOCK], ids=["SequenceDNN", "SASRec", "HSTU"])
 @pytest.mark.parametrize("is_of_request", [False, True], ids=["between events", "before the request"])
 def test_what_time_alone_tells_is_learnt(builder, is_of_request):
