@@ -43,8 +43,8 @@ def input_arrays(columns: Sequence[Column], x: Any, times: EventTimes | None = N
         if name in named
     }
     lists = {name: values for name, values in found.items() if isinstance(values, Lists)}
-    if times is not None and times.events in found:
-        _check_form(times, times.history.name in lists, times.events in lists)
+    if times is not None:
+        _check_form(times, found)
     items = _without_zeros(columns, lists, times)
     arrays: dict[str, Any] = dict(named)
     for column in columns:
@@ -64,10 +64,24 @@ def input_arrays(columns: Sequence[Column], x: Any, times: EventTimes | None = N
     return arrays
 
 
-def _check_form(times: EventTimes, history_is_lists: bool, times_are_lists: bool) -> None:
-    if history_is_lists and not times_are_lists:
-        rule, got = f"be lists, as {times.history.name!r} is", "an array"
-        raise problem(f"Input {times.events!r}", rule, got, "A history in lists loses its zeros and is cut.")
+def _check_form(times: EventTimes, given: Mapping[str, Any]) -> None:
+    """Refuses lists beside an array, since zeros are taken out of lists, which are then cut."""
+    history, values = (given.get(name) for name in (times.history.name, times.events))
+    if history is None or values is None:
+        return
+    if isinstance(history, Lists) and isinstance(values, np.ndarray):
+        differs = len(values) > 0 and (values.ndim > 1 or values.dtype.kind in "iub")
+    else:
+        differs = isinstance(values, Lists) and isinstance(history, np.ndarray)
+        differs = differs and bool((values.lengths != times.history.maxlen).any())
+    _refuse_form(times, differs, isinstance(history, Lists))
+
+
+def _refuse_form(times: EventTimes, differs: bool, wants_lists: bool) -> None:
+    if differs:
+        forms = ["an array", "lists"] if wants_lists else ["lists", "an array"]
+        rule, remedy = f"be {forms[1]}, as {times.history.name!r} is", "A history in lists loses its zeros and is cut."
+        raise problem(f"Input {times.events!r}", rule, forms[0], remedy)
 
 
 def _of_events(column: SequenceColumn, times: EventTimes | None) -> list[str]:
@@ -190,8 +204,9 @@ def dense_spec(columns: Iterable[Column], spec: Mapping[str, Any], times: EventT
     """
     dense = dict(spec)
     ragged = {name for name, given in spec.items() if isinstance(given, tf.RaggedTensorSpec)}
-    if times is not None and times.events in spec:
-        _check_form(times, times.history.name in ragged, times.events in ragged)
+    if times is not None and {times.history.name, times.events} <= spec.keys():
+        is_ragged = times.history.name in ragged
+        _refuse_form(times, is_ragged != (times.events in ragged), is_ragged)
     for column in columns:
         for name, (shape, _) in input_shapes(column).items():
             given = spec.get(name)

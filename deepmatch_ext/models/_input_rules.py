@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def check_model_input(
     if len(set(rows.values())) > 1:
         raise problem("The inputs", "have equally many rows", f"{rows}")
     if times is not None:
-        _check_times(times, {name: np.asarray(x[name]) for name in rows}, is_refused=bool(targets))
+        _check_times(times, x, is_refused=bool(targets))
     return next(iter(rows.values()), 0)
 
 
@@ -171,7 +172,7 @@ def _array(name: str, x: Mapping[str, Any], shape: tuple[int, ...], dtype: str) 
     wants_integer = dtype.startswith(("int", "uint"))
     if wants_text != is_text or values.dtype.kind in "cmM" or (wants_integer and values.dtype.kind not in "iub"):
         remedy = "Convert it with `.astype`."
-        if values.dtype.kind == "M":
+        if values.dtype.kind == "M" or (values.size and isinstance(values.flat[0], datetime)):
             remedy = '`.astype("datetime64[s]").astype("int64")` gives seconds, as `windows(times=True)` does.'
         raise problem(f"Input {name!r}", f"be of dtype {dtype}", f"{values.dtype}", remedy)
     if values.dtype.kind == "O" and pd.api.types.infer_dtype(values.ravel(), skipna=False) not in ("string", "bytes"):
@@ -337,20 +338,33 @@ def _warn_of_length(column: SequenceColumn) -> None:
 # Events come one after another, and before the request.
 
 _FALLING = "times that do not rise from one event to the next, most recent first"
-_NOT_EARLIER = "no time before that of the last event, in the same unit"
+_NOT_EARLIER = "no time before that of an event, in the same unit"
+_ROWS_AT_ONCE = 65_536  # in which order is looked for: that takes several times their memory
 
 
-def _check_times(times: EventTimes, x: Mapping[str, np.ndarray], is_refused: bool) -> None:
-    for name, rule, rows in _out_of_order(times, x):
+def _check_times(times: EventTimes, x: Mapping[str, Any], is_refused: bool) -> None:
+    names = (times.history.name, times.history.length_name, times.events, times.request)
+    arrays = {name: np.asarray(x[name]) for name in names if name is not None}
+    wrong: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(arrays[times.events]), _ROWS_AT_ONCE):
+        part = {name: values[start : start + _ROWS_AT_ONCE] for name, values in arrays.items()}
+        for name, rows in _out_of_order(times, part):
+            wrong.setdefault(name, []).append(rows + start)
+    for name, rule in {times.events: _FALLING, times.request or "": _NOT_EARLIER}.items():
+        if name not in wrong:
+            continue
+        first, *others = np.concatenate(wrong[name]).tolist()
         if is_refused:
-            raise problem(f"Input {name!r}", f"hold {rule}", f"others in {len(rows)} rows, such as row {rows[0]}")
+            got = f"others in row {first}" + (f" and {len(others)} more" if others else "")
+            raise problem(f"Input {name!r}", f"hold {rule}", got)
         warn_caller(  # the text is always the same, so Python shows it once
             f"Input {name!r} should hold {rule}; some rows have others, and their vectors mean little.", UserWarning
         )
+        break  # where events are in another order, some may be later than the request for that reason alone
 
 
-def _out_of_order(times: EventTimes, x: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The inputs that break a rule: the name, the rule, and the rows."""
+def _out_of_order(times: EventTimes, x: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """The inputs that break a rule, and the rows in which they do."""
     history = times.history
     ids = x[history.name].reshape(-1, history.maxlen)
     is_event = is_item(ids)
@@ -360,11 +374,11 @@ def _out_of_order(times: EventTimes, x: Mapping[str, np.ndarray]) -> Iterator[tu
     came = x[times.events].reshape(ids.shape)[is_event].astype(np.int64)
     wrong = rows[1:][(rows[1:] == rows[:-1]) & (came[1:] > came[:-1])]
     if wrong.size:
-        yield times.events, _FALLING, np.unique(wrong)
+        yield times.events, np.unique(wrong)
     if times.request is not None:
         wrong = rows[came > x[times.request].reshape(-1)[rows]]
         if wrong.size:
-            yield times.request, _NOT_EARLIER, np.unique(wrong)
+            yield times.request, np.unique(wrong)
 
 
 def _time_rules(times: EventTimes, batch: Mapping[str, tf.Tensor]) -> Iterator[tuple[str, Rule]]:

@@ -25,7 +25,7 @@ USER = [
     DenseFeat("time", 1, "int64"),
 ]
 RISING = r"Input .*hist_time.* must hold times that do not rise from one event to the next, most recent first"
-EARLY = r"Input \W*time\W* must hold no time before that of the last event, in the same unit"
+EARLY = r"Input \W*time\W* must hold no time before that of an event, in the same unit"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_times_in_another_order_are_refused_where_targets_are_known_and_told_of_
     x = wrong(name)
     before = {each: values.copy() for each, values in x.items()}
     for call in (model.fit, model.evaluate, model.predict, model.train_on_batch, model.test_on_batch):
-        with pytest.raises(ValueError, match=f"{message}; got others in 1 rows, such as row 0"):
+        with pytest.raises(ValueError, match=f"{message}; got others in row 0"):
             call(x)
     dataset = tf.data.Dataset.from_tensor_slices(x).batch(3)
     for call in (model.fit, model.evaluate):
@@ -169,3 +169,48 @@ def test_times_and_events_come_in_one_form_with_one_length(model):
     other = tf.data.Dataset.from_tensors({**ragged, "hist_time": tf.ragged.constant([[8, 7], [6, 5]])})
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"hist_time.* must hold lists as long as those of "):
         model.user_vectors(other)
+    dense = {**ragged, "hist_stars": tf.constant([[1, 2, 0, 0], [4, 0, 0, 0]]), "sure": tf.ones([2, 4]), "len": [2, 1]}
+    other = tf.data.Dataset.from_tensors({**dense, "hist_time": tf.ragged.constant([[8], [6]])})
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"hist_time.* must hold lists as long as those of "):
+        model.user_vectors(other)
+    arrays = {name: values[:2] for name, values in without_item(rows()).items()}
+    for times in ([[90, 90, 40], [-70]], [[90, 90, 40], [-70, 0, 0]]):
+        for x in ({**arrays, "hist_time": times}, {**arrays, "hist_time": tf.ragged.constant(times)}):
+            with pytest.raises(ValueError, match="Input 'hist_time' must be an array, as 'hist_item' is; got lists"):
+                model.user_vectors(x)
+        with pytest.raises(ValueError, match="Input 'hist_time' must be an array, as 'hist_item' is; got lists"):
+            model.user_vectors(tf.data.Dataset.from_tensors({**arrays, "hist_time": tf.ragged.constant(times)}))
+    as_wide = {**arrays, "hist_time": arrays["hist_time"].tolist()}
+    np.testing.assert_array_equal(model.user_vectors(as_wide), model.user_vectors(arrays))
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (["9|8", "4"], r"have a list in every row; got str.*Split it"),
+        ([None, None], "have a list in every row; got 2 missing"),
+        ([[pd.Timestamp("2026-01-02"), pd.Timestamp("2026-01-01")], [pd.Timestamp("2026-01-01")]], r"gives seconds"),
+    ],
+    ids=["text", "none", "datetimes"],
+)
+def test_what_no_times_are_is_told_as_for_a_history(model, times, message):
+    lists = {"hist_item": [[7, 5], [2]], "hist_stars": [[1, 2], [4]], "sure": [[1.0, 1.0], [1.0]], "time": [9, 9]}
+    with pytest.raises(ValueError, match=f"Input 'hist_time' must {message}|Input 'hist_time' .*{message}"):
+        model.user_vectors(pd.DataFrame({**lists, "hist_time": times}))
+
+
+def test_no_rows_need_no_lists(model):
+    empty = tf.ragged.constant([], dtype=tf.int32, ragged_rank=1)
+    stars = {"hist_stars": empty, "sure": tf.cast(empty, tf.float32)}
+    assert model.user_vectors({"hist_item": empty, **stars, "hist_time": [], "time": []}).shape == (0, DIM)
+
+
+def test_of_many_rows_the_first_in_another_order_is_named(model):
+    number = 70_000
+    x = {name: np.repeat(values[:1], number, axis=0) for name, values in rows().items()}
+    x["hist_time"][[66_000, 67_000], 1] = 95
+    with pytest.raises(ValueError, match=r"'hist_time' must hold .*; got others in row 66000 and 1 more"):
+        model.evaluate(x)
+    with pytest.warns(UserWarning, match="should hold") as told:
+        model.user_vectors({name: values[66_000:66_001] for name, values in without_item(x).items()})
+    assert len(told) == 1
