@@ -49,7 +49,7 @@ def _check(sampler: Sampler) -> None:
         layer.build()
     every = tf.range(VOCABULARY, dtype=tf.int64)
 
-    @tf.function
+    @tf.function(autograph=False)  # as in training
     def step(positives: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """All items' log counts before the step, what is drawn with its log counts, and what the seed draws again."""
         before = layers[0].log_counts(every, tf.size(positives))
