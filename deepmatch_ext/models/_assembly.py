@@ -249,8 +249,7 @@ class Assembly:
 
     def _read_times(self, given: Mapping[str, Any]) -> None:
         """Reads the columns of times, which `features` leaves out."""
-        self._times: dict[str, str] = {}  # item history -> the input of its events' times, (B, T, 1)
-        self._event_times: EventTimes | None = None
+        self._times: EventTimes | None = None
         self.request_time: Any = None
         if given["history_times"] is None:
             if given["request_time"] is not None:
@@ -263,12 +262,11 @@ class Assembly:
             keras.layers.Reshape, "positions", name, target_shape=(first.maxlen, 1), dtype="int64"
         )
         self._user_rows[name] = as_numbers(self._inputs[name])
-        self._times[first.name] = name
         if given["request_time"] is not None:
             if given["request_time"] == name:
                 raise problem("`request_time`", "name another column than `history_times`", repr(name))
             self.request_time = self._inputs[self._time_column("request_time", 1)]
-        self._event_times = EventTimes(first, name, given["request_time"])
+        self._times = EventTimes(first, name, given["request_time"])
         for column in self.user_columns:
             if isinstance(column, DenseColumn) and column.dtype == "int64" and column.name not in self._taken:
                 warn_caller(
@@ -373,7 +371,8 @@ class Assembly:
         self._taken.update(names)
         is_described = described and self._item_features.catalogue and len(self.item_columns) > 1
         rows_of = self._vectors_by_position if is_described else None
-        times = self._times.get(names[0])
+        known = self._times
+        times = known.events if known is not None and known.history.name == names[0] else None
         return self._features.histories(columns, self._user_rows, unit_length, up_to_longest, rows_of, times)
 
     def _vectors_by_position(self, ids: Any) -> Any:
@@ -601,7 +600,7 @@ class Assembly:
                 catalogue_emb,
                 self.user_columns,
                 self.item_columns,
-                self._event_times,
+                self._times,
             ),
             config={"builder": self._name, "arguments": self._record(sampler and sampler.sampler)},
             name=_snake_case(self._name),

@@ -18,7 +18,7 @@ from deepmatch_ext._frames import Lists, array_of, columns_of, missing_values, p
 from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes
 from deepmatch_ext.layers.pooling import item_mask
-from deepmatch_ext.models._input_rules import EventTimes, is_item
+from deepmatch_ext.models._input_rules import EventTimes, inputs_of_events, is_item
 
 
 def input_arrays(columns: Sequence[Column], x: Any, times: EventTimes | None = None) -> dict[str, Any]:
@@ -84,14 +84,6 @@ def _refuse_form(times: EventTimes, differs: bool, wants_lists: bool) -> None:
         raise problem(f"Input {times.events!r}", rule, forms[0], remedy)
 
 
-def _of_events(column: SequenceColumn, times: EventTimes | None) -> list[str]:
-    """The names of a history's inputs that have a value for each event, its items first."""
-    names = [column.name, column.weight_name]
-    if times is not None and times.history.name == column.name:
-        names.append(times.events)
-    return [name for name in names if name is not None]
-
-
 def _belonging(columns: Iterable[Column]) -> dict[str, list[SequenceColumn]]:
     """Groups of histories that share a length, so are of the same events; a history without one is a group of one."""
     groups: dict[str, list[SequenceColumn]] = {}
@@ -108,7 +100,7 @@ def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists], times:
     """
     left: dict[str, Lists] = {}
     for group in _belonging(columns).values():
-        names = [name for column in group for name in _of_events(column, times)]
+        names = [name for column in group for name in inputs_of_events(column, times)]
         together = [lists[name] for name in names if name in lists]
         if len(together) < len(names) or not all(
             np.array_equal(each.lengths, together[0].lengths) for each in together
@@ -165,7 +157,7 @@ def _see_to_lengths(
 ) -> None:
     """Counts the length of a history that was given as lists; a length that was given is cut as the lists were."""
     own = lists[column.name]
-    for name in _of_events(column, times)[1:]:
+    for name in inputs_of_events(column, times)[1:]:
         if name in lists:
             _check_lengths(name, lists[name], column.name, own)
     if column.length_name is None:
@@ -244,7 +236,7 @@ def dense_batch(
     lengths: dict[str, tf.Tensor] = {}  # of what is ragged
     for column in columns:
         if isinstance(column, SequenceColumn):
-            for name in _of_events(column, times):
+            for name in inputs_of_events(column, times):
                 if isinstance(batch.get(name), tf.RaggedTensor):
                     ragged[name] = batch[name].with_flat_values(tf.reshape(batch[name].flat_values, [-1]))
                     lengths[name] = ragged[name].row_lengths()
@@ -257,7 +249,7 @@ def dense_batch(
     histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lengths]
     for column in histories:
         name, length_name = column.name, column.length_name
-        for other in _of_events(column, times)[1:]:
+        for other in inputs_of_events(column, times)[1:]:
             if other in lengths:
                 dense[other] = _as_long(other, name, dense, lengths)
         if length_name is None:
@@ -279,7 +271,7 @@ def _ragged_without_zeros(
     """`_without_zeros` of tensors."""
     left: dict[str, tf.RaggedTensor] = {}
     for group in _belonging(columns).values():
-        names = [name for column in group for name in _of_events(column, times)]
+        names = [name for column in group for name in inputs_of_events(column, times)]
         if not all(name in ragged for name in names):
             continue
         first = ragged[names[0]]

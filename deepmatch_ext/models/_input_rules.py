@@ -46,6 +46,14 @@ class EventTimes:
     request: str | None = None
 
 
+def inputs_of_events(column: SequenceColumn, times: EventTimes | None) -> list[str]:
+    """The names of a history's inputs that have a value for each event, its items first."""
+    names = [column.name, column.weight_name]
+    if times is not None and times.history.name == column.name:
+        names.append(times.events)
+    return [name for name in names if name is not None]
+
+
 def check_model_input(
     columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = (), times: EventTimes | None = None
 ) -> int:
@@ -371,7 +379,7 @@ def _out_of_order(times: EventTimes, x: Mapping[str, np.ndarray]) -> Iterator[tu
     if history.length_name is not None:
         is_event &= np.arange(history.maxlen) < x[history.length_name].reshape(-1, 1)
     rows = np.nonzero(is_event)[0]
-    came = x[times.events].reshape(ids.shape)[is_event].astype(np.int64)
+    came = x[times.events].reshape(ids.shape)[is_event].astype(np.int64, copy=False)
     wrong = rows[1:][(rows[1:] == rows[:-1]) & (came[1:] > came[:-1])]
     if wrong.size:
         yield times.events, np.unique(wrong)

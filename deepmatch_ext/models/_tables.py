@@ -10,6 +10,7 @@ from deepmatch_ext._checks import problem
 from deepmatch_ext._names import plain_name
 from deepmatch_ext.features import Column, SequenceColumn, SparseColumn, input_names, table_columns
 from deepmatch_ext.layers import EmbeddingTable, HashIds, HistoryDropout, HistoryItems
+from deepmatch_ext.models._input_rules import EventTimes, inputs_of_events
 
 
 def derived_seed(seed: int, *place: Any) -> int:
@@ -135,7 +136,7 @@ def with_history_dropout(
     rate: float,
     seed: int,
     layers: NamedLayers,
-    times: Mapping[str, str],
+    times: EventTimes | None,
 ) -> dict[str, Any]:
     """``inputs`` after history dropout; histories that share a length lose the same positions.
 
@@ -143,14 +144,13 @@ def with_history_dropout(
         columns, inputs: The user's.
         rate, seed: The settings of the dropout.
         layers: The model's.
-        times: History -> the input (B, T, 1) of its events' times.
+        times: What is known of the events' times, whose input is (B, T, 1) here.
     """
     groups: dict[Any, list[str]] = {}
     for column in columns:
         if isinstance(column, SequenceColumn):
             names = groups.setdefault(column.length_name or (column.name,), [])
-            more = (column.weight_name, times.get(column.name))
-            names += [column.name, *(name for name in more if name is not None)]
+            names += inputs_of_events(column, times)
     left = dict(inputs)
     for length, names in groups.items():
         of = length if isinstance(length, str) else names[0]

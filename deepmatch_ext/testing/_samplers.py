@@ -19,7 +19,7 @@ VOCABULARY, BATCH, STEPS = 30, 16, 400
 def check_sampler(sampler: Sampler) -> None:
     """Checks that a sampler draws valid items, and draws them as often as its expected counts say.
 
-    It takes a few seconds. The sampler is tried on a vocabulary of 30, padding included, so it may draw at most 29
+    It takes about a second. The sampler is tried on a vocabulary of 30, padding included, so it may draw at most 29
     candidates, unless its `check` allows more.
 
     Args:

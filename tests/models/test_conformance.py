@@ -72,7 +72,7 @@ def trial_of():
             own = [(PER_POSITION, [item_column(), SparseFeat("genre", 7, 8)])]
         few_layers = {"rnn_layers": 1, "units": 8} if function is SDM else {}  # to trace LSTMs takes long
         if function is SequenceDNN:
-            few_layers = {"blocks": ["ligr"], "block_dropout": 0.0, "dnn_dropout": 0.0, "item_dnn_hidden_units": []}
+            few_layers = {"blocks": ["ligr"], "block_dropout": 0.0, "item_dnn_hidden_units": []}
         if function.__name__ in EVERY_POSITION[1:]:  # with dropout, so small a model learns slowly
             few_layers = {"num_blocks": 1, "block_dropout": 0.0}
         return Trial(function, *own, **few_layers)
