@@ -79,6 +79,7 @@ def workers(names, folder):
         data = window_dataset(names["interactions"], names["rows"], 50, 64, first_epoch=number)
         save = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: names["manager"].save(epoch + 1))
         model.fit(data, initial_epoch=number, epochs=number + 1, callbacks=[save], verbose=0)
+        run(loop, names)  # no worker goes on before the chief has written its checkpoint
 
 
 def servers(names, folder):
