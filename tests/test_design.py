@@ -40,6 +40,7 @@ def test_the_model_keeps_every_promise(module, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_the_other_examples_run(module, monkeypatch, tmp_path):
     for registry in (POOLINGS, LOSSES):
         monkeypatch.setitem(registry, "removed afterwards", None)  # so that all of it is put back

@@ -64,6 +64,7 @@ FULL = """
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_full_disk_is_an_error_and_leaves_the_former_file(tmp_path):
     pytest.importorskip("resource", reason="limits on the size of a file are Unix's")
     done = run_python("-c", textwrap.dedent(FULL), tmp_path, cwd=ROOT)
@@ -108,6 +109,7 @@ def test_an_old_tensorflow_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_legacy_keras_without_its_package_is_refused():
     import tensorflow as tf
 

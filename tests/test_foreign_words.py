@@ -325,6 +325,7 @@ def refused_in_our_words(error, value):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @settings(
     max_examples=CASES * 5 or 250,
     derandomize=not CASES,
@@ -350,6 +351,7 @@ def test_an_odd_argument_is_taken_or_refused_in_our_words(calls, choice, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_all_these_calls_can_be_made(calls):
     """Else what is refused would not be the odd argument."""
     with warnings.catch_warnings():

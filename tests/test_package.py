@@ -229,6 +229,7 @@ for name in ("RetrievalModel", "CandidateLoss", "LazyAdam"):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_plain_parts_need_no_tensorflow(tmp_path):
     """A fresh process that reads, splits and measures imports no TensorFlow, until it asks for what needs it."""
     script = """

@@ -56,6 +56,7 @@ def reloaded(trained):
     return take("reload", trained[0])
 
 
+@pytest.mark.once
 @keras_3
 def test_the_page_runs(tmp_path):
     """The code of docs/deepctr-on-keras-3.md, in a process of its own."""
@@ -65,6 +66,7 @@ def test_the_page_runs(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.once
 @keras_3
 @pytest.mark.parametrize("case", TF_KERAS_PREDICTS)
 def test_a_model_trains_and_saves(case, trained):
@@ -72,6 +74,7 @@ def test_a_model_trains_and_saves(case, trained):
     assert case not in trained[1], trained[1][case]
 
 
+@pytest.mark.once
 @keras_3
 @pytest.mark.parametrize("case", TF_KERAS_PREDICTS)
 def test_a_model_reloads_in_a_fresh_process(case, reloaded):
@@ -79,6 +82,7 @@ def test_a_model_reloads_in_a_fresh_process(case, reloaded):
     assert case not in reloaded, reloaded[case]
 
 
+@(pytest.mark.once if KERAS_3 else pytest.mark.slow)  # on Keras 3, of models that were trained
 @pytest.mark.parametrize("case", TF_KERAS_PREDICTS)
 def test_at_equal_weights_predictions_are_tf_keras_s(case, request, tmp_path):
     if KERAS_3:

@@ -233,6 +233,7 @@ def test_refusals_of_window_dataset():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @settings(max_examples=10)
 @given(st.integers(1, 70), st.integers(1, 9), st.integers(1, 3), st.booleans(), st.booleans())
 def test_parts_of_windows_are_together_the_batches_of_one_process(rows, size, parts, shuffle, drops):
@@ -417,6 +418,7 @@ def test_a_remainder_of_files_is_dropped(make, written):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @needs_pyarrow
 @pytest.mark.parametrize(
     ("parts", "options"),  # seven parts of 300 rows are not equal, nor begin with a row group
@@ -672,6 +674,7 @@ def test_batches_of_rows_of_like_length_hold_each_row_once(drop_remainder, parts
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 70), st.integers(1, 9))
 def test_batches_of_rows_of_like_length_of_any_number(number, size):

@@ -46,6 +46,7 @@ def lists(seen):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @given(session_events(), st.integers(1, 6))
 def test_windows_against_a_slow_loop(frame, max_len):
     before = frame.copy()

@@ -229,6 +229,7 @@ def shop():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_model_trains_with_all_of_it(model):
     x = shop()
     rows = np.flatnonzero(x.is_target)

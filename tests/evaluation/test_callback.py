@@ -58,6 +58,7 @@ def test_seen_items_are_left_out():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_rows_of_a_user_that_are_left_out_stay_with_their_groups(trained):
     model, _ = trained
     users, targets = user_part(VALIDATION), VALIDATION["item"]

@@ -194,6 +194,7 @@ def test_ids_are_unique_and_references_meet_them(written, page):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_one_set_of_arguments_makes_one_file_and_is_left_as_it_is(written, tmp_path):
     given, untouched = arguments(), arguments()
     for name in ("user_vectors", "item_vectors", "targets", "item_count"):
@@ -205,6 +206,7 @@ def test_one_set_of_arguments_makes_one_file_and_is_left_as_it_is(written, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_any_name_shows(tmp_path):
     names = ["喜劇", "_hidden", "$x^2$", "<i>", "a\tb"]
     given = {**arguments(), "item_groups": [pd.NA, *(names[k % 5] for k in range(ITEMS))]}
@@ -261,6 +263,7 @@ def test_scores_and_popularity_in_words(tmp_path, undrawn):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_of_k_interests_the_best_counts(tmp_path):
     users, texts = arguments()["user_vectors"], []
     given = {name: arguments()[name] for name in ("item_vectors", "targets", "seen")}
@@ -478,6 +481,7 @@ def test_in_chromium(written, tmp_path, mode):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @needs_chromium
 def test_the_browser_test_would_see_an_error(tmp_path):
     path = tmp_path / "bad.html"

@@ -517,6 +517,7 @@ def test_training_is_the_same_with_and_without_the_watch(events):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_loaded_model_is_watched_too_and_each_model_anew(events, tmp_path):
     # Its steps are so large since they are divided by the temperature.
     optimizer, x = tf.keras.optimizers.SGD(100.0), few(events)

@@ -84,6 +84,7 @@ def Interests(make, user_feature_columns, item_feature_columns, number=2, seed=1
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_of_several_interests_the_nearest_is_trained():
     model = Interests([history_column("mean")], [item_column()], number=3)
     assert model.user_emb.shape == (None, 3, DIM)

@@ -195,6 +195,7 @@ class Noise(keras.layers.Layer):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_vectors_that_change_from_call_to_call(briefly):
     message = r"`user_vectors` with batch_size=1 must equal those of another size and an earlier call; got a difference"
     assert_fails(Trial(broken("Noisy", user=lambda: [Noise()])), "vectors", message)
@@ -207,6 +208,7 @@ class Blind(keras.layers.Layer):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_model_that_learns_nothing_and_does_not_read_its_input(trial_of, briefly):
     trial = Trial(broken("Ignorant", user=lambda: [Blind()]), (trial_of(YoutubeDNN).user_columns, [item_column()]))
     assert_fails(trial, "learns", r"the hit rate at 3 must be at least 0\.50 after 5 epochs; got 0\.[0-2]\d$")
@@ -268,6 +270,7 @@ def few_columns():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -372,6 +375,7 @@ def test_losses_of_other_rows():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_numbers_that_are_not_finite(trial_of):
     @register_builder
     def Bursting(user_feature_columns, item_feature_columns, loss="softmax"):
@@ -435,6 +439,7 @@ Elsewhere = broken("Elsewhere", user=lambda: [Offset(), InPython()])
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_what_another_process_reads(briefly):
     trial = Trial(Elsewhere)
     message = r"loads from its .keras file must give equal user vectors; got a difference of \d"
@@ -468,6 +473,7 @@ class PaddedMean(keras.layers.Layer):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_padding(briefly):
     message = r"what a table holds for id 0 must change no user vector; got a difference"
     assert_fails(Trial(Unmasked), "padding", message)

@@ -36,6 +36,7 @@ def trial():
     return Trial(Heads, ([history_column("last")], [item_column()]))
 
 
+@pytest.mark.once
 def test_zeros_for_surplus_interests_are_a_broken_promise(trial, monkeypatch):
     vectors = trial.learnt.user_vectors.copy()
     vectors[[3, 5], 1] = 0
@@ -159,6 +160,7 @@ def _unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_categories_are_read_beside_the_items(name):
     category = VarLenSparseFeat(SparseFeat("hist_category", 5, 4), MAX_LEN, length_name="hist_len")
@@ -226,6 +228,7 @@ def test_surplus_interests_repeat_the_first_in_training_too(arguments):
             assert own == 1 or np.abs(each[0] - each[1]).max() > 1e-4
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("build", [MIND, ComiRec])
 def test_an_infinite_power_trains_the_nearest_interest_alone(build, tmp_path):
     model = build([history_column()], [item_column()], p=float("inf"), num_sampled=5)

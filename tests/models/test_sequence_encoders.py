@@ -87,6 +87,7 @@ def moved(model):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("name", MODELS)
 def test_a_position_is_trained_as_the_user_was_then_on_what_came_next(name):
     columns = TIMED if "request" in name else TIMED[:-1] if "times" in name else USER
@@ -109,6 +110,7 @@ def test_a_position_is_trained_as_the_user_was_then_on_what_came_next(name):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["with times", "with the request's time"])
 def test_only_the_time_between_events_counts(name):
     model = moved(MODELS[name](TIMED if "request" in name else TIMED[:-1], ITEMS))
@@ -160,6 +162,7 @@ def test_what_time_alone_tells_is_learnt(builder, is_of_request):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_times_go_with_their_items(tmp_path):
     model = moved(MODELS["with the request's time"](TIMED, ITEMS, history_dropout=0.2))
     x = rows()
@@ -208,12 +211,14 @@ def test_items_that_are_left_out_take_their_times_with_them():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_step_that_reads_times_reads_no_whole_table():
     settings = {"blocks": ["ligr"], "history_dropout": 0.2, **TIMES}
     whole_tables(Trial(SequenceDNN, ([HISTORY, *TIMED[-2:]], ITEMS), **settings))
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_rows_that_hold_each_event_once_teach_what_windows_teach():
     rng = np.random.default_rng(0)
     starts = rng.integers(0, SIZE - 1, 200)

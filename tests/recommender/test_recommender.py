@@ -224,6 +224,7 @@ def test_each_pass_over_new_events_has_old_ones_of_its_own(plain, tmp_path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_model_of_every_position_is_trained_on_rows_that_hold_each_event_once(monkeypatch):
     taken = []
 
@@ -296,6 +297,7 @@ def test_an_export_recommends_the_same(rich, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @untrained()
 def test_an_export_takes_what_the_frames_of_features_hold(tmp_path):
     rng = np.random.default_rng(0)
@@ -363,6 +365,7 @@ def test_new_items_take_rows_to_spare_first(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_kinds_of_events_have_histories_of_their_own():
     clicks = EVENTS.assign(kind="click", at=EVENTS["at"] - 1)
     events = pd.concat([EVENTS.assign(kind="buy"), clicks])

@@ -184,6 +184,7 @@ def test_users_and_items_are_counted_by_their_events(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_report_tells_once_of_targets_that_the_user_had(fitted, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")

@@ -57,6 +57,7 @@ def saved(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_what_was_given_is_given_to_the_next_fit_after_loading(saved, capsys):
     recommender = Recommender(user_features=PEOPLE, item_features=SHELF, **NAMES, **SMALLER, **MADE)
     recommender.fit(EVENTS, epochs=1)

@@ -43,6 +43,7 @@ def test_what_is_given_stays_and_other_models_have_layers_of_their_own(arguments
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_it_is_built_so_and_said(capsys):
     recommender = Recommender(time=None, embedding_dim=DIM, max_len=3, batch_size=4096, dnn_dropout=0.1)
     recommender.fit(frame(3000, 30), epochs=1, verbose=2)
