@@ -157,9 +157,11 @@ class ArrayReader:
         if self.has_labels and asks_labels:
             y = check_labels(y)
         weights = check_weights(weights)
-        if weights is not None and weights.shape[:1] != (rows,):
-            rule = f"have a row for each of the {rows} examples"
-            raise problem("`sample_weight`", rule, f"shape {weights.shape}")
+        if weights is not None:
+            if weights.shape[:1] != (rows,) or weights.size != rows:
+                rule = f"have a row for each of the {rows} examples, of one number"
+                raise problem("`sample_weight`", rule, f"shape {weights.shape}")
+            weights = weights.reshape(rows)
         labels = np.zeros((rows, 1), "float32") if y is None else np.reshape(y, (rows, -1))
         return Examples(arrays, labels, weights, rows)
 
@@ -340,10 +342,11 @@ class Reader:
                 rule = f"Input {target.name!r} must hold keys of {target.vocabulary_path!r}"
                 with tf.control_dependencies([assertion(is_known, rule)]):
                     batch[target.name] = tf.identity(batch[target.name])
-            labels, *weights = element[1:] or (tf.zeros([tf.shape(batch[target.name])[0], 1]),)
+            rows = tf.shape(batch[target.name])[0]
+            labels, *weights = element[1:] or (tf.zeros([rows, 1]),)
             if asks_labels:
-                labels = tf.reshape(check_batch_labels(labels), [tf.shape(batch[target.name])[0], 1])
-            return (batch, labels, *map(check_batch_weights, weights))
+                labels = check_batch_labels(labels, rows)
+            return (batch, labels, *(check_batch_weights(each, rows) for each in weights))
 
         return mapped(dataset, complete)
 

@@ -115,6 +115,10 @@ def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
     # that it is not batched.
     for name, (shape, _) in inputs.items():
         _check_width(name, spec[name].shape, shape)
+    rows = {name: spec[name].shape[0] for name in inputs if spec[name].shape.rank}
+    rows = {name: number for name, number in rows.items() if number is not None}
+    if len(set(rows.values())) > 1:
+        raise problem("The inputs of a batch of the dataset", "have equal numbers of rows", f"{rows}")
 
 
 def check_batch(
@@ -429,11 +433,17 @@ def check_some_weight(sample_weight: np.ndarray | None) -> None:
         raise problem("`sample_weight`", rule, f"0 in all of {len(sample_weight)}")
 
 
-def check_batch_weights(weights: tf.Tensor) -> tf.Tensor:
-    """A dataset's batch of sample weights, checked when it is read."""
+def check_batch_weights(weights: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """A dataset's batch of sample weights as (B,), checked when it is read."""
     if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
         raise problem("The dataset's `sample_weight`", f"hold {_WEIGHTS}", weights.dtype.name)
-    return _held_to([(_is_small(weights), _WEIGHTS)], "sample_weight", weights)
+    rules = [_one_a_row(weights, rows), (_is_small(weights), _WEIGHTS)]
+    return tf.reshape(_held_to(rules, "sample_weight", weights), [-1])
+
+
+def _one_a_row(values: tf.Tensor, rows: tf.Tensor) -> Rule:
+    fits = tf.reduce_all(tf.shape(values)[:1] == rows) & tf.equal(tf.size(values), rows)
+    return fits, "one number for each row of the batch"
 
 
 _LABELS = "numbers from 0 to 1: 1 where the user took the item, 0 where not"
@@ -444,7 +454,7 @@ def check_labels(y: Any) -> np.ndarray:
     if y is None:
         raise problem("`y`", f"hold {_LABELS}", None, "The loss 'logistic' needs labels; the others need none.")
     labels = np.asarray(y)
-    if labels.size != len(labels):
+    if not labels.ndim or labels.size != len(labels):
         raise problem("`y`", "have one label a row", f"shape {labels.shape}")
     if labels.dtype.kind not in "iufb":
         raise problem("`y`", f"hold {_LABELS}", f"{labels.dtype}")
@@ -454,12 +464,13 @@ def check_labels(y: Any) -> np.ndarray:
     return labels
 
 
-def check_batch_labels(labels: tf.Tensor) -> tf.Tensor:
-    """A dataset's batch of labels, checked when it is read."""
+def check_batch_labels(labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """A dataset's batch of labels as (B, 1), checked when it is read."""
     if not (labels.dtype.is_floating or labels.dtype.is_integer or labels.dtype.is_bool):
         raise problem("The dataset's labels", f"hold {_LABELS}", labels.dtype.name)
     numbers = tf.cast(labels, tf.float32)
-    return _held_to([((numbers >= 0) & (numbers <= 1), _LABELS)], "labels", labels)
+    rules = [_one_a_row(labels, rows), ((numbers >= 0) & (numbers <= 1), _LABELS)]
+    return tf.reshape(_held_to(rules, "labels", labels), [-1, 1])
 
 
 def check_class_weight(class_weight: Any) -> None:

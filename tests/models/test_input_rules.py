@@ -173,7 +173,7 @@ def test_a_batch_of_tensors_is_refused_where_arrays_are(batch):
 def test_a_batch_of_weights_is_refused_where_an_array_of_them_is(weight):
     weights = np.array([1, weight])
     of_arrays = outcome(lambda: check_weights(weights))
-    assert outcome(lambda: check_batch_weights(tf.constant(weights))) == of_arrays
+    assert outcome(lambda: check_batch_weights(tf.constant(weights), tf.constant(2))) == of_arrays
     assert of_arrays == ("refused" if weight in ("a", 2e15, np.inf) or weight != weight else "taken")
 
 

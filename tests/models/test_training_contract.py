@@ -322,6 +322,36 @@ def test_weights_of_a_dataset_may_have_any_type(dtype, plain):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_known", [True, False], ids=["static shapes", "unknown shapes"])
+def test_weights_of_a_dataset_are_one_a_row(is_known, plain):
+    """One weight for a batch would be every row's, and a column of them has the rows' numbers."""
+    x, weights = small_input(32), np.tile([1.0, 0.0], 16)
+    expected = weights_after(plain, x, sample_weight=weights)
+    assert_equal(weights_after(plain, x, sample_weight=weights[:, None]), expected)
+
+    def dataset(of):
+        element = (x, np.zeros((32, 1), "float32"), of)
+        if is_known:
+            return tf.data.Dataset.from_tensors(element)
+        spec = tf.nest.map_structure(lambda values: tf.TensorSpec([None] * values.ndim, values.dtype), element)
+        unknown = tf.data.Dataset.from_generator(lambda: iter([element]), output_signature=spec)
+        return unknown.apply(tf.data.experimental.assert_cardinality(1))
+
+    for others in (weights[:1], weights[:31], weights[None], weights.sum()):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"sample_weight.{1,3} must hold one number for each"):
+            weights_after(plain, dataset(others))
+    assert_equal(weights_after(plain, dataset(weights[:, None])), expected, atol=1e-6)
+
+
+def test_inputs_of_a_dataset_with_other_numbers_of_rows_are_refused_before_anything_runs(fresh):
+    model, x = fresh(), small_input(32)
+    for name in x:
+        rule = rf"The inputs of a batch of the dataset must have equal numbers of rows; got .*{name!r}: 31"
+        with pytest.raises(ValueError, match=rule):
+            model.fit(tf.data.Dataset.from_tensors({**x, name: x[name][:31]}), verbose=0)
+
+
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_or_all_zero_are_refused(fresh):
     model, x = fresh(), small_input(32)
     before, weights = model.get_weights(), np.ones(32)

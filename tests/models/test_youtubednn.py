@@ -543,8 +543,9 @@ def test_labels_and_weights_of_another_length_are_refused():
     model, x = small_model(), small_input(64)
     model.compile("sgd", sampledsoftmaxloss)
     for call in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match=r"`sample_weight` must have a row for each of the 64 examples"):
-            call(x, sample_weight=np.ones(128), verbose=0)
+        for other in (np.ones(128), np.ones((64, 2)), np.float64(1)):
+            with pytest.raises(ValueError, match=r"`sample_weight` must have a row for each of the 64 examples"):
+                call(x, sample_weight=other, verbose=0)
         with pytest.raises(ValueError, match=r"`y` must have a row for each of the 64 examples; got shape"):
             call(x, np.ones(10), verbose=0)
 
