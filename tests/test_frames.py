@@ -184,7 +184,9 @@ def test_an_array_of_a_history_needs_its_length():
 
 def test_no_rows_are_no_rows():
     for x in ({"h": []}, pd.DataFrame({"h": []}), pa.table({"h": pa.array([], pa.list_(pa.int64()))})):
-        assert input_arrays(HISTORY, x)["h"].shape == (0, T)
+        found = input_arrays(HISTORY, x)
+        assert found["h"].shape == (0, T)
+        assert found["n"].shape == (0,)  # which lists tell
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ def input_arrays(columns: Sequence[Column], x: Any, times: EventTimes | None = N
         for name in input_shapes(column)
         if name in named
     }
+    for column in columns:
+        history = found.get(column.name)
+        if isinstance(column, SequenceColumn) and isinstance(history, np.ndarray) and history.shape == (0,):
+            found[column.name] = Lists(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))  # no rows: no list to see
     lists = {name: values for name, values in found.items() if isinstance(values, Lists)}
     if times is not None:
         _check_form(times, found)
