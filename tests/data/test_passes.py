@@ -77,7 +77,6 @@ def rows_of(dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.once
 @pytest.mark.smoke
 @settings(max_examples=15)
 @given(window_arguments(min_rows=1), st.integers(1, 7))

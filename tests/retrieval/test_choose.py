@@ -5,7 +5,7 @@ import pytest
 
 from deepmatch_ext.retrieval import ExactIndex, FaissIndex, choose, choose_index, recall
 
-pytestmark = [pytest.mark.plain, pytest.mark.once]
+pytestmark = pytest.mark.plain
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def slowed(monkeypatch, seconds):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(("graph", "lists", "chosen"), [(1, 2, "HNSW16"), (2, 1, "IVF16,Flat"), (9, 9, "ExactIndex")])
 def test_the_fastest_of_those_that_find_enough(catalogue, monkeypatch, graph, lists, chosen):
     pytest.importorskip("faiss", reason="FaissIndex needs faiss-cpu")
@@ -84,6 +85,7 @@ def test_what_is_installed_is_tried(catalogue, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_all_that_are_installed_are_timed(catalogue):
     ids, vectors, users = catalogue
     index, tried = choose_index(ids, vectors, users.reshape(50, 2, 16), 10, 0.8, at_once=3)

@@ -8,7 +8,7 @@ import pytest
 from deepmatch_ext.retrieval import ExactIndex, ScannIndex, VectorIndex, recall
 from tests.helpers import true_scores
 
-pytestmark = [pytest.mark.plain, pytest.mark.once]
+pytestmark = pytest.mark.plain
 
 V, D = 6000, 15  # the last dimension is a block of its own
 
