@@ -30,7 +30,7 @@ from deepmatch_ext.serving import export_recommender
 from tests.fresh import begun
 from tests.helpers import MAX_LEN, VOCABULARY, history_column, item_column, user_part
 
-pytestmark = [pytest.mark.slow, pytest.mark.once]
+pytestmark = [pytest.mark.slow, pytest.mark.plain]
 
 for module in ("fastapi", "uvicorn", "prometheus_client"):
     pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}")
