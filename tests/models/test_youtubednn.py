@@ -439,6 +439,7 @@ def test_bad_arguments_are_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_names_that_differ_in_other_letters_only_are_different():
     columns = [
         SparseFeat(f"c{k}", 9, 4, embedding_name=name) for k, name in enumerate(("städt", "stödt", "a b", "a_b"))
