@@ -212,7 +212,7 @@ def _check_width(name: str, given: tf.TensorShape, shape: tuple[int, ...]) -> No
 
 
 def _in_rows(name: str, values: tf.Tensor, shape: tuple[int, ...], rows: tf.Tensor) -> tf.Tensor:
-    fits = tf.equal(tf.size(values), rows * math.prod(shape))
+    fits = tf.reduce_all(tf.shape(values)[:1] == rows) & tf.equal(tf.size(values), rows * math.prod(shape))
     rule = f"values of shape {('batch', *shape)}, in as many rows as the other inputs"
     return tf.reshape(_held_to([(fits, rule)], name, values), [-1, *shape])
 
@@ -437,13 +437,8 @@ def check_batch_weights(weights: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """A dataset's batch of sample weights as (B,), checked when it is read."""
     if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
         raise problem("The dataset's `sample_weight`", f"hold {_WEIGHTS}", weights.dtype.name)
-    rules = [_one_a_row(weights, rows), (_is_small(weights), _WEIGHTS)]
-    return tf.reshape(_held_to(rules, "sample_weight", weights), [-1])
-
-
-def _one_a_row(values: tf.Tensor, rows: tf.Tensor) -> Rule:
-    fits = tf.reduce_all(tf.shape(values)[:1] == rows) & tf.equal(tf.size(values), rows)
-    return fits, "one number for each row of the batch"
+    weights = _in_rows("sample_weight", weights, (), rows)
+    return _held_to([(_is_small(weights), _WEIGHTS)], "sample_weight", weights)
 
 
 _LABELS = "numbers from 0 to 1: 1 where the user took the item, 0 where not"
@@ -468,9 +463,9 @@ def check_batch_labels(labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """A dataset's batch of labels as (B, 1), checked when it is read."""
     if not (labels.dtype.is_floating or labels.dtype.is_integer or labels.dtype.is_bool):
         raise problem("The dataset's labels", f"hold {_LABELS}", labels.dtype.name)
+    labels = _in_rows("labels", labels, (1,), rows)
     numbers = tf.cast(labels, tf.float32)
-    rules = [_one_a_row(labels, rows), ((numbers >= 0) & (numbers <= 1), _LABELS)]
-    return tf.reshape(_held_to(rules, "labels", labels), [-1, 1])
+    return _held_to([((numbers >= 0) & (numbers <= 1), _LABELS)], "labels", labels)
 
 
 def check_class_weight(class_weight: Any) -> None:
