@@ -16,7 +16,8 @@ Each part is a process of its own. All searches are for the best 100.
   faster; ScaNN also called directly. `--keep FOLDER` builds the index once for several runs. `--factory
   usearch` measures that library, which has no index here, in the same way.
 - choose, if named by `--only`: what `choose_index` finds for recalls of .95 and .98, among vectors of three kinds
-  (`of_kind`), with its frame.
+  (`of_kind`), with its frame; and, in turn with it, the fastest of `by_hand`: 28 settings of ScaNN and FAISS, called
+  directly, each with the least effort that reaches the recall. Five minutes a kind with 300,000 items.
 
 Vectors are L2-normalised. Items are like a two-tower model's, with some structure: normal in RANK directions of falling
 variance (the k-th has 1/k), turned by a random rotation, with isotropic noise of a tenth of the variance. Users are
@@ -90,15 +91,78 @@ class OfUsearch:
 
 
 def chosen(args):
-    from deepmatch_ext.retrieval import choose_index
+    import faiss
 
+    from deepmatch_ext.retrieval import ExactIndex, choose_index
+
+    faiss.omp_set_num_threads(args.threads)
     for kind in KINDS:
         items, users = (of_kind(kind, count, args.dim, seed) for count, seed in [(args.items, 1), (1000, 2)])
+        items, users, ids = np.float32(items), np.float32(users), np.arange(len(items))
+        best = ExactIndex(ids, items).search(users, N)[0]
+        settings = list(by_hand(items, args.threads))
         for least in (0.95, 0.98):
-            index, tried = choose_index(np.arange(len(items)), items, users, N, least)
+            index, tried = choose_index(ids, items, users, N, least)
             print(
                 f"{kind}, recall {least}: {index!r}, effort {index.effort}\n{tried.to_string(index=False)}", flush=True
             )
+            found = {name: least_effort(*setting, users[:300], best[:300], least) for name, setting in settings}
+            found = {name: search for name, search in found.items() if search}
+            times = alone({name: (search, 50) for name, search in found.items()}, users, 3)
+            name = min(times, key=lambda each: statistics.median(times[each]))
+            times = alone({name: (found[name], 200), "choose_index's": (index.search, 200)}, users, args.rounds)
+            share = ratio(times, name, "choose_index's")
+            print(f"the fastest by hand, of {len(found)} that reach it: {told(times)}; {share:.2f} of its speed")
+
+
+def by_hand(items, threads):
+    """Yields a name, a search(users, n, effort) by a library itself, and the largest effort."""
+    import faiss
+
+    from deepmatch_ext.retrieval.scann_index import _scann
+
+    root = len(items) ** 0.5
+    for leaves in (round(root), round(2 * root), round(4 * root)):
+        made = _scann().builder(items, N, "dot_product")
+        made = made.tree(leaves, leaves, training_sample_size=min(len(items), 250_000))
+        made = made.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(N).build()
+        for again in (200, 300, 400, 500, 800, 1500):
+
+            def search(users, n, effort, made=made, again=again):
+                if len(users) == 1:
+                    return made.search(users[0], n, again, effort)[0][np.newaxis]
+                return made.search_batched(users, n, again, effort)[0]
+
+            yield f"ScaNN, {leaves} leaves, {again} scored again", (search, leaves)
+    for lists in (2 ** round(np.log2(2 * root)), 2 ** round(np.log2(4 * root))):
+        factory = f"IVF{lists},PQ{items.shape[1]}x4fs,Refine(SQfp16)"
+        faiss.omp_set_num_threads(threads)
+        index = faiss.index_factory(items.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        index.train(items)
+        index.add(items)
+        for again in (200, 300, 500, 800, 1500):
+
+            def search(users, n, effort, index=index, again=again):
+                of_lists = faiss.SearchParametersIVF(nprobe=effort)
+                parameters = faiss.IndexRefineSearchParameters(k_factor=again / n, base_index_params=of_lists)
+                return index.search(users, n, params=parameters)[1]
+
+            yield f"FAISS, {factory}, {again} scored again", (search, lists)
+
+
+def least_effort(search, largest, users, best, least):
+    """The search with the least effort that reaches the recall, found by bisection; None if the largest does not."""
+
+    def reaches(effort):
+        return shared(search(users, N, effort), best) >= least
+
+    if not reaches(largest):
+        return None
+    low, high = 0, largest
+    while high > max(1.06 * low, low + 1):
+        middle = round((max(low, 1) * high) ** 0.5) if high > 2 * max(low, 1) else (low + high) // 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return lambda users, n: search(users, n, high)
 
 
 def shared(found, others):
@@ -228,7 +292,7 @@ def approximate(args):
         def itself(users, n, several=False):
             searcher = index._searcher
             search = searcher.search_batched_parallel if several else searcher.search
-            return search(users if several else users[0], n, 4 * n + 100, index.effort)
+            return search(users if several else users[0], n, index.rescored * (n + 25), index.effort)
 
         searches["ScaNN itself"] = (itself, 200)
         together["ScaNN itself"] = lambda: itself(users, N, True)

@@ -15,13 +15,17 @@ from deepmatch_ext._arrays import check_users
 from deepmatch_ext._checks import number_between, positive_int, problem, shown
 from deepmatch_ext.retrieval.exact_index import ExactIndex
 from deepmatch_ext.retrieval.faiss_index import FaissIndex
-from deepmatch_ext.retrieval.index import VectorIndex, recall
+from deepmatch_ext.retrieval.index import VectorIndex, share_found
 from deepmatch_ext.retrieval.scann_index import FEW, ScannIndex
 
 # Searches timed of each index, a round each in turn.
 _SEARCHES, _ROUNDS = 50, 3
 # The relative precision to which the least effort is found.
 _PRECISION = 1.06
+# What is tried for `ScannIndex.rescored`, its default among them.
+_RESCORED = (2, 3, 4, 6, 9, 13)
+
+Share = Callable[[Any], float]
 
 
 def choose_index(
@@ -37,9 +41,10 @@ def choose_index(
 ) -> tuple[VectorIndex, pd.DataFrame]:
     """Builds several indexes, and returns the fastest one that reaches the recall, with what was measured.
 
-    For each index, it looks for the least ``effort`` that reaches the recall, and measures the time of a search with
-    that effort. The indexes are measured in turn, and nothing else should run on the machine meanwhile. Each index is
-    built, which takes minutes for a million items; two at a time are in memory besides `ExactIndex`'s vectors.
+    For each index, it looks for the least ``effort`` that reaches the recall, for ScaNN together with ``rescored``, and
+    measures the time of a search with these. The indexes are measured in turn, and nothing else should run on the
+    machine meanwhile. Each index is built, which takes minutes for a million items; two at a time are in memory besides
+    `ExactIndex`'s vectors.
 
     Args:
         ids: The items' ids, (V,), as for `VectorIndex`.
@@ -54,9 +59,10 @@ def choose_index(
             of installed libraries: ScaNN, lists with 4-bit codes, and a graph.
 
     Returns:
-        The index, with its ``effort`` set, and a frame with a row for each index that was tried: first the returned
-        one, then the others that reached the recall, sorted by time, then the rest. Its columns are ``index``,
-        ``effort``, ``recall``, ``ms`` for a search, ``build_s``, and ``enough``, whether the recall was reached.
+        The index, with its ``effort`` and ``rescored`` set, and a frame with a row for each index that was tried: first
+        the returned one, then the others that reached the recall, sorted by time, then the rest. Its columns are
+        ``index``, ``effort``, ``rescored``, ``recall``, ``ms`` for a search, ``build_s``, and ``enough``, whether the
+        recall was reached.
 
     Raises:
         ImportError: A library of ``factories`` is not installed.
@@ -79,21 +85,27 @@ def choose_index(
     elif isinstance(factories, str):
         raise problem("`factories`", "be a list of names", shown(factories))
     best, chosen = exact, "ExactIndex"
+    wanted = exact.search(users, n)
     rows: list[tuple[Any, ...]] = [
-        ("ExactIndex", None, 1.0, _milliseconds([exact], users, n, at_once)[0], seconds, True)
+        ("ExactIndex", None, None, 1.0, _milliseconds([exact], users, n, at_once)[0], seconds, True)
     ]
     for factory in factories:
         index, seconds = _built(partial(_made, factory, ids, vectors, metric))
-        effort, found = _least_effort(index, exact, users, n, least_recall)
+
+        def found_by(index: Any) -> float:
+            return share_found(exact, wanted, index.search(users, n))
+
+        found = _tuned(index, found_by, least_recall, lambda index: _milliseconds([index], users, n, at_once)[0])
         before, now = _milliseconds([best, index], users, n, at_once)
-        rows.append((factory, effort, found, now, seconds, found >= least_recall))
+        rescored = getattr(index, "rescored", None)
+        rows.append((factory, index.effort, rescored, found, now, seconds, found >= least_recall))
         if found >= least_recall and now < before:
             best, chosen = index, factory
-    tried = pd.DataFrame(rows, columns=["index", "effort", "recall", "ms", "build_s", "enough"])
+    tried = pd.DataFrame(rows, columns=["index", "effort", "rescored", "recall", "ms", "build_s", "enough"])
     # Its time in its own turn may have been another's, if these are nearly equal.
     order = np.lexsort([tried["ms"], ~tried["enough"], tried["index"] != chosen])
     tried = tried.iloc[order].reset_index(drop=True)
-    return best, tried.astype({"effort": "Int64"}).round({"recall": 4, "ms": 3, "build_s": 1})
+    return best, tried.astype({"effort": "Int64", "rescored": "Int64"}).round({"recall": 4, "ms": 3, "build_s": 1})
 
 
 def _usual(count: int, dimension: int) -> list[str]:
@@ -119,20 +131,46 @@ def _built(make: Callable[[], Any]) -> tuple[Any, float]:
     return make(), time.perf_counter() - start
 
 
-def _least_effort(index: Any, exact: VectorIndex, users: np.ndarray, n: int, least: float) -> tuple[int | None, float]:
-    """Sets the least effort that reaches the recall, or the largest; returns it with the recall."""
+def _tuned(index: Any, found_by: Share, least: float, milliseconds: Callable[[Any], float]) -> float:
+    """Sets what makes the index reach the recall in the least time, or else find most; returns the recall.
+
+    `ScannIndex.rescored` goes up from its default, and then down from it, as long as that helps.
+    """
+
+    def tried() -> tuple[tuple[bool, float], float, dict[str, int]]:
+        found = _least_effort(index, found_by, least)
+        cost = (True, -found) if found < least else (False, milliseconds(index))
+        return cost, found, {"effort": index.effort, "rescored": index.rescored}
+
+    if not isinstance(index, ScannIndex) or index.is_exact:
+        return _least_effort(index, found_by, least)
+    best, default = tried(), _RESCORED.index(index.rescored)
+    for values in (_RESCORED[default + 1 :], _RESCORED[:default][::-1]):
+        for index.rescored in values:
+            this = tried()
+            if this[0] >= best[0]:
+                break
+            best = this
+    _, found, settings = best
+    for name, value in settings.items():
+        setattr(index, name, value)
+    return found
+
+
+def _least_effort(index: Any, found_by: Share, least: float) -> float:
+    """Sets the least effort that reaches the recall, or the largest; returns the recall."""
 
     def with_effort(effort: int) -> float:
         index.effort = effort
-        return recall(index, exact, users, n)
+        return found_by(index)
 
     if index.effort is None:
-        return None, recall(index, exact, users, n)
+        return found_by(index)
     low, high = 0, 1
     found = with_effort(high)
     # Of lists there are no more than `effort` shows; a graph's candidates have no such bound.
-    while found < least and index.effort == high and high < len(exact):
-        low, high = high, min(2 * high, len(exact))
+    while found < least and index.effort == high and high < len(index):
+        low, high = high, min(2 * high, len(index))
         found = with_effort(high)
     high = index.effort
     while found >= least and high > max(low * _PRECISION, low + 1):
@@ -143,7 +181,7 @@ def _least_effort(index: Any, exact: VectorIndex, users: np.ndarray, n: int, lea
         else:
             low = middle
     index.effort = high
-    return high, found
+    return found
 
 
 def _milliseconds(indexes: list[VectorIndex], users: np.ndarray, n: int, at_once: int) -> list[float]:

@@ -386,18 +386,23 @@ def recall(
     missing = exact.ids[index._ids.rows("the ids of `exact`", exact.ids) < 0]
     if len(missing):
         raise problem("`exact`", "have the ids of the other", f"{listing(missing)}, which that one does not have")
-    best, scores = exact.search(vectors, n, exclude=exclude, among=among)
-    found, found_scores = index.search(vectors, n, exclude=exclude, among=among)
-    if not len(best):
+    best, found = (each.search(vectors, n, exclude=exclude, among=among) for each in (exact, index))
+    if not len(best[0]):
         raise problem("`vectors`", "hold at least one user", "none")
+    return share_found(exact, best, found)
+
+
+def share_found(exact: VectorIndex, wanted: tuple[np.ndarray, np.ndarray], got: tuple[np.ndarray, np.ndarray]) -> float:
+    """`recall` of two results of `search`, the first one of ``exact``."""
+    (best, scores), (found, found_scores) = wanted, got
     # Pairs of user and row of `exact`, each at most once.
     users = np.arange(len(best))[:, None] * len(exact)
-    wanted = (users + exact._ids.rows("", best.ravel()).reshape(best.shape))[~np.isneginf(scores)]
-    got = (users + exact._ids.rows("", found.ravel()).reshape(best.shape))[~np.isneginf(found_scores)]
-    owners = wanted // len(exact)
+    pairs = (users + exact._ids.rows("", best.ravel()).reshape(best.shape))[~np.isneginf(scores)]
+    pairs_found = (users + exact._ids.rows("", found.ravel()).reshape(best.shape))[~np.isneginf(found_scores)]
+    owners = pairs // len(exact)
     if not len(owners):
         return 1.0
-    hits = np.bincount(owners, weights=np.isin(wanted, got), minlength=len(best))
+    hits = np.bincount(owners, weights=np.isin(pairs, pairs_found), minlength=len(best))
     counts = np.bincount(owners, minlength=len(best))
     return float((hits[counts > 0] / counts[counts > 0]).mean())
 

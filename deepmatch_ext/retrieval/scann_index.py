@@ -52,10 +52,13 @@ class ScannIndex(HeldVectors):
         metric: "inner_product" or "cosine".
         effort: How many lists a search reads, by default a tenth of them. A larger value is slower and finds more;
             `deepmatch_ext.retrieval.recall` measures how much. If these lists have too few items, all items are scored.
+        rescored: How many items are scored again with the vectors themselves: this many times ``n + 25``, the best by
+            their codes. If reading more lists finds no more, as of items that are close together, a larger value does.
 
     Attributes:
         leaves: The number of lists.
         effort: As given; it may be changed at any time.
+        rescored: As given; it may be changed at any time.
 
     Raises:
         ImportError: ScaNN is not installed.
@@ -79,10 +82,11 @@ class ScannIndex(HeldVectors):
         *,
         metric: str = "inner_product",
         effort: int | None = None,
+        rescored: int = 4,
     ) -> None:
         _scann()
         self._leaves = leaves if leaves is None else positive_int("`leaves`", leaves)
-        self.effort = effort
+        self.effort, self.rescored = effort, rescored
         super().__init__(ids, vectors, metric=metric)
 
     @property
@@ -103,6 +107,15 @@ class ScannIndex(HeldVectors):
     @effort.setter
     def effort(self, value: int | None) -> None:
         self._effort = value if value is None else positive_int("`effort`", value)
+
+    @property
+    def rescored(self) -> int:
+        """How many times ``n + 25`` items are scored again."""
+        return self._rescored
+
+    @rescored.setter
+    def rescored(self, value: int) -> None:
+        self._rescored = positive_int("`rescored`", value)
 
     def _build(self, vectors: np.ndarray) -> None:
         if self._leaves is not None and self._leaves > len(vectors):
@@ -161,9 +174,9 @@ class ScannIndex(HeldVectors):
 
     def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """What ScaNN finds, best first; -1 and -inf where the lists have no more."""
-        again = min(4 * k + 100, len(self))  # the best k are nearly always among so many by codes
+        again, effort = min(self._rescored * (k + 25), len(self)), self.effort
         if len(vectors) == 1:
-            rows, scores = self._searcher.search(vectors[0], k, again, self.effort)
+            rows, scores = self._searcher.search(vectors[0], k, again, effort)
             rows, scores = np.asarray(rows, np.int64)[None], np.asarray(scores)[None]
             if rows.shape[1] < k:
                 missing = ((0, 0), (0, k - rows.shape[1]))
@@ -172,7 +185,7 @@ class ScannIndex(HeldVectors):
         search = (
             self._searcher.search_batched_parallel if len(vectors) >= _MANY_USERS else self._searcher.search_batched
         )
-        rows, scores = search(np.ascontiguousarray(vectors), k, again, self.effort)
+        rows, scores = search(np.ascontiguousarray(vectors), k, again, effort)
         rows, scores = rows.astype(np.int64), np.array(scores)
         missing = np.isnan(scores)
         rows[missing], scores[missing] = -1, -np.inf
@@ -182,7 +195,7 @@ class ScannIndex(HeldVectors):
         _, files = super()._parts()
         if self._searcher is not None:
             files["scann.zip"] = self._write
-        return {"leaves": self._leaves, "effort": self._effort}, files
+        return {"leaves": self._leaves, "effort": self._effort, "rescored": self._rescored}, files
 
     def _write(self, path: Path) -> None:
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path, "w") as archive:
@@ -191,8 +204,8 @@ class ScannIndex(HeldVectors):
                 archive.write(Path(folder, name), name)
 
     def _restore(self, settings: dict[str, Any], files: dict[str, Path]) -> tuple[int, int]:
-        check_record("the settings", settings, {})
-        self._leaves, self.effort = settings["leaves"], settings["effort"]
+        check_record("the settings", settings, {"rescored": int})
+        self._leaves, self.effort, self.rescored = settings["leaves"], settings["effort"], settings["rescored"]
         shape, self._searcher = super()._restore(settings, files), None
         if "scann.zip" in files:
             with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from deepmatch_ext.retrieval import ExactIndex, ScannIndex, VectorIndex, recall
+from deepmatch_ext.retrieval import ExactIndex, ScannIndex, VectorIndex, choose_index, recall
 from tests.helpers import true_scores
 
 pytestmark = pytest.mark.plain
@@ -42,7 +42,7 @@ def built(catalogue):
 def index(built):
     index, _ = built
     yield index
-    index.effort = None
+    index.effort, index.rescored = None, 4
 
 
 def test_more_effort_finds_more_and_all_lists_nearly_everything(index, built, catalogue):
@@ -58,6 +58,26 @@ def test_more_effort_finds_more_and_all_lists_nearly_everything(index, built, ca
         assert found[2] > 0.99
     index.effort = 1000
     assert index.effort == 155
+
+
+def test_what_codes_hardly_tell_apart_is_found_if_more_is_scored_again(built):
+    """Vectors in all directions alike: of these, all lists are not enough."""
+    rng = np.random.default_rng(1)
+    vectors, users = rng.normal(size=(5000, 32)), rng.normal(size=(100, 32))
+    index, exact = ScannIndex(range(5000), vectors, effort=1000), ExactIndex(range(5000), vectors)
+    for parts in ([users], users[:40, np.newaxis]):
+        found = []
+        for index.rescored in (2, 4, 20):
+            found.append(np.mean([recall(index, exact, part, 20) for part in parts]))
+        assert found == sorted(found)
+        assert found[0] < 0.97
+        assert found[1] < 0.995 < found[2]
+    _, tried = choose_index(range(5000), vectors, users, 20, 0.995, factories=["ScaNN"])
+    (row,) = tried[tried["index"] == "ScaNN"].itertuples()
+    assert row.enough
+    assert row.rescored > 4
+    index.effort, index.rescored = row.effort, row.rescored
+    assert recall(index, exact, users, 20) == pytest.approx(row.recall, abs=0.01)  # lists differ a little
 
 
 def test_scores_are_those_of_the_vectors(index, catalogue):
@@ -124,7 +144,7 @@ def test_an_item_is_found_once_by_the_best_of_several_vectors(index, built, cata
 
 def test_what_changes_and_what_is_saved_is_found(catalogue, built, tmp_path):
     ids, vectors, users = catalogue
-    index = ScannIndex(ids[:-500], vectors[:-500], 40, effort=40)
+    index = ScannIndex(ids[:-500], vectors[:-500], 40, effort=40, rescored=7)
     index.add(ids[-500:], vectors[-500:])
     index.remove(ids[:300])
     vectors = vectors.copy()
@@ -137,9 +157,10 @@ def test_what_changes_and_what_is_saved_is_found(catalogue, built, tmp_path):
         index.save(tmp_path / "index")
         loaded = VectorIndex.load(tmp_path / "index")
         assert (type(loaded), loaded.leaves, loaded.effort, loaded.is_exact) == (ScannIndex, 40, 40 - number, False)
+        assert loaded.rescored == 7 - number
         for found, expected in zip(loaded.search(users, 30), index.search(users, 30), strict=True):
             np.testing.assert_array_equal(found, expected)
-        index.effort = 39
+        index.effort, index.rescored = 39, 6
     loaded.add([1], users[:1] * 100)
     assert loaded.search(users[:1], 1)[0].tolist() == [[1]]
     with pytest.raises(ValueError, match="be an index of kind 'exact'; got 'scann'"):
@@ -158,7 +179,7 @@ def test_few_items_are_all_scored(built, tmp_path):
     assert VectorIndex.load(tmp_path / "index").search([[1.0, 3.0, 2.0]], 1)[0].tolist() == [["b"]]
     with pytest.raises(ValueError, match=r"`leaves` must be at most 3, the number of items; got 4"):
         ScannIndex([1, 2, 3], np.eye(3), 4)
-    for arguments in ({"leaves": 0}, {"effort": 0}):
+    for arguments in ({"leaves": 0}, {"effort": 0}, {"rescored": 0}):
         with pytest.raises(ValueError, match="must be an integer of at least 1; got 0"):
             ScannIndex([1, 2, 3], np.eye(3), **arguments)
 
