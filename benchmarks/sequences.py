@@ -33,13 +33,23 @@ from quality_ours import HeldOut
 import deepmatch_ext
 from deepmatch_ext import data, optimizers
 
-DIM = 64
+DIM, USER_DIM = 64, 16
+AGAIN = "hist_item_again"
 LINEAR = {"user_dnn_hidden_units": [], "pooled": "recency+last", "dnn_dropout": 0.2}  # for few events
 DEEP = {"user_dnn_hidden_units": [256, 128, 64], "dnn_dropout": 0.0}  # YoutubeDNN's for many
 
 
 def run(
-    builder, max_len, batch_size, learning_rate, falls=False, attributes=False, times=(), optimizer="LazyAdam", **model
+    builder,
+    max_len,
+    batch_size,
+    learning_rate,
+    falls=False,
+    attributes=False,
+    times=(),
+    beside=(),
+    optimizer="LazyAdam",
+    **model,
 ):
     return {
         "builder": builder,
@@ -49,6 +59,7 @@ def run(
         "falls": falls,
         "attributes": attributes,
         "times": times,
+        "beside": beside,
         "optimizer": optimizer,
         "model": model,
     }
@@ -58,6 +69,7 @@ FALLING = run("SequenceDNN", 50, 128, 2e-3, falls=True, optimizer="RowwiseAdam",
 FILMS = run("SequenceDNN", 100, 64, 2e-3, falls=True, optimizer="RowwiseAdam", **{**LINEAR, "dnn_dropout": 0.3})
 YOUTUBEDNN = run("YoutubeDNN", 50, 1024, 1e-3)
 EVENTS, REQUEST = ("history_times",), ("history_times", "request_time")  # which times a model reads
+BESIDE = ("user_id", AGAIN)  # further columns: the user's id, and the history with a table of its own
 SUM = {"item_dnn_hidden_units": [], "item_id_dropout": 0.0}  # an item's vector is the sum of its embeddings
 OF_AMAZON = {
     "YoutubeDNN": YOUTUBEDNN,
@@ -143,6 +155,10 @@ def trained(folder, dataset, split, settings, seconds, seed):
     vocabulary = events.item_vocabulary_size
     history = SparseFeat("hist_item_id", vocabulary, DIM, embedding_name="item_id")
     columns = [VarLenSparseFeat(history, max_len, "recency+last", "hist_len")]
+    if "user_id" in settings["beside"]:
+        columns.append(SparseFeat("user_id", events.user_vocabulary_size, USER_DIM))
+    if AGAIN in settings["beside"]:
+        columns.append(VarLenSparseFeat(SparseFeat(AGAIN, vocabulary, DIM), max_len, "recency+last", "hist_len"))
     items, arguments = [SparseFeat("item_id", vocabulary, DIM)], dict(settings["model"])
     for argument in settings["times"]:
         name, dimension = {"history_times": ("hist_time", max_len), "request_time": ("time", 1)}[argument]
@@ -156,9 +172,10 @@ def trained(folder, dataset, split, settings, seconds, seed):
     times = bool(settings["times"])
     held_out = parts_held_out(split, max_len, times)
     clock = Clock(held_out, seconds, settings["learning_rate"] if settings["falls"] else None)
-    model.fit(
-        data.windows(events, rows, max_len, times=times), batch_size=size, epochs=10_000, callbacks=[clock], verbose=0
-    )
+    train = data.windows(events, rows, max_len, times=times)
+    for inputs in (train, *(part.columns for part in held_out.values())):
+        inputs[AGAIN] = inputs["hist_item_id"]
+    model.fit(train, batch_size=size, epochs=10_000, callbacks=[clock], verbose=0)
     return {**clock.best, "tensorflow": tf.__version__, "machine": platform.machine()}, clock.vectors
 
 
