@@ -203,13 +203,23 @@ def raw_values(what: str, values: Any) -> np.ndarray:
         return array.astype(object)
     if array.dtype.kind not in "iuf":
         raise problem(what, "be all integers or all strings", f"dtype {array.dtype}")
-    if array.dtype.kind == "f" and not (array == np.floor(array)).all():
+    exact, given = exact_up_to(array.dtype) if array.dtype.kind == "f" else None, array.dtype
+    if exact:
+        array = array.astype(np.result_type(array, np.float64), copy=False)
+    if exact and not (array == np.floor(array)).all():
         raise problem(what, "be whole numbers or strings", listing(array[array != np.floor(array)]))
-    # A float is exact up to 2**53; integer ids may use all of int64.
-    limit = 2**53 if array.dtype.kind == "f" else np.iinfo(np.int64).max
+    limit = np.iinfo(np.int64).max
     if array.size and (array.max() > limit or array.min() < -limit):
         raise problem(what, "fit in 64-bit integers", f"a number past {limit}", "Pass such ids as strings.")
+    if exact and array.size and np.abs(array).max() > exact:
+        rule = f"be at most {exact} as {given}, which cannot tell larger ones apart"
+        raise problem(what, rule, listing(array[np.abs(array) > exact]), "Read them as integers.")
     return array.astype(np.int64)
+
+
+def exact_up_to(dtype: np.dtype) -> int:
+    """The largest number up to which floats of a type hold every whole number."""
+    return 2 ** (np.finfo(dtype).nmant + 1)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

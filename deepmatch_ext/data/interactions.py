@@ -14,7 +14,7 @@ import pandas as pd
 from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_flag, as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
 from deepmatch_ext._frames import FRAMES, columns_of, is_frame, one_a_row, require_columns
-from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only
+from deepmatch_ext.data.ids import IdMap, exact_up_to, own, raw_values, read_only
 from deepmatch_ext.data.kinds import History, Kinds, histories_of
 from deepmatch_ext.data.user_features import read_user_features
 
@@ -573,7 +573,15 @@ def _joined_times(name: str | None, before: np.ndarray, new: Any) -> np.ndarray:
     if (before.dtype.kind == "M") != (new.dtype.kind == "M"):
         kinds = ("datetimes", "numbers") if before.dtype.kind == "M" else ("numbers", "datetimes")
         raise problem(f"column {name!r}", f"hold {kinds[0]}, as those of the events before", kinds[1])
-    return np.concatenate([before, new])
+    joined = np.concatenate([before, new])
+    # In a finer unit, datetimes far from now begin again at the other end; large integers are not exact as floats.
+    for times, part in ((before, joined[: len(before)]), (new, joined[len(before) :])):
+        wrong = part.astype(times.dtype) != times
+        if wrong.any():
+            rule = f"have a type that fits {before.dtype}, that of the events before"
+            got = f"{new.dtype}: together they are {joined.dtype}, which does not have {times[wrong][0]}"
+            raise problem(f"column {name!r}", rule, got, f"Convert it: column.astype('{before.dtype}').")
+    return joined
 
 
 def _ids(what: str, values: Any, largest: int) -> np.ndarray:
@@ -598,7 +606,13 @@ def time_values(what: str, values: Any) -> np.ndarray:
     if not pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype):
         remedy = "Convert it first, with pd.to_datetime() or pd.to_numeric()."
         raise problem(what, "be numbers or datetimes", f"dtype {series.dtype}", remedy)
-    return _numbers(what, values)
+    numbers = _numbers(what, values)
+    if numbers.dtype.kind == "f" and numbers.dtype.itemsize < 8 and numbers.size:
+        largest, limit = float(np.abs(numbers).max()), exact_up_to(numbers.dtype)
+        if largest > limit:
+            rule = f"be at most {limit} as {numbers.dtype}, which cannot tell larger numbers apart"
+            raise problem(what, rule, f"{largest:g}", "Read the column as float64 or as integers.")
+    return numbers
 
 
 def _series(what: str, values: Any) -> pd.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -27,6 +28,7 @@ from deepmatch_ext.data.ids import own, raw_values, read_only
 from deepmatch_ext.data.interactions import Interactions
 from deepmatch_ext.data.kinds import check_targets
 
+_ISO = re.compile(r"\d{4}(-?\d\d){0,2}($|[ T]\d)")
 PARTS = ("train", "validation", "test")
 
 
@@ -324,9 +326,9 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
 
     Args:
         interactions: The events, with times.
-        validation_from: The time at which validation starts: a number, or for datetimes anything that pd.Timestamp
-            takes. Times that had a time zone are kept in UTC, and a value without a zone is read as UTC: give it with
-            its zone.
+        validation_from: The time at which validation starts: a number, or for datetimes what pd.Timestamp takes, as
+            text in ISO 8601. Times that had a time zone are kept in UTC, and a value without a zone is read as UTC:
+            give it with its zone. Where times had no zone, it must have none either.
         test_from: The time at which test starts, later than ``validation_from``.
 
     Returns:
@@ -344,7 +346,10 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     times = instance_of("`interactions`", interactions, Interactions).times
     if times is None:
         raise problem("`interactions`", "have times", "times=None", "leave_last_out() needs the order of events alone.")
-    start, end = moment("`validation_from`", validation_from, times), moment("`test_from`", test_from, times)
+    start, end = (
+        moment(f"`{name}`", value, times, interactions.has_zone)
+        for name, value in (("validation_from", validation_from), ("test_from", test_from))
+    )
     if not start < end:
         raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
     targets, times, has_history = timed_targets(interactions, times)
@@ -381,17 +386,20 @@ def timed_targets(interactions: Interactions, times: np.ndarray) -> tuple[np.nda
     return targets, of_sessions[targets], interactions.history_lengths[targets] > 0
 
 
-def moment(what: str, value: Any, times: np.ndarray) -> Any:
-    """``value`` in the unit of ``times``."""
+def moment(what: str, value: Any, times: np.ndarray, has_zone: bool | None = None) -> Any:
+    """``value`` in the unit of ``times``; ``has_zone`` says whether these had a time zone, if that is known."""
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.timedelta64)
     if times.dtype.kind != "M":
         if not is_number or value != value:
             raise problem(what, "be a number, as the times are", repr(value))
         return value
+    is_other_text = isinstance(value, str) and not _ISO.match(value)  # pandas would read 03.04.2026 as 4 March
     try:
-        moment = None if is_number else pd.Timestamp(value)
+        moment = None if is_number or is_other_text else pd.Timestamp(value)
     except (ValueError, TypeError):
         moment = None
     if moment is None or pd.isna(moment):
-        raise problem(what, "be a datetime, as the times are", repr(value))
+        raise problem(what, "be a datetime, as the times are, or text such as 2026-11-26 09:30", repr(value))
+    if has_zone is False and moment.tzinfo is not None:
+        raise problem(what, "have no time zone, as the times of the events", repr(value))
     return (moment if moment.tzinfo is None else moment.tz_convert("UTC").tz_localize(None)).to_datetime64()

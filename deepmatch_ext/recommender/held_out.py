@@ -39,7 +39,7 @@ def split_of(interactions: Interactions, validation: Any, test: Any) -> Split:
     if interactions.times is None:
         raise problem(f"`{what}`", f'be "{LAST}" where events have no times', shown(given[0]))
     targets, times, has_history = timed_targets(interactions, interactions.times)
-    is_later = times >= moment(f"`{what}`", given[0], interactions.times)
+    is_later = times >= moment(f"`{what}`", given[0], interactions.times, interactions.has_zone)
     if is_later.all() or not is_later.any():
         raise problem(f"`{what}`", "have events on both sides", f"{given[0]!r}")
     if not (is_later & has_history).any():

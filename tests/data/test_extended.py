@@ -146,3 +146,21 @@ def test_neighbours_are_the_old_items_near_a_new_one(sequences, reach):
     indptr, items = neighbours(x, first_new, reach=reach)
     found = [sorted(items[start:stop].tolist()) for start, stop in itertools.pairwise(indptr)]
     assert found == [sorted(each) for each in expected.values()]
+
+
+@pytest.mark.parametrize(
+    ("before", "later"),
+    [
+        (np.array(["9999-12-31"], "datetime64[s]"), np.array(["2026-11-26"], "datetime64[ns]")),
+        (np.array(["2026-11-26"], "datetime64[ns]"), np.array(["9999-12-31"], "datetime64[s]")),
+        (np.array([2**60 + 1]), np.array([5.0])),
+    ],
+)
+def test_times_that_do_not_fit_together_are_refused(before, later):
+    """Otherwise the year 9999 would become 1816, and the latest event the oldest."""
+    events = Interactions.from_frame(pd.DataFrame({"user_id": [1], "item_id": [1], "timestamp": before}))
+    with pytest.raises(ValueError, match=r"column 'timestamp' must have a type that fits .*Convert it: column\.astype"):
+        events.extended(pd.DataFrame({"user_id": [1], "item_id": [2], "timestamp": later}))
+    if before.dtype.kind == "M":
+        now = events.extended(pd.DataFrame({"user_id": [1], "item_id": [2], "timestamp": later.astype(before.dtype)}))
+        assert np.isin(before, now.times).all()

@@ -250,6 +250,11 @@ def assert_sorted_by(times):
         (FRAME.assign(timestamp=pd.to_datetime([None, 1, 2, 3, 4])), {}, "column 'timestamp' must have no missing"),
         (FRAME.assign(timestamp=list("abcde")), {}, "column 'timestamp' must be numbers or datetimes.*to_datetime"),
         (FRAME.assign(timestamp=True), {}, "column 'timestamp' must be numbers or datetimes; got dtype bool"),
+        (
+            FRAME.assign(timestamp=np.float32(1_700_000_000)),
+            {},
+            "column 'timestamp' must be at most 16777216 as float32, which cannot tell larger numbers apart; got 1.7e",
+        ),
         (FRAME.assign(genre="x"), {"side": ["genre"]}, "column 'genre' must be numeric.*IdMap"),
         (FRAME.assign(rating=[1, None, 2, 3, 4]), {"side": ["rating"]}, "column 'rating' must have no missing value"),
         ({"user_id": [1]}, {}, "`frame` must be a pandas or polars DataFrame, or an Arrow table; got dict"),

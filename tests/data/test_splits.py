@@ -84,6 +84,21 @@ def test_split_by_dates_with_a_time_zone():
     # 9 o'clock in Tokyo is midnight UTC.
     split = split_by_time(x, "2024-01-02T09:00+09:00", "2024-01-03")
     assert split.validation.tolist() == [1]
+    x = Interactions.from_frame(pd.DataFrame({"user_id": 1, "item_id": [1, 2, 3], "timestamp": days.tz_localize(None)}))
+    with pytest.raises(
+        ValueError, match="`test_from` must have no time zone, as the times of the events; got '2024-01-0"
+    ):
+        split_by_time(x, "2024-01-02", "2024-01-03T09:00+09:00")
+
+
+@pytest.mark.parametrize("text", ["03.01.2024", "3/1/2024", "Jan 3 2024", "03-01-2024"])
+def test_split_by_dates_that_could_be_read_in_two_ways(text):
+    """pandas takes the first number for the month."""
+    x = sequences([4], pd.date_range("2024-01-01", periods=4).to_numpy())
+    with pytest.raises(ValueError, match=r"`validation_from` must be .* text such as 2026-11-26 09:30; got"):
+        split_by_time(x, text, "2024-01-04")
+    for same in ("2024-01-03", "2024-01-03T00:00", "20240103", pd.Timestamp("2024-01-03"), np.datetime64("2024-01-03")):
+        assert split_by_time(x, same, "2024-01-04").validation.tolist() == [2]
 
 
 def test_refusals():
