@@ -38,8 +38,9 @@ def read_catalogue(
     Args:
         item_name: The name of the item's id column.
         columns: The item's columns except its id.
-        item_features: A pandas DataFrame whose index is the item id; another frame, with the ids in the column
-            ``item_name``; or name -> values of V rows, row 0 (padding) included. Histories may be lists in each form.
+        item_features: A frame with the item ids in the column ``item_name``; a pandas DataFrame without that column
+            has them as its index; or name -> values of V rows, row 0 (padding) included. Histories may be lists in each
+            form.
         vocabulary_size: V.
 
     Raises:
@@ -95,11 +96,16 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _item_ids(item_name: str, frame: Any, named: Mapping[str, Any], vocabulary_size: int) -> np.ndarray:
     """The item id of each row."""
-    what = f"The index of {WHAT}"
-    if isinstance(frame, pd.DataFrame):
-        given: Any = frame.index
-    elif item_name in named:
+    what, has_index = f"The index of {WHAT}", isinstance(frame, pd.DataFrame)
+    given: Any
+    if item_name in named:
         what, given = f"{item_name!r} in {WHAT}", named[item_name]
+        is_default = has_index and frame.index.equals(pd.RangeIndex(len(frame)))
+        if has_index and not is_default and not np.array_equal(frame.index, given):
+            rule = "be the item ids, as the index is"
+            raise problem(what, rule, "others", "Drop the column, or the index: frame.reset_index(drop=True).")
+    elif has_index:
+        given = frame.index
     else:
         raise problem(WHAT, f"have the item ids in a column {item_name!r}", f"only {sorted(named)}")
     ids = array_of(what, given)

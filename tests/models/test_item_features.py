@@ -224,6 +224,10 @@ def changed(**columns):
             {"item_features": as_frame(catalogue()).set_axis(range(29))},
             r"The index of `item_features` must hold item ids",
         ),
+        (
+            {"item_features": as_frame(catalogue()).assign(item=range(1, 30))},
+            r"'item' in `item_features` must be the item ids, as the index is; got others\. Drop the column",
+        ),
         ({"item_features": [1]}, r"`item_features` must be a DataFrame by item id"),
         ({"item_id_dropout": 1.0}, r"`item_id_dropout` must be at least 0 and less than 1"),
         (
@@ -239,6 +243,15 @@ def changed(**columns):
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         featured_model(**arguments)
+
+
+def test_the_ids_of_a_frame_are_its_column_s_or_its_index():
+    frame = as_frame(catalogue())
+    forms = frame, frame.assign(item=frame.index), frame.rename_axis("item").reset_index()
+    kept = [featured_model(form).get_layer("catalogue").get_weights() for form in forms]
+    for other in kept[1:]:
+        for one, same in zip(kept[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
 
 
 def test_features_of_items_need_their_values_and_integer_ids():
