@@ -154,6 +154,8 @@ class ArrayReader:
             raise problem("The model's input", "have at least one row", "none")
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
+        for what, of_rows in (("`y`", y), ("`sample_weight`", weights)):
+            _tell_of_order(what, of_rows, x)
         if self.has_labels and asks_labels:
             y = check_labels(y)
         weights = check_weights(weights)
@@ -302,6 +304,9 @@ class Reader:
         if given is None:
             return None
         if isinstance(given, list | tuple):
+            if not 1 <= len(given) <= 3:
+                rule = "be x, (x, y) or (x, y, sample_weight)"
+                raise problem("`validation_data`", rule, f"{len(given)} of them")
             return self.read(*given)
         return self.read(given, what="`validation_data`", steps=steps)
 
@@ -420,6 +425,15 @@ def _tell_of_weights(inputs: Collection[str], names: Any) -> None:
             "A dataset returns it after its columns, as those of deepmatch_ext.data do with their argument `weight`.",
             UserWarning,
         )
+
+
+def _tell_of_order(what: str, values: Any, x: Any) -> None:
+    """Warns of a column in another order than its frame, since it is taken by position."""
+    if not (isinstance(values, pd.Series | pd.DataFrame) and isinstance(x, pd.DataFrame)) or len(values) != len(x):
+        return
+    if not values.index.equals(x.index) and values.index.sort_values().equals(x.index.sort_values()):
+        text = f"{what} has the index of the frame in another order, and is taken row by row"
+        warn_caller(f"{text}. Give it in the frame's order: {what.strip('`')}.loc[frame.index].", UserWarning)
 
 
 def _three(element: Any) -> list[Any]:

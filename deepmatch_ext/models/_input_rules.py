@@ -18,6 +18,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem, warn_caller
+from deepmatch_ext._frames import is_frame
 from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
 from deepmatch_ext.layers.pooling import item_counts, item_mask
@@ -87,6 +88,9 @@ def check_model_input(
             limits = _integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":
                 _check_limits(name, values, *limits)
+                if values.dtype.kind == "b" and limits[1] > 1:
+                    remedy = "A mask selects ids: ids[mask]."
+                    raise problem(f"Input {name!r}", f"hold {limits[2]}", "booleans", remedy)
             if name in targets:
                 _check_no_padding(column, name, values)
         if isinstance(column, SequenceColumn) and column.length_name is not None:
@@ -410,7 +414,7 @@ def _time_rules(times: EventTimes, batch: Mapping[str, tf.Tensor]) -> Iterator[t
 
 # Weights are finite numbers: otherwise all weights of the model would be NaN after one step.
 
-_WEIGHTS = f"finite numbers of at most {LARGEST_NUMBER:g} in size"
+_WEIGHTS = f"finite numbers in 0..{LARGEST_NUMBER:g}"
 
 
 def check_weights(sample_weight: Any) -> Any:
@@ -420,7 +424,8 @@ def check_weights(sample_weight: Any) -> Any:
     weights = np.asarray(sample_weight)
     if weights.dtype.kind not in "iufb":
         raise problem("`sample_weight`", f"hold {_WEIGHTS}", f"{weights.dtype}")
-    wrong = weights[~(np.abs(weights.astype(float)) <= LARGEST_NUMBER)]
+    numbers = weights.astype(float)
+    wrong = weights[~((numbers >= 0) & (numbers <= LARGEST_NUMBER))]
     if wrong.size:
         raise problem("`sample_weight`", f"hold {_WEIGHTS}", f"{wrong.size} others, such as {wrong.flat[0]}")
     return weights
@@ -438,7 +443,7 @@ def check_batch_weights(weights: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
         raise problem("The dataset's `sample_weight`", f"hold {_WEIGHTS}", weights.dtype.name)
     weights = _in_rows("sample_weight", weights, (), rows)
-    return _held_to([(_is_small(weights), _WEIGHTS)], "sample_weight", weights)
+    return _held_to([(_is_small(weights) & (tf.cast(weights, tf.float64) >= 0), _WEIGHTS)], "sample_weight", weights)
 
 
 _LABELS = "numbers from 0 to 1: 1 where the user took the item, 0 where not"
@@ -459,6 +464,14 @@ def check_labels(y: Any) -> np.ndarray:
     return labels
 
 
+def tell_of_labels(y: Any, class_weight: Any) -> None:
+    """Warns of labels that differ where only class weights would read them."""
+    if class_weight is None and y is not None and len(np.unique(np.asarray(y))) > 1:
+        text = "`y` has different labels, but this loss reads none: the item of each row counts as taken"
+        remedy = "Leave out rows whose items were not taken, or train on labels with loss='logistic'."
+        warn_caller(f"{text}. {remedy}", UserWarning)
+
+
 def check_batch_labels(labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """A dataset's batch of labels as (B, 1), checked when it is read."""
     if not (labels.dtype.is_floating or labels.dtype.is_integer or labels.dtype.is_bool):
@@ -468,8 +481,8 @@ def check_batch_labels(labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     return _held_to([((numbers >= 0) & (numbers <= 1), _LABELS)], "labels", labels)
 
 
-def check_class_weight(class_weight: Any) -> None:
-    """Refuses class weights that are not numbers."""
+def check_class_weight(class_weight: Any, x: Any, y: Any) -> None:
+    """Refuses class weights that are not numbers, or for which there are no labels."""
     if class_weight is None:
         return
     if not isinstance(class_weight, Mapping):
@@ -478,5 +491,10 @@ def check_class_weight(class_weight: Any) -> None:
         if not isinstance(label, int | np.integer):
             raise problem("`class_weight`", f"map integer labels to {_WEIGHTS}", f"the label {label!r}")
         number = np.asarray(weight)
-        if number.ndim or number.dtype.kind not in "iufb" or not abs(float(number)) <= LARGEST_NUMBER:
+        if number.ndim or number.dtype.kind not in "iufb" or not 0 <= float(number) <= LARGEST_NUMBER:
             raise problem("`class_weight`", f"map labels to {_WEIGHTS}", f"{weight!r} for {label!r}")
+    spec = x.element_spec if isinstance(x, tf.data.Dataset) else None
+    is_alone = isinstance(x, Mapping) or is_frame(x) if spec is None else not isinstance(spec, tuple) or len(spec) < 2
+    if y is None and is_alone:
+        remedy = "Weigh rows by `sample_weight`, or by labels in `y`."
+        raise problem("`class_weight`", "come with labels, whose weights it has", "none", remedy)

@@ -68,7 +68,7 @@ from deepmatch_ext.models._examples import (
 from deepmatch_ext.models._executions import steps_per_execution
 from deepmatch_ext.models._extending import extended
 from deepmatch_ext.models._feeding import Encoder
-from deepmatch_ext.models._input_rules import EventTimes, check_class_weight, check_some_weight
+from deepmatch_ext.models._input_rules import EventTimes, check_class_weight, check_some_weight, tell_of_labels
 from deepmatch_ext.models._monitoring import agree_on_figures, check_callbacks, warn_of_no_loss
 from deepmatch_ext.models._persistence import (
     FORMAT,
@@ -287,7 +287,7 @@ class RetrievalModel(keras.Model):
         Args:
             x: The inputs, as described above.
             y: Labels from 0 to 1, (rows,) or (rows, 1), for the loss ``logistic`` only.
-            sample_weight: The weight of each row in the loss, (rows,), finite and not 0 in all rows.
+            sample_weight: The weight of each row in the loss, (rows,), from 0 and above 0 in some row.
             shuffle: Whether the rows of arrays are shuffled before each epoch.
             batch_size, epochs, verbose, callbacks, validation_split, validation_data, class_weight, kwargs: As in
             Keras.
@@ -302,12 +302,14 @@ class RetrievalModel(keras.Model):
                 the one that adds its figure, or has the opposite ``mode``.
 
         Warns:
-            UserWarning: The loss is 0 in every epoch, as it is for batches whose weights are all 0.
+            UserWarning: The loss is 0 in every epoch, as it is for batches whose weights are all 0. Or labels in ``y``
+                differ, and nothing reads them; or a column of ``y`` or ``sample_weight`` has the index of the frame ``x``
+                in another order.
         """
         leave_jit_off(self)
         check_optimizer(self)
         check_compilation(self)
-        check_class_weight(class_weight)
+        check_class_weight(class_weight, x, y)
         check_callbacks(callbacks)
         agree_on_figures(callbacks)
         epochs = int_at_least("`epochs`", epochs, 0)
@@ -322,6 +324,8 @@ class RetrievalModel(keras.Model):
         held_out = reader.held_out(validation_data, kwargs.get("validation_steps"))
         if examples.are_fed_here and held_out is None and validation_split:
             examples, held_out = examples.split(validation_split)
+        if not self._has_labels:
+            tell_of_labels(y, class_weight)
         if examples.rows is not None:
             check_some_weight(examples.weights)
         if held_out is not None:

@@ -140,13 +140,32 @@ def test_class_weights_are_the_sample_weights_of_the_labels(fresh):
     assert_equal(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("weights", [{0: 1.0, 1: np.nan}, {0: np.inf}, {0: "much"}, {0: None}, [1.0, 2.0]])
+@pytest.mark.parametrize("weights", [{0: 1.0, 1: np.nan}, {0: np.inf}, {0: -1.0}, {0: "much"}, {0: None}, [1.0, 2.0]])
 def test_class_weights_that_are_no_numbers_are_refused(weights, fresh):
     model, x = fresh(), small_input(32)
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"`class_weight` must map labels to finite numbers"):
         model.fit(x, np.arange(32) % 2, class_weight=weights, verbose=0)
     assert_equal(model.get_weights(), before)
+
+
+def test_labels_that_differ_are_told_of_where_nothing_reads_them(plain):
+    x, labels = small_input(8), np.arange(8) % 2
+    with pytest.warns(UserWarning, match="`y` has different labels, but this loss reads none: .* loss='logistic'"):
+        plain.fit(x, labels, verbose=0)
+    for same in (np.ones(8), np.zeros(8)):  # as Keras wants something for a loss that is added
+        plain.fit(x, same, verbose=0)
+
+
+def test_a_column_in_another_order_than_its_frame_is_told_of(plain):
+    x = small_input(8)
+    frame = pd.DataFrame({name: list(values) for name, values in x.items()}).sample(frac=1, random_state=0)
+    for name, column in (("sample_weight", pd.Series(np.arange(1.0, 9))), ("y", pd.Series(np.ones(8)))):
+        text = rf"`{name}` has the index of the frame in another order, .* order: {name}\.loc\[frame\.index\]"
+        with pytest.warns(UserWarning, match=text):
+            plain.fit(frame, **{name: column}, verbose=0)
+        plain.fit(frame, **{name: column.loc[frame.index]}, verbose=0)
+        plain.fit(frame, **{name: column.set_axis(column.index + 100)}, verbose=0)  # no order in common
 
 
 def batch_of(x, start, size=32):
@@ -762,6 +781,23 @@ def test_a_batch_of_one_has_no_negatives_of_its_own(plain):
         ({"shuffle": "yes"}, r"`shuffle` must be True, False or 'batch'; got 'yes'"),
         ({"validation_split": "half"}, r"`validation_split` must be a number; got 'half'"),
         ({"class_weight": {"a": 1}}, r"`class_weight` must map integer labels .*; got the label 'a'"),
+        (
+            {"class_weight": {1: 2.0}},
+            r"`class_weight` must come with labels, whose weights it has; got none\. Weigh rows",
+        ),
+        (
+            {"class_weight": {1: 2.0}, "x": tf.data.Dataset.from_tensors(small_input(4))},
+            r"`class_weight` must come with labels",
+        ),
+        (
+            {"validation_data": (small_input(4), None, None, None)},
+            r"`validation_data` must be x, \(x, y\) or .*; got 4",
+        ),
+        ({"sample_weight": np.array([1.0, 1, -0.5, 0])}, r"`sample_weight` must hold finite numbers in 0\.\..*-0\.5"),
+        (
+            {"x": {**small_input(4), "hist_item": small_input(4)["hist_item"] > 5}},
+            r"'hist_item' must hold ids .*booleans",
+        ),
     ],
 )
 def test_arguments_of_fit_are_refused_in_our_words(plain, arguments, message):
