@@ -91,6 +91,9 @@ RUNS = {
         "YoutubeDNN": YOUTUBEDNN,
         "YoutubeDNN, deep": run("YoutubeDNN", 50, 1024, 1e-3, **DEEP),
         "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
+        "Beside: SequenceDNN": run(
+            "SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam", beside=BESIDE, dnn_dropout=0.2
+        ),
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
         "GRU4Rec": run("GRU4Rec", 200, 16, 2e-3, falls=True),

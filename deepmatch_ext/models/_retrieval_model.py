@@ -303,8 +303,8 @@ class RetrievalModel(keras.Model):
 
         Warns:
             UserWarning: The loss is 0 in every epoch, as it is for batches whose weights are all 0. Or labels in ``y``
-                differ, and nothing reads them; or a column of ``y`` or ``sample_weight`` has the index of the frame ``x``
-                in another order.
+                differ, and nothing reads them. Or the columns ``y`` or ``sample_weight`` have the index of the frame
+                ``x``, in another order.
         """
         leave_jit_off(self)
         check_optimizer(self)
