@@ -24,10 +24,13 @@ from deepmatch_ext.evaluation import (
     write_report,
 )
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
-from deepmatch_ext.evaluation.ranks import Score
+from deepmatch_ext.evaluation.ranks import MISSED, Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
 from deepmatch_ext.recommender.days import Day
 from deepmatch_ext.recommender.wording import own_words
+
+# A miss even where a list has room for all items. `MISSED` itself is kept for items that the user had: the report checks.
+_OF_NEW_ITEMS = MISSED - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +129,12 @@ def ranks_of_all(recommender: Any, judged: Judged, exclude_seen: bool) -> dict[s
 
     scores[recommender._name] = own
     seen = seen_before(events, rows) if exclude_seen else None
-    return {name: target_ranks(score, judged.targets, seen=seen) for name, score in scores.items()}
+    ranks = {name: target_ranks(score, judged.targets, seen=seen) for name, score in scores.items()}
+    unmet = events.item_counts(known) == 0
+    for name, of_events in ranks.items():
+        is_new = (unknown if name == recommender._name else unmet)[judged.targets]
+        of_events[is_new] = np.maximum(of_events[is_new], _OF_NEW_ITEMS)
+    return ranks
 
 
 def figures_of(

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from deepmatch_ext import Recommender
 from deepmatch_ext.data import Interactions
-from deepmatch_ext.evaluation import Markov
+from deepmatch_ext.evaluation import MISSED, Markov, SeenTargetsWarning
 from deepmatch_ext.evaluation.baselines import has_implicit
 from deepmatch_ext.recommender.features import FeatureTable
-from deepmatch_ext.recommender.judged import chain, items_before, judged_events, last_rows
+from deepmatch_ext.recommender.judged import chain, items_before, judged_events, last_rows, ranks_of_all
 from tests.data.test_kinds import kind_events, slow_history
 from tests.recommender.shop import EVENTS, NAMES, SMALL, untrained
 
@@ -36,6 +36,17 @@ def warned_of(call):
 def test_events_after_those_of_fit_are_no_reason_to_warn(plain, capsys):
     assert warned_of(lambda: plain.evaluate(TOMORROW, exclude_seen=False)) == []
     assert "events after those that the model knows (20 events)" in capsys.readouterr().out
+
+
+def test_new_items_are_missed_by_all_even_where_a_list_has_room_for_every_item(plain):
+    later = TOMORROW[:4].assign(sku=["sku-01", "brand-new", "brand-new", "sku-02"], customer=["u1", "u2", "u2", "u3"])
+    figures = plain.evaluate(later, ns=[1000], exclude_seen=False, verbose=0)
+    assert (figures["HR@1000"] == 0.5).all(), figures
+    judged = judged_events(plain, later)
+    with pytest.warns(SeenTargetsWarning):  # "u2" had it by then
+        ranks = ranks_of_all(plain, judged, exclude_seen=True)
+    of_new = [of_events[judged.targets == judged.targets.max()].tolist() for of_events in ranks.values()]
+    assert of_new == [[MISSED - 1, MISSED]] * len(ranks)  # the second as `write_report` expects
 
 
 def test_events_of_users_of_whom_nothing_is_known_are_counted(plain, capsys, monkeypatch):
