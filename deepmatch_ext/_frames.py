@@ -176,6 +176,13 @@ def as_array(values: Any) -> np.ndarray:
     return np.array(values, dtype=object)
 
 
+def is_list(kind: type) -> bool:
+    """Whether values of a type are lists, tuples, arrays and the like, each of them several values."""
+    if issubclass(kind, str | bytes | Mapping | Set):
+        return False
+    return hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
+
+
 def padding_of(values: np.ndarray) -> Any:
     """The value that stands for padding: 0, or "0" for text."""
     if values.dtype.kind not in "OUST":
@@ -212,11 +219,11 @@ def _of_rows(what: str, rows: Any) -> np.ndarray | Lists:
     if isinstance(rows, np.ndarray) and rows.ndim > 1:
         return rows
     kinds = set(map(type, rows))
-    if not any(map(_is_list, kinds)):
+    if not any(map(is_list, kinds)):
         return rows if isinstance(rows, np.ndarray) else _plain(what, rows)
     missing = np.zeros(len(rows), bool)
-    if not all(map(_is_list, kinds)):
-        places = [place for place, row in enumerate(rows) if not _is_list(type(row))]
+    if not all(map(is_list, kinds)):
+        places = [place for place, row in enumerate(rows) if not is_list(type(row))]
         for place in places:
             if not pd.isna(rows[place]):
                 got = f"{_brief(rows[place])} in row {place}"
@@ -260,12 +267,6 @@ def _lists(what: str, values: np.ndarray, lengths: np.ndarray, missing: np.ndarr
         raise problem(what, "hold one list of values in each row", f"lists of lists of {values.shape[1]}")
     missing = np.zeros(len(lengths), bool) if missing is None else missing
     return Lists(without_objects(values.reshape(-1)), lengths.astype(np.int64, copy=False), missing)
-
-
-def _is_list(kind: type) -> bool:
-    if issubclass(kind, str | bytes | Mapping | Set):
-        return False
-    return hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
 
 
 def _brief(value: Any) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import Seen
 from deepmatch_ext._checks import listing, problem
-from deepmatch_ext._frames import as_array, is_frame
+from deepmatch_ext._frames import as_array, is_frame, is_list
 from deepmatch_ext.data import IdMap, seen_by_users
 from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.retrieval.top_n import top_n
@@ -49,6 +49,10 @@ def similar(recommender: Any, item_ids: Any, n: int, among: Any) -> pd.DataFrame
     allowed = _allowed(recommender, among)
     raw = _raw_ids("`item_ids`", item_ids, name)
     items = _encoded("`item_ids`", events.item_ids, raw, unknown="error").astype(np.int64)
+    if not now.is_known[items].all():
+        rule = "be items that were trained or have features: others' vectors are random"
+        remedy = "Events that are held out are not trained: fit(events, epochs=n) learns from all events."
+        raise problem("`item_ids`", rule, listing(raw[~now.is_known[items]]), remedy)
     itself = np.arange(len(items) + 1), items
     ids, scores = _best(now, now.item_vectors[items], min(n, len(allowed)), allowed, itself)
     lists, rows = _lists(events.item_ids, f"similar_{name}", ids, scores)
@@ -100,7 +104,12 @@ def _raw_ids(what: str, values: Any, name: str) -> np.ndarray:
     """
     if is_frame(values) and hasattr(values, "columns"):  # a column of pandas or polars has Arrow's streams, too
         raise problem(what, "be raw ids", f"a {type(values).__name__}", f"Give its column: frame[{name!r}].")
-    raw = as_array(values).ravel()
+    array = as_array(values)
+    if array.ndim > 1 or (array.dtype == object and any(map(is_list, set(map(type, array.ravel()))))):
+        rule = "be one list of raw ids" + (", for all users or items asked for" if what == "`among`" else "")
+        got = f"an array of shape {array.shape}" if array.ndim > 1 else "lists in a list"
+        raise problem(what, rule, got, "Make a call for each list if they differ; np.ravel(array) makes one of them.")
+    raw = array.ravel()
     if pd.api.types.infer_dtype(raw, skipna=True) == "boolean":
         raise problem(what, "be raw ids", "booleans", "Give the ids that a mask selects: ids[mask].")
     return raw

@@ -340,8 +340,8 @@ class Recommender:
             user for whom fewer than ``n`` items are left has fewer rows.
 
         Raises:
-            ValueError: Ids are text where the events have integers or the reverse, or are given as a mask or a frame;
-                or no item of ``among`` is known.
+            ValueError: Ids are text where the events have integers or the reverse, or are given as a mask, a frame or
+                lists in a list; or no item of ``among`` is known.
         """
         self._fitted()
         return recommended(self, user_ids, positive_int("`n`", n), among, self._excludes(exclude_seen))
@@ -357,7 +357,8 @@ class Recommender:
             A frame with the columns item, ``similar_`` and the item's name, ``score`` (the cosine) and ``rank``.
 
         Raises:
-            ValueError: An item is not known.
+            ValueError: An item is not known, or has neither features nor an event that was trained on; or ids are not
+                given as in `recommend`.
         """
         self._fitted()
         return similar(self, item_ids, positive_int("`n`", n), among)
@@ -378,9 +379,9 @@ class Recommender:
         figures are not those of its lists.
 
         Args:
-            events: Events that are later than those of `fit` and `update`, in a table of the same columns. A new item
-                counts as missed. None: what `fit` held out for the test, or else for validation, whose figures are a
-                little high because they decided when to stop.
+            events: Events that are later than those of `fit` and `update`, in a table of the same columns. An item
+                that is new to a recommender counts as missed by it. None: what `fit` held out for the test, or else for
+                validation, whose figures are a little high because they decided when to stop.
             ns: The lengths of the lists.
             exclude_seen: Whether items that the user had before are left out of the ranking, as `recommend` does. None:
                 the recommender's own setting.

@@ -63,6 +63,19 @@ def test_everything_else_asks_for_a_fit_first(method, arguments, tmp_path, monke
         ("recommend", {"among": SHELF["aisle"] == "aisle 0"}, r"`among` must be raw ids; got booleans. .* ids\[mask\]"),
         ("similar_items", {"item_ids": SHELF}, "`item_ids` must be raw ids; got a DataFrame"),
         ("similar_items", {"item_ids": ["sku-01"], "among": [True]}, "`among` must be raw ids; got booleans"),
+        (
+            "recommend",
+            {"user_ids": ["u1", "u2"], "among": [["sku-01", "sku-02"], ["sku-03", "sku-04"]]},
+            r"`among` must be one list of raw ids, for all users or items asked for; got an array of shape \(2, 2\)",
+        ),
+        (
+            "similar_items",
+            {"item_ids": ["sku-01"], "among": (np.array([0, 2]), np.array(["sku-01", "sku-02", "sku-03"]))},
+            "`among` must be one list of raw ids, for all users or items asked for; got lists in a list. Make a call",
+        ),
+        ("recommend", {"user_ids": SHELF[["sku"]].to_numpy()}, "`user_ids` must be one list of raw ids; got an array"),
+        ("recommend", {"user_ids": [["u1"], ["u2", "u3"]]}, "`user_ids` must be one list of raw ids; got lists in a"),
+        ("similar_items", {"item_ids": [SHELF["sku"]]}, "`item_ids` must be one list of raw ids; got"),
         ("update", {"events": "events.csv"}, r"`events` must be a pandas .* got 'events.csv'. pd.read_csv\(path\)"),
         ("evaluate", {"events": "events.csv"}, r"`events` must be a pandas .* got 'events.csv'. pd.read_csv\(path\)"),
         ("report", {"path": "a.html", "events": "events.csv"}, r"`events` must be a pandas .* got 'events.csv'"),
@@ -86,6 +99,21 @@ def test_the_argument_is_named(fitted, method, arguments, words):
     with pytest.raises(ValueError, match=f"^{words}"):
         getattr(fitted, method)(**arguments)
     assert fitted.interactions is events
+
+
+@untrained()
+def test_items_without_a_trained_vector_have_no_similar_ones():
+    # "sku-30" is on the shelf alone. "novelty" is the last of "u1", which is held out.
+    events = pd.concat([EVENTS, pd.DataFrame({"customer": ["u1"], "sku": "novelty", "at": 9000})])
+    bare = Recommender(**NAMES, **SMALL).fit(events, test="last", epochs=1, verbose=0)
+    words = r"^`item_ids` must be items that were trained or have features: .* got 'novelty'. Events that are held out"
+    with pytest.raises(ValueError, match=words):
+        bare.similar_items(["sku-01", "novelty"])
+    bare.similar_items("sku-01")
+
+
+def test_items_with_features_have_similar_ones_before_they_are_trained(fitted):
+    assert len(fitted.similar_items("sku-30", n=3)) == 3
 
 
 def test_ids_of_features_are_of_the_type_of_the_events_own():
