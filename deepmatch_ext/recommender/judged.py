@@ -29,7 +29,7 @@ from deepmatch_ext.features import SequenceColumn, SparseColumn
 from deepmatch_ext.recommender.days import Day
 from deepmatch_ext.recommender.wording import own_words
 
-# A miss even where a list has room for all items. `MISSED` itself is kept for items that the user had: the report checks.
+# A miss even where a list has room for all items. `MISSED` itself says that the user had the item, which reports check.
 _OF_NEW_ITEMS = MISSED - 1
 
 

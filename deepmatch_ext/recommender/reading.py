@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deepmatch_ext._checks import problem, shown, warn_caller
-from deepmatch_ext._frames import FRAMES, columns_of, is_frame
+from deepmatch_ext._checks import listing, problem, shown, warn_caller
+from deepmatch_ext._frames import FRAMES, as_array, columns_of, is_frame
 from deepmatch_ext.data import IdMap, Interactions
 from deepmatch_ext.data.interactions import check_same_zone, has_zone
 from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
@@ -23,16 +23,43 @@ def read_events(recommender: Any, events: Any) -> Interactions:
         side = [] if recommender.weight is None else [recommender.weight]
         kinds = {"kind": recommender.kind, "targets": recommender.targets}
         events = Interactions.from_frame(events, *columns, side, session=recommender.session, **kinds)
-    for name in ("user", "item"):
-        own, given = getattr(recommender, name), getattr(events, f"{name}_name")
-        if given != own:
-            raise problem(f"`{name}`", f"be {given!r}, as in the events", repr(own))
+    else:
+        _check_same(recommender, events)
     ids = everyone(events, recommender._tables)
     features = recommender._tables["user"].by_id(ids["user"])
     events = replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
     check_ids(events)
     warn_of_unknown(events, recommender._tables["item"], np.arange(len(events)))
     return events
+
+
+def _check_same(recommender: Any, events: Interactions) -> None:
+    """Refuses interactions that were made in another way than a recommender reads a frame, or know more than it reads.
+
+    They know no names of columns of times and sessions, only whether there are any.
+    """
+    kinds, weight, table = events.kinds, recommender.weight, recommender._tables["user"]
+    for name, given in (
+        ("user", events.user_name),
+        ("item", events.item_name),
+        ("kind", None if kinds is None else kinds.name),
+    ):
+        if given != (own := getattr(recommender, name)):
+            raise problem(f"`{name}`", f"be {given!r}, as in the events", repr(own))
+    if kinds is not None and set(as_array(recommender.targets).ravel().tolist()) != set(kinds.targets):
+        raise problem("`targets`", f"be {listing(kinds.targets)}, as in the events", shown(recommender.targets))
+    for name, values in (("time", events.times), ("session", events.sessions)):
+        if ((own := getattr(recommender, name)) is None) != (values is None):
+            rule = f"be None, as the events have no {name}s"
+            if own is None:
+                rule = f"name the column of {name}s in later events, as these have {name}s"
+            raise problem(f"`{name}`", rule, repr(own))
+    if weight is not None and weight not in events.side:
+        remedy = f"Interactions.from_frame(..., side=[{weight!r}]) keeps a column."
+        raise problem("`weight`", "name a side column of the events", repr(weight), remedy)
+    if lost := [name for name in events.user_features if name not in {*table.values, *table.left_out}]:
+        remedy = "Give them to the recommender, which reads no others: Recommender(user_features=frame)."
+        raise problem("`events`", "have no user features of their own", listing(lost), remedy)
 
 
 def everyone(events: Interactions, tables: Mapping[str, FeatureTable]) -> dict[str, IdMap]:

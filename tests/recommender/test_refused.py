@@ -128,6 +128,51 @@ def test_ids_of_features_are_of_the_type_of_the_events_own():
         Recommender(item_features=SHELF.replace("sku-30", ""), **NAMES, **SMALL).fit(EVENTS, verbose=0)
 
 
+OF_KINDS = EVENTS.assign(kind=np.where(EVENTS["at"] % 200 < 100, "buy", "click"))
+KINDS = {"kind": "kind", "targets": "click"}
+AGES = pd.DataFrame({"customer": PEOPLE["customer"], "age": range(len(PEOPLE))})
+
+
+@pytest.mark.parametrize(
+    ("own", "read", "words"),
+    [
+        ({"user": "who"}, {}, "`user` must be 'customer', as in the events; got 'who'"),
+        ({**KINDS, "targets": "buy"}, KINDS, "`targets` must be 'click', as in the events; got 'buy'"),
+        ({**KINDS, "targets": None}, KINDS, "`targets` must be 'click', as in the events; got None"),
+        (KINDS, {}, "`kind` must be None, as in the events; got 'kind'"),
+        ({}, KINDS, "`kind` must be 'kind', as in the events; got None"),
+        ({"session": "weight"}, {}, "`session` must be None, as the events have no sessions; got 'weight'"),
+        ({}, {"session": "weight"}, "`session` must name the column of sessions in later events, as .*; got None"),
+        ({"time": None}, {}, "`time` must name the column of times in later events, as these have times; got None"),
+        ({}, {"time": None}, "`time` must be None, as the events have no times; got 'at'"),
+        (
+            {"weight": "weight"},
+            {},
+            r"`weight` must name a side column of the events; got 'weight'. .*side=\['weight'\]",
+        ),
+    ],
+)
+def test_interactions_are_those_that_the_recommender_was_told_of(own, read, words):
+    events = Interactions.from_frame(OF_KINDS, **{**NAMES, **read})
+    with pytest.raises(ValueError, match=f"^{words}"):
+        read_events(Recommender(**{**NAMES, **own}, **SMALL), events)
+
+
+def test_interactions_in_the_recommenders_own_way_are_taken():
+    own = {**NAMES, "kind": "kind", "targets": ["click", "buy"]}
+    events = Interactions.from_frame(OF_KINDS, side=["weight"], **own)
+    own["targets"] = np.array(["buy", "click"])
+    assert len(read_events(Recommender(weight="weight", **own, **SMALL), events)) == len(EVENTS)
+
+
+def test_user_features_of_interactions_are_not_dropped():
+    events = Interactions.from_frame(EVENTS, **NAMES).with_user_features(AGES)
+    words = r"^`events` must have no user features .*; got 'age'. .* Recommender\(user_features=frame\)\.$"
+    with pytest.raises(ValueError, match=words):
+        read_events(Recommender(**NAMES, **SMALL), events)
+    assert "age" in read_events(Recommender(user_features=AGES, **NAMES, **SMALL), events).user_features
+
+
 @untrained()
 def test_weights_have_a_sum():
     recommender = Recommender(weight="weight", **NAMES, **SMALL)
