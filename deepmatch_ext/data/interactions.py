@@ -527,6 +527,14 @@ def extended_with_rows(
     return both, place[: len(events)], np.sort(place[len(events) :])
 
 
+def same_events(events: Interactions, rows: np.ndarray) -> np.ndarray:
+    """Numbers for some rows, (n,): those of the same user, item, time and kind have the same number."""
+    columns = {"user": events.users, "item": events.items, "time": events.times}
+    columns |= {} if events.kinds is None else {"kind": events.kinds.values}
+    of_rows = pd.DataFrame({name: values[rows] for name, values in columns.items() if values is not None})
+    return of_rows.groupby(list(of_rows), sort=False).ngroup().to_numpy()
+
+
 def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows sorted by user, session and time, a user's sessions in the order of their ends; and the session numbers.
 

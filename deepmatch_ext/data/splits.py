@@ -25,7 +25,7 @@ from deepmatch_ext._checks import (
 )
 from deepmatch_ext._frames import FRAMES, columns_of, is_frame, one_a_row, require_columns
 from deepmatch_ext.data.ids import own, raw_values, read_only
-from deepmatch_ext.data.interactions import Interactions
+from deepmatch_ext.data.interactions import Interactions, same_events
 from deepmatch_ext.data.kinds import check_targets
 
 _ISO = re.compile(r"\d{4}(-?\d\d){0,2}($|[ T]\d)")
@@ -79,6 +79,7 @@ class Split:
 
         Warns if events of validation or test come before an event of an earlier part of the same user (or session):
         they are then in histories that training reads, as in a random split. :func:`find_leaks` gives the details.
+        Warns, too, if they are events of an earlier part: of the same user, item, time and kind.
 
         Args:
             frame: Events in any order, as for :meth:`Interactions.from_frame`.
@@ -127,7 +128,7 @@ class Split:
             columns: The arguments of :meth:`Interactions.from_frame`: ``user``, ``item``, ``time`` and so on.
 
         Returns:
-            As for :meth:`from_frame`, with its warning.
+            As for :meth:`from_frame`, with its warnings.
 
         Raises:
             ImportError: A frame is not a pandas DataFrame, and pyarrow is not installed.
@@ -250,6 +251,7 @@ def _given(cls: type[Split], events: dict[str, pd.Series], codes: np.ndarray, co
         raise problem("the parts", "hold targets to train on, and others to validate or test on", got)
     split = cls(x, *map(read_only, rows))
     _warn_of_order(split)
+    _warn_of_copies(split)
     return split
 
 
@@ -270,6 +272,27 @@ def _warn_of_order(split: Split) -> None:
         warn_caller(
             f"Held-out events come before others of the same {which}, whose histories hold them: {'; '.join(found)}. "
             "leave_last_out() and split_by_time() hold out what is last; find_leaks() says more of this split.",
+            UserWarning,
+        )
+
+
+def _warn_of_copies(split: Split) -> None:
+    """Warns of held-out targets that an earlier part has, too: of the same user, item, time and kind."""
+    x, found = split.interactions, []
+    if x.times is None:
+        return
+    numbers = same_events(x, np.arange(len(x)))
+    for earlier, held in combinations(PARTS, 2):
+        rows = getattr(split, held)
+        again = rows[np.isin(numbers[rows], numbers[getattr(split, earlier)])]
+        if len(again):
+            user, item = x.user_ids.decode(x.users[again[:1]]), x.item_ids.decode(x.items[again[:1]])
+            example = f"{x.user_name} {listing(user)}, {x.item_name} {listing(item)}, time {x.times[again[0]]}"
+            found.append(f"{len(again)} of {len(rows)} of {held} are in {earlier}, too, such as {example}")
+    if found:
+        warn_caller(
+            f"Held-out events are known from an earlier part: {'; '.join(found)}. Unless they happened twice, drop "
+            "them from one of the two, or figures are too high.",
             UserWarning,
         )
 

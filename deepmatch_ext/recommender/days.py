@@ -10,6 +10,18 @@ import pandas as pd
 
 from deepmatch_ext._checks import warn_caller
 from deepmatch_ext.data import Interactions
+from deepmatch_ext.data.interactions import same_events
+
+
+def names_of_events(recommender: Any) -> list[str]:
+    """The columns by which a recommender's events are the same."""
+    names = recommender.user, recommender.item, recommender.time, recommender.kind
+    return [name for name in names if name is not None]
+
+
+def dropping(names: list[str]) -> str:
+    """What to do about events that are the same by some columns."""
+    return f"Unless they happened twice, drop them: events.drop_duplicates({names})."
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +44,7 @@ class Day:
         is_given[rows] = True
         last = times[~is_given].max()
         of_users = np.flatnonzero(np.isin(interactions.users, np.unique(interactions.users[rows])))
-        columns = {"user": interactions.users, "item": interactions.items, "time": times}
-        columns |= {} if interactions.kinds is None else {"kind": interactions.kinds.values}
-        events = pd.DataFrame({name: values[of_users] for name, values in columns.items()})
-        which = events.groupby(list(columns), sort=False).ngroup().to_numpy()  # equal events have equal numbers
+        which = same_events(interactions, of_users)
         given = is_given[of_users]
         is_repeated = pd.Series(which[given]).duplicated().to_numpy()
         return cls(np.isin(which[given], which[~given]), is_repeated, times[rows] < last, last)
@@ -52,15 +61,28 @@ class Day:
         if again:
             warn_caller(f"{again} of {number} events were there already, and are now there twice.", UserWarning)
 
-    def warn_of_evaluation(self) -> None:
-        """Warns of events that are no valid test: the model has read them, or has learnt from what came after them."""
+    def warn_of_evaluation(self, names: list[str]) -> None:
+        """Warns of events that are no valid test.
+
+        The model has read them, or has learnt from what came after them, or they are in their own histories.
+
+        Args:
+            names: The columns by which events are the same.
+        """
         number, again = len(self.is_known), int(self.is_known.sum())
+        twice = int((self.is_repeated & ~self.is_known).sum())
         earlier = int((self.is_earlier & ~self.is_known).sum())
         if again:
             warn_caller(
                 f"{again:,} of {number:,} events are among those that `fit` or `update` has read: the model knows "
                 "them, and figures are too high. Give events that it has not read, or hold some out: "
                 'fit(events, test="last").',
+                UserWarning,
+            )
+        if twice:
+            warn_caller(
+                f"{twice:,} of {number:,} events repeat another row: the same {', '.join(names)}. Each is to be "
+                f"predicted again, from a history that has it already. {dropping(names)}",
                 UserWarning,
             )
         if earlier:

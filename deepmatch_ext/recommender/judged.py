@@ -26,7 +26,7 @@ from deepmatch_ext.evaluation import (
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 from deepmatch_ext.evaluation.ranks import MISSED, Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
-from deepmatch_ext.recommender.days import Day
+from deepmatch_ext.recommender.days import Day, names_of_events
 from deepmatch_ext.recommender.wording import own_words
 
 # A miss even where a list has room for all items. `MISSED` itself says that the user had the item, which reports check.
@@ -73,7 +73,7 @@ def judged_events(recommender: Any, events: Any) -> Judged:
         of_events = (recommender.interactions, events, recommender.time, recommender.session)
         interactions, known, rows = extended_with_rows(*of_events)
         day, is_target = Day.among(interactions, rows), interactions.is_target
-        day.warn_of_evaluation()
+        day.warn_of_evaluation(names_of_events(recommender))
         note, new = day.note, rows
         rows, known = rows[is_target[rows]], np.sort(known[is_target[known]])
         features = recommender._tables["user"].by_id(interactions.user_ids)

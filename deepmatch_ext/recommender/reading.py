@@ -11,7 +11,8 @@ import numpy as np
 from deepmatch_ext._checks import listing, problem, shown, warn_caller
 from deepmatch_ext._frames import FRAMES, as_array, columns_of, is_frame
 from deepmatch_ext.data import IdMap, Interactions
-from deepmatch_ext.data.interactions import check_same_zone, has_zone
+from deepmatch_ext.data.interactions import check_same_zone, has_zone, same_events
+from deepmatch_ext.recommender.days import dropping
 from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
 
 
@@ -29,7 +30,7 @@ def read_events(recommender: Any, events: Any) -> Interactions:
     features = recommender._tables["user"].by_id(ids["user"])
     events = replace(events, user_ids=ids["user"], item_ids=ids["item"], user_features=features)
     check_ids(events)
-    warn_of_unknown(events, recommender._tables["item"], np.arange(len(events)))
+    warn_of_unknown(events, recommender._tables, np.arange(len(events)))
     return events
 
 
@@ -115,16 +116,39 @@ def warn_of_one_time(events: Interactions) -> None:
         )
 
 
-def warn_of_unknown(events: Interactions, table: FeatureTable, rows: np.ndarray) -> None:
-    """Warns of items in some rows that have no features, if other items have some."""
-    if not table.features:
+def warn_of_repeated(events: Interactions, names: list[str]) -> None:
+    """Warns of events that are there twice: the same by the columns ``names``."""
+    times = events.times
+    if times is None or (times == times[0]).all():  # then times say nothing
         return
-    items, counts = np.unique(events.items[rows], return_counts=True)
-    without = ~table.known(events.item_ids)[items]
-    if without.any():
+    rows = np.arange(len(events))
+    if events.sessions is None:  # sorted by user and time, so the same events are among the ties, which are few
+        is_tie = (events.users[1:] == events.users[:-1]) & (times[1:] == times[:-1])
+        rows = np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
+    again = len(rows) - np.unique(same_events(events, rows)).size
+    if again:
         warn_caller(
-            f"{int(without.sum())} of {len(items)} items of the events have no row in `item_features`, such as "
-            f"{events.item_ids.decode(items[without][:1])[0]!r}, in {int(counts[without].sum())} events: they are "
-            "known by their ids alone.",
+            f"{again:,} of {len(events):,} events repeat another row: the same {', '.join(names)}. Each is learnt from "
+            f"again, and a held-out one may be known from its copy. {dropping(names)}",
             UserWarning,
         )
+
+
+def warn_of_unknown(events: Interactions, tables: Mapping[str, FeatureTable], rows: np.ndarray) -> None:
+    """Warns of items and users in some rows that have no features, if others have some."""
+    for side, column, ids, by in (
+        ("item", events.items, events.item_ids, "ids"),
+        ("user", events.users, events.user_ids, "histories"),
+    ):
+        table = tables[side]
+        if not table.features:
+            continue
+        numbers, counts = np.unique(column[rows], return_counts=True)
+        without = ~table.known(ids)[numbers]
+        if without.any():
+            warn_caller(
+                f"{int(without.sum())} of {len(numbers)} {side}s of the events have no row in `{side}_features`, such "
+                f"as {ids.decode(numbers[without][:1])[0]!r}, in {int(counts[without].sum())} events: they are known "
+                f"by their {by} alone.",
+                UserWarning,
+            )

@@ -16,7 +16,7 @@ from deepmatch_ext.data import Split
 from deepmatch_ext.features import Column, read_columns
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.recommender.building import built, columns_of_model, tell, tower
-from deepmatch_ext.recommender.days import Day
+from deepmatch_ext.recommender.days import Day, names_of_events
 from deepmatch_ext.recommender.exported import exported
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.files import check_restored, read_recommender, write_recommender
@@ -28,6 +28,7 @@ from deepmatch_ext.recommender.reading import (
     check_weights,
     read_events,
     warn_of_one_time,
+    warn_of_repeated,
     warn_of_unknown,
 )
 from deepmatch_ext.recommender.snapshot import Snapshot
@@ -215,7 +216,8 @@ class Recommender:
                 loaded, and had counts for its sampler or a pretrained table, which `save` leaves out.
 
         Warns:
-            UserWarning: An item has no features where others have, or all events have the same time.
+            UserWarning: An item or a user has no features where others have, all events have the same time, or some are
+                in the table twice: of the same user, item, time and kind.
         """
         epochs = (10 if validation is None else 30) if epochs is None else positive_int("`epochs`", epochs)
         verbose = _as_verbosity(verbose)
@@ -226,6 +228,7 @@ class Recommender:
             raise problem("`events`", "have a user with two events to train on", "none")
         check_weights(interactions, self.weight, split.train_targets())
         warn_of_one_time(interactions)
+        warn_of_repeated(interactions, names_of_events(self))
         user_columns, item_columns = columns_of_model(self, interactions)
         self._dim = item_columns[0].embedding_dim  # type: ignore[union-attr]
         layers = tower(self, interactions, user_columns)
@@ -274,8 +277,9 @@ class Recommender:
                 model trains every position, and `fit` held out events.
 
         Warns:
-            UserWarning: A new item has no features where others have, a frame of features has a column that the first
-                one did not have, some events are already known, or all events are earlier than the last known one.
+            UserWarning: An item or a user of the events has no features where others have, a frame of features has a
+                column that the first one did not have, some events are already known, or all events are earlier than
+                the last known one.
         """
         self._fitted()
         verbose = _as_verbosity(verbose)
@@ -293,7 +297,7 @@ class Recommender:
         if len(targets):
             check_weights(interactions, self.weight, targets, "update(events, epochs=0) trains on none of them.")
         # From here on nothing is refused.
-        warn_of_unknown(interactions, tables["item"], is_new)
+        warn_of_unknown(interactions, tables, is_new)
         Day.among(interactions, is_new).warn_of_update()
         self._tables = tables
         self._go_on_with(larger, split)
@@ -394,7 +398,8 @@ class Recommender:
             ValueError: No events were given, and `fit` held none out.
 
         Warns:
-            UserWarning: Some of ``events`` are known to the model already, or are earlier than the last known one.
+            UserWarning: Some of ``events`` are known to the model already, are given twice, or are earlier than the
+                last known one.
         """
         verbose = _as_verbosity(verbose)
         judged = self._judged(events)

@@ -234,6 +234,22 @@ def test_held_out_events_in_front_of_train_are_told_of():
     assert find_leaks(split).serious[0].kind == "held_out_in_history"
 
 
+def test_held_out_events_that_are_copies_of_earlier_ones_are_told_of():
+    parts = {name: FOLDS[FOLDS["fold"] == name].drop(columns="fold") for name in ("train", "validation", "test")}
+    copied = {**parts, "test": pd.concat([parts["test"], parts["validation"]])}
+    words = r"1 of 3 of test are in validation, too, such as user_id 1, item_id 9, time 20\. Unless they happened twice"
+    # Each copy is before a later event of test, but after all of the part that has it.
+    with pytest.warns(UserWarning, match=f"^Held-out events are known from an earlier part: {words}") as told:
+        Split.from_frames(copied)
+    assert len(told) == 1
+    # Of another kind, or at another time, it is no copy; without times, nobody knows.
+    Split.from_frames({**parts, "test": pd.concat([parts["test"], parts["validation"].assign(timestamp=21)])})
+    Split.from_frames(copied, time=None)
+    of_kinds = {name: frame.assign(kind=name) for name, frame in parts.items()}
+    of_kinds["test"] = pd.concat([of_kinds["test"], parts["validation"].assign(kind="test")])
+    Split.from_frames(of_kinds, kind="kind", targets=["train", "validation", "test"])
+
+
 def test_given_parts_of_sessions_and_kinds():
     frame = FOLDS.assign(session=[1, 1, 2, 1, 3], kind=["buy", "see", "buy", "buy", "see"])
     split = Split.from_frame(frame, "fold", session="session")

@@ -68,10 +68,12 @@ def test_events_that_the_model_knows_are_told_of(plain, capsys):
     assert said.startswith("320 of 320 events are among those that `fit` or `update` has read")
     assert 'fit(events, test="last")' in said
     assert "320 of 320 are not after those that the model knows (320 events)" in capsys.readouterr().out
-    # Two of the same in one table are not known for that.
+    # Two of the same in one table are not known for that, and told of by themselves.
     mixed = pd.concat([EVENTS[:3], TOMORROW[:1], TOMORROW])
-    with pytest.warns(UserWarning, match="^3 of 24 events are among those"):
-        plain.evaluate(mixed, exclude_seen=False, verbose=0)
+    known, repeated = warned_of(lambda: plain.evaluate(mixed, exclude_seen=False, verbose=0))
+    assert known.startswith("3 of 24 events are among those")
+    assert repeated.startswith("1 of 24 events repeat another row: the same customer, sku, at. Each is to be predicted")
+    assert repeated.endswith("drop them: events.drop_duplicates(['customer', 'sku', 'at']).")
 
 
 def test_events_before_the_last_known_one_are_told_of(plain, tmp_path):

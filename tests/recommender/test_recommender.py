@@ -148,7 +148,8 @@ def test_a_folder_holds_all_that_tomorrow_needs(rich, tmp_path):
     pd.testing.assert_frame_equal(loaded.recommend(n=5), rich.recommend(n=5))  # nothing has changed
     before = tomorrow.copy()
     new = pd.DataFrame({"sku": ["brand-new"], "aisle": ["aisle 3"], "shop": 1, "brand": "y"})
-    with pytest.warns(UserWarning, match="the model does not read them: 'brand'"):
+    without = pytest.warns(UserWarning, match="1 of 3 users .* no row in `user_features`, .* 'newcomer'")
+    with without, pytest.warns(UserWarning, match="the model does not read them: 'brand'"):
         loaded.update(tomorrow, item_features=new)
     pd.testing.assert_frame_equal(tomorrow, before)
     assert loaded.interactions.num_items == ITEMS + 2
@@ -266,6 +267,14 @@ def test_days_that_look_wrong_are_told_of(plain, tmp_path):
         recommender.update(pd.concat([day[:1].assign(at=9003)] * 3), epochs=0)  # within one table, too
     with pytest.raises(ValueError, match="`frame` must have at least one row; got an empty frame"):
         recommender.update(day[:0])
+
+
+def test_users_without_features_are_told_of():
+    of_another_system = PEOPLE.assign(customer=[f"c{k}" for k in range(len(PEOPLE))])
+    recommender = Recommender(user_features=of_another_system, **NAMES, **SMALL)
+    words = "^40 of 40 users of the events have no row in `user_features`, such as 'u0', in 320 events: .* histories"
+    with pytest.warns(UserWarning, match=words):
+        read_events(recommender, EVENTS)
 
 
 def test_items_without_features_are_told_of():

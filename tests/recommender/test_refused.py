@@ -11,7 +11,7 @@ from deepmatch_ext.data import Interactions
 from deepmatch_ext.data.interactions import has_zone
 from deepmatch_ext.evaluation import SeenTargetsWarning
 from deepmatch_ext.recommender.building import tell
-from deepmatch_ext.recommender.reading import read_events
+from deepmatch_ext.recommender.reading import read_events, warn_of_repeated
 from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, USERS, untrained
 
 DAYS = pd.to_datetime("2026-01-01") + pd.to_timedelta(EVENTS["at"], "h")
@@ -245,6 +245,36 @@ def test_times_that_tell_no_order_are_told_of():
     recommender = Recommender(**NAMES, **SMALL)
     with pytest.warns(UserWarning, match="All 320 events have the same time, 7, so .* time=None"):
         recommender.fit(EVENTS.assign(at=7), epochs=1, verbose=0)
+
+
+def of_sessions(frame):
+    return Interactions.from_frame(frame.assign(day=range(len(frame))), **NAMES, session="day")
+
+
+@pytest.mark.parametrize("read", [lambda frame: Interactions.from_frame(frame, **NAMES), of_sessions])
+def test_events_that_repeat_another_row_are_told_of(read):
+    names, twice = [*NAMES.values()], pd.concat([EVENTS, EVENTS[:3], EVENTS[:1]])
+    with pytest.warns(
+        UserWarning, match=r"^4 of 324 events repeat another row: the same customer, sku, at\. .*"
+    ) as told:
+        warn_of_repeated(read(twice), names)
+    assert str(told[0].message).endswith("drop them: events.drop_duplicates(['customer', 'sku', 'at']).")
+    # Neither other items at that time, nor other times, nor times that say nothing.
+    warn_of_repeated(read(EVENTS.assign(at=EVENTS["at"] // 300)), names)
+    warn_of_repeated(read(twice.assign(at=range(324))), names)
+    warn_of_repeated(read(twice.assign(at=7)), names)
+
+
+def test_events_of_two_kinds_repeat_no_row():
+    both = pd.concat([EVENTS.assign(kind="buy"), EVENTS.assign(kind="click")])
+    warn_of_repeated(Interactions.from_frame(both, **NAMES, **KINDS), [*NAMES.values(), "kind"])
+
+
+@untrained()
+def test_fit_tells_of_events_that_repeat_another_row():
+    recommender = Recommender(**NAMES, **SMALL)
+    with pytest.warns(UserWarning, match="^320 of 640 events repeat another row"):
+        recommender.fit(pd.concat([EVENTS, EVENTS]), epochs=1, verbose=0)
 
 
 def test_users_and_items_are_counted_by_their_events(capsys):
