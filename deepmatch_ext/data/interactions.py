@@ -687,6 +687,8 @@ def _is_moments(dtype: Any) -> bool:
 
 def _numbers(what: str, values: Any) -> np.ndarray:
     series = _series(what, values)
+    if pd.api.types.infer_dtype(series, skipna=True) == "decimal":  # of a database
+        values = series = series.astype(float)
     if not pd.api.types.is_numeric_dtype(series.dtype) or series.dtype.kind == "c":
         remedy = "Number its values first, for example with IdMap.from_values(column).encode(column)."
         raise problem(what, "be numeric", f"dtype {series.dtype}", remedy)

@@ -40,7 +40,10 @@ def columns_of_model(recommender: Any, events: Interactions) -> tuple[list[Colum
     of_items = [_of_size(item, size), *recommender._tables["item"].columns()]
     columns += recommender._tables["user"].columns()
     if unknown := sorted(given.keys() - {column.name for column in [*columns, *of_items]}):
-        raise problem("`columns`", "name columns of the frames", repr(unknown[0]))
+        rule = "name columns of the frames that are not left out"
+        told = [line.partition(": ") for lines in recommender._lines.values() for line in lines]
+        why = [said for name, _, said in told if name == unknown[0]]
+        raise problem("`columns`", rule, ", ".join([repr(unknown[0]), *why]))
     return columns, of_items
 
 
@@ -132,9 +135,9 @@ def _of_size(column: Any, size: int) -> Any:
 
 
 def padded(arrays: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """Values by id with rows to spare, (size, ...)."""
+    """Values by id with rows to spare, (size, ...), which are those of id 0."""
     wide = {}
     for name, values in arrays.items():
-        spare = np.zeros((size - len(values), *values.shape[1:]), values.dtype)
+        spare = np.repeat(values[:1], size - len(values), axis=0)
         wide[name] = np.concatenate([values, spare]) if len(spare) else values
     return wide

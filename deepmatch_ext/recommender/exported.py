@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deepmatch_ext.features import DenseColumn
 from deepmatch_ext.recommender.judged import history_names
 from deepmatch_ext.serving import export_recommender
 
@@ -17,7 +18,8 @@ def exported(recommender: Any, folder: str | os.PathLike[str], **options: Any) -
     maps[recommender.user] = events.user_ids
     features = recommender._tables["user"].features
     maps |= {each.name: each.ids for each in features if each.ids is not None}
-    scaling = {each.name: (each.mean, each.deviation) for each in features if each.ids is None}
+    numbers = [each for each in features if isinstance(each.column, DenseColumn)]
+    scaling = {each.name: (each.mean, each.deviation) for each in numbers if each.column.transform_fn is None}
     read = {column.name for column in model.user_columns}
     return export_recommender(
         model,

@@ -25,6 +25,7 @@ from deepmatch_ext._frames import (
 )
 from deepmatch_ext.data.ids import IdMap, raw_values
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, column_config, read_columns
+from deepmatch_ext.models._input_rules import LARGEST_NUMBER
 
 FEATURE_DIM = 8
 _MOST_CODES = 50  # up to so many different whole numbers are codes, such as stars or months; more are measurements
@@ -43,8 +44,9 @@ class Feature:
         holds: What its values were in the first frame, and must be in later ones: ``text``, ``booleans``,
             ``finite numbers`` or ``whole numbers``.
         ids: For categories: their numbers, from 1; 0 stands for missing and new ones.
-        mean, deviation: For numbers: the mean and standard deviation to standardise them; missing ones count as the
-            mean.
+        mean, deviation: For numbers: the mean and standard deviation to standardise them; 0 and 1 where the column's
+            ``transform_fn`` reads them as they are.
+        missing: What a missing number is read as: the mean, which is 0 where numbers are standardised.
         length: For lists: how many values are kept.
         column: The DeepCTR column.
     """
@@ -55,6 +57,7 @@ class Feature:
     ids: IdMap | None = None
     mean: float = 0.0
     deviation: float = 1.0
+    missing: float = 0.0
     length: int = 1
     column: Column | None = None
 
@@ -67,8 +70,14 @@ class Feature:
             return replace(array, values=codes).padded(self.length, 0).astype(np.int32)
         if self.ids is not None:
             return self.ids.encode(_categories(array))
-        standardised = (_floats(array) - self.mean) / self.deviation
-        return np.where(np.isnan(standardised), 0.0, standardised).astype(np.float32)
+        floats = _floats(array)
+        _require_size(f"feature {self.name!r}", floats)
+        standardised = (floats - self.mean) / self.deviation
+        return np.where(np.isnan(standardised), self.missing, standardised).astype(np.float32)
+
+    def empty(self, values: np.ndarray) -> np.ndarray:
+        """What stands for an unknown owner beside encoded ``values`` (n, ...): (1, ...)."""
+        return np.full((1, *values.shape[1:]), self.missing, values.dtype)
 
     def extended(self, values: Any) -> Feature:
         """The feature with a column's new categories added."""
@@ -81,7 +90,7 @@ class Feature:
     def _checked(self, values: Any) -> np.ndarray | Lists:
         """A column as an array (n,) or as lists. Raises an error if it holds other values than the first frame's."""
         what = f"feature {self.name!r}"
-        array = array_of(what, values)
+        array = _read(what, values)
         if isinstance(array, Lists) != (self.kind == _LIST):
             had, got = ("lists", "none") if self.kind == _LIST else ("one value in each row", "lists")
             raise problem(what, f"hold {had}, as in the first frame", got)
@@ -140,7 +149,7 @@ class FeatureTable:
         features, lines, left_out = [], [], []
         for column, values in columns.items():
             is_category = _is_of_categories(values)
-            feature, line = _made(column, array_of(f"{column!r} in {what}", values), given.get(column), is_category)
+            feature, line = _made(column, _read(f"{column!r} in {what}", values), given.get(column), is_category)
             lines.append(f"{column}: {line}")
             if feature is not None:
                 features.append(feature)
@@ -154,7 +163,8 @@ class FeatureTable:
         if self.owners is None:
             return {}
         rows = np.concatenate([[0], self.owners.encode(ids.values)])
-        return {name: np.concatenate([_empty(values), values])[rows] for name, values in self.values.items()}
+        of_all = ((each, self.values[each.name]) for each in self.features)
+        return {each.name: np.concatenate([each.empty(values), values])[rows] for each, values in of_all}
 
     def known(self, ids: IdMap) -> np.ndarray:
         """About which ids something is known, (len(ids) + 1,)."""
@@ -189,7 +199,7 @@ class FeatureTable:
         places, values = everyone.encode(owners.values) - 1, {}
         for feature in features:
             before = self.values[feature.name]
-            rows = np.concatenate([before, np.repeat(_empty(before), len(everyone) - len(before), axis=0)])
+            rows = np.concatenate([before, np.repeat(feature.empty(before), len(everyone) - len(before), axis=0)])
             rows[places] = feature.encoded(columns[feature.name])
             values[feature.name] = rows
         return FeatureTable(everyone, features, values, self.left_out)
@@ -219,11 +229,21 @@ def _owners(what: str, frame: Any, name: str) -> tuple[IdMap, dict[str, Any]]:
         columns[name] = frame.index
     require_columns(columns, [name], what, {})
     raw = raw_values(f"column {name!r} of {what}", one_a_row(f"column {name!r} of {what}", columns.pop(name)))
+    if not len(raw):
+        raise problem(what, "have at least one row", "an empty frame", "Leave it out if nothing is known.")
     twice = pd.Series(raw).duplicated()
     if twice.any():
         rule = "have each id once"
         raise problem(f"column {name!r} of {what}", rule, f"{raw[twice.to_numpy()][0]!r} more than once")
     return IdMap(raw), columns
+
+
+def _read(what: str, values: Any) -> np.ndarray | Lists:
+    """A frame's column, with Python's decimals as floats."""
+    array = array_of(what, values)
+    if isinstance(array, Lists) or pd.api.types.infer_dtype(array.ravel(), skipna=True) != "decimal":
+        return array
+    return _floats(one_a_row(what, array))
 
 
 def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_category: bool) -> tuple[Feature | None, str]:
@@ -242,11 +262,15 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_catego
         holds = _BOOLEANS if _are_booleans(values) else _NUMBERS
         _require(what, values, holds)
         good = _floats(_present(values))
+        _require_size(what, good)
         if not len(good) or good.min() == good.max():
             return None, "left out: the same number everywhere"
-        feature = Feature(name, _NUMBER, holds, mean=float(good.mean()), deviation=float(good.std()))
+        mean = float(good.mean())
+        feature, how = Feature(name, _NUMBER, holds, mean=mean, deviation=float(good.std())), "standardised"
+        if given is not None and given.transform_fn is not None:
+            feature, how = Feature(name, _NUMBER, holds, missing=mean), "as it is, for its transform_fn"
         missing = f"; {rows - len(good)} missing, which count as the mean" if len(good) < rows else ""
-        line = f'DenseFeat("{name}"), a number, standardised{missing}'
+        line = f'DenseFeat("{name}"), a number, {how}{missing}'
         if given is None and (good == np.floor(good)).all():
             different = len(np.unique(good))
             line += f'; {different:,} different whole numbers: if they are codes, make them .astype("category")'
@@ -346,6 +370,15 @@ def _require(what: str, values: np.ndarray, holds: str, why: str = "") -> None:
     raise problem(what, f"hold {holds}{why}", got, remedy)
 
 
+def _require_size(what: str, floats: np.ndarray) -> None:
+    """Refuses numbers, (n,), next to which all others are the same: their deviation can overflow."""
+    is_large = np.abs(floats) > LARGEST_NUMBER
+    if is_large.any():
+        got = f"{floats[is_large][0]:g} in {int(is_large.sum()):,} of {len(floats):,} values"
+        remedy = "If it stands for a missing number, column.replace(number, np.nan) says so; else divide the column."
+        raise problem(what, f"hold numbers of at most {LARGEST_NUMBER:g} in size", got, remedy)
+
+
 def _kinds(values: np.ndarray) -> np.ndarray:
     """What each value is: text, booleans, finite numbers (or others), or a name for anything else, (n,)."""
     if values.dtype == object:
@@ -388,7 +421,3 @@ def _categories(values: np.ndarray) -> np.ndarray:
 
 def _present(values: np.ndarray) -> np.ndarray:
     return values[~pd.isna(values)]
-
-
-def _empty(values: np.ndarray) -> np.ndarray:
-    return np.zeros((1, *values.shape[1:]), values.dtype)

@@ -53,8 +53,8 @@ class Recommender:
             categories. `fit` prints what it made of each column.
         item_features: The same for items, with the column ``item``.
         columns: DeepCTR columns that replace those of the same names, for data to be read in another way than its type
-            suggests. The name of the history is ``hist_`` and the item's name. A column with the user's name gives each
-            user an embedding.
+            suggests. Numbers are standardised, unless their column has a ``transform_fn``. The name of the history is
+            ``hist_`` and the item's name. A column with the user's name gives each user an embedding.
         user, item, time: Names of columns of the events' table. ``time=None``: its rows are in chronological order.
         max_len: How many of a user's last items the model reads.
         embedding_dim: The size of the items' vectors.
@@ -471,7 +471,8 @@ class Recommender:
         """Writes a SavedModel that recommends without this package, as a new version in ``folder``.
 
         It reads raw values, as the frames of events and features hold them: item ids, categories and numbers. It
-        standardises the numbers itself; NaN, a missing number, counts as the mean. Booleans are 1 and 0.
+        standardises the numbers itself; NaN, a missing number, counts as the mean, but is refused where the column has
+        a ``transform_fn``, which reads numbers as they are. Booleans are 1 and 0.
 
         Args:
             folder: The folder of the versions, which is created if necessary.

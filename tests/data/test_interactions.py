@@ -3,6 +3,7 @@
 import copy
 import pickle
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -223,6 +224,16 @@ def assert_sorted_by(times):
     assert isinstance(x.times, np.ndarray)
     assert x.times.dtype.kind in "ifM"
     return x
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_decimals_of_a_database_are_numbers(kind):
+    frame = {"user_id": [1, 1, 2], "item_id": [7, 8, 7], "price": [Decimal("1.5"), Decimal("2"), Decimal("0.25")]}
+    x = Interactions.from_frame(pytest.importorskip(kind).DataFrame(frame), time=None, side=["price"])
+    assert x.side["price"].tolist() == [1.5, 2, 0.25]
+    gap = pd.DataFrame({**frame, "price": [Decimal("1.5"), None, Decimal("2")]})
+    with pytest.raises(ValueError, match="column 'price' must have no missing value; got 1 missing of 3"):
+        Interactions.from_frame(gap, time=None, side=["price"])
 
 
 @pytest.mark.parametrize(

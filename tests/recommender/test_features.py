@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from deepmatch_ext.data import IdMap
 from deepmatch_ext.features import read_columns
+from deepmatch_ext.recommender.building import padded
 from deepmatch_ext.recommender.features import Feature, FeatureTable
 
 
@@ -98,6 +99,19 @@ def test_a_column_that_is_given_as_a_number_must_hold_numbers():
     for values in (["1", "2", "N/A"], [*DATES, None], [1.5, True, 2]):
         with pytest.raises(ValueError, match=r"^feature 'x' must hold finite numbers; got"):
             table(frame.assign(x=values), DenseFeat("x", 1))
+
+
+def test_a_number_with_a_transform_is_read_as_it_is():
+    frame = pd.DataFrame({"sku": ["a", "b", "c"], "spent": [1.5, 4.5, np.nan]})
+    made, lines = table(frame, DenseFeat("spent", 1, transform_fn=np.log))
+    assert lines == [
+        'spent: DenseFeat("spent"), a number, as it is, for its transform_fn; 1 missing, which count as the mean'
+    ]
+    # log(0) is no number, so items of which nothing is known (id 0, "new") have the mean, too.
+    assert made.by_id(IdMap(["b", "new", "c"]))["spent"].tolist() == [3, 4.5, 3, 3]
+    grown = made.extended("`item_features`", frame[:1].assign(sku="d", spent=None), "sku")
+    assert grown.by_id(IdMap(["d"]))["spent"].tolist() == [3, 3]
+    assert padded(made.by_id(IdMap(["b"])), 3)["spent"].tolist() == [3, 4.5, 3]  # so has a row to spare
 
 
 def test_texts_of_which_most_are_different_are_left_out():
@@ -243,6 +257,7 @@ def test_what_a_column_must_hold_is_saved(learnt):
     [
         (FRAME.drop(columns="sku"), "column 'sku' must be in `item_features`"),
         (pd.concat([FRAME, FRAME]), "column 'sku' of `item_features` must have each id once"),
+        (FRAME[:0], "`item_features` must have at least one row; got an empty frame. Leave it out"),
         ([1, 2], "`item_features` must be a pandas or polars DataFrame"),
         (FRAME.assign(colour=["red", 3, "blue", "red"]), "feature 'colour' must be all integers or all strings"),
         (
@@ -254,6 +269,24 @@ def test_what_a_column_must_hold_is_saved(learnt):
 def test_frames_that_cannot_be_are_refused(frame, words):
     with pytest.raises(ValueError, match=words):
         table(frame)
+
+
+@pytest.mark.parametrize(("number", "shown"), [(-1.7e308, "-1.7e[+]308"), (2e15, "2e[+]15")])
+def test_numbers_that_would_hide_all_others_are_refused(learnt, number, shown):
+    frame = LEARNT.assign(price=[1.5, number, 3.0, 4.5])
+    for read in (lambda: table(frame), lambda: learnt.extended("`item_features`", frame, "sku")):
+        with pytest.raises(ValueError, match=rf"^feature 'price' must .* most 1e\+15 .*; got {shown} in 1 of 4 values"):
+            read()
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_decimals_are_numbers(kind):
+    library = pytest.importorskip(kind)
+    prices = [Decimal("9.50"), Decimal("2.00"), None, Decimal("1.00")]
+    made, lines = table(library.DataFrame({"sku": range(4), "price": prices}))
+    assert lines == ['price: DenseFeat("price"), a number, standardised; 1 missing, which count as the mean']
+    floats, _ = table(pd.DataFrame({"sku": range(4), "price": [9.5, 2, np.nan, 1]}))
+    np.testing.assert_array_equal(made.values["price"], floats.values["price"])
 
 
 @given(st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "c"])), min_size=2, max_size=12))
