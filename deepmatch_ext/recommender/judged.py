@@ -27,7 +27,7 @@ from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 from deepmatch_ext.evaluation.ranks import MISSED, Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
 from deepmatch_ext.recommender.days import Day, names_of_events
-from deepmatch_ext.recommender.wording import own_words
+from deepmatch_ext.recommender.wording import own_names, own_words
 
 # A miss even where a list has room for all items. `MISSED` itself says that the user had the item, which reports check.
 _OF_NEW_ITEMS = MISSED - 1
@@ -71,7 +71,8 @@ def judged_events(recommender: Any, events: Any) -> Judged:
     split = recommender._split
     if events is not None:
         of_events = (recommender.interactions, events, recommender.time, recommender.session)
-        interactions, known, rows = extended_with_rows(*of_events)
+        with own_names():
+            interactions, known, rows = extended_with_rows(*of_events)
         day, is_target = Day.among(interactions, rows), interactions.is_target
         day.warn_of_evaluation(names_of_events(recommender))
         note, new = day.note, rows

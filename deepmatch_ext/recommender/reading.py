@@ -14,6 +14,7 @@ from deepmatch_ext.data import IdMap, Interactions
 from deepmatch_ext.data.interactions import check_same_zone, has_zone, same_events
 from deepmatch_ext.recommender.days import dropping
 from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
+from deepmatch_ext.recommender.wording import own_names
 
 
 def read_events(recommender: Any, events: Any) -> Interactions:
@@ -23,7 +24,8 @@ def read_events(recommender: Any, events: Any) -> Interactions:
         columns = recommender.user, recommender.item, recommender.time
         side = [] if recommender.weight is None else [recommender.weight]
         kinds = {"kind": recommender.kind, "targets": recommender.targets}
-        events = Interactions.from_frame(events, *columns, side, session=recommender.session, **kinds)
+        with own_names():
+            events = Interactions.from_frame(events, *columns, side, session=recommender.session, **kinds)
     else:
         _check_same(recommender, events)
     ids = everyone(events, recommender._tables)

@@ -17,6 +17,7 @@ from deepmatch_ext.models import RetrievalModel
 from deepmatch_ext.recommender.building import padded
 from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.reading import check_ids, everyone
+from deepmatch_ext.recommender.wording import own_names
 
 
 def grown(
@@ -33,7 +34,8 @@ def grown(
     model, before = recommender.model, recommender.interactions
     ids = everyone(before, tables)
     known = replace(before, user_ids=ids["user"], item_ids=ids["item"], user_features={})
-    interactions, rows, is_new = extended_with_rows(known, events, recommender.time, recommender.session)
+    with own_names():
+        interactions, rows, is_new = extended_with_rows(known, events, recommender.time, recommender.session)
     check_ids(interactions)
     interactions = replace(interactions, user_features=tables["user"].by_id(interactions.user_ids))
     sizes, in_use = _sizes(interactions, tables), _sizes(before, recommender._tables)

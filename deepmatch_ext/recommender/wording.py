@@ -1,12 +1,25 @@
-"""Warnings of the package's parts, in the terms of `Recommender`."""
+"""Warnings and errors of the package's parts, in the terms of `Recommender`."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from deepmatch_ext._checks import warn_caller
 from deepmatch_ext.evaluation import SeenTargetsWarning
+
+
+@contextmanager
+def own_names() -> Iterator[None]:
+    """Names the argument `events` in errors about the `frame` of `Interactions`."""
+    try:
+        yield
+    except ValueError as error:
+        if "`frame`" not in str(error):
+            raise
+        raise ValueError(str(error).replace("`frame`", "`events`")) from None
 
 
 class own_words:  # used as a function

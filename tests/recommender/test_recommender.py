@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from deepctr.feature_column import SparseFeat
+from deepctr.feature_column import DenseFeat, SparseFeat
 
 from deepmatch_ext import NCF, ComiRec, Recommender, SequenceDNN
 from deepmatch_ext.data import Interactions, leave_last_out, seen_before, split_by_time, window_dataset, windows
@@ -265,7 +265,7 @@ def test_days_that_look_wrong_are_told_of(plain, tmp_path):
         recommender.update(day[:1].assign(at=1), epochs=0)
     with pytest.warns(UserWarning, match="2 of 3 events were there already, and are now there twice"):
         recommender.update(pd.concat([day[:1].assign(at=9003)] * 3), epochs=0)  # within one table, too
-    with pytest.raises(ValueError, match="`frame` must have at least one row; got an empty frame"):
+    with pytest.raises(ValueError, match=r"^`events` must have at least one row; got an empty frame"):
         recommender.update(day[:0])
 
 
@@ -312,20 +312,23 @@ def test_an_export_takes_what_the_frames_of_features_hold(tmp_path):
     rng = np.random.default_rng(0)
     people = PEOPLE.assign(age=rng.normal(40.0, 12.0, USERS + 1), income=rng.uniform(1e4, 9e4, USERS + 1))
     people.loc[3, "age"] = np.nan
-    recommender = Recommender(user_features=people.assign(member=people["age"] > 40), **NAMES, **SMALL)
+    people = people.assign(member=people["age"] > 40, visits=rng.integers(1, 900, USERS + 1))
+    visits = DenseFeat("visits", 1, transform_fn=tf.math.log)  # which reads the number as it is
+    recommender = Recommender(user_features=people, columns=[visits], **NAMES, **SMALL)
     recommender.fit(EVENTS, epochs=1, verbose=0)
     path = recommender.export(tmp_path / "exports")
     recommend = tf.saved_model.load(str(path)).signatures["recommend"]
     for row in people.iloc[[3, 4]].to_dict("records"):
         had = EVENTS[EVENTS["customer"] == row["customer"]].sort_values("at")["sku"].tolist()
         user = {"hist_sku": tf.constant([had[::-1][:5]]), "hist_len": tf.constant([[5]])}
-        user |= {name: tf.constant([[row[name]]], tf.float32) for name in ("age", "income")}
+        user |= {name: tf.constant([[row[name]]], tf.float32) for name in ("age", "income", "visits")}
         user |= {"taste": tf.constant([[row["taste"]]], "int64"), "member": tf.constant([[row["age"] > 40]], "int64")}
         found = recommend(**user, n=tf.constant(5))
         expected = recommender.recommend([row["customer"]], n=5, exclude_seen=False)
         assert [name.decode() for name in found["item_ids"].numpy()[0]] == expected["sku"].tolist()
         np.testing.assert_allclose(found["scores"].numpy()[0], expected["score"], atol=1e-5)
     inputs = json.loads((path / "manifest.json").read_text())["inputs"]
+    assert "mean" not in inputs["visits"]
     assert (inputs["income"]["mean"], inputs["income"]["deviation"]) == pytest.approx(
         (people["income"].mean(), people["income"].std(ddof=0))
     )
@@ -452,7 +455,7 @@ def test_bad_events_are_refused_before_anything_is_built():
         recommender.fit(EVENTS, validation=10**6)
     with pytest.raises(ValueError, match="`events` must have a user with two events"):
         recommender.fit(EVENTS.drop_duplicates("customer"))
-    with pytest.raises(ValueError, match="`columns` must name columns of the frames; got 'colour'"):
+    with pytest.raises(ValueError, match=r"`columns` must name columns of the frames that .*; got 'colour'\."):
         Recommender(columns=[SparseFeat("colour", 5, 4)], **NAMES, **SMALL).fit(EVENTS)
     with pytest.raises(ValueError, match="`model` must be a builder of models that learn from what users took"):
         Recommender(NCF, **NAMES, embedding_dim=8).fit(EVENTS, verbose=0)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from deepctr.feature_column import SparseFeat
 
 from deepmatch_ext import Recommender, SequenceDNN
 from deepmatch_ext.data import Interactions
@@ -89,6 +90,9 @@ def test_everything_else_asks_for_a_fit_first(method, arguments, tmp_path, monke
         ("update", {"events": LATER, "sampler_config": "x"}, "`sampler_config` must be a sampler"),
         ("update", {"events": LATER, "verbose": "loud"}, "`verbose` must be True, False, 0, 1 or 2; got 'loud'"),
         ("evaluate", {"verbose": "loud"}, "`verbose` must be True, False, 0, 1 or 2; got 'loud'"),
+        ("fit", {"events": EVENTS[:0]}, "`events` must have at least one row; got an empty frame"),
+        ("evaluate", {"events": EVENTS[:0]}, "`events` must have at least one row; got an empty frame"),
+        ("update", {"events": LATER, "item_features": SHELF[:0]}, "`item_features` must have at least one row; got an"),
         ("fit", {"events": EVENTS, "verbose": 3}, "`verbose` must be True, False, 0, 1 or 2; got 3"),
         ("fit", {"events": EVENTS.replace("sku-07", "")}, "column 'sku' must hold ids that are not empty; got ''"),
         ("fit", {"events": EVENTS.replace("u7", "")}, "column 'customer' must hold ids that are not empty; got ''"),
@@ -114,6 +118,14 @@ def test_items_without_a_trained_vector_have_no_similar_ones():
 
 def test_items_with_features_have_similar_ones_before_they_are_trained(fitted):
     assert len(fitted.similar_items("sku-30", n=3)) == 3
+
+
+def test_a_column_that_was_left_out_cannot_be_given():
+    shelf = SHELF.assign(shop=1)
+    recommender = Recommender(item_features=shelf, columns=[SparseFeat("shop", 9, 4)], **NAMES, **SMALL)
+    words = "are not left out; got 'shop', left out: the same value everywhere"
+    with pytest.raises(ValueError, match=f"^`columns` must name columns of the frames that {words}"):
+        recommender.fit(EVENTS, verbose=0)
 
 
 def test_ids_of_features_are_of_the_type_of_the_events_own():
