@@ -148,9 +148,9 @@ def warn_of_unknown(events: Interactions, tables: Mapping[str, FeatureTable], ro
         numbers, counts = np.unique(column[rows], return_counts=True)
         without = ~table.known(ids)[numbers]
         if without.any():
+            example = listing(ids.decode(numbers[without][:1]))
             warn_caller(
                 f"{int(without.sum())} of {len(numbers)} {side}s of the events have no row in `{side}_features`, such "
-                f"as {ids.decode(numbers[without][:1])[0]!r}, in {int(counts[without].sum())} events: they are known "
-                f"by their {by} alone.",
+                f"as {example}, in {int(counts[without].sum())} events: they are known by their {by} alone.",
                 UserWarning,
             )
