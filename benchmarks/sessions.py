@@ -149,7 +149,7 @@ def recommender(data, seed):
     sessions = np.repeat(np.arange(1, len(indptr)), np.diff(indptr))  # their order stands for their time
     events = Interactions.from_sequences(indptr, items, times=sessions, sessions=True)
     began = time.process_time()
-    made = Recommender(seed=seed).fit(events, validation=int(sessions[-1] * 9 // 10 + 1), verbose=0)
+    made = Recommender(session="session", seed=seed).fit(events, validation=int(sessions[-1] * 9 // 10 + 1), verbose=0)
     seconds = round(time.process_time() - began)
     score = evaluation.inner_products(
         made.model.user_vectors(windows(*data.cases, made.max_len)), made.model.item_vectors()
