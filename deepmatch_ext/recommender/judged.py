@@ -158,15 +158,15 @@ def figures_of(
 
 def report_of(recommender: Any, path: str | os.PathLike[str], judged: Judged, exclude_seen: bool) -> None:
     """What `Recommender.report` does."""
-    name, events, items = recommender._name, judged.interactions, recommender._now.item_vectors
-    spare = np.zeros((events.item_vocabulary_size - len(items), items.shape[1]), np.float32)
+    name, events = recommender._name, judged.interactions
+    users, items = with_new_items_last(recommender, judged)
     with own_words():
         ranks = ranks_of_all(recommender, judged, exclude_seen)
         ranks.pop(name)
         write_report(
             path,
-            judged.user_vectors,
-            np.concatenate([items, spare]),
+            users,
+            items,
             judged.targets,
             seen=seen_before(events, judged.rows) if exclude_seen else None,
             history=recommender.history,
@@ -176,6 +176,17 @@ def report_of(recommender: Any, path: str | os.PathLike[str], judged: Judged, ex
             title=f"{name} on {len(events):,} events",
             name=name,
         )
+
+
+def with_new_items_last(recommender: Any, judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of users and of all items, with one more entry by which new items score lower than all others."""
+    users, known, items = judged.user_vectors, recommender._now.known_items, recommender._now.item_vectors
+    lowest = -1.01 * np.linalg.norm(users, axis=-1).max() * np.linalg.norm(items[known], axis=-1).max()
+    wide = np.zeros((judged.interactions.item_vocabulary_size, items.shape[1] + 1), np.float32)
+    wide[:, -1] = lowest
+    wide[known, :-1], wide[known, -1] = items[known], 0
+    has_vector = users.any(axis=-1, keepdims=True)  # where it has none, an interest is ignored
+    return np.concatenate([users, has_vector], axis=-1, dtype=np.float32), wide
 
 
 def last_rows(interactions: Interactions) -> np.ndarray:

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 
 from deepmatch_ext import Recommender
 from deepmatch_ext.data import Interactions
-from deepmatch_ext.evaluation import MISSED, Markov, SeenTargetsWarning
+from deepmatch_ext.evaluation import MISSED, Markov, SeenTargetsWarning, inner_products
 from deepmatch_ext.evaluation.baselines import has_implicit
 from deepmatch_ext.recommender.features import FeatureTable
-from deepmatch_ext.recommender.judged import chain, items_before, judged_events, last_rows, ranks_of_all
+from deepmatch_ext.recommender.judged import (
+    chain,
+    items_before,
+    judged_events,
+    last_rows,
+    ranks_of_all,
+    with_new_items_last,
+)
 from tests.data.test_kinds import kind_events, slow_history
 from tests.recommender.shop import EVENTS, NAMES, SMALL, untrained
 
@@ -47,6 +54,15 @@ def test_new_items_are_missed_by_all_even_where_a_list_has_room_for_every_item(p
         ranks = ranks_of_all(plain, judged, exclude_seen=True)
     of_new = [of_events[judged.targets == judged.targets.max()].tolist() for of_events in ranks.values()]
     assert of_new == [[MISSED - 1, MISSED]] * len(ranks)  # the second as `write_report` expects
+
+
+def test_new_items_come_last_in_the_vectors_of_a_report(plain):
+    later = TOMORROW[:3].assign(sku=["sku-01", "brand-new", "sku-02"])
+    judged = judged_events(plain, later)
+    users, items = with_new_items_last(plain, judged)
+    scores = inner_products(users, items)(0, 3)
+    np.testing.assert_allclose(scores[:, 1:-1], judged.user_vectors @ plain._now.item_vectors[1:].T, atol=1e-6)
+    assert (scores[:, 1:].argmin(axis=1) == len(items) - 2).all()  # "brand-new", the last of all
 
 
 def test_events_of_users_of_whom_nothing_is_known_are_counted(plain, capsys, monkeypatch):
