@@ -91,7 +91,7 @@ RUNS = {
         "YoutubeDNN": YOUTUBEDNN,
         "YoutubeDNN, deep": run("YoutubeDNN", 50, 1024, 1e-3, **DEEP),
         "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
-        "Beside: SequenceDNN": run(
+        "User's id: SequenceDNN": run(
             "SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam", beside=BESIDE, dnn_dropout=0.2
         ),
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
@@ -102,6 +102,8 @@ RUNS = {
         "YoutubeDNN": YOUTUBEDNN,
         "SequenceDNN": run("SequenceDNN", 200, 8, 2e-3, falls=True, dnn_dropout=0.3),
         "SequenceDNN, linear": FILMS,
+        "User's id: YoutubeDNN": {**YOUTUBEDNN, "beside": ("user_id",)},
+        "User's id: SequenceDNN, linear": {**FILMS, "beside": ("user_id",)},
         "Times: SequenceDNN, linear": {**FILMS, "times": EVENTS},
         "Request's time: SequenceDNN, linear": {**FILMS, "times": REQUEST},
         "SequenceDNN, attributes": run(
@@ -116,6 +118,7 @@ RUNS = {
     },
     "amazon-beauty": {
         **OF_AMAZON,
+        "User's id: SequenceDNN, linear": {**FALLING, "beside": ("user_id",)},
         "Times: SequenceDNN, linear": {**FALLING, "times": EVENTS},
         "Request's time: SequenceDNN, linear": {**FALLING, "times": REQUEST},
     },
