@@ -49,6 +49,7 @@ def run(
     times=(),
     beside=(),
     optimizer="LazyAdam",
+    seconds=None,
     **model,
 ):
     return {
@@ -61,6 +62,7 @@ def run(
         "times": times,
         "beside": beside,
         "optimizer": optimizer,
+        "seconds": seconds,
         "model": model,
     }
 
@@ -92,7 +94,13 @@ RUNS = {
         "YoutubeDNN, deep": run("YoutubeDNN", 50, 1024, 1e-3, **DEEP),
         "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
         "User's id: SequenceDNN": run(
-            "SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam", beside=BESIDE, dnn_dropout=0.2
+            "SequenceDNN",
+            *(200, 16, 4e-3),
+            falls=True,
+            beside=BESIDE,
+            optimizer="RowwiseAdam",
+            seconds=600,
+            dnn_dropout=0.2,
         ),
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
@@ -132,7 +140,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", choices=RUNS, help="without, all of them")
     parser.add_argument("--only", default="", help="what the runs' names begin with")
-    parser.add_argument("--seconds", type=float, help="processor seconds of training, in place of the set's own")
+    parser.add_argument("--seconds", type=float, help="processor seconds of training, in place of the run's own")
     parser.add_argument("--optimizer", choices=["LazyAdam", "RowwiseAdam"], help="in place of the runs' own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--members", type=int, default=1, help="of each ensemble (default: one model alone)")
@@ -145,7 +153,8 @@ def main():
             for seed in args.seeds if run_name.startswith(args.only) else []:
                 members = []
                 for member in range(args.members):
-                    its_seed, seconds = seed + member * len(args.seeds), args.seconds or SECONDS[name]
+                    its_seed = seed + member * len(args.seeds)
+                    seconds = args.seconds or its_own["seconds"] or SECONDS[name]
                     best, vectors = trained(args.folder / name, dataset, split, settings, seconds, its_seed)
                     print(json.dumps({"set": name, "run": run_name, "seed": its_seed, **best}), flush=True)
                     members.append(vectors)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from deepctr.feature_column import SparseFeat
 
 from deepmatch_ext import ComiRec, Recommender
 from deepmatch_ext.data import Interactions
@@ -35,6 +36,13 @@ def test_users_features_make_two_layers_of_few_events():
     users = pd.DataFrame({"user_id": np.arange(40), "age": np.arange(40) / 2})
     assert layers(300, 30, user_features=users) == {"user_dnn_hidden_units": (8, 4)}
     assert layers(3000, 30, user_features=users)["user_dnn_hidden_units"] == (16, 8, 4)
+
+
+def test_users_ids_alone_make_no_second_layer():
+    ids = SparseFeat("user_id", 2, 8)
+    assert layers(300, 30, columns=[ids]) == {}
+    users = pd.DataFrame({"user_id": np.arange(40), "age": np.arange(40) / 2})
+    assert layers(300, 30, columns=[ids], user_features=users) == {"user_dnn_hidden_units": (8, 4)}
 
 
 @pytest.mark.parametrize("arguments", [{"user_dnn_hidden_units": [4]}, {"model": ComiRec}])
