@@ -88,9 +88,7 @@ def check_model_input(
             limits = _integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":
                 _check_limits(name, values, *limits)
-                if values.dtype.kind == "b" and limits[1] > 1:
-                    remedy = "A mask selects ids: ids[mask]."
-                    raise problem(f"Input {name!r}", f"hold {limits[2]}", "booleans", remedy)
+                _check_no_mask(f"Input {name!r}", values.dtype.kind == "b", limits)
             if name in targets:
                 _check_no_padding(column, name, values)
         if isinstance(column, SequenceColumn) and column.length_name is not None:
@@ -115,6 +113,11 @@ def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
     inputs = {name: shape for column in columns for name, shape in input_shapes(column).items()}
     for name, (shape, dtype) in inputs.items():
         _check_type(name, spec, shape, dtype)
+    for column in columns:
+        for name in input_shapes(column):
+            limits = _integer_limits(column, name, is_target=False)
+            if limits is not None:
+                _check_no_mask(f"The dataset's {name!r}", spec[name].dtype.is_bool, limits)
     # Only now that all are known to be batched: an unbatched history has a wrong shape, too, but the error should say
     # that it is not batched.
     for name, (shape, _) in inputs.items():
@@ -280,6 +283,12 @@ def _check_limits(name: str, values: np.ndarray, low: int, high: int, rule: str)
     if values.size and (values.min() < low or values.max() > high):
         bad = values[(values < low) | (values > high)]
         raise problem(f"Input {name!r}", f"hold {rule}", f"{bad.size} others, such as {bad.flat[0]}")
+
+
+def _check_no_mask(what: str, is_boolean: bool, limits: tuple[int, int, str]) -> None:
+    """Refuses booleans in place of ids or lengths, unless there are only two of them."""
+    if is_boolean and limits[1] > 1:
+        raise problem(what, f"hold {limits[2]}", "booleans", "A mask selects ids: ids[mask].")
 
 
 def _limit_rules(values: tf.Tensor, low: int, high: int, rule: str) -> list[Rule]:

@@ -235,9 +235,10 @@ def test_split_by_time_of_moments(spark, kind):
     moments = ("2024-03-10 06:59:09.0000005", "2024-03-10 03:10:00-04:00")
     if kind == "timestamp_ntz":
         frame["when"] = frame["when"].dt.tz_localize(None)
+        moments = (moments[0], "2024-03-10 07:10:00")
     if kind == "date":
         frame["when"] = pd.Timestamp("2024-03-01") + pd.to_timedelta(np.arange(100) // 5, "D")
-        moments = ("2024-03-10", "2024-03-14 00:00+05:00")
+        moments = ("2024-03-10", "2024-03-13 19:00")
     events = on_spark(spark, frame.assign(when=frame["when"].astype(str)))
     events = events.withColumn("when", events["when"].cast(kind))
     names = {**NAMES, "side": []}
@@ -245,6 +246,10 @@ def test_split_by_time_of_moments(spark, kind):
     split = split_by_time(interactions, *moments)
     assert min(map(len, (split.train, split.validation, split.test))) > 9
     assert_same_rows(prepared, prepared.split_by_time(*moments), split)
+    for each in (lambda *m: split_by_time(interactions, *m), prepared.split_by_time):
+        if kind != "timestamp":
+            with pytest.raises(ValueError, match="`test_from` must have no time zone, as the times of the events"):
+                each(moments[0], "2024-03-14 00:00+05:00")
     prepared.unpersist()
 
 

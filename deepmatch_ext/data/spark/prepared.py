@@ -233,7 +233,11 @@ class PreparedEvents:
         functions, time_type = sql.functions, self._table.schema["time"].dataType
         is_number = isinstance(time_type, sql.types.NumericType)
         like = np.empty(0, np.float64 if is_number else "datetime64[us]")
-        start, end = moment("`validation_from`", validation_from, like), moment("`test_from`", test_from, like)
+        has_zone = None if is_number else isinstance(time_type, sql.types.TimestampType)
+        start, end = (
+            moment(f"`{name}`", value, like, has_zone)
+            for name, value in (("validation_from", validation_from), ("test_from", test_from))
+        )
         if not start < end:
             raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
         first, last = (_literal(sql, each, time_type) for each in (start, end))
