@@ -793,6 +793,10 @@ def test_a_batch_of_one_has_no_negatives_of_its_own(plain):
             {"validation_data": (small_input(4), None, None, None)},
             r"`validation_data` must be x, \(x, y\) or .*; got 4",
         ),
+        (
+            {"x": tf.data.Dataset.from_tensors({**small_input(4), "hist_item": small_input(4)["hist_item"] > 5})},
+            r"The dataset's 'hist_item' must hold ids in .*; got booleans\. A mask selects ids",
+        ),
         ({"sample_weight": np.array([1.0, 1, -0.5, 0])}, r"`sample_weight` must hold finite numbers in 0\.\..*-0\.5"),
         (
             {"x": {**small_input(4), "hist_item": small_input(4)["hist_item"] > 5}},
