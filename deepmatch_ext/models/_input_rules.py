@@ -475,7 +475,8 @@ def check_labels(y: Any) -> np.ndarray:
 
 def tell_of_labels(y: Any, class_weight: Any) -> None:
     """Warns of labels that differ where only class weights would read them."""
-    if class_weight is None and y is not None and len(np.unique(np.asarray(y))) > 1:
+    labels = np.asarray(y).ravel() if y is not None else np.empty(0)
+    if class_weight is None and (labels != labels[:1]).any():
         text = "`y` has different labels, but this loss reads none: the item of each row counts as taken"
         remedy = "Leave out rows whose items were not taken, or train on labels with loss='logistic'."
         warn_caller(f"{text}. {remedy}", UserWarning)
