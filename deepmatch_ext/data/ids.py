@@ -203,23 +203,26 @@ def raw_values(what: str, values: Any) -> np.ndarray:
         return array.astype(object)
     if array.dtype.kind not in "iuf":
         raise problem(what, "be all integers or all strings", f"dtype {array.dtype}")
-    exact, given = exact_up_to(array.dtype) if array.dtype.kind == "f" else None, array.dtype
-    if exact:
-        array = array.astype(np.result_type(array, np.float64), copy=False)
-    if exact and not (array == np.floor(array)).all():
-        raise problem(what, "be whole numbers or strings", listing(array[array != np.floor(array)]))
+    is_float, numbers = array.dtype.kind == "f", array
+    if is_float:
+        numbers = array.astype(np.result_type(array, np.float64), copy=False)
+    if is_float and not (numbers == np.floor(numbers)).all():
+        raise problem(what, "be whole numbers or strings", listing(numbers[numbers != np.floor(numbers)]))
     limit = np.iinfo(np.int64).max
-    if array.size and (array.max() > limit or array.min() < -limit):
+    if numbers.size and (numbers.max() > limit or numbers.min() < -limit):
         raise problem(what, "fit in 64-bit integers", f"a number past {limit}", "Pass such ids as strings.")
-    if exact and array.size and np.abs(array).max() > exact:
-        rule = f"be at most {exact} as {given}, which cannot tell larger ones apart"
-        raise problem(what, rule, listing(array[np.abs(array) > exact]), "Read them as integers.")
-    return array.astype(np.int64)
+    if is_float:
+        require_exact(what, array, "Read them as integers.")
+    return numbers.astype(np.int64)
 
 
-def exact_up_to(dtype: np.dtype) -> int:
-    """The largest number up to which floats of a type hold every whole number."""
-    return 2 ** (np.finfo(dtype).nmant + 1)
+def require_exact(what: str, floats: np.ndarray, remedy: str) -> None:
+    """Refuses floats so large that their type does not hold every whole number: different ones may have become one."""
+    limit = 2 ** (np.finfo(floats.dtype).nmant + 1)
+    wrong = floats[np.abs(floats.astype(np.float64)) > limit]
+    if wrong.size:
+        rule = f"be at most {limit} as {floats.dtype}, which cannot tell larger ones apart"
+        raise problem(what, rule, listing(wrong), remedy)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import pandas as pd
 from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_flag, as_text, as_texts, instance_of, listing, no_duplicates, problem, shown
 from deepmatch_ext._frames import FRAMES, columns_of, is_frame, one_a_row, require_columns
-from deepmatch_ext.data.ids import IdMap, exact_up_to, own, raw_values, read_only
+from deepmatch_ext.data.ids import IdMap, own, raw_values, read_only, require_exact
 from deepmatch_ext.data.kinds import History, Kinds, histories_of
 from deepmatch_ext.data.user_features import read_user_features
 
@@ -527,6 +527,15 @@ def extended_with_rows(
     return both, place[: len(events)], np.sort(place[len(events) :])
 
 
+def tied_rows(events: Interactions) -> np.ndarray:
+    """The rows that share their user and time with another one, ascending: only they can be the same event."""
+    if events.sessions is not None:  # sorted by session, and a session may be another one's copy
+        return np.arange(len(events))
+    assert events.times is not None
+    is_tie = (events.users[1:] == events.users[:-1]) & (events.times[1:] == events.times[:-1])
+    return np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
+
+
 def same_events(events: Interactions, rows: np.ndarray) -> np.ndarray:
     """Numbers for some rows, (n,): those of the same user, item, time and kind have the same number."""
     columns = {"user": events.users, "item": events.items, "time": events.times}
@@ -615,11 +624,8 @@ def time_values(what: str, values: Any) -> np.ndarray:
         remedy = "Convert it first, with pd.to_datetime() or pd.to_numeric()."
         raise problem(what, "be numbers or datetimes", f"dtype {series.dtype}", remedy)
     numbers = _numbers(what, values)
-    if numbers.dtype.kind == "f" and numbers.dtype.itemsize < 8 and numbers.size:
-        largest, limit = float(np.abs(numbers).max()), exact_up_to(numbers.dtype)
-        if largest > limit:
-            rule = f"be at most {limit} as {numbers.dtype}, which cannot tell larger numbers apart"
-            raise problem(what, rule, f"{largest:g}", "Read the column as float64 or as integers.")
+    if numbers.dtype.kind == "f" and numbers.dtype.itemsize < 8:
+        require_exact(what, numbers, "Read the column as float64 or as integers.")
     return numbers
 
 

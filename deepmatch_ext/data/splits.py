@@ -25,7 +25,7 @@ from deepmatch_ext._checks import (
 )
 from deepmatch_ext._frames import FRAMES, columns_of, is_frame, one_a_row, require_columns
 from deepmatch_ext.data.ids import own, raw_values, read_only
-from deepmatch_ext.data.interactions import Interactions, same_events
+from deepmatch_ext.data.interactions import Interactions, same_events, tied_rows
 from deepmatch_ext.data.kinds import check_targets
 
 _ISO = re.compile(r"\d{4}(-?\d\d){0,2}($|[ T]\d)")
@@ -281,10 +281,12 @@ def _warn_of_copies(split: Split) -> None:
     x, found = split.interactions, []
     if x.times is None:
         return
-    numbers = same_events(x, np.arange(len(x)))
+    tied = tied_rows(x)
+    numbers = np.full(len(x), -1)
+    numbers[tied] = same_events(x, tied)
     for earlier, held in combinations(PARTS, 2):
         rows = getattr(split, held)
-        again = rows[np.isin(numbers[rows], numbers[getattr(split, earlier)])]
+        again = rows[(numbers[rows] >= 0) & np.isin(numbers[rows], numbers[getattr(split, earlier)])]
         if len(again):
             user, item = x.user_ids.decode(x.users[again[:1]]), x.item_ids.decode(x.items[again[:1]])
             example = f"{x.user_name} {listing(user)}, {x.item_name} {listing(item)}, time {x.times[again[0]]}"
@@ -369,12 +371,7 @@ def split_by_time(interactions: Interactions, validation_from: Any, test_from: A
     times = instance_of("`interactions`", interactions, Interactions).times
     if times is None:
         raise problem("`interactions`", "have times", "times=None", "leave_last_out() needs the order of events alone.")
-    start, end = (
-        moment(f"`{name}`", value, times, interactions.has_zone)
-        for name, value in (("validation_from", validation_from), ("test_from", test_from))
-    )
-    if not start < end:
-        raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
+    start, end = two_moments(validation_from, test_from, times, interactions.has_zone)
     targets, times, has_history = timed_targets(interactions, times)
     if not len(targets):
         raise problem("`interactions`", "have events that are to be predicted", "none")
@@ -407,6 +404,15 @@ def timed_targets(interactions: Interactions, times: np.ndarray) -> tuple[np.nda
     number = np.diff(np.append(begins, len(times)))
     of_sessions = np.repeat(times[begins + number - 1], number)
     return targets, of_sessions[targets], interactions.history_lengths[targets] > 0
+
+
+def two_moments(validation_from: Any, test_from: Any, times: np.ndarray, has_zone: bool | None) -> tuple[Any, Any]:
+    """Both as `moment`, the first one the earlier."""
+    start = moment("`validation_from`", validation_from, times, has_zone)
+    end = moment("`test_from`", test_from, times, has_zone)
+    if not start < end:
+        raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
+    return start, end
 
 
 def moment(what: str, value: Any, times: np.ndarray, has_zone: bool | None = None) -> Any:

@@ -504,7 +504,10 @@ def check_class_weight(class_weight: Any, x: Any, y: Any) -> None:
         if number.ndim or number.dtype.kind not in "iufb" or not 0 <= float(number) <= LARGEST_NUMBER:
             raise problem("`class_weight`", f"map labels to {_WEIGHTS}", f"{weight!r} for {label!r}")
     spec = x.element_spec if isinstance(x, tf.data.Dataset) else None
-    is_alone = isinstance(x, Mapping) or is_frame(x) if spec is None else not isinstance(spec, tuple) or len(spec) < 2
+    if spec is None:
+        is_alone = isinstance(x, Mapping | list | tuple) or is_frame(x)
+    else:
+        is_alone = not isinstance(spec, tuple) or len(spec) < 2
     if y is None and is_alone:
         remedy = "Weigh rows by `sample_weight`, or by labels in `y`."
         raise problem("`class_weight`", "come with labels, whose weights it has", "none", remedy)

@@ -11,7 +11,7 @@ import numpy as np
 from deepmatch_ext._checks import listing, problem, shown, warn_caller
 from deepmatch_ext._frames import FRAMES, as_array, columns_of, is_frame
 from deepmatch_ext.data import IdMap, Interactions
-from deepmatch_ext.data.interactions import check_same_zone, has_zone, same_events
+from deepmatch_ext.data.interactions import check_same_zone, has_zone, same_events, tied_rows
 from deepmatch_ext.recommender.days import dropping
 from deepmatch_ext.recommender.features import FeatureTable, check_same_kind
 from deepmatch_ext.recommender.wording import own_names
@@ -123,10 +123,7 @@ def warn_of_repeated(events: Interactions, names: list[str]) -> None:
     times = events.times
     if times is None or (times == times[0]).all():  # then times say nothing
         return
-    rows = np.arange(len(events))
-    if events.sessions is None:  # sorted by user and time, so the same events are among the ties, which are few
-        is_tie = (events.users[1:] == events.users[:-1]) & (times[1:] == times[:-1])
-        rows = np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
+    rows = tied_rows(events)
     again = len(rows) - np.unique(same_events(events, rows)).size
     if again:
         warn_caller(

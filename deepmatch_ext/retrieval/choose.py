@@ -89,12 +89,12 @@ def choose_index(
     rows: list[tuple[Any, ...]] = [
         ("ExactIndex", None, None, 1.0, _milliseconds([exact], users, n, at_once)[0], seconds, True)
     ]
+
+    def found_by(index: Any) -> float:
+        return share_found(exact, wanted, index.search(users, n))
+
     for factory in factories:
         index, seconds = _built(partial(_made, factory, ids, vectors, metric))
-
-        def found_by(index: Any) -> float:
-            return share_found(exact, wanted, index.search(users, n))
-
         found = _tuned(index, found_by, least_recall, lambda index: _milliseconds([index], users, n, at_once)[0])
         before, now = _milliseconds([best, index], users, n, at_once)
         rescored = getattr(index, "rescored", None)

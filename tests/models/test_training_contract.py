@@ -785,6 +785,7 @@ def test_a_batch_of_one_has_no_negatives_of_its_own(plain):
             {"class_weight": {1: 2.0}},
             r"`class_weight` must come with labels, whose weights it has; got none\. Weigh rows",
         ),
+        ({"class_weight": {1: 2.0}, "x": [*small_input(4).values()]}, r"`class_weight` must come with labels"),
         (
             {"class_weight": {1: 2.0}, "x": tf.data.Dataset.from_tensors(small_input(4))},
             r"`class_weight` must come with labels",

@@ -26,7 +26,7 @@ from deepmatch_ext._checks import (
 )
 from deepmatch_ext.data.ids import IdMap
 from deepmatch_ext.data.spark._sql import column_named, spark_sql
-from deepmatch_ext.data.splits import moment
+from deepmatch_ext.data.splits import two_moments
 from deepmatch_ext.data.windows import ORDERS, WEIGHT
 
 if TYPE_CHECKING:
@@ -234,12 +234,7 @@ class PreparedEvents:
         is_number = isinstance(time_type, sql.types.NumericType)
         like = np.empty(0, np.float64 if is_number else "datetime64[us]")
         has_zone = None if is_number else isinstance(time_type, sql.types.TimestampType)
-        start, end = (
-            moment(f"`{name}`", value, like, has_zone)
-            for name, value in (("validation_from", validation_from), ("test_from", test_from))
-        )
-        if not start < end:
-            raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
+        start, end = two_moments(validation_from, test_from, like, has_zone)
         first, last = (_literal(sql, each, time_type) for each in (start, end))
         time = functions.col("time")
         trained, tested = (
