@@ -46,6 +46,8 @@ class Interactions:
             :meth:`with_user_features` makes them from a frame.
         has_zone: True: ``times`` had a time zone (they are kept in UTC). False: they had none. None: this is unknown,
             or they are numbers. The times of later events must match it.
+        session_ids: The raw id of each session, (the last session's number,), integers or strings. Two users may have
+            the same one. None: the numbers are the raw ids.
 
     Raises:
         ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order.
@@ -71,6 +73,7 @@ class Interactions:
     kinds: Kinds | None = None
     user_features: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     has_zone: bool | None = field(default=None, repr=False)
+    session_ids: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for which in ("user", "item"):
@@ -99,6 +102,9 @@ class Interactions:
                 raise problem("`sessions`", rule, got, "Interactions.from_frame() sorts.")
             same &= goes_on
             object.__setattr__(self, "sessions", own(sessions))
+            object.__setattr__(self, "session_ids", self._checked_session_ids())
+        elif self.session_ids is not None:
+            raise problem("`session_ids`", "be None where there are no sessions", shown(self.session_ids))
         if self.times is not None:
             times = time_values("`times`", self.times)
             if (same & (times[1:] < times[:-1])).any():
@@ -110,6 +116,16 @@ class Interactions:
         object.__setattr__(self, "items", own(items))
         object.__setattr__(self, "side", MappingProxyType(side))
         object.__setattr__(self, "user_features", MappingProxyType(self._checked_features()))
+
+    def _checked_session_ids(self) -> np.ndarray:
+        assert self.sessions is not None
+        number = int(self.sessions[-1])
+        if self.session_ids is None:
+            return read_only(np.arange(1, number + 1))
+        ids = raw_values("`session_ids`", self.session_ids)
+        if len(ids) != number:
+            raise problem("`session_ids`", f"have one a session, {number}", f"{len(ids)}")
+        return own(ids)
 
     def _checked_features(self) -> dict[str, np.ndarray]:
         if not isinstance(self.user_features, Mapping):
@@ -130,7 +146,8 @@ class Interactions:
     def __reduce__(self) -> tuple[Any, ...]:
         columns = (self.users, self.items, self.times, dict(self.side), self.user_ids, self.item_ids)
         names = (self.user_name, self.item_name)
-        return type(self), (*columns, *names, self.sessions, self.kinds, dict(self.user_features), self.has_zone)
+        others = (self.sessions, self.kinds, dict(self.user_features), self.has_zone, self.session_ids)
+        return type(self), (*columns, *names, *others)
 
     @classmethod
     def from_frame(
@@ -214,12 +231,12 @@ class Interactions:
         items, item_ids = _encoded(given[item], item, item_ids)
         times = None if time is None else time_values(f"column {time!r}", given[time])
         # All sorts are stable: events of one user at one time keep the frame's order.
-        sessions = None
+        sessions = session_ids = None
         if session is None:
             rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
         else:
-            which = pd.factorize(raw_values(f"column {session!r}", given[session]))[0]
-            rows, sessions = _by_session(users, which, np.arange(len(users)) if times is None else times)
+            which, raw = pd.factorize(raw_values(f"column {session!r}", given[session]))
+            rows, sessions, session_ids = _by_session(users, which, raw, times)
         kinds = None
         if kind is not None:
             numbers, kind_ids = _encoded(given[kind], kind, kind_ids)
@@ -236,6 +253,7 @@ class Interactions:
             sessions=sessions,
             kinds=kinds,
             has_zone=None if time is None else has_zone(columns[time]),
+            session_ids=session_ids,
         )
 
     def extended(self, frame: Any, *, time: str | None = "timestamp", session: str | None = None) -> Interactions:
@@ -248,7 +266,7 @@ class Interactions:
             frame: Events in any order, with the columns from which these events were read: `user_name`, `item_name`,
                 `side`, and the column of kinds.
             time: The column of times. None if these events have no times; the frame's events then come last.
-            session: The column of sessions, if these events have sessions. All sessions in the frame are new ones.
+            session: The column of sessions, if these events have sessions. A session that a user has already goes on.
 
         Returns:
             New interactions. If events of one user have the same time, those of the frame come last. Features of new
@@ -359,7 +377,7 @@ class Interactions:
 
         Args:
             time: The name of the column of times, if there are times.
-            session: The name of the column of sessions, if there are sessions; its values are their numbers.
+            session: The name of the column of sessions, if there are sessions.
 
         Returns:
             The columns `user_name`, `item_name`, ``time`` (in UTC if the times had a time zone), ``session``, the
@@ -378,7 +396,8 @@ class Interactions:
         }
         if self.times is not None:
             columns[time] = pd.Series(self.times).dt.tz_localize("UTC") if self.has_zone else self.times
-        columns |= {} if self.sessions is None else {session: self.sessions}
+        if self.sessions is not None and self.session_ids is not None:
+            columns[session] = self.session_ids[self.sessions - 1]
         columns |= {} if self.kinds is None else {self.kinds.name: self.kinds.ids.decode(self.kinds.values)}
         return pd.DataFrame({**columns, **self.side})
 
@@ -491,16 +510,21 @@ def extended_with_rows(
     kinds, of_kind = events.kinds, dict[str, Any]()
     if kinds is not None:
         of_kind = {"kind": kinds.name, "targets": kinds.targets, "kind_ids": kinds.ids}
+    user = None if names[0] == session else names[0]  # unknown: each session is a user of its own
     new = Interactions.from_frame(
-        frame, names[0], names[1], time, [*events.side], user_ids, item_ids, session=session, **of_kind
+        frame, user, names[1], time, [*events.side], user_ids, item_ids, session=session, **of_kind
     )
     check_same_zone(f"column {time!r}", events.has_zone, new.has_zone, "those of the events before")
     users = np.concatenate([events.users, new.users])
     times = None if events.times is None else _joined_times(time, events.times, new.times)
-    sessions = None
-    if events.sessions is not None:
-        sessions = np.concatenate([events.sessions, new.sessions + events.sessions[-1]])
-        rows, sessions = _by_session(users, sessions, np.arange(len(users)) if times is None else times)
+    sessions = session_ids = None
+    if session is not None and events.sessions is not None and new.sessions is not None:
+        assert events.session_ids is not None
+        assert new.session_ids is not None
+        _check_same_kind(session, new.session_ids, events.session_ids)
+        of_each, raw = pd.factorize(np.concatenate([events.session_ids, new.session_ids]))
+        numbers = np.concatenate([events.sessions, new.sessions + len(events.session_ids)])
+        rows, sessions, session_ids = _by_session(users, of_each[numbers - 1], raw, times)
     else:
         rows = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
     if kinds is not None and new.kinds is not None:
@@ -521,6 +545,7 @@ def extended_with_rows(
             for name, values in events.user_features.items()
         },
         has_zone=new.has_zone if events.has_zone is None else events.has_zone,
+        session_ids=session_ids,
     )
     place = np.empty(len(rows), np.int64)
     place[rows] = np.arange(len(rows))
@@ -544,14 +569,19 @@ def same_events(events: Interactions, rows: np.ndarray) -> np.ndarray:
     return of_rows.groupby(list(of_rows), sort=False).ngroup().to_numpy()
 
 
-def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows sorted by user, session and time, a user's sessions in the order of their ends; and the session numbers.
+def _by_session(
+    users: np.ndarray, which: np.ndarray, raw: np.ndarray, times: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows sorted by user, session and time, a user's sessions in the order of their ends; the sessions' numbers
+    and raw ids.
 
     Args:
         users: (n,).
-        which: Tells the sessions of one user apart, (n,) integers; two users may have the same.
-        times: (n,).
+        which: Which of ``raw`` is a row's session, (n,); two users may have the same.
+        raw: The raw ids of sessions, each once.
+        times: (n,). None: the rows are in the order of time.
     """
+    times = np.arange(len(users)) if times is None else times
     pair, pairs = pd.factorize(users.astype(np.int64) * (int(which.max()) + 1) + which)
     in_time = np.argsort(times, kind="stable")
     rank = np.empty(len(times), np.int64)
@@ -559,8 +589,8 @@ def _by_session(users: np.ndarray, which: np.ndarray, times: np.ndarray) -> tupl
     end = np.zeros(len(pairs), np.int64)
     np.maximum.at(end, pair, rank)
     rows = np.lexsort((rank, end[pair], users))
-    changes = np.diff(pair[rows]) != 0
-    return rows, read_only(np.cumsum(np.append(1, changes), dtype=np.int32))
+    begins = np.append(True, np.diff(pair[rows]) != 0)
+    return rows, read_only(np.cumsum(begins, dtype=np.int32)), read_only(raw[which[rows[begins]]])
 
 
 def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdMap]:
@@ -578,12 +608,16 @@ def _encoded(column: Any, name: str, ids: IdMap | None) -> tuple[np.ndarray, IdM
 def _of_kind(name: str, column: Any, ids: IdMap) -> np.ndarray:
     """The raw values of a column, which have to be of the map's kind."""
     values = raw_values(f"column {name!r}", column)
-    if values.dtype != ids.values.dtype:
-        kinds = {"i": "integers", "O": "strings"}
-        rule = f"hold {kinds[ids.values.dtype.kind]}, as the known ids are"
-        remedy = f"Convert it, by column.astype({'int' if ids.values.dtype.kind == 'i' else 'str'}) for example."
-        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}", remedy)
+    _check_same_kind(name, values, ids.values)
     return values
+
+
+def _check_same_kind(name: str, values: np.ndarray, known: np.ndarray) -> None:
+    if values.dtype != known.dtype:
+        kinds = {"i": "integers", "O": "strings"}
+        rule = f"hold {kinds[known.dtype.kind]}, as the known ids are"
+        remedy = f"Convert it, by column.astype({'int' if known.dtype.kind == 'i' else 'str'}) for example."
+        raise problem(f"column {name!r}", rule, f"{kinds[values.dtype.kind]}, {listing(values)}", remedy)
 
 
 def _joined_times(name: str | None, before: np.ndarray, new: Any) -> np.ndarray:

@@ -24,6 +24,15 @@ def dropping(names: list[str]) -> str:
     return f"Unless they happened twice, drop them: events.drop_duplicates({names})."
 
 
+def warn_of_learnt(number: int) -> None:
+    """Warns that a model is judged by what `fit` held out after `update` has learnt from later events."""
+    warn_caller(
+        f"`update` has learnt from {number:,} events since `fit` held these out, so figures may be too high. Give "
+        "events to `evaluate` before `update` learns from them.",
+        UserWarning,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Day:
     """New events, compared with those that were known before."""

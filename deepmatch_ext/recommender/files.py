@@ -30,7 +30,7 @@ from deepmatch_ext.samplers import make_sampler
 FOLDER = Folder(
     what="a saved recommender",
     format="deepmatch_ext recommender",
-    version=2,
+    version=3,
     entries={
         "builder": str,
         "module": str,
@@ -56,6 +56,7 @@ _SETTINGS = (
     "seed",
     "epochs",
     "_dim",
+    "_learnt_since",
 )
 
 
@@ -89,12 +90,14 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
     files: dict[str, Write] = {
         "model.keras": _model_writer(model),
         "events.npz": _arrays_writer(arrays),
-        "users.json": _ids_writer(events.user_ids),
-        "items.json": _ids_writer(events.item_ids),
+        "users.json": _ids_writer(events.user_ids.values),
+        "items.json": _ids_writer(events.item_ids.values),
     }
+    if events.session_ids is not None:
+        files["sessions.json"] = _ids_writer(events.session_ids)
     for side, table in tables.items():
         if table.owners is not None:
-            files[f"{side}owners.json"] = _ids_writer(table.owners)
+            files[f"{side}owners.json"] = _ids_writer(table.owners.values)
             files[f"{side}features.npz"] = _arrays_writer(table.values)
     FOLDER.write(folder, json.loads(json.dumps(manifest, default=float)), files)
 
@@ -130,19 +133,20 @@ def _read(manifest: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, A
         arrays["items"],
         arrays.get("times"),
         side,
-        _read_ids(files["users.json"]),
-        _read_ids(files["items.json"]),
+        IdMap(_read_ids(files["users.json"])),
+        IdMap(_read_ids(files["items.json"])),
         settings["user"],
         settings["item"],
         arrays.get("sessions"),
         kinds,
         has_zone=manifest["has_zone"],
+        session_ids=np.asarray(_read_ids(files["sessions.json"])) if "sessions.json" in files else None,
     )
     tables = {}
     for which, features in manifest["features"].items():
         owners, values = None, {}
         if f"{which}owners.json" in files:
-            owners = _read_ids(files[f"{which}owners.json"])
+            owners = IdMap(_read_ids(files[f"{which}owners.json"]))
             with np.load(files[f"{which}features.npz"], allow_pickle=False) as stored:
                 values = dict(stored)
         read = [Feature.from_plain(each) for each in features]
@@ -233,9 +237,9 @@ def _arrays_writer(arrays: Mapping[str, np.ndarray]) -> Write:
     return write
 
 
-def _ids_writer(ids: IdMap) -> Write:
-    return lambda path: write_ids(path, ids.values)
+def _ids_writer(ids: np.ndarray) -> Write:
+    return lambda path: write_ids(path, ids)
 
 
-def _read_ids(path: Path) -> IdMap:
-    return IdMap(json.loads(path.read_text(encoding="ascii")))
+def _read_ids(path: Path) -> list[Any]:
+    return json.loads(path.read_text(encoding="ascii"))

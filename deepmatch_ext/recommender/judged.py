@@ -26,7 +26,7 @@ from deepmatch_ext.evaluation import (
 from deepmatch_ext.evaluation.baselines import ALS, ItemKNN, has_implicit
 from deepmatch_ext.evaluation.ranks import MISSED, Score
 from deepmatch_ext.features import SequenceColumn, SparseColumn
-from deepmatch_ext.recommender.days import Day, names_of_events
+from deepmatch_ext.recommender.days import Day, names_of_events, warn_of_learnt
 from deepmatch_ext.recommender.wording import own_names, own_words
 
 # A miss even where a list has room for all items. `MISSED` itself says that the user had the item, which reports check.
@@ -88,6 +88,9 @@ def judged_events(recommender: Any, events: Any) -> Judged:
     else:
         remedy = 'Give later ones, or fit with validation="last" or test="last".'
         raise problem("`events`", "be given where `fit` held none out", None, remedy)
+    if events is None and recommender._learnt_since:
+        warn_of_learnt(recommender._learnt_since)
+        note += f", before {recommender._learnt_since:,} that `update` has learnt from"
     x = windows(interactions, rows, recommender.max_len)
     is_met = np.ones(len(interactions), bool)
     is_met[rows if events is None else new] = False

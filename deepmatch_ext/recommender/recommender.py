@@ -157,7 +157,7 @@ class Recommender:
             what = f"`{side}_features`"
             self._tables[side], self._lines[side] = FeatureTable.from_frame(what, frame, name, self._given)
         self._model: RetrievalModel | None = None
-        self.epochs = 0
+        self.epochs = self._learnt_since = 0
         self._found: Snapshot | None = None
         self.history: dict[str, list[float]] = {}
 
@@ -236,7 +236,7 @@ class Recommender:
             tell(interactions, user_columns, self._lines, layers)
         model = built(self, interactions, user_columns, item_columns, layers)
         targets = split.sequence_targets(self.max_len) if model.trains_every_position else split.train_targets()
-        self.history, self.epochs = {}, 0
+        self.history, self.epochs, self._learnt_since = {}, 0, 0
         self._go_on_with(model, split)
         self.epochs = self._train(targets, epochs, validation is not None, verbose)
         return self
@@ -304,6 +304,7 @@ class Recommender:
         drawn = min(len(old), round(replay * epochs * len(targets)))
         chosen = np.random.default_rng([self.seed, len(interactions)]).choice(old, drawn, replace=False)
         if len(targets) and epochs:
+            self._learnt_since += len(learnt)
             # All passes shuffled into one, since each has old events of its own.
             self._train(np.sort(np.concatenate([np.repeat(targets, epochs), chosen])), 1, False, verbose)
         return self
@@ -399,7 +400,7 @@ class Recommender:
 
         Warns:
             UserWarning: Some of ``events`` are known to the model already, are given twice, or are earlier than the
-                last known one.
+                last known one; or none were given, and `update` has learnt from events since `fit` held some out.
         """
         verbose = _as_verbosity(verbose)
         judged = self._judged(events)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepmatch_ext.data import IdMap, Interactions, neighbours
+from deepmatch_ext.data import IdMap, Interactions, neighbours, windows
 
 pytestmark = pytest.mark.plain
 
@@ -43,12 +43,13 @@ events = st.lists(
 
 def frame_of(rows):
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "kind"])
-    return frame.assign(rating=np.arange(len(frame)) / 2)
+    return frame.assign(rating=np.arange(len(frame)) / 2, session=frame["item_id"] % 3)
 
 
 def columns(x, kinds):
     found = [x.user_ids.decode(x.users), x.item_ids.decode(x.items), x.side["rating"]]
     found += [] if x.times is None else [x.times]
+    found += [] if x.sessions is None else [x.session_ids[x.sessions - 1]]
     return sorted_by_user([*found, *([x.kinds.ids.decode(x.kinds.values)] if kinds else [])])
 
 
@@ -57,17 +58,19 @@ def sorted_by_user(found):
     return [column[order].tolist() for column in found]
 
 
-@given(events, events, st.booleans(), st.booleans())
-def test_events_of_two_days_are_those_of_one_frame(first, second, with_times, with_kinds):
+@given(events, events, st.booleans(), st.booleans(), st.booleans())
+def test_events_of_two_days_are_those_of_one_frame(first, second, with_times, with_kinds, with_sessions):
     today, tomorrow = frame_of(first), frame_of(second)
     time = "timestamp" if with_times else None
     kinds = {}
     if with_kinds:
         kinds = {"kind": "kind", "targets": "buy", "kind_ids": IdMap(["buy", "see"])}
-    before = Interactions.from_frame(today, time=time, side=["rating"], **kinds)
-    grown = before.extended(tomorrow, time=time)
-    whole = Interactions.from_frame(pd.concat([today, tomorrow]), time=time, side=["rating"], **kinds)
+    session = "session" if with_sessions else None
+    before = Interactions.from_frame(today, time=time, side=["rating"], session=session, **kinds)
+    grown = before.extended(tomorrow, time=time, session=session)
+    whole = Interactions.from_frame(pd.concat([today, tomorrow]), time=time, side=["rating"], session=session, **kinds)
     assert columns(grown, with_kinds) == columns(whole, with_kinds)
+    np.testing.assert_array_equal(np.sort(grown.position), np.sort(whole.position))
     assert grown.item_ids.values[: before.num_items].tolist() == before.item_ids.values.tolist()
 
 
@@ -76,6 +79,7 @@ def test_a_frame_of_interactions_is_read_back_as_they_are(rows, with_times, with
     time, session = "timestamp" if with_times else None, "kind" if with_sessions else None
     x = Interactions.from_frame(frame_of(rows), time=time, side=["rating"], session=session)
     frame = x.to_frame(session="kind")
+    assert sorted(frame.columns) == sorted(["user_id", "item_id", "rating", *filter(None, [time, session])])
     back = Interactions.from_frame(frame, time=time, side=["rating"], session=session)
     for name in ("users", "items", "times", "sessions"):
         np.testing.assert_array_equal(getattr(back, name), getattr(x, name), err_msg=name)
@@ -83,12 +87,34 @@ def test_a_frame_of_interactions_is_read_back_as_they_are(rows, with_times, with
     np.testing.assert_array_equal(back.side["rating"], x.side["rating"])
 
 
-def test_sessions_of_tomorrow_are_new_ones():
+def test_a_session_goes_on_tomorrow():
     frame = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5], "timestamp": [1, 2, 1], "s": ["a", "a", "b"]})
-    tomorrow = pd.DataFrame({"user_id": [1, 3], "item_id": [7, 5], "timestamp": [9, 9], "s": ["a", "a"]})
+    tomorrow = pd.DataFrame({"user_id": [1, 3, 1], "item_id": [7, 5, 8], "timestamp": 9, "s": ["a", "a", "c"]})
     grown = Interactions.from_frame(frame, session="s").extended(tomorrow, session="s")
-    assert grown.users.tolist() == [1, 1, 1, 2, 3]
-    assert grown.sessions.tolist() == [1, 1, 2, 3, 4]
+    assert grown.users.tolist() == [1, 1, 1, 1, 2, 3]
+    assert grown.sessions.tolist() == [1, 1, 1, 2, 3, 4]
+    assert grown.session_ids.tolist() == ["a", "c", "b", "a"]
+    assert windows(grown, [2], 5)["hist_len"].tolist() == [2]
+    with pytest.raises(ValueError, match="column 's' must hold strings, as the known ids are"):
+        grown.extended(tomorrow.assign(s=1), session="s")
+
+
+def test_sessions_of_unknown_users_go_on():
+    clicks = pd.DataFrame({"item_id": [5, 6, 7, 5], "timestamp": range(4), "s": ["a", "b", "a", "c"]})
+    grown = Interactions.from_frame(clicks[:2], user=None, session="s").extended(clicks[2:], session="s")
+    assert grown.users.tolist() == grown.sessions.tolist() == [1, 1, 2, 3]
+    numbered = Interactions.from_sequences([0, 2, 3], [5, 6, 5], sessions=True)
+    more = pd.DataFrame({"user_id": [2, 3], "item_id": [7, 7], "s": [2, 3]})
+    assert numbered.extended(more, time=None, session="s").sessions.tolist() == [1, 1, 2, 2, 3]
+
+
+def test_ids_of_sessions_that_do_not_fit_are_refused():
+    columns = {"users": [1, 1], "items": [1, 2], "times": None, "side": {}}
+    ids = {"user_ids": IdMap([5]), "item_ids": IdMap([7, 8])}
+    with pytest.raises(ValueError, match="`session_ids` must have one a session, 2; got 1"):
+        Interactions(**columns, **ids, sessions=[1, 2], session_ids=["a"])
+    with pytest.raises(ValueError, match="`session_ids` must be None where there are no sessions"):
+        Interactions(**columns, **ids, session_ids=["a"])
 
 
 def test_new_users_have_no_features_yet():

@@ -22,7 +22,7 @@ from deepmatch_ext.recommender.judged import (
     with_new_items_last,
 )
 from tests.data.test_kinds import kind_events, slow_history
-from tests.recommender.shop import EVENTS, NAMES, SMALL, untrained
+from tests.recommender.shop import EVENTS, NAMES, SMALL, USERS, untrained
 
 TOMORROW = EVENTS[:20].assign(at=10_000 + np.arange(20))
 
@@ -105,6 +105,40 @@ def test_events_of_an_update_are_known_too(plain, tmp_path):
     recommender = Recommender.load(tmp_path / "before").update(TOMORROW, epochs=0)
     with pytest.warns(UserWarning, match="^20 of 20 events are among those"):
         recommender.evaluate(TOMORROW, exclude_seen=False, verbose=0)
+
+
+@pytest.mark.slow
+def test_what_fit_held_out_is_no_fair_test_once_an_update_has_learnt(plain, tmp_path, capsys):
+    plain.save(tmp_path / "before")
+    recommender = Recommender.load(tmp_path / "before")
+    with untrained():
+        recommender.update(TOMORROW, epochs=0)
+        assert warned_of(lambda: recommender.evaluate(verbose=0)) == []  # nothing has been learnt
+        recommender.update(TOMORROW.assign(at=TOMORROW["at"] + 1000))
+    recommender.save(tmp_path / "after")
+    for updated in (recommender, Recommender.load(tmp_path / "after")):
+        with pytest.warns(UserWarning, match="^`update` has learnt from 20 events since `fit` held these out"):
+            updated.evaluate()
+        assert "the test events of fit, before 20 that `update` has learnt from" in capsys.readouterr().out
+    with untrained():
+        recommender.fit(EVENTS, test="last", epochs=1, verbose=0)
+    assert warned_of(lambda: recommender.evaluate(verbose=0)) == []
+
+
+def test_a_session_that_goes_on_after_fit_has_its_history(tmp_path):
+    clicks = EVENTS.sort_values("at").assign(visit=EVENTS["customer"] + "'s")
+    before, later = clicks[:-USERS], clicks[-USERS:]  # a click of each
+    with untrained():
+        recommender = Recommender(session="visit", **NAMES, **SMALL).fit(before, epochs=1, verbose=0)
+        recommender.save(tmp_path / "clicks")
+        recommender = Recommender.load(tmp_path / "clicks")
+        judged = judged_events(recommender, later)
+        assert not judged.is_blind.any()
+        served = recommender._now.histories(judged.interactions.users[judged.rows])
+        np.testing.assert_allclose(judged.user_vectors, recommender.model.user_vectors(served), atol=1e-6)
+        recommender.update(later)
+    assert recommender.interactions.sessions[-1] == USERS
+    assert recommender.interactions.position[judged.rows].tolist() == [7] * USERS
 
 
 def slow_last(frame, reading, place):
