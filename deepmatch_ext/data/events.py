@@ -37,6 +37,8 @@ USUAL = {
 }
 EXAMPLES = {"user": "'user_id'", "item": "'item_id'", "time": "'timestamp'"}
 
+_ONE_ZONE = "have a time zone in every row or in none"
+_ALIKE = "Write them alike, such as 2024-05-01T10:00Z."
 _NO_TIMES: tuple[np.ndarray, bool | None] = np.empty(0), None
 _HISTORY = re.compile(r"hist|_list$|_seq$|sequence|^prev|^past")
 
@@ -117,6 +119,9 @@ def read_events(tables: Sequence[Table], reading: Reading) -> tuple[Interactions
         frame["timestamp"] = _joined(first, columns.time, [part.times for part in parts])
     interactions = Interactions.from_frame(frame, time=None if columns.time is None else "timestamp")
     zones = {part.has_zone for part in parts if len(part.times)}
+    if {True, False} <= zones:
+        what = f"column {columns.time!r} of file {str(first.path)!r} and the others"
+        raise problem(what, _ONE_ZONE, "files with and files without one", _ALIKE)
     unread = [name for name in others if name]
     note = f"columns {', '.join(filter(None, columns))}" + (f" (not read: {_few(unread)})" if unread else "")
     zone = zones.pop() if len(zones) == 1 else None
@@ -351,18 +356,21 @@ def _dates_or_numbers(where: _Place, texts: pd.Series, reading: Reading) -> tupl
         rest = parts["rest"].fillna("").str.replace(r"^([ T])(\d:)", r"\g<1>0\2", regex=True)
         iso = parts["year"] + "-" + parts["month"].str.zfill(2) + "-" + parts["day"].str.zfill(2) + rest
         rule = f"hold dates such as {'31/12/2024' if reading.dayfirst else '12/31/2024'}, as dayfirst says"
-        return _parsed(where, texts, iso, rule, format="ISO8601"), _zone_of_text(iso)
+        return _parsed(where, texts, iso, rule, format="ISO8601"), _zone_of_text(where, texts, iso)
     numbers = _numbers(texts)
     if numbers is not None:
         return numbers, None
     iso = texts.str.replace(r" (UTC|GMT)$", "Z", regex=True)
     remedy = "Say how dates are written: date_format='%d/%m/%Y', for example, or dayfirst=True."
-    return _parsed(where, texts, iso, "hold numbers or ISO 8601 dates", remedy, format="ISO8601"), _zone_of_text(iso)
+    dates = _parsed(where, texts, iso, "hold numbers or ISO 8601 dates", remedy, format="ISO8601")
+    return dates, _zone_of_text(where, texts, iso)
 
 
-def _zone_of_text(dates: pd.Series) -> bool | None:
+def _zone_of_text(where: _Place, texts: pd.Series, dates: pd.Series) -> bool:
+    """Whether all have a time zone, or none; ``dates`` are the ``texts`` in ISO 8601."""
     zoned = dates.str.contains(ZONE)
-    return bool(zoned.iloc[0]) if zoned.nunique() == 1 else None
+    _refuse_first(where, texts, zoned != zoned.iloc[0], _ONE_ZONE, _ALIKE)
+    return bool(zoned.iloc[0])
 
 
 def _numbers(texts: pd.Series) -> np.ndarray | None:

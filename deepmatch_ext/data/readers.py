@@ -69,7 +69,7 @@ def read_dataset(
     ids: numerical order if all are numbers, even if they are kept as strings.
 
     Events of one user at one time keep the order of the files, by name, and of their rows. Times are numbers or dates
-    in ISO 8601; dates with a time zone are converted to UTC, others are taken as UTC.
+    in ISO 8601; dates with a time zone are converted to UTC. All have one, or none has.
 
     Args:
         path: The folder, file or pattern.

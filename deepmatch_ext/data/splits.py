@@ -411,7 +411,7 @@ def two_moments(validation_from: Any, test_from: Any, times: np.ndarray, has_zon
     start = moment("`validation_from`", validation_from, times, has_zone)
     end = moment("`test_from`", test_from, times, has_zone)
     if not start < end:
-        raise problem("`validation_from`", "be earlier than test_from", f"{validation_from!r} and {test_from!r}")
+        raise problem("`validation_from`", "be earlier than `test_from`", f"{validation_from!r} and {test_from!r}")
     return start, end
 
 

@@ -16,6 +16,7 @@ from deepmatch_ext._checks import as_flag, as_path, existing_files, int_at_least
 from deepmatch_ext._files import whole_file
 from deepmatch_ext._frames import Lists, arrays_of, is_frame
 from deepmatch_ext._passes import check_shard, check_weight, keyed_passes, shuffled, weighted
+from deepmatch_ext._traced import assertion
 
 _MOST_SHARDS = 10_000
 
@@ -132,6 +133,7 @@ def tfrecord_dataset(
         ValueError: No files or columns, a column without a fixed shape, or a first record that does not fit them; k not
             less than n in `shard`, fewer files than parts, or parts without `batches`.
         tf.errors.FailedPreconditionError: While the dataset is read: a pass has fewer batches than `batches`.
+        tf.errors.InvalidArgumentError: While the dataset is read: a value does not fit the column's type.
 
     Example:
         >>> import tempfile
@@ -162,7 +164,7 @@ def tfrecord_dataset(
 
     def parse(records: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = tf.io.parse_example(records, features)
-        return {name: tf.cast(parsed[name], spec.dtype) for name, spec in columns.items()}
+        return {name: _cast(name, parsed[name], spec.dtype) for name, spec in columns.items()}
 
     names = tf.constant(files)
     number = len(files)
@@ -252,6 +254,19 @@ def _feature(name: str, spec: Any) -> tf.io.FixedLenFeature:
     else:
         raise problem(f"`columns`[{name!r}]", "be integers, floats, booleans or strings", spec.dtype.name)
     return tf.io.FixedLenFeature(spec.shape, kind)
+
+
+def _cast(name: str, values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """The values in another type that holds them: floats are rounded, but not to infinity."""
+    if values.dtype == dtype:
+        return values
+    cast = tf.cast(values, dtype)
+    if dtype.is_floating:
+        fits = tf.reduce_all(tf.math.is_finite(cast) == tf.math.is_finite(values))
+    else:
+        fits = tf.reduce_all(tf.cast(cast, values.dtype) == values)
+    with tf.control_dependencies([assertion(fits, f"column {name!r} must hold values that fit {dtype.name}")]):
+        return tf.identity(cast)
 
 
 def _check_first_record(file: str, columns: Mapping[str, tf.TensorSpec], features: Mapping[str, Any]) -> None:

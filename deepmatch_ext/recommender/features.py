@@ -301,6 +301,8 @@ def _made(name: str, values: np.ndarray | Lists, given: Column | None, is_catego
         column = given or SparseColumn(name, ids.vocabulary_size, FEATURE_DIM, embedding_name=name)
         feature = Feature(name, _CATEGORY, holds, ids, column=column)
         line = f'SparseFeat("{name}", {ids.vocabulary_size}, {FEATURE_DIM})'
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            line += f', whole numbers with gaps (if they measure something: columns=[DenseFeat("{name}", 1)])'
     missing = "" if len(present) == len(flat) else f"; {len(flat) - len(present)} missing"
     if given is not None:
         return _with_size(feature, ids.vocabulary_size), f"{len(ids):,} categories, as it was given{missing}"

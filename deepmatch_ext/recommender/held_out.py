@@ -9,6 +9,7 @@ import numpy as np
 from deepmatch_ext._checks import problem, shown
 from deepmatch_ext.data import Interactions, Split, leave_last_out, split_by_time
 from deepmatch_ext.data.splits import moment, timed_targets
+from deepmatch_ext.recommender.wording import own_names
 
 LAST = "last"
 
@@ -22,6 +23,10 @@ def split_of(interactions: Interactions, validation: Any, test: Any) -> Split:
             raise problem(f"`{name}`", f'be "{LAST}" or a time', repr(each))
     if any(by_last) and not all(by_last):
         raise problem("`validation` and `test`", f'both be "{LAST}" or times', f"{shown(validation)}, {shown(test)}")
+    if any(by_last) and interactions.sessions is not None:
+        what = "test" if validation is None else "validation"
+        rule = "be a time where events have sessions, which are held out as a whole"
+        raise problem(f"`{what}`", rule, repr(LAST))
     none = np.empty(0, np.int64)
     every = np.flatnonzero(interactions.is_target)
     if not given:
@@ -34,7 +39,13 @@ def split_of(interactions: Interactions, validation: Any, test: Any) -> Split:
         held_out = {"validation": none, "test": none, "validation" if test is None else "test": split.test}
         return Split(interactions, train, **held_out)
     if len(given) == 2:
-        return split_by_time(interactions, validation, test)
+        with own_names(validation_from="validation", test_from="test", interactions="events"):
+            split = split_by_time(interactions, validation, test)
+        for what, where in (("validation", "before `test`"), ("test", "to test on")):
+            if not len(getattr(split, what)):
+                rule = f"leave events with a history {where}"
+                raise problem(f"`{what}`", rule, f"{shown(validation)} and {shown(test)}")
+        return split
     what = "validation" if test is None else "test"
     if interactions.times is None:
         raise problem(f"`{what}`", f'be "{LAST}" where events have no times', shown(given[0]))

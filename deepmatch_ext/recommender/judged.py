@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._arrays import Seen, joined_slices
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import listing, problem
 from deepmatch_ext.data import Interactions, seen_before, windows
 from deepmatch_ext.data.interactions import extended_with_rows
 from deepmatch_ext.evaluation import (
@@ -77,6 +77,9 @@ def judged_events(recommender: Any, events: Any) -> Judged:
         day.warn_of_evaluation(names_of_events(recommender))
         note, new = day.note, rows
         rows, known = rows[is_target[rows]], np.sort(known[is_target[known]])
+        if interactions.kinds is not None and not len(rows):
+            rule = f"have an event of a kind that is to be predicted, {listing(list(interactions.kinds.targets))}"
+            raise problem("`events`", rule, "none")
         features = recommender._tables["user"].by_id(interactions.user_ids)
         interactions = replace(interactions, user_features=features)
     elif len(split.test):

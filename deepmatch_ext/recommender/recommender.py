@@ -49,8 +49,8 @@ class Recommender:
             the layers; `fit` says so.
         user_features: A frame with one row for each user and the column ``user``. It may have users who have no events
             yet. Text, booleans and columns of pandas' type "category" are read as categories, and so are whole numbers
-            with at most 50 different values; floats and other whole numbers are read as numbers, and lists as lists of
-            categories. `fit` prints what it made of each column.
+            with at most 50 different values, also if gaps have made floats of them; other floats and whole numbers are
+            read as numbers, and lists as lists of categories. `fit` prints what it made of each column.
         item_features: The same for items, with the column ``item``.
         columns: DeepCTR columns that replace those of the same names, for data to be read in another way than its type
             suggests. Numbers are standardised, unless their column has a ``transform_fn``. The name of the history is
@@ -200,7 +200,8 @@ class Recommender:
             events: A pandas or polars DataFrame or an Arrow table with the columns ``user``, ``item`` and ``time``; or
                 `Interactions`.
             validation: What is held out to decide when to stop: ``"last"`` for each user's last event, or a time for
-                all events from then on. None: training takes ``epochs`` passes over all events.
+                all events from then on; of events in a time zone, a time without one is in UTC. None: training takes
+                ``epochs`` passes over all events.
             test: What is held out for `evaluate`, given in the same way. If both are ``"last"``, a user's last event is
                 for the test and the one before it for validation; a time must be later than that of ``validation``.
             epochs: Passes over the events, at most. None: 10, or 30 with ``validation``. With ``validation``, the best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,20 @@ from deepmatch_ext.evaluation import SeenTargetsWarning
 
 
 @contextmanager
-def own_names() -> Iterator[None]:
-    """Names the argument `events` in errors about the `frame` of `Interactions`."""
+def own_names(**names: str) -> Iterator[None]:
+    """Names arguments of `Recommender` in errors about those of other functions, by default `events` for `frame`.
+
+    Args:
+        names: Another function's argument -> the one of `Recommender` that was passed on.
+    """
+    names = names or {"frame": "events"}
     try:
         yield
     except ValueError as error:
-        if "`frame`" not in str(error):
+        said = re.sub(f"`({'|'.join(names)})`", lambda found: f"`{names[found[1]]}`", str(error))
+        if said == str(error):
             raise
-        raise ValueError(str(error).replace("`frame`", "`events`")) from None
+        raise ValueError(said) from None
 
 
 class own_words:  # used as a function

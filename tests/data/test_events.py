@@ -240,7 +240,6 @@ def test_ways_to_write_times(tmp_path, write_time, options):
         (["2024-05-01T10:00Z", "2024-05-02T10:00+02:00"], {}, True),
         (["2024-05-01 10:00:00 UTC"], {}, True),
         (["2024-05-01 10:00", "2024-05-02"], {}, False),
-        (["2024-05-01T10:00Z", "2024-05-02"], {}, None),
         (["1714521600"], {}, None),
         (["1/5/2024 10:00"], {"dayfirst": True}, False),
         (["10:00 01-05-24"], {"date_format": "%H:%M %d-%m-%y"}, False),
@@ -250,6 +249,18 @@ def test_ways_to_write_times(tmp_path, write_time, options):
 def test_events_of_files_remember_whether_their_times_have_a_zone(tmp_path, times, options, expected):
     rows = lines([("a", "x", time) for time in times], ",", ["user", "item", "ts"])
     assert read_text(tmp_path, rows, **options).interactions.has_zone is expected
+
+
+@pytest.mark.parametrize("zones", [("Z", ""), ("", "+02:00")])
+@pytest.mark.parametrize("in_files", [1, 2])
+def test_times_with_a_zone_do_not_stand_beside_times_without_one(tmp_path, zones, in_files):
+    rows = [("a", "x", f"2024-05-01T10:00{zones[0]}"), ("a", "y", f"2024-05-02T10:00{zones[1]}")]
+    folder = tmp_path / "events"
+    folder.mkdir()
+    for number, part in enumerate(np.array_split(rows, in_files)):
+        (folder / f"{number}.csv").write_text(lines(part, ",", ["user", "item", "ts"]))
+    with pytest.raises(ValueError, match=r"column 'ts' of file .* must have a time zone in every row or in none; got"):
+        read_dataset(folder, verbose=False)
 
 
 def test_times_are_exact(tmp_path):
@@ -436,9 +447,9 @@ def json_lines(*rows):
 def test_json_lines(tmp_path):
     large = 9007199254740993  # no float
     rows = [
-        {"user_id": "007", "item_id": large, "event_time": "2024-05-02", "tags": ["a", "b"]},
+        {"user_id": "007", "item_id": large, "event_time": "2024-05-02T00:00Z", "tags": ["a", "b"]},
         {"event_time": "2024-05-01T12:00:00+02:00", "item_id": large + 2, "user_id": "7", "note": None},
-        {"user_id": "7", "item_id": large, "event_time": "2024-05-01", "price": {"eur": 1}},
+        {"user_id": "7", "item_id": large, "event_time": "2024-05-01T00:00Z", "price": {"eur": 1}},
     ]
     data = read_text(tmp_path, "\ufeff" + json_lines(*rows) + "\n", "shop.jsonl")
     assert raw_events(data.interactions) == [("007", large), ("7", large), ("7", large + 2)]

@@ -593,6 +593,26 @@ def test_the_files_of_records_come_in_another_order_in_each_pass(tmp_path):
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([7, 2**32 + 5], tf.int32),
+        ([1, 300], tf.uint8),
+        ([1, -1], tf.uint32),
+        ([1, 2], tf.bool),
+        ([1.0, 1e5], tf.float16),
+    ],
+)
+def test_records_with_a_value_that_the_columns_type_does_not_hold_are_refused(tmp_path, values, dtype):
+    values = np.float32(values) if dtype.is_floating else np.array(values)
+    paths = write_tfrecords({"item": values}, tmp_path / "part")
+    read = tfrecord_dataset(paths, {"item": tf.TensorSpec([], dtype)}, 1, shuffle_rows=0, epochs=1)
+    batches = iter(read)
+    assert next(batches)["item"].numpy() == values[0]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"item.*must hold values that fit {dtype.name}"):
+        next(batches)
+
+
 def test_a_writer_that_fails_leaves_nothing_and_harms_nothing(tmp_path):
     paths = write_tfrecords({"item": np.arange(3)}, tmp_path / "part", 2)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

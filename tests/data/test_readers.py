@@ -142,7 +142,7 @@ def test_an_inter_file_goes_before_sequences(tmp_path):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_any_csv(tmp_path, packed):
-    text = "when,shopper,sku\n2024-05-02,ann,tea\n2024-05-01T10:00:00+02:00,ann,milk\n2024-05-03,bob,007\n"
+    text = "when,shopper,sku\n2024-05-02T00:00Z,ann,tea\n2024-05-01T10:00+02:00,ann,milk\n2024-05-03T00:00Z,bob,007\n"
     file = tmp_path / ("shop.csv.gz" if packed else "shop.csv")
     file.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     data = read_dataset(file, user="shopper", item="sku", time="when")

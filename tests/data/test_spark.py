@@ -216,7 +216,7 @@ def test_split_by_time_of_numbers(prepared, interactions):
     for moments in [(10, 20), (9.5, 29), (np.int64(1), np.float32(28.5))]:
         assert_same_rows(prepared, prepared.split_by_time(*moments), split_by_time(interactions, *moments))
     for moments, words in [
-        ((20, 10), "`validation_from` must be earlier than test_from"),
+        ((20, 10), "`validation_from` must be earlier than `test_from`"),
         ((0, 10), "`validation_from` must leave rows to train on"),
         ((10, 30), "`test_from` must leave rows to test on"),
         (("2024-01-01", 10), "`validation_from` must be a number"),

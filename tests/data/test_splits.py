@@ -107,7 +107,7 @@ def test_refusals():
         leave_last_out(x, 2)
     with pytest.raises(ValueError, match="`interactions` must have times; got times=None"):
         split_by_time(x, 2, 3)
-    with pytest.raises(ValueError, match="`validation_from` must be earlier than test_from; got 3 and 3"):
+    with pytest.raises(ValueError, match="`validation_from` must be earlier than `test_from`; got 3 and 3"):
         split_by_time(timed, 3, 3)
     with pytest.raises(ValueError, match="`validation_from` must leave rows to train on, so be later than 1; got 1"):
         split_by_time(timed, 1, 3)

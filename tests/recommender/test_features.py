@@ -289,6 +289,14 @@ def test_decimals_are_numbers(kind):
     np.testing.assert_array_equal(made.values["price"], floats.values["price"])
 
 
+def test_whole_numbers_with_gaps_are_categories_and_the_line_says_how_to_change_that():
+    frame = pd.DataFrame({"sku": range(4), "price": [10, 20, np.nan, 10]})
+    _, (line,) = table(frame)
+    assert line.startswith('price: SparseFeat("price", 3, 8), whole numbers with gaps (if they measure something: ')
+    _, (line,) = table(frame, DenseFeat("price", 1))
+    assert line.startswith('price: DenseFeat("price"), a number')
+
+
 @given(st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "c"])), min_size=2, max_size=12))
 def test_categories_are_what_they_were(values):
     made, lines = table(pd.DataFrame({"sku": range(len(values)), "colour": pd.Series(values, dtype=object)}))

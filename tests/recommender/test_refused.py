@@ -17,6 +17,7 @@ from tests.recommender.shop import EVENTS, ITEMS, NAMES, PEOPLE, SHELF, SMALL, U
 
 DAYS = pd.to_datetime("2026-01-01") + pd.to_timedelta(EVENTS["at"], "h")
 IN_UTC = EVENTS.assign(at=DAYS.dt.tz_localize("UTC"))
+VISITS = {"session": "visit"}
 LATER = pd.DataFrame({"customer": ["u1", "u2"], "sku": ["sku-03", "sku-04"], "at": [9000, 9001]})
 
 
@@ -103,6 +104,32 @@ def test_the_argument_is_named(fitted, method, arguments, words):
     with pytest.raises(ValueError, match=f"^{words}"):
         getattr(fitted, method)(**arguments)
     assert fitted.interactions is events
+
+
+@pytest.mark.parametrize(
+    ("named", "held_out", "words"),
+    [
+        ({}, {"validation": 500, "test": 400}, "`validation` must be earlier than `test`; got 500 and 400"),
+        ({}, {"validation": 400, "test": 9000}, "`test` must leave rows to test on, so be at most 739; got 9000"),
+        ({}, {"validation": 439.1, "test": 439.2}, "`validation` must leave events with a history before `test`; got"),
+        ({}, {"validation": "2026-01-01", "test": 9000}, "`validation` must be a number, as the times are"),
+        (VISITS, {"test": "last"}, "`test` must be a time where events have sessions, .*; got 'last'"),
+        (VISITS, {"validation": "last", "test": "last"}, "`validation` must be a time where events have sessions"),
+        (VISITS, {"validation": 705, "test": 739}, "`test` must leave events with a history to test on; got 705 and"),
+    ],
+)
+def test_what_is_held_out_is_named_as_it_was_given(named, held_out, words):
+    visits = EVENTS.assign(visit=np.where(EVENTS["at"] < 739, EVENTS["customer"], "alone"))
+    with pytest.raises(ValueError, match=f"^{words}"):
+        Recommender(**named, **NAMES, **SMALL).fit(visits, **held_out, verbose=0)
+
+
+def test_an_evaluation_needs_an_event_to_predict():
+    bought = EVENTS.assign(what=np.where(EVENTS["at"] % 3 == 0, "buy", "see"))
+    with untrained():
+        recommender = Recommender(kind="what", targets="buy", **NAMES, **SMALL).fit(bought, epochs=1, verbose=0)
+    with pytest.raises(ValueError, match=r"^`events` must have an event of a kind .* predicted, 'buy'; got"):
+        recommender.evaluate(LATER.assign(what="see"))
 
 
 @untrained()
