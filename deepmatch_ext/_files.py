@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+UNFINISHED = re.compile(r"\..+-[0-9a-f]{12}\.tmp(\..+)?")
+"""Names of files that `whole_file` leaves if its process is killed."""
 
 
 @contextmanager

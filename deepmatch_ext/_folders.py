@@ -12,13 +12,20 @@ import os
 import re
 import reprlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deepmatch_ext._checks import as_path, problem
-from deepmatch_ext._files import sync, whole_folder, write_text
+from deepmatch_ext._files import UNFINISHED, sync, whole_folder, write_text
+
+fcntl: Any
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
 
 _MANIFEST = "manifest.json"
 _OURS = re.compile(r"[a-z.]+-[0-9a-f]{12}(\.[a-z]+)?")  # a name that is used once
@@ -49,48 +56,45 @@ class Folder:
         """Writes the files and the manifest: a new folder appears whole, an existing one is replaced whole.
 
         Raises:
-            ValueError: ``folder`` is something else.
-            OSError: The folder can't be written. Its previous content is still there.
+            ValueError: ``folder`` is something else, or is being written to by another process or thread.
+            OSError: The folder can't be written, or another process has made it in the meantime. Its previous content
+                is still there.
         """
         folder = as_path("`folder`", folder)
-        if folder.exists():
-            if not folder.is_dir():
-                raise problem(f"folder {str(folder)!r}", "be a folder or not exist yet", "a file")
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with whole_folder(folder) as unfinished:
+                self._write_files(unfinished, manifest, files)
+            return
+        if not folder.is_dir():
+            raise problem(f"folder {str(folder)!r}", "be a folder or not exist yet", "a file")
+        with _one_writer(folder):
             if any(folder.iterdir()):
                 self._read_manifest(folder, "Save to another place, or remove it first.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            written: list[Path] = []
             try:
-                self._write_files(folder, manifest, files, written)
-            except BaseException:
-                for path in written:
-                    path.unlink(missing_ok=True)
-                raise
-            self._remove_old_files(folder)
-            return
-        with whole_folder(folder) as unfinished:
-            self._write_files(unfinished, manifest, files, [])
+                self._write_files(folder, manifest, files)
+            finally:
+                self._remove_unused(folder)
 
-    def _write_files(
-        self, folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Write], written: list[Path]
-    ) -> None:
+    def _write_files(self, folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Write]) -> None:
         entries = {}
         for name, write in files.items():
             stem, dot, suffix = name.partition(".")
             path = folder / f"{stem}-{secrets.token_hex(6)}{dot}{suffix}"
-            written.append(path)
             write(path)
             sync(path)
             entries[name] = {"file": path.name, "bytes": path.stat().st_size, "sha256": _digest(path)}
         content = {"format": self.format, "format_version": self.version, **manifest, "files": entries}
         write_text(folder / _MANIFEST, json.dumps({**content, "sha256": _content_digest(content)}, indent=2) + "\n")
 
-    def _remove_old_files(self, folder: Path) -> None:
-        """Removes files that former indexes and interrupted saves have left."""
-        used = {entry["file"] for entry in self._read_manifest(folder)["files"].values()}
+    def _remove_unused(self, folder: Path) -> None:
+        """Removes what the manifest does not name: of former saves or, if it was not replaced, of the present one."""
+        used = set()
+        if (folder / _MANIFEST).exists():
+            used = {entry["file"] for entry in self._read_manifest(folder)["files"].values()}
         for path in folder.iterdir():
-            if path.name not in used and _OURS.fullmatch(path.name):
+            is_ours = _OURS.fullmatch(path.name) or UNFINISHED.fullmatch(path.name)
+            if is_ours and path.name not in used:
                 path.unlink(missing_ok=True)
 
     def read(self, folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -162,6 +166,33 @@ def check_record(what: str, record: Any, expected: Mapping[str, type | tuple[str
         else:
             continue
         raise problem(f"{name!r} in {what}", rule, reprlib.repr(value) if name in record else "none")
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Refuses a second writer to a folder until the block ends, or the process, however it ends.
+
+    The folder itself is locked, so no file remains. Where there are no such locks, as on Windows and some network
+    drives, nothing is refused.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        rule, remedy = "have one writer at a time", "Save again when it is done, or to another place."
+        raise problem(f"folder {str(folder)!r}", rule, "another one, which is saving to it", remedy) from None
+    except OSError:  # a network drive
+        pass
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process forked meanwhile has the handle, too
+        os.close(handle)
 
 
 def _checked(folder: Path, entry: Mapping[str, Any]) -> Path:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
         manifest["kinds"] = events.kinds.ids.values.tolist()
     arrays |= {name: getattr(recommender._split, name) for name in PARTS}
     files: dict[str, Write] = {
-        "model.keras": _model_writer(model),
+        "model.keras": model.save,
         "events.npz": _arrays_writer(arrays),
         "users.json": _ids_writer(events.user_ids.values),
         "items.json": _ids_writer(events.item_ids.values),
@@ -218,15 +217,6 @@ def _plain_argument(name: str, value: Any) -> Any:
 
 def _untrained(optimizer: Any) -> Any:
     return type(optimizer).from_config(optimizer.get_config())
-
-
-def _model_writer(model: Any) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        with_suffix = path.with_name(f"{path.name}.keras")
-        model.save(with_suffix)
-        shutil.move(with_suffix, path)
-
-    return write
 
 
 def _arrays_writer(arrays: Mapping[str, np.ndarray]) -> Write:

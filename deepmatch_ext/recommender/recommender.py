@@ -447,9 +447,9 @@ class Recommender:
             folder: The folder, which is created.
 
         Raises:
-            ValueError: The folder holds something else, or the model can't be saved, such as one whose builder is a
-                lambda or a `functools.partial`, or whose optimizer is of a class that is not registered with Keras;
-                nothing is written then.
+            ValueError: The folder holds something else, or another process or thread is saving to it; or the model
+                can't be saved, such as one whose builder is a lambda or a `functools.partial`, or whose optimizer is of
+                a class that is not registered with Keras. Nothing is written then.
         """
         self._fitted()
         write_recommender(folder, self)

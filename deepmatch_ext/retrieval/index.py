@@ -197,13 +197,14 @@ class VectorIndex(ABC):
         """Writes the index into a folder of its own, with a manifest and the checksums of its files.
 
         A new folder is written completely or not at all. A saved index that is already there is replaced in one step:
-        `load` reads the old one or the new one, even if this process is killed. Only one process may write at a time.
+        `load` reads the old one or the new one, even if this process is killed. While one process or thread is
+        replacing it, another is refused (not on Windows and on network drives without locks).
 
         Args:
             folder: The folder, which is created.
 
         Raises:
-            ValueError: There is something else in the folder.
+            ValueError: There is something else in the folder, or another process or thread is saving to it.
             OSError: The index can't be written. An index saved before is still intact.
         """
         settings, files = self._parts()

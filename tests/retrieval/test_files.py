@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from deepmatch_ext import _folders
 from deepmatch_ext.retrieval import (
     ExactIndex,
     FaissIndex,
@@ -195,6 +196,78 @@ def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
     # The one that was not killed has removed what the others have left.
     assert len(os.listdir(folder)) == 3
     assert VectorIndex.load(folder).ids.tolist() == ["x", "y"]
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path, monkeypatch):
+    """A second save comes just before the first one writes its manifest, when its files are there already."""
+    folder, index = tmp_path / "index", ExactIndex(["x"], vectors_of(1))
+    ExactIndex([1], vectors_of(1)).save(folder)
+    write_text, refused = _folders.write_text, []
+
+    def late(path, text):
+        if not refused:
+            with pytest.raises(
+                ValueError, match=r"must have one writer at a time; got another one, which is saving"
+            ) as told:
+                ExactIndex([2], vectors_of(1)).save(folder)
+            refused.append(told)
+        write_text(path, text)
+
+    monkeypatch.setattr(_folders, "write_text", late)
+    index.save(folder)
+    assert answers(VectorIndex.load(folder)) == answers(index)
+    ExactIndex([2], vectors_of(1)).save(folder)
+    assert VectorIndex.load(folder).ids.tolist() == [2]
+    monkeypatch.setattr(_folders, "fcntl", None)  # Windows
+    index.save(folder)
+    assert answers(VectorIndex.load(folder)) == answers(index)
+
+
+def test_two_that_make_the_same_folder_leave_a_whole_one(tmp_path, monkeypatch):
+    folder, write_text = tmp_path / "index", _folders.write_text
+
+    def late(path, text):
+        monkeypatch.undo()
+        ExactIndex([2], vectors_of(1)).save(folder)
+        write_text(path, text)
+
+    monkeypatch.setattr(_folders, "write_text", late)
+    with pytest.raises(OSError, match="index"):
+        ExactIndex(["x"], vectors_of(1)).save(folder)
+    assert VectorIndex.load(folder).ids.tolist() == [2]
+    assert os.listdir(tmp_path) == ["index"]
+
+
+@pytest.mark.parametrize("after", range(1, 4))
+def test_a_save_that_is_interrupted_leaves_the_old_or_the_new(tmp_path, monkeypatch, after):
+    folder, old, new = tmp_path / "index", ExactIndex([1], vectors_of(1)), ExactIndex(["x"], vectors_of(1))
+    old.save(folder)
+    fsync, left = os.fsync, after + 1  # two data files, the manifest, the folder with the manifest's name
+
+    def interrupted(handle):
+        nonlocal left
+        fsync(handle)
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        new.save(folder)
+    assert answers(VectorIndex.load(folder)) == answers(new if after == 3 else old)
+    assert len(os.listdir(folder)) == 3
+
+
+def test_what_a_killed_save_has_left_is_removed_by_the_next(tmp_path):
+    folder, index = tmp_path / "index", ExactIndex([1], vectors_of(1))
+    index.save(folder)
+    mine = ["notes.tmp", ".hidden", "v-1.npy"]
+    for name in ["vectors-0123456789ab.npy", ".manifest.json-0123456789ab.tmp", *mine]:
+        (folder / name).write_text("half")
+    (folder / ".model-0123456789ab.keras-0123456789ab.tmp.keras").write_text("half")
+    index.save(folder)
+    left = [re.sub("-[0-9a-f]{12}", "", name) for name in os.listdir(folder)]
+    assert sorted(left) == sorted(["ids.json", "manifest.json", "vectors.npy", *mine])
 
 
 def cut(path):
