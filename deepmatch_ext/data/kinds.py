@@ -42,19 +42,12 @@ class Kinds:
         as_text("`name` of kinds", self.name)
         values = check_ids(f"the kinds in column {self.name!r}", self.values, 1, len(self.ids), dtype=np.int32)
         object.__setattr__(self, "values", own(values))
-        given: Any = self.targets
-        targets = [given] if isinstance(given, str | int | np.integer) else as_list("`targets`", _RULE, given)
-        if not targets:
-            raise problem("`targets`", _RULE, "none")
-        known = self.ids.values.tolist()
+        targets, known = as_targets(self.targets), self.ids.values.tolist()
         for target in targets:
-            if isinstance(target, bool | np.bool_) or not isinstance(target, str | int | np.integer):
-                raise problem("`targets`", _RULE, shown(target))
             if target not in known:
                 rule = f"name kinds in column {self.name!r}, which are {listing(known, 10)}"
                 raise problem("`targets`", rule, shown(target))
-        no_duplicates("`targets`", [str(target) for target in targets])
-        object.__setattr__(self, "targets", tuple(known[known.index(target)] for target in targets))
+        object.__setattr__(self, "targets", tuple(targets))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.values, self.ids, self.targets, self.name)
@@ -82,7 +75,18 @@ class Kinds:
         return read_only(np.flatnonzero(self.is_target))
 
 
-_RULE = "be a kind that is to be predicted, or a list of them"
+def as_targets(values: Any) -> list[Any]:
+    """The raw kinds that are to be predicted, one or several, as a list of Python's integers or strings."""
+    rule = "be a kind that is to be predicted, or a list of them"
+    kinds = str | int | np.integer
+    targets = [values] if isinstance(values, kinds) else as_list("`targets`", rule, values)
+    if not targets:
+        raise problem("`targets`", rule, "none")
+    for target in targets:
+        if isinstance(target, bool | np.bool_) or not isinstance(target, kinds):
+            raise problem("`targets`", rule, shown(target))
+    no_duplicates("`targets`", [str(target) for target in targets])
+    return [str(target) if isinstance(target, str) else int(target) for target in targets]
 
 
 @dataclass(frozen=True, eq=False)

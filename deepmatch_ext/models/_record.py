@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +27,21 @@ def register_builder(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def as_json(value: Any) -> Any:
+    """What is read again of ``value`` as JSON, in which NumPy's numbers are Python's.
+
+    Raises:
+        TypeError: JSON can't hold it.
+    """
+    return json.loads(json.dumps(value, default=_number))
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, np.generic):
+        raise TypeError(f"{type(value).__name__} is no number")
+    return value.item()
+
+
 def to_plain(what: str, value: Any) -> Any:
     """Builder arguments in a form that JSON can hold; refuses functions without a registered name."""
     if isinstance(value, Mapping):
@@ -50,12 +64,11 @@ def to_plain(what: str, value: Any) -> Any:
 def _plain_settings(sampler: Sampler) -> Any:
     settings = sampler.get_config()
     try:
-        json.dumps(settings, default=operator.methodcaller("item"))  # NumPy's numbers
-    except (AttributeError, TypeError, ValueError):
+        return as_json(settings)
+    except (TypeError, ValueError):
         what = f"`get_config` of the sampler {type(sampler).__name__}"
         remedy = "Counts and the like are its `state`, which is saved with the weights."
         raise problem(what, "return numbers, text and lists of them", repr(settings), remedy) from None
-    return settings
 
 
 def from_plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import problem
+from deepmatch_ext._checks import problem, shown
 from deepmatch_ext._folders import Folder, Write
 from deepmatch_ext._keras import keras
 from deepmatch_ext._plain import check_named
@@ -21,7 +21,7 @@ from deepmatch_ext.data import IdMap, Interactions, Split
 from deepmatch_ext.data.kinds import Kinds
 from deepmatch_ext.data.splits import PARTS
 from deepmatch_ext.features import Column, SequenceColumn, column_config, read_columns
-from deepmatch_ext.models._record import BUILDERS, from_plain, to_plain
+from deepmatch_ext.models._record import BUILDERS, as_json, from_plain, to_plain
 from deepmatch_ext.recommender.features import Feature, FeatureTable
 from deepmatch_ext.retrieval.vector_files import write_ids
 from deepmatch_ext.samplers import make_sampler
@@ -98,7 +98,7 @@ def write_recommender(folder: str | os.PathLike[str], recommender: Any) -> None:
         if table.owners is not None:
             files[f"{side}owners.json"] = _ids_writer(table.owners.values)
             files[f"{side}features.npz"] = _arrays_writer(table.values)
-    FOLDER.write(folder, json.loads(json.dumps(manifest, default=float)), files)
+    FOLDER.write(folder, as_json(manifest), files)
 
 
 def read_recommender(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -212,7 +212,11 @@ def _plain_argument(name: str, value: Any) -> Any:
     """A builder's argument as JSON can hold it; `from_plain` takes it back."""
     if name == "sampler_config" and value is not None:
         value = make_sampler(value)
-    return to_plain(f"`{name}`", value.tolist() if isinstance(value, np.ndarray) else value)
+    plain = to_plain(f"`{name}`", value.tolist() if isinstance(value, np.ndarray) else value)
+    try:
+        return as_json(plain)
+    except TypeError:
+        raise problem(f"`{name}`", "be numbers, text and lists of them, to be saved", shown(value)) from None
 
 
 def _untrained(optimizer: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import listing, problem, shown, warn_caller
-from deepmatch_ext._frames import FRAMES, as_array, columns_of, is_frame
+from deepmatch_ext._frames import FRAMES, columns_of, is_frame
 from deepmatch_ext.data import IdMap, Interactions
 from deepmatch_ext.data.interactions import check_same_zone, has_zone, same_events, tied_rows
 from deepmatch_ext.recommender.days import dropping
@@ -49,8 +49,9 @@ def _check_same(recommender: Any, events: Interactions) -> None:
     ):
         if given != (own := getattr(recommender, name)):
             raise problem(f"`{name}`", f"be {given!r}, as in the events", repr(own))
-    if kinds is not None and set(as_array(recommender.targets).ravel().tolist()) != set(kinds.targets):
-        raise problem("`targets`", f"be {listing(kinds.targets)}, as in the events", shown(recommender.targets))
+    if kinds is not None and set(recommender.targets or []) != set(kinds.targets):
+        got = "None" if recommender.targets is None else listing(recommender.targets)
+        raise problem("`targets`", f"be {listing(kinds.targets)}, as in the events", got)
     for name, values in (("time", events.times), ("session", events.sessions)):
         if ((own := getattr(recommender, name)) is None) != (values is None):
             rule = f"be None, as the events have no {name}s"

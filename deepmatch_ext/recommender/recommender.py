@@ -13,6 +13,7 @@ import pandas as pd
 
 from deepmatch_ext._checks import as_flag, as_text, int_at_least, number_between, positive_int, problem, shown
 from deepmatch_ext.data import Split
+from deepmatch_ext.data.kinds import as_targets
 from deepmatch_ext.features import Column, read_columns
 from deepmatch_ext.models import RetrievalModel, YoutubeDNN
 from deepmatch_ext.recommender.building import built, columns_of_model, tell, tower
@@ -135,7 +136,9 @@ class Recommender:
         self.time = None if time is None else as_text("`time`", time)
         self.session = None if session is None else as_text("`session`", session)
         self.weight = None if weight is None else as_text("`weight`", weight)
-        self.kind, self.targets, self.exclude_seen = kind, targets, as_flag("`exclude_seen`", exclude_seen)
+        self.kind = None if kind is None else as_text("`kind`", kind)
+        self.targets = None if targets is None else as_targets(targets)
+        self.exclude_seen = as_flag("`exclude_seen`", exclude_seen)
         known = inspect.signature(model).parameters
         if unknown := [name for name in arguments if name not in known]:
             what = getattr(model, "__name__", "the builder")

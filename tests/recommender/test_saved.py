@@ -5,13 +5,14 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from deepctr.feature_column import SparseFeat, VarLenSparseFeat
 
 from deepmatch_ext import Recommender, YoutubeDNN
 from deepmatch_ext.models import builder
-from deepmatch_ext.models._record import BUILDERS
+from deepmatch_ext.models._record import BUILDERS, as_json
 from deepmatch_ext.optimizers import RowwiseAdam
 from deepmatch_ext.samplers import FrequencySampler, MixedSampler, UniformSampler
 from deepmatch_ext.utils import NegativeSampler
@@ -79,6 +80,44 @@ def test_what_was_given_is_given_to_the_next_fit_after_loading(saved, capsys):
     for each in (recommender, loaded, again):
         each.fit(EVENTS, epochs=1, verbose=0)
     assert made_of(again) == made_of(loaded) == made_of(recommender)
+
+
+ONES = [np.int64(1), [np.int64(1)], np.array([1]), {1}, pd.Index([1])]
+BUYS = [np.str_("buy"), np.array(["buy"]), pd.Series(["buy"]), ("buy",)]
+
+
+@pytest.mark.parametrize(("targets", "own"), [(each, [1]) for each in ONES] + [(each, ["buy"]) for each in BUYS])
+def test_targets_in_any_form_are_a_list_of_pythons_own(targets, own):
+    assert json.dumps(Recommender(kind="kind", targets=targets).targets) == json.dumps(own)
+
+
+@pytest.mark.slow
+def test_targets_are_the_same_after_loading(saved):
+    recommender = Recommender(kind="kind", targets=np.int64(1), **NAMES, **SMALLER)
+    loaded = saved(recommender.fit(EVENTS.assign(kind=np.where(EVENTS["at"] % 200 < 100, 1, 2)), epochs=1, verbose=0))
+    assert loaded.targets == [1]
+    assert loaded.interactions.kinds.targets == (1,)
+
+
+@pytest.mark.parametrize("targets", [[], [1.5], [True], 1.0, [["buy"]], [1, 1]])
+def test_targets_that_no_kind_can_be_are_refused_at_once(targets):
+    with pytest.raises(ValueError, match="`targets` must"):
+        Recommender(kind="kind", targets=targets)
+
+
+def test_numpys_numbers_become_pythons_of_the_same_type():
+    given = {"a": np.int64(2**60 + 1), "b": [np.float32(0.5), np.bool_(True)]}
+    assert json.dumps(as_json(given)) == '{"a": 1152921504606846977, "b": [0.5, true]}'
+
+
+def test_an_argument_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    recommender = Recommender(**NAMES, **SMALLER).fit(EVENTS, epochs=1, verbose=0)
+    recommender._arguments["chosen"] = {1, 2}
+    with pytest.raises(
+        ValueError, match=r"`chosen` must be numbers, text and lists of them, to be saved; got \{1, 2\}"
+    ):
+        recommender.save(tmp_path / "shop")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
