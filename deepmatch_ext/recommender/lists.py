@@ -9,13 +9,25 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._arrays import Seen
-from deepmatch_ext._checks import listing, problem
+from deepmatch_ext._checks import listing, no_duplicates, problem
 from deepmatch_ext._frames import as_array, is_frame, is_list
 from deepmatch_ext.data import IdMap, seen_by_users
 from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.retrieval.top_n import top_n
 
+_OWN = ("score", "rank", "based_on")  # columns of the lists, beside those of raw ids
 _BLOCK = 8192  # users at a time
+
+
+def check_columns(recommender: Any) -> None:
+    """Refuses a column in two roles, and raw ids in a column of the lists' own."""
+    roles = ("user", "item", "time", "session", "kind", "weight")
+    names = {role: getattr(recommender, role) for role in roles}
+    no_duplicates(f"the columns {', '.join(roles)}", [name for name in names.values() if name is not None])
+    for role in ("user", "item"):
+        if names[role] in _OWN:
+            rule = "have another name than the lists' own columns " + ", ".join(_OWN)
+            raise problem(f"`{role}`", rule, repr(names[role]), "Rename the column in the events and the features.")
 
 
 def recommended(recommender: Any, user_ids: Any, n: int, among: Any, exclude_seen: bool) -> pd.DataFrame:

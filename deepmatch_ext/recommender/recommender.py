@@ -23,7 +23,7 @@ from deepmatch_ext.recommender.features import FeatureTable
 from deepmatch_ext.recommender.files import check_restored, read_recommender, write_recommender
 from deepmatch_ext.recommender.held_out import split_of
 from deepmatch_ext.recommender.judged import Judged, figures_of, judged_events, report_of
-from deepmatch_ext.recommender.lists import recommended, similar
+from deepmatch_ext.recommender.lists import check_columns, recommended, similar
 from deepmatch_ext.recommender.reading import (
     check_later,
     check_weights,
@@ -57,6 +57,7 @@ class Recommender:
             suggests. Numbers are standardised, unless their column has a ``transform_fn``. The name of the history is
             ``hist_`` and the item's name. A column with the user's name gives each user an embedding.
         user, item, time: Names of columns of the events' table. ``time=None``: its rows are in chronological order.
+            ``user`` and ``item`` can't be ``score``, ``rank`` or ``based_on``, which are columns of recommendations.
         max_len: How many of a user's last items the model reads.
         embedding_dim: The size of the items' vectors.
         optimizer: A Keras optimizer. None: ``LazyAdam(1e-3)``.
@@ -139,6 +140,7 @@ class Recommender:
         self.kind = None if kind is None else as_text("`kind`", kind)
         self.targets = None if targets is None else as_targets(targets)
         self.exclude_seen = as_flag("`exclude_seen`", exclude_seen)
+        check_columns(self)
         known = inspect.signature(model).parameters
         if unknown := [name for name in arguments if name not in known]:
             what = getattr(model, "__name__", "the builder")

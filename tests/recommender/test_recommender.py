@@ -427,6 +427,13 @@ def test_sessions_stay_whole_and_their_first_events_are_not_held_out(held_out):
         ({"model": "YoutubeDNN"}, "`model` must be a builder"),
         ({"max_len": 0}, "`max_len`"),
         ({"model": SequenceDNN, "history_times": "hist_time"}, "`history_times` must be left out of a Recommender"),
+        ({"user": "score"}, "`user` must have another name than the lists' own columns score, rank, .*; got 'score'"),
+        ({"item": "rank"}, "`item` must have another name"),
+        ({"item": "based_on"}, "`item` must have another name"),
+        ({"item": "customer"}, "the columns user, item, time, session, kind, weight must not repeat a name; got 'cust"),
+        ({"weight": "at"}, "must not repeat a name; got 'at' twice"),
+        ({"session": "customer"}, "must not repeat a name; got 'customer' twice"),
+        ({"kind": "sku", "targets": "sku-01"}, "must not repeat a name; got 'sku' twice"),
         ({"item_features": SHELF.drop(columns="sku")}, "column 'sku' must be in `item_features`"),
     ],
 )
