@@ -50,7 +50,8 @@ class Interactions:
             the same one. None: the numbers are the raw ids.
 
     Raises:
-        ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order.
+        ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order, times that are
+            missing or infinite.
 
     Example:
         >>> frame = pd.DataFrame({"user_id": ["b", "a", "b"], "item_id": [7, 7, 5], "timestamp": [30, 20, 10]})
@@ -188,8 +189,8 @@ class Interactions:
         Raises:
             ImportError: The frame is not a pandas DataFrame, and pyarrow is not installed.
             ValueError: The frame is empty or lacks a column, a column has two roles, missing values or a type that
-                does not fit its role, or a given map does not know a user, an item or a kind; or one of ``kind`` and
-                ``targets`` is given without the other, or ``targets`` are unknown kinds.
+                does not fit its role, a time is infinite, or a given map does not know a user, an item or a kind; or
+                one of ``kind`` and ``targets`` is given without the other, or ``targets`` are unknown kinds.
 
         Example:
             >>> columns = {"user_id": 1, "item_id": [7, 8, 7], "timestamp": [1, 2, 3], "event": ["see", "see", "buy"]}
@@ -307,7 +308,8 @@ class Interactions:
             sessions: Whether each sequence is a session with a user of its own.
 
         Raises:
-            ValueError: ``indptr`` does not rise from 0 to the number of items, or an item id is below 1.
+            ValueError: ``indptr`` does not rise from 0 to the number of items, an item id is below 1, or a time is
+                missing or infinite.
 
         Example:
             >>> interactions = Interactions.from_sequences([0, 2, 3], [4, 1, 4])
@@ -643,7 +645,7 @@ def _ids(what: str, values: Any, largest: int) -> np.ndarray:
 
 
 def time_values(what: str, values: Any) -> np.ndarray:
-    """``values`` as an array of numbers or of datetime64 (in UTC), (n,), none missing."""
+    """``values`` as an array of finite numbers or of datetime64 (in UTC), (n,), none missing."""
     series = _dates_of_text(what, _series(what, values))
     if _is_moments(series.dtype) and series.dt.tz is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -658,6 +660,9 @@ def time_values(what: str, values: Any) -> np.ndarray:
         remedy = "Convert it first, with pd.to_datetime() or pd.to_numeric()."
         raise problem(what, "be numbers or datetimes", f"dtype {series.dtype}", remedy)
     numbers = _numbers(what, values)
+    infinite = int(np.isinf(numbers).sum())
+    if infinite:
+        raise problem(what, "be finite", f"{infinite} infinite of {numbers.size}", "Drop or fill those rows.")
     if numbers.dtype.kind == "f" and numbers.dtype.itemsize < 8:
         require_exact(what, numbers, "Read the column as float64 or as integers.")
     return numbers

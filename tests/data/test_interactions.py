@@ -320,3 +320,19 @@ def test_other_texts_are_no_times(texts, words):
     frame = pd.DataFrame({"user_id": 1, "item_id": [2, 3], "timestamp": texts})
     with pytest.raises(ValueError, match=f"column 'timestamp' must {words}"):
         Interactions.from_frame(frame)
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+def test_infinite_times_are_refused(infinite):
+    frame = frame_of((1, 2, 3.0), (1, 3, infinite))
+    interactions = Interactions.from_frame(frame.head(1))
+    refused = r"must be finite; got 1 infinite of 2. Drop or fill those rows"
+    for times in (frame["timestamp"], frame["timestamp"].astype("Float32")):
+        with pytest.raises(ValueError, match=f"column 'timestamp' {refused}"):
+            Interactions.from_frame(frame.assign(timestamp=times))
+    with pytest.raises(ValueError, match=f"column 'timestamp' {refused}"):
+        interactions.extended(frame)
+    with pytest.raises(ValueError, match=f"`times` {refused}"):
+        Interactions.from_sequences([0, 2], [1, 2], times=[infinite, 3])
+    with pytest.raises(ValueError, match="`times` must be finite; got 1 infinite of 1"):
+        replace(interactions, times=np.array([infinite]))

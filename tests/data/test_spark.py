@@ -326,6 +326,7 @@ def test_strings_that_spark_would_compare_without_case_are_different_ids(spark):
         ({"user": "rating"}, r"column 'rating' must be whole numbers up to 2\*\*53, or strings; got 2 others of 2"),
         ({"user": "liked"}, "column 'liked' must be all integers or all strings; got the type boolean. Cast it first"),
         ({"side": ["note"]}, "column 'note' must be numeric; got the type string"),
+        ({"time": "endless"}, "column 'endless' must be finite; got 1 infinite of 2. Drop or fill those rows"),
         ({"time": "note"}, "column 'note' must be numbers or timestamps; got the type string"),
         ({"item": "gap"}, "column 'gap' must have no missing value; got 1 missing of 2"),
         ({"side": ["hole"]}, "column 'hole' must have no missing value; got 1 missing of 2"),
@@ -335,8 +336,13 @@ def test_strings_that_spark_would_compare_without_case_are_different_ids(spark):
     ],
 )
 def test_what_can_only_be_an_error_is_refused(spark, change, words):
-    values = "('a', 1, 1, 0.5D, true, 1, 1D, 'x'), ('b', 1, 1, 0.5D, false, NULL, double('NaN'), 'y')"
-    events = spark.sql(f"SELECT * FROM VALUES {values} v(who, `item.id`, when, rating, liked, gap, hole, note)")
+    values = (
+        "('a', 1, 1, 0.5D, true, 1, 1D, 'x', 1D), "
+        "('b', 1, 1, 0.5D, false, NULL, double('NaN'), 'y', -double('Infinity'))"
+    )
+    events = spark.sql(
+        f"SELECT * FROM VALUES {values} v(who, `item.id`, when, rating, liked, gap, hole, note, endless)"
+    )
     change = {
         name: events.where("false") if isinstance(value, str) and value == "none" else value
         for name, value in change.items()

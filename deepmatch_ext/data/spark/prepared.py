@@ -74,7 +74,7 @@ def prepare(
     Raises:
         ImportError: PySpark is not installed.
         ValueError: There are no events, a column is missing, a column has two roles, missing values or a type that
-            does not fit its role, or a given map does not know a user or an item.
+            does not fit its role, a time is infinite, or a given map does not know a user or an item.
 
     Warns:
         UserWarning: Neither the times nor ``tie_order`` say in which order some events happened.
@@ -121,7 +121,7 @@ def prepare(
         _of_type(f"column {name!r}", "be numeric", fields[name], (*numbers, types.BooleanType))
     if time is not None:
         _of_type(f"column {time!r}", "be numbers or timestamps", fields[time], (*numbers, *moments))
-    _check_values(sql, events, fields, [*roles, *tie_order], [user, item])
+    _check_values(sql, events, fields, [*roles, *tie_order], [user, item], time)
 
     table = events.select(
         raw_user.alias("raw_user"),
@@ -503,8 +503,10 @@ def _time(sql: Any, name: str, kind: Any) -> Any:
     return column.cast("timestamp_ntz") if isinstance(kind, sql.types.DateType) else column
 
 
-def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence[str], ids: Sequence[str]) -> None:
-    """Reads the events once: refuses none at all, missing values, and ids that are not whole numbers."""
+def _check_values(
+    sql: Any, events: Any, fields: dict[str, Any], names: Sequence[str], ids: Sequence[str], time: str | None
+) -> None:
+    """Reads the events once: refuses none at all, missing values, other ids than whole numbers, and infinite times."""
     functions = sql.functions
     floats = (sql.types.FloatType, sql.types.DoubleType)
     checks, whole = [], [name for name in ids if isinstance(fields[name], floats)]
@@ -516,6 +518,8 @@ def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence
     for name in whole:
         column = column_named(sql, name)
         checks.append((column != functions.floor(column)) | (functions.abs(column) > 2**53))
+    finite = [time] if time is not None and isinstance(fields[time], floats) else []
+    checks += [functions.abs(column_named(sql, name)) == float("inf") for name in finite]
     number, *counts = events.agg(functions.count(functions.lit(1)), *map(functions.count_if, checks)).collect()[0]
     if not number:
         raise problem("`events`", "have at least one row", "none")
@@ -523,10 +527,14 @@ def _check_values(sql: Any, events: Any, fields: dict[str, Any], names: Sequence
         if count:
             got = f"{count} missing of {number}"
             raise problem(f"column {name!r}", "have no missing value", got, "Drop or fill those rows.")
-    for name, count in zip(whole, counts[len(names) :], strict=True):
+    for name, count in zip(whole, counts[len(names) :], strict=False):
         if count:
             rule = "be whole numbers up to 2**53, or strings"
             raise problem(f"column {name!r}", rule, f"{count} others of {number}")
+    for name in finite:
+        if counts[-1]:
+            got = f"{counts[-1]} infinite of {number}"
+            raise problem(f"column {name!r}", "be finite", got, "Drop or fill those rows.")
 
 
 def _with_ids(sql: Any, table: Any, which: str, name: str, ids: IdMap | None) -> Any:
