@@ -222,6 +222,9 @@ class _Implicit:
         users, items = np.asarray(interactions.users)[rows], np.asarray(interactions.items)[rows]
         return _ones(users, items, (int(np.max(interactions.users)) + 1, interactions.item_vocabulary_size))
 
+    def _users(self, users: Any) -> np.ndarray:
+        return check_ids("`users`", users, 0, self._user_items.shape[0] - 1)
+
     def _histories(self, histories: Seen) -> Any:
         """1 where a history has an item, (b, V), CSR."""
         vocabulary_size = self._user_items.shape[1]
@@ -275,12 +278,15 @@ class ItemKNN(_Implicit):
         """The scores of every item for users of the interactions.
 
         Args:
-            users: User ids, (b,).
+            users: User ids, (b,), from 0 to the largest of the interactions.
 
         Returns:
             (b, V); zeros for a user without training rows.
+
+        Raises:
+            ValueError: An id out of range.
         """
-        return (self._user_items[users] @ self._model.similarity).toarray()
+        return (self._user_items[self._users(users)] @ self._model.similarity).toarray()
 
     def score_histories(self, histories: Seen) -> np.ndarray:
         """The scores of every item for any histories, such as those of users without training rows.
@@ -344,12 +350,15 @@ class ALS(_Implicit):
         """The scores of every item for users of the interactions.
 
         Args:
-            users: User ids, (b,).
+            users: User ids, (b,), from 0 to the largest of the interactions.
 
         Returns:
             (b, V); zeros for a user without training rows.
+
+        Raises:
+            ValueError: An id out of range.
         """
-        return self._model.user_factors[users] @ self._model.item_factors.T
+        return self._model.user_factors[self._users(users)] @ self._model.item_factors.T
 
     def score_histories(self, histories: Seen) -> np.ndarray:
         """The scores of every item for any histories, by a least-squares step for each one; see `ItemKNN`.

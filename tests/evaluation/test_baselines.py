@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import numpy as np
@@ -244,6 +245,22 @@ def test_histories_of_nobody_are_scored_as_those_of_users(peer, settings):
         scorer.score_histories(([0, 1], [11]))
     with pytest.raises(ValueError, match="`histories` must be a pair"):
         scorer.score_histories([1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("users", "words"),
+    [
+        ([1, -1], "`users` must be between 0 and 2; got -1 at position 1"),
+        ([3], "`users` must be between 0 and 2; got 3 at position 0"),
+        ([1.9], "`users` must hold integers; got dtype float64"),
+        ([[1]], "`users` must be one-dimensional"),
+    ],
+)
+@pytest.mark.parametrize("peer", [ItemKNN, ALS])
+def test_users_that_there_are_not_are_refused(peer, users, words):
+    scorer = peer(np.ones((3, 4)), SimpleNamespace(user_factors=np.ones((3, 2)), item_factors=np.ones((4, 2))))
+    with pytest.raises(ValueError, match=words):
+        scorer.score(users)
 
 
 @needs_implicit
