@@ -168,9 +168,17 @@ def arrays_of(what: str, x: Any) -> dict[str, np.ndarray | Lists]:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """An array of ``values`` in which nothing has turned into a string on the way (np.array(["a", None]) would)."""
+    """An array of ``values`` in which nothing has turned into a string on the way (np.array(["a", None]) would).
+
+    Integers of pandas, polars or Arrow stay integers, in an array of objects, if some are missing.
+    """
     if hasattr(values, "__array__"):
-        return np.asarray(values)
+        array = np.asarray(values)
+        if array.dtype.kind == "f" and not isinstance(values, np.ndarray) and np.isnan(array).any():
+            for name in ("to_pylist", "to_list", "tolist"):
+                if hasattr(values, name):
+                    return np.array(getattr(values, name)(), dtype=object)
+        return array
     if isinstance(values, Iterable) and not isinstance(values, str | bytes | list | tuple):
         values = list(values)
     return np.array(values, dtype=object)

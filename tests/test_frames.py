@@ -272,6 +272,16 @@ def test_text_beside_numbers_is_not_made_text():
     assert as_array(["a", None]).tolist() == ["a", None]
 
 
+def test_integers_with_gaps_stay_integers():
+    gap = [2**53 + 1, None]
+    forms = [pd.Series(gap, dtype="Int64"), pd.array(gap, dtype="Int64"), pd.Index(gap, dtype="Int64")]
+    forms += [pa.array(gap), pa.chunked_array([gap]), *([] if pl is None else [pl.Series(gap)])]
+    for values in forms:
+        array = as_array(values)
+        assert array.tolist()[0] == 2**53 + 1, type(values)
+        assert pd.isna(array).tolist() == [False, True]
+
+
 @given(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=6), st.data())
 def test_rows_of_lists_are_their_lists(lists, data):
     rows = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=6))

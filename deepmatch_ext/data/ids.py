@@ -186,7 +186,7 @@ class IdMap:
 
 def raw_values(what: str, values: Any) -> np.ndarray:
     """``values`` as int64 or as objects that are all ``str``; anything else is refused under the name ``what``."""
-    array = as_array(values)
+    array, limit = as_array(values), np.iinfo(np.int64).max
     missing = pd.isna(array)
     if missing.any():
         got = f"{int(missing.sum())} missing of {array.size}"
@@ -197,8 +197,9 @@ def raw_values(what: str, values: Any) -> np.ndarray:
             return array
         if kind not in ("integer", "floating", "mixed-integer-float", "empty"):
             raise problem(what, "be all integers or all strings", kind)
-        # Big Python integers become floats or unsigned integers here, and are refused below.
         array = np.array(array.tolist(), dtype=None if array.size else np.int64)
+        if kind == "integer" and array.dtype.kind in "fO":  # as NumPy holds what 64 bits do not
+            raise problem(what, "fit in 64-bit integers", f"a number past {limit}", "Pass such ids as strings.")
     if array.dtype.kind == "U":
         return array.astype(object)
     if array.dtype.kind not in "iuf":
@@ -208,7 +209,6 @@ def raw_values(what: str, values: Any) -> np.ndarray:
         numbers = array.astype(np.result_type(array, np.float64), copy=False)
     if is_float and not (numbers == np.floor(numbers)).all():
         raise problem(what, "be whole numbers or strings", listing(numbers[numbers != np.floor(numbers)]))
-    limit = np.iinfo(np.int64).max
     if numbers.size and (numbers.max() > limit or numbers.min() < -limit):
         raise problem(what, "fit in 64-bit integers", f"a number past {limit}", "Pass such ids as strings.")
     if is_float:

@@ -12,6 +12,7 @@ from deepmatch_ext._arrays import Seen
 from deepmatch_ext._checks import listing, no_duplicates, problem
 from deepmatch_ext._frames import as_array, is_frame, is_list
 from deepmatch_ext.data import IdMap, seen_by_users
+from deepmatch_ext.data.ids import raw_values
 from deepmatch_ext.recommender.snapshot import Snapshot
 from deepmatch_ext.retrieval.top_n import top_n
 
@@ -107,7 +108,7 @@ def _lists(item_ids: IdMap, name: str, ids: np.ndarray, scores: np.ndarray) -> t
 
 
 def _raw_ids(what: str, values: Any, name: str) -> np.ndarray:
-    """The raw ids that an argument holds, (n,).
+    """The raw ids that an argument holds, (n,), as `raw_values` gives them.
 
     Args:
         what: The argument's name, for error messages.
@@ -124,7 +125,7 @@ def _raw_ids(what: str, values: Any, name: str) -> np.ndarray:
     raw = array.ravel()
     if pd.api.types.infer_dtype(raw, skipna=True) == "boolean":
         raise problem(what, "be raw ids", "booleans", "Give the ids that a mask selects: ids[mask].")
-    return raw
+    return raw_values(what, raw)
 
 
 def _encoded(what: str, ids: IdMap, raw: np.ndarray, **options: Any) -> np.ndarray:

@@ -351,8 +351,8 @@ class Recommender:
             user for whom fewer than ``n`` items are left has fewer rows.
 
         Raises:
-            ValueError: Ids are text where the events have integers or the reverse, or are given as a mask, a frame or
-                lists in a list; or no item of ``among`` is known.
+            ValueError: Ids are text where the events have integers or the reverse, are missing (None, NaN), or are
+                given as a mask, a frame or lists in a list; or no item of ``among`` is known.
         """
         self._fitted()
         return recommended(self, user_ids, positive_int("`n`", n), among, self._excludes(exclude_seen))

@@ -84,6 +84,8 @@ def test_unknown_and_missing_values_are_padding():
     assert IdMap(["a", "b"]).encode(["b", "z", None, np.nan]).tolist() == [2, 0, 0, 0]
     assert IdMap([1, 2]).encode(np.array([2, np.nan, 7])).tolist() == [2, 0, 0]
     assert IdMap([1, 2]).encode(pd.array([2, None], dtype="Int64")).tolist() == [2, 0]
+    large = 2**53 + 1
+    assert IdMap([large - 1, large]).encode(pd.array([large, None], dtype="Int64")).tolist() == [2, 0]
     assert IdMap(["a"]).encode([]).tolist() == []
     assert IdMap([1]).encode(pd.Series([], dtype=object)).tolist() == []
 
@@ -169,6 +171,7 @@ def test_decode_refuses_floats():
         (np.float32([2**24, 2**24 + 2]), "at most 16777216 as float32.*; got 16777218.* Read them as integers"),
         (np.float16([2050]), "at most 2048 as float16"),
         ([2**63], "64-bit integers; got a number past .* Pass such ids as strings"),
+        ([1, 2**63], "64-bit integers; got a number past"),
         ([2**70], "all integers or all strings|64-bit"),
         (np.array([2**63], np.uint64), "64-bit"),
         ([[1, 2]], "list of at least one"),

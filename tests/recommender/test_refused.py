@@ -61,6 +61,9 @@ def test_everything_else_asks_for_a_fit_first(method, arguments, tmp_path, monke
         ("recommend", {"user_ids": EVENTS}, r"`user_ids` must be raw ids; got a DataFrame. .* frame\['customer'\]"),
         ("recommend", {"user_ids": [True, False]}, "`user_ids` must be raw ids; got booleans"),
         ("recommend", {"user_ids": [1.5]}, "`user_ids` must be whole numbers or strings"),
+        ("recommend", {"user_ids": ["u1", None]}, "`user_ids` must have no missing value; got 1 missing of 2. Drop or"),
+        ("recommend", {"user_ids": ["u1"], "among": [np.nan]}, "`among` must have no missing value; got 1 mi"),
+        ("similar_items", {"item_ids": [None, "sku-01"]}, "`item_ids` must have no missing value; got 1 missing of 2"),
         ("recommend", {"among": SHELF}, r"`among` must be raw ids; got a DataFrame. Give its column: frame\['sku'\]"),
         ("recommend", {"among": SHELF["aisle"] == "aisle 0"}, r"`among` must be raw ids; got booleans. .* ids\[mask\]"),
         ("similar_items", {"item_ids": SHELF}, "`item_ids` must be raw ids; got a DataFrame"),
@@ -130,6 +133,19 @@ def test_an_evaluation_needs_an_event_to_predict():
         recommender = Recommender(kind="what", targets="buy", **NAMES, **SMALL).fit(bought, epochs=1, verbose=0)
     with pytest.raises(ValueError, match=r"^`events` must have an event of a kind .* predicted, 'buy'; got"):
         recommender.evaluate(LATER.assign(what="see"))
+
+
+@untrained()
+def test_integers_of_any_type_are_ids_and_stay_integers():
+    large = 2**53 + 1
+    events = pd.DataFrame({"user_id": np.repeat([large, large + 1], 3), "item_id": [1, 2, 3, 1, 2, 3]})
+    recommender = Recommender(time=None, embedding_dim=4).fit(events, epochs=1, verbose=0)
+    for users in (pd.Series([large], dtype="Int64"), pd.array([large], dtype="UInt64"), [large], np.array([large])):
+        ids = recommender.recommend(users, n=1, exclude_seen=False)["user_id"]
+        assert ids.dtype == np.int64
+        assert ids.tolist() == [large]
+    with pytest.raises(ValueError, match="`user_ids` must have no missing value; got 1 missing of 2"):
+        recommender.recommend(pd.Series([large, None], dtype="Int64"))
 
 
 @untrained()
