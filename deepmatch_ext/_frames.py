@@ -116,10 +116,8 @@ def array_of(what: str, values: Any) -> np.ndarray | Lists:
     """
     if isinstance(values, Lists):
         return values
+    check_unmasked(what, values)
     if isinstance(values, np.ndarray) and values.dtype != object:
-        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-            got = f"{int(np.ma.count_masked(values))} masked"
-            raise problem(what, "have no masked values", got, "Fill them first: `values.filled(0)`.")
         return values
     if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         return _of_pandas(what, pd.Series(values, copy=False))
@@ -141,6 +139,13 @@ def array_of(what: str, values: Any) -> np.ndarray | Lists:
         got = repr(array.item()) if array.dtype.kind in "iufbUS" else type(values).__name__
         raise problem(what, "be an array with a row for each example", got)
     return _of_rows(what, array) if array.ndim == 1 and array.dtype == object else array
+
+
+def check_unmasked(what: str, values: Any) -> None:
+    """Refuses a masked array that hides values: an array of it has them in place of what is missing."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        got = f"{int(np.ma.count_masked(values))} masked"
+        raise problem(what, "have no masked values", got, "Fill them first: `values.filled(0)`.")
 
 
 def require_columns(columns: Mapping[str, Any], names: Iterable[str], where: str, remedies: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from deepmatch_ext._checks import positive_int, problem, shown, warn_caller
 from deepmatch_ext._distribute import check_workers_agree, has_parameter_servers, has_several_workers
-from deepmatch_ext._frames import is_frame
+from deepmatch_ext._frames import check_unmasked, is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
 from deepmatch_ext._passes import is_not_divided, mapped, without_autotuning
 from deepmatch_ext._traced import assertion
@@ -29,6 +29,7 @@ from deepmatch_ext.models._input_rules import (
     check_model_input,
     check_types,
     check_weights,
+    gives_labels,
 )
 
 DEFAULT_BATCH_SIZE = 32  # as in Keras
@@ -144,14 +145,14 @@ class ArrayReader:
 
     def read(self, x: Any, y: Any = None, weights: Any = None, asks_labels: bool = True) -> Examples:
         """Examples from arrays by name, from a frame, or from a list with an array for each input."""
-        if isinstance(x, list | tuple) and len(x) == len(self.inputs):
-            x = dict(zip(self.inputs, x, strict=True))
+        x = self.named(x)
         if asks_labels and weights is None:
             names = x if isinstance(x, Mapping) else getattr(x, "column_names", None) or getattr(x, "columns", ())
             _tell_of_weights(self.inputs, names)
         arrays, rows = self.arrays(x)
         if not rows:
             raise problem("The model's input", "have at least one row", "none")
+        check_unmasked("`y`", y)
         if y is not None and np.shape(y)[:1] != (rows,):
             raise problem("`y`", f"have a row for each of the {rows} examples", f"shape {np.shape(y)}")
         for what, of_rows in (("`y`", y), ("`sample_weight`", weights)):
@@ -169,7 +170,12 @@ class ArrayReader:
 
     def reads(self, x: Any) -> bool:
         """Whether ``x`` is of a form that `read` takes."""
-        return is_frame(x) or isinstance(x, Mapping) or (isinstance(x, list | tuple) and len(x) == len(self.inputs))
+        return is_frame(x) or isinstance(self.named(x), Mapping)
+
+    def named(self, x: Any) -> Any:
+        """A list or tuple with a part for each input as name -> part; anything else as it is."""
+        is_listed = isinstance(x, list | tuple) and len(x) == len(self.inputs)
+        return dict(zip(self.inputs, x, strict=True)) if is_listed else x
 
     def batch(self, element: Any, asks_labels: bool = True) -> Any:
         """A batch of a Sequence: ``x`` or ``(x, y)`` or ``(x, y, sample_weight)``."""
@@ -324,20 +330,23 @@ class Reader:
     def _checked_dataset(self, dataset: tf.data.Dataset, asks_labels: bool) -> tf.data.Dataset:
         """The dataset with its inputs in one rank and checked, and with labels if it has none."""
         spec = dataset.element_spec
-        features = spec[0] if isinstance(spec, tuple) else spec
+        features = self._arrays.named(spec[0] if isinstance(spec, tuple) else spec)
         if not isinstance(features, Mapping):
-            return dataset
+            rule = f"hold `x` by name, or as a tuple of the inputs {', '.join(self._arrays.inputs)}"
+            remedy = "The first part of an element is its `x`: a tuple is ((...), labels), or ((...),) without labels."
+            raise problem("The dataset's elements", rule, shown(features), remedy)
         if asks_labels and (not isinstance(spec, tuple) or len(spec) < 3):
             _tell_of_weights(self._arrays.inputs, features)
         asks_labels = asks_labels and self._arrays.has_labels
-        if asks_labels and not (isinstance(spec, tuple) and len(spec) > 1):
+        if asks_labels and not gives_labels(spec):
             check_labels(None)
         columns, times, target = self._arrays.columns, self._arrays.times, self._target
         check_types(columns, dense_spec(columns, features, times))
         shapes = {name: shape for name, (shape, _) in self._arrays.inputs.items()}
 
         def complete(*element: Any) -> tuple[Any, ...]:
-            batch = check_batch(columns, dense_batch(columns, element[0], times), shapes, [target.name], times)
+            named = dense_batch(columns, self._arrays.named(element[0]), times)
+            batch = check_batch(columns, named, shapes, [target.name], times)
             batch = {
                 name: values if values.dtype == tf.string else tf.cast(values, self._arrays.inputs[name][1])
                 for name, values in batch.items()
@@ -348,10 +357,12 @@ class Reader:
                 with tf.control_dependencies([assertion(is_known, rule)]):
                     batch[target.name] = tf.identity(batch[target.name])
             rows = tf.shape(batch[target.name])[0]
-            labels, *weights = element[1:] or (tf.zeros([rows, 1]),)
-            if asks_labels:
+            labels, *weights = element[1:] or (None,)
+            if labels is None:
+                labels = tf.zeros([rows, 1])
+            elif asks_labels:
                 labels = check_batch_labels(labels, rows)
-            return (batch, labels, *(check_batch_weights(each, rows) for each in weights))
+            return (batch, labels, *(check_batch_weights(each, rows) for each in weights if each is not None))
 
         return mapped(dataset, complete)
 

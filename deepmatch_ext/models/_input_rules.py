@@ -18,7 +18,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem, warn_caller
-from deepmatch_ext._frames import is_frame
+from deepmatch_ext._frames import check_unmasked, is_frame
 from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
 from deepmatch_ext.layers.pooling import item_counts, item_mask
@@ -430,6 +430,7 @@ def check_weights(sample_weight: Any) -> Any:
     """Sample weights as an array, if they are numbers. None stays None."""
     if sample_weight is None:
         return None
+    check_unmasked("`sample_weight`", sample_weight)
     weights = np.asarray(sample_weight)
     if weights.dtype.kind not in "iufb":
         raise problem("`sample_weight`", f"hold {_WEIGHTS}", f"{weights.dtype}")
@@ -491,6 +492,11 @@ def check_batch_labels(labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     return _held_to([((numbers >= 0) & (numbers <= 1), _LABELS)], "labels", labels)
 
 
+def gives_labels(spec: Any) -> bool:
+    """Whether a dataset's elements have labels. A None in their place is none."""
+    return isinstance(spec, tuple) and len(spec) > 1 and hasattr(spec[1], "dtype")
+
+
 def check_class_weight(class_weight: Any, x: Any, y: Any) -> None:
     """Refuses class weights that are not numbers, or for which there are no labels."""
     if class_weight is None:
@@ -503,11 +509,8 @@ def check_class_weight(class_weight: Any, x: Any, y: Any) -> None:
         number = np.asarray(weight)
         if number.ndim or number.dtype.kind not in "iufb" or not 0 <= float(number) <= LARGEST_NUMBER:
             raise problem("`class_weight`", f"map labels to {_WEIGHTS}", f"{weight!r} for {label!r}")
-    spec = x.element_spec if isinstance(x, tf.data.Dataset) else None
-    if spec is None:
-        is_alone = isinstance(x, Mapping | list | tuple) or is_frame(x)
-    else:
-        is_alone = not isinstance(spec, tuple) or len(spec) < 2
+    is_dataset = isinstance(x, tf.data.Dataset)
+    is_alone = not gives_labels(x.element_spec) if is_dataset else isinstance(x, Mapping | list | tuple) or is_frame(x)
     if y is None and is_alone:
         remedy = "Weigh rows by `sample_weight`, or by labels in `y`."
         raise problem("`class_weight`", "come with labels, whose weights it has", "none", remedy)

@@ -266,6 +266,9 @@ class RetrievalModel(keras.Model):
         recent first (tf.data's ``ragged_batch`` preserves them): zeros are left out, each list is cut after its first T
         ids and padded with 0, and its length is counted, unless `x` contains it.
 
+        In place of names, a list or tuple may have the inputs in the order of ``model.inputs``. The elements of a
+        dataset are then ``((...), y)`` or ``((...), y, sample_weight)``, or ``((...),)`` without labels.
+
         Under a strategy of `tf.distribute`, a batch is for all replicas together, and each replica takes its part of
         it. ``x`` may also be a function from a ``tf.distribute.InputContext`` to the dataset of one worker, in batches
         for one replica, so that no worker prepares data that others train on: see docs/distributed.md. Such a function
@@ -297,9 +300,10 @@ class RetrievalModel(keras.Model):
 
         Raises:
             ImportError: ``x`` is a table other than pandas's, and pyarrow is not installed.
-            ValueError: An array in ``x`` or ``validation_data`` does not fit its column; nothing has run then.
-                Datasets, generators and sequences are refused at the first wrong batch. Or a callback comes before
-                the one that adds its figure, or has the opposite ``mode``.
+            ValueError: An array in ``x`` or ``validation_data`` does not fit its column, or labels or weights are
+                masked or out of range; nothing has run then. Datasets, generators and sequences are refused at the
+                first wrong batch. Or a callback comes before the one that adds its figure, or has the opposite
+                ``mode``.
 
         Warns:
             UserWarning: The loss is 0 in every epoch, as it is for batches whose weights are all 0. Or labels in ``y``

@@ -191,6 +191,9 @@ def ways_to_feed(x):
     yield "a list of arrays", [x["hist_item"], x["hist_len"], x["item"]], {"batch_size": 32}
     yield "dataset", tf.data.Dataset.from_tensor_slices(x).batch(32), {}
     yield "dataset of tuples of one", tf.data.Dataset.from_tensor_slices((x,)).batch(32), {}
+    listed = (x["hist_item"], x["hist_len"], x["item"])
+    yield "dataset of tuples of inputs", tf.data.Dataset.from_tensor_slices((listed,)).batch(32), {}
+    yield "dataset without labels", tf.data.Dataset.from_tensor_slices((listed, None, labels)).batch(32), {}
     yield "dataset of pairs", tf.data.Dataset.from_tensor_slices((x, labels)).batch(32), {}
     yield "generator of x", (batch_of(x, start) for _ in range(2) for start in (0, 32, 64)), {"steps_per_epoch": 3}
     pairs = ((batch_of(x, start), np.ones(32)) for _ in range(2) for start in (0, 32, 64))
@@ -299,6 +302,24 @@ def test_bad_datasets_are_refused(fresh):
         model.fit(tf.data.Dataset.from_tensor_slices(x).batch(8), verbose=0)
 
 
+@pytest.mark.slow
+def test_a_dataset_of_tuples_of_inputs_is_held_to_the_same_rules(plain):
+    x, labels, weights = small_input(8), np.zeros(8), np.ones(8)
+    wrong = [
+        ({"item": 0 * x["item"]}, weights, r"item.{1,3} must hold ids in 1..29"),
+        ({"hist_len": 100 + x["hist_len"]}, weights, r"hist_len.{1,3} must hold lengths in 0..6"),
+        ({}, -weights, r"sample_weight.{1,3} must hold finite numbers"),
+        ({}, np.nan * weights, r"sample_weight.{1,3} must hold finite numbers"),
+    ]
+    for changed, given, message in wrong:
+        inputs = tuple({**x, **changed}[name] for name in ("hist_item", "hist_len", "item"))
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            plain.fit(tf.data.Dataset.from_tensors((inputs, labels, given)), verbose=0)
+    for others in (inputs, (inputs[:2],), inputs[0]):
+        with pytest.raises(ValueError, match=r"elements must hold `x` by name, or as a tuple of the inputs hist"):
+            plain.fit(tf.data.Dataset.from_tensors(others), verbose=0)
+
+
 def test_a_dataset_of_another_type_is_refused_before_anything_runs(fresh):
     model, x = fresh(), small_input(32)
     for name, values, message in [
@@ -404,6 +425,18 @@ def test_weights_that_are_no_numbers_or_all_zero_are_refused(fresh):
     for weight, former in zip(model.weights, before, strict=True):
         if "step" not in weight.name:  # counted before the data is waited for
             np.testing.assert_array_equal(weight, former)
+
+
+@pytest.mark.slow
+def test_masked_weights_and_labels_are_refused(plain):
+    """What is hidden is no data."""
+    x, hidden = small_input(4), np.ma.array(np.ones(4), mask=[False, True, True, True])
+    for name in ("sample_weight", "y"):
+        rule = rf"`{name}` must have no masked values; got 3 masked\. Fill them first"
+        for call in (plain.fit, plain.evaluate, plain.train_on_batch):
+            with pytest.raises(ValueError, match=rule):
+                call(x, **{name: hidden})
+    plain.fit(x, sample_weight=np.ma.array(np.ones(4), mask=False), verbose=0)
 
 
 def test_any_iterator_is_checked(fresh):
