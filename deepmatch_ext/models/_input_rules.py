@@ -441,10 +441,13 @@ def check_weights(sample_weight: Any) -> Any:
     return weights
 
 
-def check_some_weight(sample_weight: np.ndarray | None) -> None:
-    """Refuses weights that are all 0 as float32, the loss's type: nothing would be learnt."""
+def check_some_weight(sample_weight: np.ndarray | None, of: str) -> None:
+    """Refuses weights that are all 0 as float32, the loss's type: the loss would be 0, whatever the model computes.
+
+    ``of`` says what is done with the rows.
+    """
     if sample_weight is not None and not sample_weight.astype(np.float32).any():
-        rule = "be other than 0 in at least one row that is trained on"
+        rule = f"be other than 0 in at least one row that is {of}"
         raise problem("`sample_weight`", rule, f"0 in all of {len(sample_weight)}")
 
 

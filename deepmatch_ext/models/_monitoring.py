@@ -57,15 +57,19 @@ def agree_on_figures(callbacks: Any) -> None:
             _set_mode(callback, modes[monitored])
 
 
+_NO_LOSS = {
+    "loss": "The loss was 0 in every epoch, so the model has learnt nothing",
+    "val_loss": "The loss of the evaluated examples was always 0, which says nothing of the model",
+}
+
+
 def warn_of_no_loss(history: Mapping[str, Any]) -> None:
-    """Warns about a run that has learnt nothing, such as one over batches whose weights are all 0."""
-    losses = history.get("loss", [])
-    if len(losses) and not np.any(losses):
-        warn_caller(
-            "The loss was 0 in every epoch, so the model has learnt nothing: are all sample weights 0, or do the "
-            "examples have no negatives?",
-            UserWarning,
-        )
+    """Warns about losses that come from no comparison, such as over batches whose weights are all 0."""
+    for name, text in _NO_LOSS.items():
+        losses = history.get(name, [])
+        if len(losses) and not np.any(losses):
+            asks = "are all sample weights 0, or do the examples have no negatives?"
+            warn_caller(f"{text}: {asks}", UserWarning)
 
 
 def _look_in_front(giver: Any, figures: Mapping[str, str], in_front: Iterable[Any], known: Mapping[str, str]) -> None:

@@ -306,9 +306,9 @@ class RetrievalModel(keras.Model):
                 ``mode``.
 
         Warns:
-            UserWarning: The loss is 0 in every epoch, as it is for batches whose weights are all 0. Or labels in ``y``
-                differ, and nothing reads them. Or the columns ``y`` or ``sample_weight`` have the index of the frame
-                ``x``, in another order.
+            UserWarning: The loss, or that of the held-out examples, is 0 in every epoch, as it is for batches whose
+                weights are all 0. Or labels in ``y`` differ, and nothing reads them. Or the columns ``y`` or
+                ``sample_weight`` have the index of the frame ``x``, in another order.
         """
         leave_jit_off(self)
         check_optimizer(self)
@@ -330,16 +330,17 @@ class RetrievalModel(keras.Model):
             examples, held_out = examples.split(validation_split)
         if not self._has_labels:
             tell_of_labels(y, class_weight)
-        if examples.rows is not None:
-            check_some_weight(examples.weights)
+        self._check_compared(examples, size)
         if held_out is not None:
+            held_out_size = kwargs.get("validation_batch_size") or size
+            self._check_compared(held_out, held_out_size, "The number of held-out rows in a batch", "held out")
             validation_data = held_out.x if held_out.y is None and held_out.weights is None else held_out.parts
             if held_out.are_fed_here:
-                validation_data = held_out.batches(kwargs.pop("validation_batch_size", None) or size)
+                validation_data = held_out.batches(held_out_size)
+                kwargs.pop("validation_batch_size", None)
             elif held_out.steps is not None:
                 kwargs["validation_steps"] = held_out.steps
         if examples.are_fed_here:
-            self._check_negatives(min(examples.rows, size))
             passes = -(-examples.rows // size)
             place = self._training_place(steps or passes, kwargs, passes)
             whole_batches_of = size if shuffle == "batch" else None
@@ -385,13 +386,23 @@ class RetrievalModel(keras.Model):
         sample_weight: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`."""
+        """Keras's ``evaluate``: the mean sampled loss. ``y`` may be left out; the input is checked as in `fit`.
+
+        Raises:
+            ValueError: As in `fit`; also for rows whose weights are all 0, or that are compared with no negatives.
+
+        Warns:
+            UserWarning: The loss is 0, as it is if batches of a dataset have no negatives, or weights that are all 0.
+        """
         leave_jit_off(self)
         check_compilation(self)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has prepared its validation data
             return super().evaluate(x, y, batch_size, verbosity(verbose), sample_weight, **kwargs)
-        given = self._reader.value.read(x, y, sample_weight, steps=kwargs.get("steps")).for_keras(batch_size)
-        return super().evaluate(**{**kwargs, **given}, verbose=verbosity(verbose))
+        examples = self._reader.value.read(x, y, sample_weight, steps=kwargs.get("steps"))
+        self._check_compared(examples, as_batch_size(batch_size), of="evaluated")
+        found = super().evaluate(**{**kwargs, **examples.for_keras(batch_size)}, verbose=verbosity(verbose))
+        warn_of_no_loss({"val_loss": [found["loss"]] if isinstance(found, Mapping) else np.ravel(found)[:1]})
+        return found
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any) -> Any:
         """Keras's ``predict``: the sampled loss of each example, (B, 1), or, with labels, its probability.
@@ -402,21 +413,29 @@ class RetrievalModel(keras.Model):
         given = self._reader.value.read(x, asks_labels=False).for_keras(batch_size)
         return super().predict(given["x"], given.get("batch_size"), verbosity(verbose), **kwargs)
 
-    def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_optimizer(self)
         check_one_batch(self, "train_on_batch")
-        given = self._reader.value.read(x, y, sample_weight)
+        check_class_weight(class_weight, x, y)
+        given = self._one_batch(x, y, sample_weight, "trained on")
         build_optimizer(self)
-        return super().train_on_batch(given.x, given.y, given.weights, *args, **kwargs)
+        return super().train_on_batch(given.x, given.y, given.weights, class_weight, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
         leave_jit_off(self)
         check_one_batch(self, "test_on_batch")
-        given = self._reader.value.read(x, y, sample_weight)
+        given = self._one_batch(x, y, sample_weight, "evaluated")
         return super().test_on_batch(given.x, given.y, given.weights, *args, **kwargs)
+
+    def _one_batch(self, x: Any, y: Any, sample_weight: Any, of: str) -> Examples:
+        given = self._reader.value.read(x, y, sample_weight)
+        self._check_compared(given, given.rows or 0, "The number of rows", of)
+        return given
 
     def train_step(self, data: Any) -> Any:
         return without_a_number(self, super().train_step(data))
@@ -713,12 +732,24 @@ class RetrievalModel(keras.Model):
         """Keras's ``compile_from_config``, for a file written by any version of Keras."""
         compile_as_saved(self, compilation_here(config))
 
-    def _check_negatives(self, batch_size: int) -> None:
-        """Refuses batches of one if all negatives are the batch's own: the loss would always be 0."""
+    def _check_compared(
+        self, examples: Examples, batch_size: int, what: str = "`batch_size`", of: str = "trained on"
+    ) -> None:
+        """Refuses rows that are compared with nothing, whose loss is always 0: all weigh 0, or have no negatives.
+
+        Args:
+            examples: Checked if they are arrays; batches are not known in advance.
+            batch_size: Rows in a batch.
+            what: Says what the number of rows in a batch is, for the error message.
+            of: What is done with the rows.
+        """
+        if examples.rows is None:
+            return
+        check_some_weight(examples.weights, of)
         of_batch = self.candidates is not None and isinstance(self.candidates.sampler, InBatchSampler)
-        if batch_size == 1 and of_batch and not self.trains_every_position:
+        if min(examples.rows, batch_size) == 1 and of_batch and not self.trains_every_position:
             remedy = "Or take another sampler, or a MixedSampler around it."
-            raise problem("`batch_size`", "be at least 2 if the batch's items are the negatives", "1", remedy)
+            raise problem(what, "be at least 2 if the batch's items are the negatives", "1", remedy)
 
     def _is_unknown(self, items: tf.Tensor) -> tf.Tensor:
         """Which items are not in their column's file of keys: they would be trained as padding."""

@@ -146,7 +146,16 @@ def test_class_weights_that_are_no_numbers_are_refused(weights, fresh):
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"`class_weight` must map labels to finite numbers"):
         model.fit(x, np.arange(32) % 2, class_weight=weights, verbose=0)
+    with pytest.raises(ValueError, match=r"`class_weight` must map labels to finite numbers"):
+        model.train_on_batch(x, np.arange(32) % 2, class_weight=weights)
     assert_equal(model.get_weights(), before)
+
+
+def test_class_weights_of_one_batch_come_with_labels(plain):
+    x = small_input(4)
+    for inputs in (x, [x["hist_item"], x["hist_len"], x["item"]]):
+        with pytest.raises(ValueError, match=r"`class_weight` must come with labels, whose weights it has; got none"):
+            plain.train_on_batch(inputs, class_weight={0: 5.0, 1: 1.0})
 
 
 def test_labels_that_differ_are_told_of_where_nothing_reads_them(plain):
@@ -791,13 +800,48 @@ def test_arguments_of_a_builder_are_refused_in_our_words(arguments, message):
         small_model(**{"user_dnn_hidden_units": (DIM,), **arguments})
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_has_no_negatives_of_its_own(plain):
     model = small_model(sampler_config=InBatchSampler())
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     for x, options in ((small_input(4), {"batch_size": 1}), (small_input(1), {})):
         with pytest.raises(ValueError, match=r"`batch_size` must be at least 2 if the batch's items are the neg"):
             model.fit(x, verbose=0, **options)
+        with pytest.raises(ValueError, match=r"`batch_size` must be at least 2 if the batch's items are the neg"):
+            model.evaluate(x, verbose=0, **options)
+    held_out = r"The number of held-out rows in a batch must be at least 2 if .* the negatives; got 1\. Or take another"
+    for options in (
+        {"validation_data": small_input(1)},
+        {"validation_data": small_input(4), "validation_batch_size": 1},
+        {"validation_split": 0.25},
+    ):
+        with pytest.raises(ValueError, match=held_out):
+            model.fit(small_input(4), verbose=0, **options)
+    for one_batch in (model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match=r"The number of rows must be at least 2 if .* the negatives; got 1"):
+            one_batch(small_input(1))
+    with pytest.warns(UserWarning, match="The loss of the evaluated examples was always 0, which says nothing"):
+        model.evaluate(tf.data.Dataset.from_tensors(small_input(1)), verbose=0)
     plain.fit(small_input(2), batch_size=1, verbose=0)  # its negatives are drawn
+
+
+@pytest.mark.slow
+def test_an_evaluation_in_which_no_row_weighs_anything_is_refused(plain):
+    """Its loss would be 0, the best of all."""
+    x, none = small_input(4), np.zeros(4)
+    rule = r"`sample_weight` must be other than 0 in at least one row that is {}; got 0 in all of {}"
+    for call in (plain.evaluate, plain.test_on_batch):
+        with pytest.raises(ValueError, match=rule.format("evaluated", 4)):
+            call(x, sample_weight=none)
+    with pytest.raises(ValueError, match=rule.format("trained on", 4)):
+        plain.train_on_batch(x, sample_weight=none)
+    with pytest.raises(ValueError, match=rule.format("held out", 4)):
+        plain.fit(x, validation_data=(x, None, none), verbose=0)
+    with pytest.raises(ValueError, match=rule.format("held out", 1)):
+        plain.fit(x, sample_weight=np.array([1, 1, 1, 0]), validation_split=0.25, verbose=0)
+    dataset = tf.data.Dataset.from_tensors((x, None, none))
+    with pytest.warns(UserWarning, match="The loss of the evaluated examples was always 0, which says nothing"):
+        plain.fit(x, validation_data=dataset, verbose=0)
 
 
 @pytest.mark.parametrize(

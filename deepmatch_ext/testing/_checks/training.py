@@ -108,7 +108,8 @@ def sample_weight(trial: Trial) -> None:
         model.train_on_batch(x, labels_for(model, rows), np.asarray(weights, "float32"))
         return [np.array(weight, np.float64) for weight in model.trainable_weights]
 
-    none, some, rest, every, twice = (step(w) for w in (0.0 * odd, 1.0 * odd, 1.0 * ~odd, odd + 1.0 * ~odd, 2.0 * odd))
+    least = np.full(rows, 1e-30)  # weights that are all 0 are refused
+    none, some, rest, every, twice = (step(w) for w in (least, 1.0 * odd, 1.0 * ~odd, odd + 1.0 * ~odd, 2.0 * odd))
     for start, a, b, both, double in zip(none, some, rest, every, twice, strict=True):
         what = "a step's change must be the sum of what its rows change, each times its weight"
         expect_equal(a + b - start, both, f"{what} (weights 1 and 0, 0 and 1, 1 and 1)", 1e-4)
