@@ -59,7 +59,7 @@ if _imported.layers.Layer is not keras.layers.Layer:
         "TF_USE_LEGACY_KERAS was set after TensorFlow had been imported; set it before, for example in the shell."
     )
 
-from deepmatch_ext._checks import problem, warn_caller  # noqa: E402
+from deepmatch_ext._checks import problem, shown, warn_caller  # noqa: E402
 from deepmatch_ext._distribute import (  # noqa: E402  # they need TensorFlow
     check_step,
     copies_of,
@@ -87,6 +87,8 @@ def eager_is_on() -> bool:
 
 def verbosity(verbose: Any) -> Any:
     """Keras's ``verbose``; "auto" is a line for each epoch if the output is not a terminal: bars fill log files."""
+    if not (isinstance(verbose, int | np.integer) and verbose in (0, 1, 2)) and shown(verbose) != "'auto'":
+        raise problem("`verbose`", "be 'auto', 0, 1 or 2", shown(verbose))
     is_watched = "ipykernel" in sys.modules or "PYCHARM_HOSTED" in os.environ or getattr(sys.stdout, "isatty", bool)()
     return 2 if verbose == "auto" and not is_watched else verbose
 

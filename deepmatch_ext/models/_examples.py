@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from deepmatch_ext._checks import positive_int, problem, shown, warn_caller
+from deepmatch_ext._checks import int_at_least, positive_int, problem, shown, warn_caller
 from deepmatch_ext._distribute import check_workers_agree, has_parameter_servers, has_several_workers
 from deepmatch_ext._frames import check_unmasked, is_frame
 from deepmatch_ext._keras import eager_is_on, input_name, keras, require_eager
@@ -41,6 +41,26 @@ _NO_BATCHES = (str, bytes, list, tuple, set, range, type, np.ndarray, np.generic
 def as_batch_size(value: Any) -> int:
     """The argument ``batch_size``, or Keras's default."""
     return positive_int("`batch_size`", DEFAULT_BATCH_SIZE if value is None else value)
+
+
+# Keras's arguments that are whole numbers, and the least that each may be.
+_COUNTS = {"initial_epoch": 0, "steps_per_epoch": 1, "steps": 1, "validation_batch_size": 1, "validation_steps": 1}
+
+
+def checked_counts(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Further arguments of Keras's `fit`, `evaluate` or `predict`, after a check of those that are whole numbers.
+
+    None stands for Keras's default.
+    """
+    checked = {name: value for name, value in arguments.items() if name not in _COUNTS or value is not None}
+    for name in _COUNTS.keys() & checked.keys():
+        checked[name] = int_at_least(f"`{name}`", checked[name], _COUNTS[name])
+    freq = checked.get("validation_freq")
+    if isinstance(freq, list | tuple | set | range):  # the epochs themselves, counted from 1
+        checked["validation_freq"] = [int_at_least("`validation_freq`", epoch, 1) for epoch in freq]
+    elif freq is not None:
+        checked["validation_freq"] = int_at_least("`validation_freq`", freq, 1)
+    return checked
 
 
 @dataclass(frozen=True)
@@ -89,8 +109,9 @@ class Examples:
 
     def for_keras(self, batch_size: Any) -> dict[str, Any]:
         """Arguments of Keras's ``evaluate`` and ``predict``."""
+        size = as_batch_size(batch_size)
         if self.are_fed_here:
-            return {"x": self.batches(as_batch_size(batch_size))}
+            return {"x": self.batches(size)}
         if self.steps is not None:
             return {"x": self.x, "steps": self.steps}
         return {"x": self.x, "y": self.y, "sample_weight": self.weights, "batch_size": batch_size}

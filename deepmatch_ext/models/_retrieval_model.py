@@ -62,6 +62,7 @@ from deepmatch_ext.models._examples import (
     Examples,
     Reader,
     as_batch_size,
+    checked_counts,
     number_of_batches,
     user_batches,
 )
@@ -303,7 +304,7 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` does not fit its column, or labels or weights are
                 masked or out of range; nothing has run then. Datasets, generators and sequences are refused at the
                 first wrong batch. Or a callback comes before the one that adds its figure, or has the opposite
-                ``mode``.
+                ``mode``. Or an argument of Keras's, such as ``steps_per_epoch``, is not one that it takes.
 
         Warns:
             UserWarning: The loss, or that of the held-out examples, is 0 in every epoch, as it is for batches whose
@@ -320,6 +321,7 @@ class RetrievalModel(keras.Model):
         validation_split = number_between("`validation_split`", validation_split, 0, 1)
         if not (isinstance(shuffle, bool | np.bool_) or (isinstance(shuffle, str) and shuffle == "batch")):
             raise problem("`shuffle`", "be True, False or 'batch'", shown(shuffle))
+        verbose, kwargs = verbosity(verbose), checked_counts(kwargs)
         set_first_epoch(self, None)  # left by an earlier run
         reader, steps = self._reader.value, kwargs.get("steps_per_epoch")
         in_processes = kwargs.get("use_multiprocessing", False)
@@ -332,7 +334,7 @@ class RetrievalModel(keras.Model):
             tell_of_labels(y, class_weight)
         self._check_compared(examples, size)
         if held_out is not None:
-            held_out_size = kwargs.get("validation_batch_size") or size
+            held_out_size = kwargs.get("validation_batch_size", size)
             self._check_compared(held_out, held_out_size, "The number of held-out rows in a batch", "held out")
             validation_data = held_out.x if held_out.y is None and held_out.weights is None else held_out.parts
             if held_out.are_fed_here:
@@ -365,7 +367,7 @@ class RetrievalModel(keras.Model):
                 examples.y,
                 batch_size,
                 epochs,
-                verbosity(verbose),
+                verbose,
                 callbacks=callbacks,
                 validation_split=validation_split,
                 validation_data=validation_data,
@@ -398,9 +400,11 @@ class RetrievalModel(keras.Model):
         check_compilation(self)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has prepared its validation data
             return super().evaluate(x, y, batch_size, verbosity(verbose), sample_weight, **kwargs)
+        check_callbacks(kwargs.get("callbacks"))
+        verbose, kwargs = verbosity(verbose), checked_counts(kwargs)
         examples = self._reader.value.read(x, y, sample_weight, steps=kwargs.get("steps"))
         self._check_compared(examples, as_batch_size(batch_size), of="evaluated")
-        found = super().evaluate(**{**kwargs, **examples.for_keras(batch_size)}, verbose=verbosity(verbose))
+        found = super().evaluate(**{**kwargs, **examples.for_keras(batch_size)}, verbose=verbose)
         warn_of_no_loss({"val_loss": [found["loss"]] if isinstance(found, Mapping) else np.ravel(found)[:1]})
         return found
 
@@ -410,8 +414,10 @@ class RetrievalModel(keras.Model):
         Vectors come from `user_vectors`.
         """
         leave_jit_off(self)
+        check_callbacks(kwargs.get("callbacks"))
+        verbose, kwargs = verbosity(verbose), checked_counts(kwargs)
         given = self._reader.value.read(x, asks_labels=False).for_keras(batch_size)
-        return super().predict(given["x"], given.get("batch_size"), verbosity(verbose), **kwargs)
+        return super().predict(given["x"], given.get("batch_size"), verbose, **kwargs)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, *args: Any, **kwargs: Any

@@ -852,6 +852,16 @@ def test_an_evaluation_in_which_no_row_weighs_anything_is_refused(plain):
         ({"x": np.zeros((2, 2))}, r"`x` must be .*; got ndarray of float64, shape \(2, 2\)"),
         ({"validation_data": 3}, r"`validation_data` must be a dictionary of arrays, a frame, .*; got 3"),
         ({"epochs": "3"}, r"`epochs` must be an integer of at least 0; got '3'"),
+        ({"validation_batch_size": -3}, r"`validation_batch_size` must be an integer of at least 1; got -3"),
+        ({"validation_batch_size": 0}, r"`validation_batch_size` must be an integer of at least 1; got 0"),
+        ({"validation_steps": 2.5}, r"`validation_steps` must be an integer of at least 1; got 2\.5"),
+        ({"steps_per_epoch": 0}, r"`steps_per_epoch` must be an integer of at least 1; got 0"),
+        ({"steps_per_epoch": 2.5}, r"`steps_per_epoch` must be an integer of at least 1; got 2\.5"),
+        ({"initial_epoch": "1"}, r"`initial_epoch` must be an integer of at least 0; got '1'"),
+        ({"validation_freq": 0}, r"`validation_freq` must be an integer of at least 1; got 0"),
+        ({"validation_freq": [2, "3"]}, r"`validation_freq` must be an integer of at least 1; got '3'"),
+        ({"verbose": "2"}, r"`verbose` must be 'auto', 0, 1 or 2; got '2'"),
+        ({"verbose": 3}, r"`verbose` must be 'auto', 0, 1 or 2; got 3"),
         ({"epochs": 2**70}, r"`epochs` must be an integer of at most"),
         ({"callbacks": "stop"}, r"`callbacks` must be a list of Keras callbacks; got 'stop'"),
         ({"callbacks": [None]}, r"`callbacks` must be a list of Keras callbacks; got None"),
@@ -885,6 +895,32 @@ def test_an_evaluation_in_which_no_row_weighs_anything_is_refused(plain):
 def test_arguments_of_fit_are_refused_in_our_words(plain, arguments, message):
     with pytest.raises(ValueError, match=message):
         plain.fit(**{"x": small_input(4), "verbose": 0, **arguments})
+
+
+@pytest.mark.slow
+def test_arguments_of_evaluate_and_predict_are_refused_in_our_words(plain):
+    x = small_input(4)
+    for call in (plain.evaluate, plain.predict):
+        for arguments, message in [
+            ({"steps": 0}, "`steps` must be an integer of at least 1; got 0"),
+            ({"steps": "1"}, "`steps` must be an integer of at least 1; got '1'"),
+            ({"verbose": None}, "`verbose` must be 'auto', 0, 1 or 2; got None"),
+            ({"callbacks": "stop"}, "`callbacks` must be a list of Keras callbacks; got 'stop'"),
+            ({"batch_size": 0}, "`batch_size` must be an integer of at least 1; got 0"),
+            ({"batch_size": "2", "x": tf.data.Dataset.from_tensors(x)}, "`batch_size` must be an integer of at least"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                call(**{"x": x, **arguments})
+
+
+@pytest.mark.slow
+def test_whole_numbers_of_fit_may_be_numpys_or_left_out(plain):
+    x, one = small_input(4), np.int64(1)
+    counts = dict.fromkeys(("steps_per_epoch", "validation_steps", "validation_batch_size"), one)
+    options = {"validation_data": x, "batch_size": 2, "epochs": 2, "validation_freq": (2,), "verbose": np.int64(0)}
+    history = plain.fit(x, **options, **counts).history
+    assert (len(history["loss"]), len(history["val_loss"])) == (2, 1)
+    plain.fit(x, verbose=False, **dict.fromkeys((*counts, "initial_epoch")))
 
 
 @pytest.mark.parametrize("path", [3, None, ["model.keras"]])
