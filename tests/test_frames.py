@@ -19,7 +19,7 @@ from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
 from deepmatch_ext.features import read_columns
 from deepmatch_ext.models._catalogue import read_catalogue
 from deepmatch_ext.models._examples import ArrayReader
-from deepmatch_ext.models._input_arrays import dense_batch, input_arrays
+from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
 from deepmatch_ext.retrieval import read_vectors, write_vectors
 from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import DIM, VOCABULARY, history_column, item_column
@@ -460,6 +460,53 @@ def test_ragged_batches_are_what_lists_are():
         uneven = {**ragged, name: tf.cast(ragged["h"][:, 1:], ragged[name].dtype)}
         with pytest.raises(tf.errors.InvalidArgumentError, match=f"Input '{name}' must hold lists as long as those"):
             dense_batch(SHARED, uneven)
+
+
+def test_lists_beside_an_array_of_the_same_events_have_a_value_for_each():
+    """They are as wide as the array, or as long as the row's length says; otherwise they would be filled and cut."""
+    wide = {"h": np.array([[9, 8, 7], [5, 0, 0]]), "kind": np.array([[1, 0, 2], [3, 0, 0]]), "n": np.array([3, 1])}
+    wide["w"] = np.array([[0.5, 1.0, 2.0], [0.25, 0.0, 0.0]])
+    tensors = {name: tf.constant(values) for name, values in wide.items()}
+    lists = {"h": [[9, 8, 7], [5]], "kind": [[1, 0, 2], [3]], "w": [[0.5, 1.0, 2.0], [0.25]]}
+    wrong = {"w": [[[0.5], [0.25]], [[0.5] * 3, [0.25] * 9]], "kind": [[[1], [3]], [[1, 0, 2, 4], [3]]]}
+    for name in ("w", "kind", "h"):
+        for fitting in (lists[name], wide[name].tolist()):
+            found = input_arrays(SHARED, {**wide, name: fitting})
+            assert found[name].tolist() == wide[name].tolist()
+            dense = dense_batch(SHARED, {**tensors, name: tf.ragged.constant(fitting)})
+            assert dense[name].numpy().tolist() == wide[name].tolist()
+        for other in wrong.get(name, []):
+            rule = rf"Input '{name}' must {{}} lists of 3 values, or of as many as 'n' says, since 'h' is not in lists"
+            with pytest.raises(ValueError, match=rule.format("have")):
+                input_arrays(SHARED, {**wide, name: other})
+            with pytest.raises(tf.errors.InvalidArgumentError, match=rule.format("hold")):
+                dense_batch(SHARED, {**tensors, name: tf.ragged.constant(other)})
+
+
+def test_a_length_is_counted_only_if_all_its_histories_are_lists():
+    """Items of an array would be cut off after as many as the list of another history has."""
+    x = {"h": np.array([[9, 8, 7]]), "w": np.ones((1, 3), "float32"), "kind": [[1, 0, 0]]}
+    assert "n" not in input_arrays(SHARED, x)
+    ragged = {**x, "kind": tf.ragged.constant(x["kind"])}
+    spec = {
+        name: tf.type_spec_from_value(tf.constant(v) if isinstance(v, np.ndarray) else v) for name, v in ragged.items()
+    }
+    assert "n" not in dense_spec(SHARED, spec)
+    assert "n" not in dense_batch(SHARED, ragged)
+
+
+def test_histories_of_the_same_events_are_equally_long_whether_their_length_is_given_or_not():
+    x = {**LISTS, "kind": [[1], [0], []], "n": [4, 1, 0]}
+    for data in (x, {**x, "w": np.ones((3, 3))}):
+        with pytest.raises(ValueError, match=r"must have lists as long as those of '.*'; got . and . values in row 0"):
+            input_arrays(SHARED, data)
+        ragged = {
+            name: tf.ragged.constant(values, ragged_rank=1) if isinstance(values, list) else tf.constant(values)
+            for name, values in data.items()
+            if name in ("h", "kind", "w")
+        }
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must hold lists as long as those of"):
+            dense_batch(SHARED, {**ragged, "n": tf.constant(x["n"])})
 
 
 def test_callbacks_take_frames(model):

@@ -7,7 +7,7 @@ padded with 0 at the end. Its length may be left out. The times of its events ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,9 +62,12 @@ def input_arrays(columns: Sequence[Column], x: Any, times: EventTimes | None = N
                 arrays[name] = _from_lists(name, values, math.prod(shape), dtype, pads)
             else:
                 arrays[name] = _from_values(name, values, shape, dtype, pads)
-    histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lists]
-    for column in histories:
-        _see_to_lengths(column, histories, lists, arrays, times)
+    for name, column, beside in _beside_arrays(columns, lists, found, times):
+        _check_beside(name, lists[name], column, beside, arrays)
+    for group in _belonging(columns).values():
+        for column in group:
+            if column.name in lists:
+                _see_to_lengths(column, group, lists, arrays, times)
     return arrays
 
 
@@ -116,6 +119,41 @@ def _without_zeros(columns: Iterable[Column], lists: Mapping[str, Lists], times:
     return left
 
 
+def _beside_arrays(
+    columns: Iterable[Column], lists: Collection[str], given: Collection[str], times: EventTimes | None
+) -> Iterator[tuple[str, SequenceColumn, str]]:
+    """The inputs in lists for which a history of the same events is an array: name, column, the array's name.
+
+    Its positions do not say how long the lists should be, as another history in lists would.
+    """
+    for group in _belonging(columns).values():
+        arrays = [column.name for column in group if column.name in given and column.name not in lists]
+        for column in group if arrays else []:
+            if column.name in lists:
+                yield column.name, column, arrays[0]
+                continue
+            for name in inputs_of_events(column, times)[1:]:
+                if name in lists:
+                    yield name, column, column.name
+
+
+def _rule_beside(column: SequenceColumn, beside: str) -> str:
+    also = "" if column.length_name is None else f", or of as many as {column.length_name!r} says"
+    return f"lists of {column.maxlen} values{also}, since {beside!r} is not in lists"
+
+
+def _check_beside(name: str, lists: Lists, column: SequenceColumn, beside: str, arrays: Mapping[str, Any]) -> None:
+    fits = lists.lengths == column.maxlen
+    if column.length_name is not None:
+        counts = np.asarray(arrays.get(column.length_name, ()))
+        if counts.size != len(lists) or counts.dtype.kind not in "iu":  # refused later, under its own name
+            return
+        fits |= lists.lengths == counts.reshape(-1)
+    if not fits.all():
+        row = int(fits.argmin())
+        raise problem(f"Input {name!r}", f"have {_rule_beside(column, beside)}", f"{lists.lengths[row]} in row {row}")
+
+
 def _from_lists(name: str, lists: Lists, width: int, dtype: str, pads: bool) -> np.ndarray:
     if lists.missing.any():
         got = f"none in {int(lists.missing.sum())} of {len(lists)} rows, such as row {int(lists.missing.argmax())}"
@@ -154,14 +192,17 @@ def _from_values(name: str, values: np.ndarray, shape: tuple[int, ...], dtype: s
 
 def _see_to_lengths(
     column: SequenceColumn,
-    histories: list[SequenceColumn],
+    group: Iterable[SequenceColumn],
     lists: Mapping[str, Lists],
     arrays: dict[str, Any],
     times: EventTimes | None,
 ) -> None:
-    """Counts the length of a history that was given as lists; a length that was given is cut as the lists were."""
+    """Counts the length of a history that was given as lists; a length that was given is cut as the lists were.
+
+    ``group`` are the histories of the same events. If one of them is an array, the length has to be given.
+    """
     own = lists[column.name]
-    for name in inputs_of_events(column, times)[1:]:
+    for name in (*inputs_of_events(column, times)[1:], *(other.name for other in group)):
         if name in lists:
             _check_lengths(name, lists[name], column.name, own)
     if column.length_name is None:
@@ -172,13 +213,13 @@ def _see_to_lengths(
             given = given.reshape(-1)
             arrays[column.length_name] = np.where(cut, np.minimum(given, column.maxlen), given)
         return
+    if not all(other.name in lists for other in group):
+        return
     lengths = np.zeros(len(own), np.int32)
-    for other in histories:
-        if other.length_name == column.length_name:
-            _check_lengths(other.name, lists[other.name], column.name, own)
-            values = arrays[other.name]
-            filled = values[:, ::-1] != padding_of(values)
-            lengths = np.maximum(lengths, np.where(filled.any(1), other.maxlen - filled.argmax(1), 0))
+    for other in group:
+        values = arrays[other.name]
+        filled = values[:, ::-1] != padding_of(values)
+        lengths = np.maximum(lengths, np.where(filled.any(1), other.maxlen - filled.argmax(1), 0))
     arrays[column.length_name] = lengths.astype(np.int32)
 
 
@@ -221,9 +262,10 @@ def dense_spec(columns: Iterable[Column], spec: Mapping[str, Any], times: EventT
                 remedy = f"`.to_tensor(shape={[None, *shape]})` makes one of it."
                 raise problem(what, "be a tensor, or ragged in its second axis if it is a history", str(given), remedy)
             dense[name] = tf.TensorSpec([None, shape[0]], given.dtype)
-            length_name = getattr(column, "length_name", None)
-            if name == column.name and length_name is not None and length_name not in spec:
-                dense[length_name] = tf.TensorSpec([None, 1], tf.int32)
+    for group in _belonging(columns).values():
+        length_name = group[0].length_name
+        if length_name is not None and length_name not in spec and all(column.name in ragged for column in group):
+            dense[length_name] = tf.TensorSpec([None, 1], tf.int32)
     return dense
 
 
@@ -250,18 +292,25 @@ def dense_batch(
             if name in ragged:
                 padding = "0" if ragged[name].dtype == tf.string else None
                 dense[name] = ragged[name].to_tensor(padding, shape=[None, shape[0]])
-    histories = [column for column in columns if isinstance(column, SequenceColumn) and column.name in lengths]
-    for column in histories:
+    for name, column, beside in _beside_arrays(columns, lengths, batch, times):
+        fits = tf.equal(lengths[name], column.maxlen)
+        if column.length_name is not None and column.length_name in batch:
+            fits |= tf.equal(lengths[name], tf.reshape(tf.cast(batch[column.length_name], tf.int64), [-1]))
+        dense[name] = _held_to(fits, f"Input {name!r} must hold {_rule_beside(column, beside)}", dense[name])
+    for column in columns:
+        if not isinstance(column, SequenceColumn) or column.name not in lengths:
+            continue
         name, length_name = column.name, column.length_name
-        for other in inputs_of_events(column, times)[1:]:
-            if other in lengths:
+        sharing = [other.name for other in _belonging(columns)[length_name or name]]
+        for other in (*inputs_of_events(column, times)[1:], *sharing):
+            if other in lengths and other != name:
                 dense[other] = _as_long(other, name, dense, lengths)
         if length_name is None:
             continue
         if length_name not in batch:
-            sharing = [other.name for other in histories if other.length_name == length_name]
-            filled = [_filled(_as_long(other, name, dense, lengths)) for other in sharing]
-            dense[length_name] = tf.reduce_max(tf.stack(filled), 0)[:, tf.newaxis]
+            if all(other in lengths for other in sharing):
+                filled = [_filled(dense[other]) for other in sharing]
+                dense[length_name] = tf.reduce_max(tf.stack(filled), 0)[:, tf.newaxis]
         elif dense[length_name].dtype.is_integer:
             given = dense[length_name]
             cut = tf.reshape(lengths[name] > column.maxlen, tf.shape(given))
@@ -301,7 +350,11 @@ def _filled(history: tf.Tensor) -> tf.Tensor:
 
 
 def _as_long(name: str, other: str, dense: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    equal = tf.reduce_all(tf.equal(lengths[name], lengths[other]))
     rule = f"Input {name!r} must hold lists as long as those of {other!r}"
-    with tf.control_dependencies([assertion(equal, rule)]):
-        return tf.identity(dense[name])
+    return _held_to(tf.equal(lengths[name], lengths[other]), rule, dense[name])
+
+
+def _held_to(fits: tf.Tensor, rule: str, values: tf.Tensor) -> tf.Tensor:
+    check = assertion(tf.reduce_all(fits), rule)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(values)

@@ -265,7 +265,9 @@ class RetrievalModel(keras.Model):
         ``x`` is name -> array, or the same in another form: a pandas or polars DataFrame, an Arrow table, lists, ragged
         tensors; or a dataset, generator or Sequence of batches of these. A history may be lists of any length, most
         recent first (tf.data's ``ragged_batch`` preserves them): zeros are left out, each list is cut after its first T
-        ids and padded with 0, and its length is counted, unless `x` contains it.
+        ids and padded with 0, and its length is counted, unless `x` contains it. Its weights, and other histories of
+        the same events, are then lists of the same lengths. Beside an array, they are as wide as it is, or as long as
+        the row's length says.
 
         In place of names, a list or tuple may have the inputs in the order of ``model.inputs``. The elements of a
         dataset are then ``((...), y)`` or ``((...), y, sample_weight)``, or ``((...),)`` without labels.
