@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._arrays import Seen, check_ids
-from deepmatch_ext._checks import int_at_least, number_between, positive_int, problem, shown
+from deepmatch_ext._checks import int_at_least, listing, number_between, positive_int, problem, shown
 from deepmatch_ext._distribute import writes_files
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import (
@@ -156,7 +156,8 @@ class RetrievalModel(keras.Model):
         assert isinstance(target, SparseColumn)
         columns = [*towers.user_columns, *(column for column in towers.item_columns if column.name in read)]
         self._has_labels = any(isinstance(layer, PairProbability) for layer in self.layers)
-        self._functions: _Untracked = _Untracked({})  # of several steps an execution
+        # Since `compile`: the functions of several steps an execution, and what was trainable.
+        self._compiled_state: _Untracked = _Untracked({})
         self._reader = _Untracked(
             Reader(columns, self.inputs, target, self._is_unknown, self._has_labels, towers.times)
         )
@@ -215,6 +216,9 @@ class RetrievalModel(keras.Model):
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None:
         """Keras's ``compile``. It needs only the optimizer, since the model's output is the loss of each example.
 
+        Layers are frozen by ``trainable = False`` before it, or it is called again with a new optimizer: `fit` and
+        `train_on_batch` refuse a model whose layers were frozen or freed since.
+
         Args:
             optimizer: As in Keras, by name or an instance.
             loss: None: `sampledsoftmaxloss`, which takes the output as it is. Or a function of your own. With labels
@@ -227,7 +231,8 @@ class RetrievalModel(keras.Model):
                 Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are bfloat16, and the optimizer is not one
                 of `deepmatch_ext.optimizers`.
         """
-        self._functions.value.clear()
+        self._compiled_state.value.clear()
+        self._compiled_state.value["trainable"] = set(map(id, self.trainable_variables))
         if not isinstance(optimizer, LAZY):
             for layer in self.layers:
                 if isinstance(layer, EmbeddingTable) and layer.table_dtype != "float32":
@@ -306,7 +311,8 @@ class RetrievalModel(keras.Model):
             ValueError: An array in ``x`` or ``validation_data`` does not fit its column, or labels or weights are
                 masked or out of range; nothing has run then. Datasets, generators and sequences are refused at the
                 first wrong batch. Or a callback comes before the one that adds its figure, or has the opposite
-                ``mode``. Or an argument of Keras's, such as ``steps_per_epoch``, is not one that it takes.
+                ``mode``. Or layers were frozen or freed since `compile`. Or an argument of Keras's, such as
+                ``steps_per_epoch``, is not one that it takes.
 
         Warns:
             UserWarning: The loss, or that of the held-out examples, is 0 in every epoch, as it is for batches whose
@@ -360,10 +366,11 @@ class RetrievalModel(keras.Model):
             callbacks = place.among(callbacks)
         if isinstance(examples.x, tf.data.Dataset | tf.distribute.DistributedDataset | Iterator):
             shuffle = False  # Keras 3 warns of its own default
+        self._check_trainable()
         build_optimizer(self)
         whole_passes = 0 if kwargs.get("steps_per_epoch") else epochs - kwargs.get("initial_epoch", 0)
         at_once = steps_per_execution(self, examples.x, whole_passes, callbacks)
-        with several_steps(self, at_once, self._functions.value):
+        with several_steps(self, at_once, self._compiled_state.value):
             done = super().fit(
                 examples.x,
                 examples.y,
@@ -430,6 +437,7 @@ class RetrievalModel(keras.Model):
         check_one_batch(self, "train_on_batch")
         check_class_weight(class_weight, x, y)
         given = self._one_batch(x, y, sample_weight, "trained on")
+        self._check_trainable()
         build_optimizer(self)
         return super().train_on_batch(given.x, given.y, given.weights, class_weight, *args, **kwargs)
 
@@ -739,6 +747,19 @@ class RetrievalModel(keras.Model):
     def compile_from_config(self, config: Any) -> None:
         """Keras's ``compile_from_config``, for a file written by any version of Keras."""
         compile_as_saved(self, compilation_here(config))
+
+    def _check_trainable(self) -> None:
+        """Refuses weights that were frozen or freed since `compile`.
+
+        tf-keras trains what was trainable then, and Keras 3 what was trainable when it last traced the step, which it
+        does again for several steps per execution.
+        """
+        trainable = set(map(id, self.trainable_variables))
+        if changed := trainable ^ self._compiled_state.value.get("trainable", trainable):
+            names = [layer.name for layer in self.layers if not changed.isdisjoint(map(id, layer.weights))]
+            remedy = "Call `compile` again, with a new optimizer."
+            got = f"another one since for {listing(names)}"
+            raise problem("`trainable` of each layer", "be as it was when the model was compiled", got, remedy)
 
     def _check_compared(
         self, examples: Examples, batch_size: int, what: str = "`batch_size`", of: str = "trained on"

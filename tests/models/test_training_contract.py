@@ -923,6 +923,22 @@ def test_whole_numbers_of_fit_may_be_numpys_or_left_out(plain):
     plain.fit(x, verbose=False, **dict.fromkeys((*counts, "initial_epoch")))
 
 
+@pytest.mark.slow
+def test_a_layer_that_is_frozen_or_freed_after_compile_is_refused(plain):
+    """Or what is trained would depend on the Keras, and on the number of steps; test_youtubednn.py compiles again."""
+    x, table = small_input(4), plain.get_layer("table_item")
+    rule = r"`trainable` of each layer must be as it was .* compiled; got another one since for 'table_item'\. Call"
+    table.trainable = False
+    try:
+        for train in (plain.fit, plain.train_on_batch):
+            with pytest.raises(ValueError, match=rule):
+                train(x)
+        plain.test_on_batch(x)
+    finally:
+        table.trainable = True
+    plain.train_on_batch(x)
+
+
 @pytest.mark.parametrize("path", [3, None, ["model.keras"]])
 def test_files_that_are_no_paths_are_refused(plain, path):
     for call in (plain.save, plain.save_weights, plain.load_weights):
