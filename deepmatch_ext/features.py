@@ -40,6 +40,13 @@ class SparseColumn:
     embedding_name: str = ""
     trainable: bool = True
 
+    def __post_init__(self) -> None:
+        limits = whole_numbers(self.dtype)
+        if limits is not None and not self.use_hash and self.vocabulary_size - 1 > limits[1]:
+            rule = f"be at most {limits[1] + 1}, since its `dtype`, {self.dtype}, does not tell larger ids apart"
+            remedy = "Give the column dtype='int64'."
+            raise problem(f"`vocabulary_size` of column {self.name!r}", rule, self.vocabulary_size, remedy)
+
 
 @dataclass(frozen=True)
 class SequenceColumn:
@@ -81,6 +88,22 @@ class DenseColumn:
 
 Column = SparseColumn | SequenceColumn | DenseColumn
 
+# Up to these, a dtype of floats holds every whole number.
+_WHOLE = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24, "float64": 2**53}
+
+
+def whole_numbers(dtype: str) -> tuple[int, int] | None:
+    """The least and the largest whole number between which a dtype holds them all; None for text.
+
+    Example:
+        >>> whole_numbers("uint8"), whole_numbers("float16"), whole_numbers("string")
+        ((0, 255), (-2048, 2048), None)
+    """
+    if dtype in _WHOLE:
+        return -_WHOLE[dtype], _WHOLE[dtype]
+    kind = tf.as_dtype(dtype)
+    return (int(kind.min), int(kind.max)) if kind.is_integer else None
+
 
 def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
     """Checked, frozen columns from DeepCTR's ``SparseFeat``, ``VarLenSparseFeat`` and ``DenseFeat``.
@@ -93,7 +116,8 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
         The columns, in their order.
 
     Raises:
-        ValueError: An element is not a column, a size is not a positive integer, or a name is empty or occurs twice.
+        ValueError: An element is not a column, a size is not a positive integer, a ``dtype`` does not hold all ids of
+            its column, or a name is empty or occurs twice.
 
     Example:
         >>> from deepctr.feature_column import DenseFeat, SparseFeat

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat, build_input_features
 
-from deepmatch_ext.features import build_inputs, column_config, read_columns, table_columns
+from deepmatch_ext.features import build_inputs, column_config, read_columns, table_columns, with_table_sizes
 
 EVERY_OPTION = [
     SparseFeat("user", 10),
@@ -109,3 +109,16 @@ def test_bad_columns_are_refused(columns, message):
 def test_two_tables_of_one_name_must_agree(other, message):
     with pytest.raises(ValueError, match=message):
         table_columns(read_columns("columns", [SparseFeat("a", 5, 4, embedding_name="t"), other]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"), [("int8", 128), ("uint8", 256), ("float16", 2049), ("bfloat16", 257), ("float32", 2**24 + 1)]
+)
+def test_a_vocabulary_whose_ids_its_dtype_does_not_tell_apart_is_refused(dtype, most):
+    [column] = read_columns("columns", [SparseFeat("item", most, 4, dtype=dtype)])
+    rule = rf"`vocabulary_size` of column 'item' must be at most {most}, since its `dtype`, {dtype}, .*; got {most + 1}"
+    with pytest.raises(ValueError, match=rule):
+        read_columns("columns", [SparseFeat("item", most + 1, 4, dtype=dtype)])
+    with pytest.raises(ValueError, match=rule):  # as a larger model is made
+        read_columns("columns", [with_table_sizes(column_config(column), {"item": most + 1})])
+    assert read_columns("columns", [SparseFeat("item", most + 1, 4, use_hash=True, dtype=dtype)])  # buckets are int64

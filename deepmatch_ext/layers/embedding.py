@@ -82,6 +82,7 @@ class EmbeddingTable(WholeWeights, keras.layers.Layer):
         table_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
+        kwargs.setdefault("autocast", False)  # float16 would round ids that come as floats
         super().__init__(**kwargs)
         self.table_dtype = one_of("`table_dtype`", table_dtype, TABLE_DTYPES)
         self.check_ids = as_flag("`check_ids`", check_ids)

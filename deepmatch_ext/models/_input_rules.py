@@ -20,13 +20,11 @@ import tensorflow as tf
 from deepmatch_ext._checks import problem, warn_caller
 from deepmatch_ext._frames import check_unmasked, is_frame
 from deepmatch_ext._traced import assertion
-from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
+from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes, whole_numbers
 from deepmatch_ext.layers.pooling import item_counts, item_mask
 
 # Its square, and the square of a layer's sum of such numbers, still fit in float32: no gradient becomes NaN.
 LARGEST_NUMBER = 1e15
-
-_SMALL = f"numbers of at most {LARGEST_NUMBER:g} in size"
 
 Rule = tuple[tf.Tensor, str]
 """Booleans that must all be true, and the rule in words."""
@@ -70,8 +68,9 @@ def check_model_input(
         The number of examples, B.
 
     Raises:
-        ValueError: An input is missing, has the wrong shape or type, or holds a NaN, an id outside its vocabulary, or a
-            length outside 0..maxlen. With ``targets``, also where times are not in order.
+        ValueError: An input is missing, has the wrong shape or type, or holds a NaN, an id outside its vocabulary, a
+            number that its column's dtype does not hold, or a length outside 0..maxlen. With ``targets``, also where
+            times are not in order.
 
     Warns:
         UserWarning: A history has more ids than its length says. Without ``targets``, in a service whose clocks may
@@ -84,11 +83,12 @@ def check_model_input(
             arrays[name] = values = _array(name, x, shape, dtype)
             rows[name] = len(values)
             if values.dtype.kind == "f" or (isinstance(column, DenseColumn) and dtype != "string"):
-                _check_numbers(name, values, is_id=id_column(column, name) is not None)
+                _check_numbers(name, values, _largest(column, name, dtype))
             limits = _integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":
                 _check_limits(name, values, *limits)
-                _check_no_mask(f"Input {name!r}", values.dtype.kind == "b", limits)
+                if not isinstance(column, DenseColumn):
+                    _check_no_mask(f"Input {name!r}", values.dtype.kind == "b", limits)
             if name in targets:
                 _check_no_padding(column, name, values)
         if isinstance(column, SequenceColumn) and column.length_name is not None:
@@ -116,7 +116,7 @@ def check_types(columns: Sequence[Column], spec: Mapping[str, Any]) -> None:
     for column in columns:
         for name in input_shapes(column):
             limits = _integer_limits(column, name, is_target=False)
-            if limits is not None:
+            if limits is not None and not isinstance(column, DenseColumn):
                 _check_no_mask(f"The dataset's {name!r}", spec[name].dtype.is_bool, limits)
     # Only now that all are known to be batched: an unbatched history has a wrong shape, too, but the error should say
     # that it is not batched.
@@ -148,13 +148,14 @@ def check_batch(
     rows = tf.shape(batch[next(iter(targets))])[0]
     checked = {name: _in_rows(name, batch[name], shape, rows) for name, shape in shapes.items()}
     for column in columns:
-        for name in input_shapes(column):
+        for name, (_, dtype) in input_shapes(column).items():
             values = checked[name]
             rules: list[Rule] = []
+            largest = _largest(column, name, dtype)
             if values.dtype.is_floating:
-                rules += _number_rules(values, is_id=id_column(column, name) is not None)
+                rules += _number_rules(values, largest)
             elif isinstance(column, DenseColumn) and values.dtype.is_integer:
-                rules.append((_is_small(values), _SMALL))
+                rules.append((_is_small(values, largest), _small(largest)))
             limits = _integer_limits(column, name, name in targets)
             if limits is not None:
                 rules += _limit_rules(values, *limits)
@@ -227,29 +228,41 @@ def _in_rows(name: str, values: tf.Tensor, shape: tuple[int, ...], rows: tf.Tens
 # Numbers are finite and not too large; ids that come as floats are whole.
 
 
-def _check_numbers(name: str, values: np.ndarray, is_id: bool) -> None:
+def _largest(column: Column, name: str, dtype: str) -> float:
+    """The largest size of an input's numbers; infinity for ids."""
+    if id_column(column, name) is not None:
+        return math.inf
+    return min(LARGEST_NUMBER, float(tf.as_dtype(dtype).max)) if dtype.startswith("float") else LARGEST_NUMBER
+
+
+def _small(largest: float) -> str:
+    return f"numbers of at most {largest:g} in size"
+
+
+def _check_numbers(name: str, values: np.ndarray, largest: float) -> None:
     if np.isnan(values).any():
         raise problem(f"Input {name!r}", "hold no NaN", f"{int(np.isnan(values).sum())} of them")
     if np.isinf(values).any():
         raise problem(f"Input {name!r}", "hold no infinity", f"{int(np.isinf(values).sum())} of them")
-    if is_id and (values != np.floor(values)).any():
-        raise problem(f"Input {name!r}", "hold whole numbers, since they are ids", "fractions among them")
-    if not is_id and values.size and max(-float(values.min()), float(values.max())) > LARGEST_NUMBER:
+    if largest == math.inf:
+        if (values != np.floor(values)).any():
+            raise problem(f"Input {name!r}", "hold whole numbers, since they are ids", "fractions among them")
+    elif values.size and max(-float(values.min()), float(values.max())) > largest:
         got = f"{values.flat[np.argmax(np.abs(values))]:g}"
         remedy = "Scale the column, or take its logarithm."
-        raise problem(f"Input {name!r}", f"hold numbers of at most {LARGEST_NUMBER:g} in size", got, remedy)
+        raise problem(f"Input {name!r}", f"hold {_small(largest)}", got, remedy)
 
 
-def _number_rules(values: tf.Tensor, is_id: bool) -> list[Rule]:
+def _number_rules(values: tf.Tensor, largest: float) -> list[Rule]:
     finite = (tf.math.is_finite(values), "no NaN and no infinity")
-    if is_id:
+    if largest == math.inf:
         return [finite, (tf.equal(values, tf.floor(values)), "whole numbers, since they are ids")]
-    return [finite, (_is_small(values), _SMALL)]
+    return [finite, (_is_small(values, largest), _small(largest))]
 
 
-def _is_small(values: tf.Tensor) -> tf.Tensor:
+def _is_small(values: tf.Tensor, largest: float = LARGEST_NUMBER) -> tf.Tensor:
     """Whether numbers are at most the limit in size; NaN is not. The limit itself does not fit into every type."""
-    return tf.abs(tf.cast(values, tf.float64)) <= LARGEST_NUMBER
+    return tf.abs(tf.cast(values, tf.float64)) <= largest
 
 
 # Ids are in their vocabulary, lengths in 0..maxlen.
@@ -263,7 +276,10 @@ def id_column(column: Column, name: str) -> SparseColumn | None:
 
 
 def _integer_limits(column: Column, name: str, is_target: bool) -> tuple[int, int, str] | None:
-    """The least and largest value of an input of ids or lengths, and the rule in words; None for other inputs."""
+    """The least and largest value of an input of integers, and the rule in words; None for floats and text."""
+    if isinstance(column, DenseColumn):
+        kind = column.dtype
+        return _held_by(kind, "numbers") if kind.startswith(("int", "uint")) else None
     if isinstance(column, SequenceColumn) and name == column.length_name:
         return 0, column.maxlen, f"lengths in 0..{column.maxlen}, the history's `maxlen`"
     sparse = id_column(column, name)
@@ -273,10 +289,12 @@ def _integer_limits(column: Column, name: str, is_target: bool) -> tuple[int, in
         first, last = int(is_target), sparse.vocabulary_size - 1
         rule = f"ids in {first}..{last}, since its `vocabulary_size` is {last + 1}"
         return first, last, rule + (" and 0 is padding" if is_target else "")
-    if not sparse.dtype.startswith(("int", "uint")):
-        return None
-    limits = np.iinfo(sparse.dtype)
-    return int(limits.min), int(limits.max), f"ids that its dtype holds, {sparse.dtype}; give the column dtype='int64'"
+    return _held_by(sparse.dtype, "ids")
+
+
+def _held_by(dtype: str, what: str) -> tuple[int, int, str] | None:
+    limits = whole_numbers(dtype)
+    return limits and (*limits, f"{what} that its dtype holds, {dtype}; give the column dtype='int64'")
 
 
 def _check_limits(name: str, values: np.ndarray, low: int, high: int, rule: str) -> None:

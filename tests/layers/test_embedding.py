@@ -117,3 +117,10 @@ def test_bad_sizes_are_refused():
         with pytest.raises(ValueError, match=r"`vocabulary_size` must be an integer of at least 1"):
             EmbeddingTable(size, 4)
     assert EmbeddingTable(np.int64(5), np.int32(4))(tf.constant([1])).shape == (1, 4)
+
+
+def test_a_mixed_precision_policy_does_not_round_ids_that_come_as_floats():
+    table = EmbeddingTable(2050, 1, np.arange(2050)[:, np.newaxis] % 2, dtype="mixed_float16")
+    rows = table(tf.constant([2048.0, 2049.0]))  # both 2048 as float16
+    assert rows.dtype == tf.float16
+    np.testing.assert_array_equal(rows, [[0], [1]])

@@ -187,3 +187,21 @@ def test_large_integers_are_refused_in_batches_as_in_arrays(number, dtype):
     tensors = {name: tf.constant(values) for name, values in x.items()}
     assert outcome(lambda: check_batch(columns, dense_batch(columns, tensors), shapes, ["item"])) == of_arrays
     assert of_arrays == ("refused" if abs(number) > 10**15 else "taken")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "outsider"),
+    [("int8", [-128, 127], 300), ("uint8", [0, 255], -1), ("int32", [0, 2**31 - 1], 2**40), ("float16", [6e4], 7e4)],
+)
+def test_numbers_that_a_columns_dtype_does_not_hold_are_refused_in_batches_as_in_arrays(dtype, values, outsider):
+    columns = read_columns("columns", [DenseFeat("x", 1, dtype), SparseFeat("item", 20)])
+    shapes = {name: shape for column in columns for name, (shape, _) in input_shapes(column).items()}
+
+    def of_both(numbers):
+        x = {"x": np.array(numbers), "item": np.full(len(numbers), 3)}
+        tensors = {name: tf.constant(values) for name, values in x.items()}
+        of_arrays = outcome(lambda: check_model_input(columns, x, ["item"]))
+        return of_arrays, outcome(lambda: check_batch(columns, dense_batch(columns, tensors), shapes, ["item"]))
+
+    assert of_both(values) == ("taken", "taken")
+    assert of_both([*values, outsider]) == ("refused", "refused")
