@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepmatch_ext._checks import problem, shown
+from deepmatch_ext._frames import by_id
 
 Seen = tuple[np.ndarray, np.ndarray]
 """Items that each of B rows has already had, in CSR form: ``(indptr (B + 1,), item ids)``.
@@ -47,6 +48,7 @@ def check_ids(
 
 def check_item_counts(what: str, values: Any, vocabulary_size: int | None = None) -> np.ndarray:
     """``values`` as a new float64 array (V,) of occurrences, with none of id 0, padding."""
+    values = by_id(what, values)
     try:
         counts = np.asarray(values)
     except ValueError:  # uneven rows
@@ -128,7 +130,7 @@ def check_vectors(user_vectors: Any, item_vectors: Any) -> tuple[np.ndarray, np.
 
 def check_item_vectors(values: Any) -> tuple[np.ndarray, float]:
     """The vectors of all item ids, (V, D), as `check_floats` gives them, V at least 2: row 0 is padding."""
-    items, largest = check_floats("`item_vectors`", ["(V, D)"], values)
+    items, largest = check_floats("`item_vectors`", ["(V, D)"], by_id("`item_vectors`", values))
     if len(items) < 2:
         raise problem("`item_vectors`", "have a row of padding and at least one item", f"shape {items.shape}")
     return items, largest

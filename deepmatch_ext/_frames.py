@@ -148,6 +148,23 @@ def check_unmasked(what: str, values: Any) -> None:
         raise problem(what, "have no masked values", got, "Fill them first: `values.filled(0)`.")
 
 
+def by_id(what: str, values: Any) -> Any:
+    """``values`` with the row of id i in place i: pandas's rows in the order of their index, all others as they are.
+
+    Raises:
+        ValueError: An index does not hold each of the ids 0..n-1 once, or values are masked.
+    """
+    check_unmasked(what, values)
+    if not isinstance(values, pd.Series | pd.DataFrame) or values.index.equals(pd.RangeIndex(len(values))):
+        return values
+    ids = values.index.to_numpy()
+    if ids.dtype.kind not in "iu" or not np.array_equal(np.sort(ids), np.arange(len(ids))):
+        rule = f"have the ids 0..{len(ids) - 1} as its index, in any order, since its rows are read by id"
+        remedy = "`values.reindex(range(n), fill_value=0)` makes n rows by id; `values.to_numpy()` has no index."
+        raise problem(what, rule, f"an index of {listing(values.index, 3)}", remedy)
+    return values.iloc[np.argsort(ids)]
+
+
 def require_columns(columns: Mapping[str, Any], names: Iterable[str], where: str, remedies: Mapping[str, str]) -> None:
     """Refuses columns without one of the ``names``; ``remedies`` has what to do, by name."""
     for name in names:

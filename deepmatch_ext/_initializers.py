@@ -11,6 +11,7 @@ import pandas as pd
 import tensorflow as tf
 
 from deepmatch_ext._checks import problem
+from deepmatch_ext._frames import by_id
 from deepmatch_ext._keras import deserialize, keras, serialize
 from deepmatch_ext._plain import plain_object, settings_of
 
@@ -33,13 +34,14 @@ class TableInitializer:
         shape: (V, D) of the table; row 0 is padding.
 
     Raises:
-        ValueError: ``given`` is not an initializer, or holds values of the wrong shape, or that are not finite.
+        ValueError: ``given`` is not an initializer, or holds values of the wrong shape, or that are not finite or are
+            masked, or has an index other than the ids.
     """
 
     def __init__(self, what: str, given: Any, shape: tuple[int, int]) -> None:
         self.what, self._shape = what, shape
         self.awaits_values = isinstance(given, str) and given == SAVED
-        self._values = None if self.awaits_values else _values_of(given)
+        self._values = None if self.awaits_values else _values_of(what, given)
         self._initializer: Any = None
         if self._values is not None:
             self._values = self._checked_array(self._values)
@@ -131,14 +133,14 @@ def table_initializer(what: str, given: Any, shape: tuple[int, int]) -> TableIni
     return given if given is None or isinstance(given, TableInitializer) else TableInitializer(what, given, shape)
 
 
-def _values_of(given: Any) -> np.ndarray | None:
-    """The values that ``given`` holds: an array itself, or in Keras's (or TensorFlow's) Constant. A scalar is none."""
+def _values_of(what: str, given: Any) -> np.ndarray | None:
+    """The values by id that ``given`` holds: an array, or the one in a Constant of Keras or TensorFlow."""
     kind = type(given)
     if kind.__name__ == "Constant" and kind.__module__.split(".")[0] in ("keras", "tf_keras", "tensorflow"):
         given = given.value
     elif not isinstance(given, np.ndarray | list | tuple | pd.DataFrame | tf.Tensor | tf.Variable):
         return None
-    values = np.asarray(given)
+    values = np.asarray(by_id(what, given))
     return values if values.ndim else None
 
 

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._frames import Lists, array_of, as_array, columns_of
 from deepmatch_ext.data import IdMap, Interactions, find_leaks, parquet_dataset, tfrecord_dataset, write_tfrecords
-from deepmatch_ext.evaluation import RetrievalMetrics, TrainingWatch
+from deepmatch_ext.evaluation import Popularity, RetrievalMetrics, TrainingWatch
+from deepmatch_ext.evaluation.report.arguments import check_item_groups
 from deepmatch_ext.features import read_columns
 from deepmatch_ext.models._catalogue import read_catalogue
 from deepmatch_ext.models._examples import ArrayReader
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
-from deepmatch_ext.retrieval import read_vectors, write_vectors
+from deepmatch_ext.retrieval import read_vectors, top_n, write_vectors
+from deepmatch_ext.retrieval.diversify import category_codes
 from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import DIM, VOCABULARY, history_column, item_column
 
@@ -681,3 +683,41 @@ def test_without_pyarrow_the_command_is_named(monkeypatch):
         columns_of("`x`", Table())
     arrays = input_arrays(SHARED, pd.DataFrame(LISTS))  # pandas needs none
     assert arrays["n"].tolist() == EXPECTED["n"]
+
+
+READ_BY_ID = {
+    "counts": (Popularity, lambda read: read.item_counts),
+    "vectors": (lambda values: top_n(np.ones((1, 2)), pd.concat([values] * 2, axis=1), 3), lambda lists: lists[0]),
+    "categories": (category_codes, lambda codes: codes),
+    "groups": (lambda values: check_item_groups(values, 4), lambda groups: groups),
+}
+
+
+@pytest.mark.parametrize("what", READ_BY_ID)
+def test_what_has_a_row_for_each_id_is_read_by_its_index(what):
+    read, seen = READ_BY_ID[what]
+    values = pd.Series([0.0, 3.0, 1.0, 2.0])
+    np.testing.assert_array_equal(seen(read(values.sort_values())), seen(read(values)))
+    with pytest.raises(ValueError, match=r"have the ids 0..3 as its index, .*; got an index of 1, 2, 3 and 1 more"):
+        read(values.set_axis([1, 2, 3, 4]))
+
+
+def test_arrays_of_item_features_are_read_by_their_ids():
+    columns = read_columns("columns", [SparseFeat("genre", 9)])
+    genres = [0, 5, 6, 7]  # by item id
+
+    def read(features):
+        return read_catalogue("item", columns, features, 4)["genre"].ravel().tolist()
+
+    order = np.array([3, 1, 2])
+    assert read({"item": order, "genre": np.array(genres)[order]}) == genres
+    assert read({"item": [[2], [0], [1]], "genre": [6, 0, 5]}) == [0, 5, 6, 0]
+    assert read({"genre": pd.Series(genres)[[3, 1, 2, 0]]}) == genres
+    for features, message in [
+        ({"item": [1, 2, 2], "genre": [5, 6, 7]}, "'item' in `item_features` must hold each item id once"),
+        ({"item": [1, 2, 4], "genre": [5, 6, 7]}, "'item' in `item_features` must hold item ids in 0..3; got 1..4"),
+        ({"item": [1, 2], "genre": [5, 6, 7]}, "'genre' in `item_features` must have a row for each of 2 ids; got 3"),
+        ({"genre": pd.Series(genres, [1, 2, 3, 4])}, "'genre' in `item_features` must have the ids 0..3 as its index"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read(features)

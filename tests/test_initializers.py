@@ -5,6 +5,7 @@ import json
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat
@@ -55,6 +56,8 @@ WAYS_TO_GIVE_VALUES = {
     "an array": MATRIX,
     "an array of float16": MATRIX.astype("float16"),
     "a tensor": tf.constant(MATRIX, tf.float32),
+    "a frame whose index is in another order": pd.DataFrame(MATRIX)[::-1],
+    "Constant of such a frame": INITIALIZERS.Constant(pd.DataFrame(MATRIX)[::-1]),
     "a class of one's own": OfAMatrix(MATRIX),
 }
 
@@ -146,6 +149,11 @@ BROKEN = np.where(MATRIX > 2, np.nan, MATRIX)
         (BROKEN, r"must hold finite numbers; got nan in row \d+\."),
         (INITIALIZERS.Constant(np.where(MATRIX > 2, np.inf, MATRIX)), r"must hold finite numbers; got inf in row"),
         (MATRIX.astype(str), r"must hold numbers; got an array of <U"),
+        (
+            pd.DataFrame(MATRIX).set_index(7 * np.arange(VOCABULARY)),
+            rf"must have the ids 0..{V1} as its index",
+        ),
+        (np.ma.masked_greater(MATRIX, 2), r"must have no masked values; got \d+ masked. Fill them first"),
         (MATRIX * 1j, r"must hold numbers; got an array of complex128"),
         (
             "nonsense",

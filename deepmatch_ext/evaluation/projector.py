@@ -13,6 +13,7 @@ import numpy as np
 from deepmatch_ext._arrays import check_item_vectors
 from deepmatch_ext._checks import as_list, as_path, problem
 from deepmatch_ext._files import write_text
+from deepmatch_ext._frames import by_id
 
 
 def write_projector(
@@ -54,9 +55,10 @@ def write_projector(
     columns: dict[str, list[Any]] = {}
     for column, values in labels.items():
         rule = f"be {len(vectors)} entries, one for each item id and one for padding"
-        columns[str(column)] = as_list(f"the labels {column!r}", rule, values)
+        what = f"the labels {column!r}"
+        columns[str(column)] = as_list(what, rule, by_id(what, values))
         if len(columns[str(column)]) != len(vectors):
-            raise problem(f"the labels {column!r}", rule, f"{len(columns[str(column)])}")
+            raise problem(what, rule, f"{len(columns[str(column)])}")
     columns.setdefault("item_id", list(range(len(vectors))))
     # The projector takes the first line for a header only if there are several columns.
     lines = ["\t".join(map(_cell, columns))] if len(columns) > 1 else []

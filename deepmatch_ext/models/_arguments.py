@@ -120,10 +120,10 @@ gbce_t: The calibration of ``gbce``, in [0, 1].
 num_hard: Each example keeps only this many negatives, the hardest. None: all.
 item_features: With several item columns: their values by item id, which the model stores for positives and negatives.
     A pandas or polars DataFrame or Arrow table with the ids in the column of the item's name; a pandas DataFrame
-    without that column has them as its index; or name -> array (V, ...), row k for item id k. Values of a
-    ``VarLenSparseFeat`` may be lists of any length; items that a frame leaves out get zeros. Training then reads only
-    the item id. None: each example holds its item's features, and the items of the batch are the negatives
-    (`InBatchSampler`).
+    without that column has them as its index; or name -> array, with the ids under the item's name, or else (V, ...),
+    row k for item id k. Values of a ``VarLenSparseFeat`` may be lists of any length; items that are left out get zeros.
+    Training then reads only the item id. None: each example holds its item's features, and the items of the batch are
+    the negatives (`InBatchSampler`).
 item_id_dropout: With several item columns: the fraction of items whose id is dropped during training, so that only
     their features are encoded. At inference this is always done for items that were never trained, and for id 0.
 history_dropout: The fraction of a history's items that are left out during training, in [0, 1).

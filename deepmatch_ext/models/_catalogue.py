@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deepmatch_ext._checks import problem
-from deepmatch_ext._frames import array_of, columns_of, is_frame, padding_of
+from deepmatch_ext._frames import by_id, columns_of, is_frame, one_a_row, padding_of
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
 from deepmatch_ext.models._input_arrays import input_arrays
 from deepmatch_ext.models._input_rules import check_model_input
@@ -39,8 +39,8 @@ def read_catalogue(
         item_name: The name of the item's id column.
         columns: The item's columns except its id.
         item_features: A frame with the item ids in the column ``item_name``; a pandas DataFrame without that column
-            has them as its index; or name -> values of V rows, row 0 (padding) included. Histories may be lists in each
-            form.
+            has them as its index; or name -> values, with the item ids under ``item_name``, or else of V rows by id,
+            row 0 (padding) included. Histories may be lists in each form.
         vocabulary_size: V.
 
     Raises:
@@ -51,15 +51,21 @@ def read_catalogue(
         raise problem(WHAT, rule, type(item_features).__name__)
     shapes = {name: shape for column in columns for name, (shape, _) in input_shapes(column).items()}
     named = columns_of(WHAT, item_features, [item_name, *shapes])
-    ids = _item_ids(item_name, item_features, named, vocabulary_size) if is_frame(item_features) else None
+    ids = None
+    if _has_ids(item_name, item_features):
+        ids = _item_ids(item_name, item_features, named, vocabulary_size)
+    else:
+        named = {name: by_id(f"{name!r} in {WHAT}", named[name]) for name in shapes if name in named}
     arrays = _located(input_arrays, columns, named)
     for name, shape in shapes.items():
         if name not in arrays:
             raise problem(WHAT, f"have {name!r}", f"only {sorted(arrays)}")
         if ids is not None:
-            by_id = np.full((vocabulary_size, *arrays[name].shape[1:]), padding_of(arrays[name]), arrays[name].dtype)
-            by_id[ids] = arrays[name]
-            arrays[name] = by_id
+            if len(arrays[name]) != len(ids):
+                raise problem(f"{name!r} in {WHAT}", f"have a row for each of {len(ids)} ids", f"{len(arrays[name])}")
+            of_ids = np.full((vocabulary_size, *arrays[name].shape[1:]), padding_of(arrays[name]), arrays[name].dtype)
+            of_ids[ids] = arrays[name]
+            arrays[name] = of_ids
         if len(arrays[name]) != vocabulary_size:
             rule = f"have {vocabulary_size} rows, one for each item id and one for padding, id 0"
             raise problem(f"{name!r} in {WHAT}", rule, f"{len(arrays[name])}")
@@ -75,11 +81,15 @@ def given_items(item: SparseColumn, item_features: Any, vocabulary_size: int) ->
     """The ids of the items that ``item_features`` describe, (n,); for arrays by item id, padding is included.
 
     Raises:
-        ValueError: A frame has no item ids, has one twice, or has one out of range.
+        ValueError: A frame has no item ids; or an id comes twice, or is out of range.
     """
-    if not is_frame(item_features):
+    if not _has_ids(item.name, item_features):
         return np.arange(vocabulary_size)
     return _item_ids(item.name, item_features, columns_of(WHAT, item_features, [item.name]), vocabulary_size)
+
+
+def _has_ids(item_name: str, item_features: Any) -> bool:
+    return is_frame(item_features) or (isinstance(item_features, Mapping) and item_name in item_features)
 
 
 def _located(function: Any, *args: Any) -> Any:
@@ -108,10 +118,10 @@ def _item_ids(item_name: str, frame: Any, named: Mapping[str, Any], vocabulary_s
         given = frame.index
     else:
         raise problem(WHAT, f"have the item ids in a column {item_name!r}", f"only {sorted(named)}")
-    ids = array_of(what, given)
-    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or len(np.unique(ids)) < len(ids):
-        got = "lists" if not isinstance(ids, np.ndarray) else f"{ids.dtype}, or an id twice"
-        raise problem(what, "hold each item id once", got)
-    if len(ids) and (ids.min() < 1 or ids.max() >= vocabulary_size):
-        raise problem(what, f"hold item ids in 1..{vocabulary_size - 1}", f"{ids.min()}..{ids.max()}")
+    ids = one_a_row(what, given)
+    if ids.dtype.kind not in "iu" or len(np.unique(ids)) < len(ids):
+        raise problem(what, "hold each item id once", f"{ids.dtype}, or an id twice")
+    first = 1 if is_frame(frame) else 0  # arrays may have a row for padding
+    if len(ids) and (ids.min() < first or ids.max() >= vocabulary_size):
+        raise problem(what, f"hold item ids in {first}..{vocabulary_size - 1}", f"{ids.min()}..{ids.max()}")
     return ids

@@ -12,7 +12,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import number_between, positive_int, problem
-from deepmatch_ext._frames import as_array
+from deepmatch_ext._frames import as_array, by_id
 
 
 def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +75,7 @@ def diversify(ids: Any, scores: Any, categories: Any, n: int, *, penalty: float)
 
 def category_codes(categories: Any) -> np.ndarray:
     """A number for each item's category, (V,) int64; an item without one gets a number of its own."""
-    values = as_array(categories)
+    values = as_array(by_id("`categories`", categories))
     if values.ndim != 1 or not len(values):
         raise problem("`categories`", "have shape (V,), an entry for each item id", f"shape {values.shape}")
     values = values.astype(object)

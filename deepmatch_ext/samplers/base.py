@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._checks import positive_int, problem
+from deepmatch_ext._frames import by_id
 
 State = Mapping[str, Any]
 """A sampler's arrays by name, as variables of the model that uses it."""
@@ -256,6 +257,7 @@ def checked_counts(item_count: Any) -> np.ndarray | None:
             None,
             "Count the training targets: `np.bincount(item_ids, minlength=vocabulary_size)`. Or take 'adaptive'.",
         )
+    item_count = by_id("`item_count`", item_count)
     try:
         counts = np.asarray(item_count, dtype=np.float64)
     except (TypeError, ValueError):
@@ -267,6 +269,9 @@ def checked_counts(item_count: Any) -> np.ndarray | None:
         raise problem("`item_count`", "hold finite counts of at least 0", "a negative or non-finite one")
     if ((counts > 0) & (counts < 1)).any():
         raise problem("`item_count`", "hold counts, not shares", f"{counts[(counts > 0) & (counts < 1)][0]:g}")
+    if not counts[1:].any():
+        rule, remedy = "count an item at least once", "For candidates that are drawn uniformly, take UniformSampler."
+        raise problem("`item_count`", rule, f"{len(counts)} counts of 0 (that of id 0, padding, aside)", remedy)
     return counts
 
 

@@ -78,11 +78,12 @@ class FrequencySampler(Sampler):
     Args:
         num_sampled: S, the candidates of a step.
         item_count: (V,) how often each id occurs in the training data; the entry of id 0 (padding) is ignored. An
-            item that never occurs counts as one that occurs once, so no correction is infinite.
+            item that never occurs counts as one that occurs once, so no correction is infinite. A pandas Series is read
+            by its index, the ids.
         distortion: The power: 1 for the counts themselves, 0 for uniform, 0.75 as in word2vec.
 
     Raises:
-        ValueError: A count is negative, not finite, or a fraction below 1.
+        ValueError: A count is negative, not finite, or a fraction below 1; or all counts are 0.
 
     Example:
         >>> FrequencySampler(100, item_count=[0, 7, 2, 1], distortion=0.75).distortion

@@ -29,7 +29,7 @@ class InBatchSampler(Sampler):
         memory: How many positives the estimate remembers.
 
     Raises:
-        ValueError: A count is negative, not finite, or a fraction below 1.
+        ValueError: A count is negative, not finite, or a fraction below 1; or all counts are 0.
 
     Example:
         >>> InBatchSampler(item_count=[0, 7, 2, 1]).in_batch
@@ -192,7 +192,7 @@ class CountedShares:
             count 0 are treated as if it were 1.
 
     Raises:
-        ValueError: A count is negative, not finite, or a fraction below 1.
+        ValueError: A count is negative, not finite, or a fraction below 1; or all counts are 0.
 
     Example:
         >>> shares = CountedShares([0, 6, 3, 1])

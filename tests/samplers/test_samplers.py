@@ -1,6 +1,7 @@
 """Samplers: what is drawn, how often, and the log of how often it was to be expected."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from hypothesis import given
@@ -146,6 +147,17 @@ def test_deepmatch_negative_samplers_are_taken():
         (lambda: UniformSampler(V).check(V), r"`num_sampled` must be at most 6, .* got 7"),
         (lambda: FrequencySampler(5, COUNTS[:-1]).check(V), r"`item_count` must have an entry for each of the 7 ids"),
         (lambda: InBatchSampler(COUNTS[:-1]).check(V), r"`item_count` must have an entry for each of the 7 ids"),
+        (lambda: FrequencySampler(5, [9, 0, 0]), r"`item_count` must count an item at least once; got 3 counts of 0"),
+        (lambda: QueueSampler(5, np.zeros(V)), r"`item_count` must count an item at least once"),
+        (
+            lambda: InBatchSampler(np.ma.masked_equal(COUNTS, 8)),
+            r"must have no masked values; got 1 masked. Fill",
+        ),
+        (
+            lambda: InBatchSampler(pd.Series(COUNTS, list("abcdefg"))),
+            r"must have the ids 0..6 as its index",
+        ),
+        (lambda: InBatchSampler(pd.Series(COUNTS).value_counts()), r"must have the ids 0..6 as its index"),
         (lambda: FrequencySampler(5, [0, -1]), r"`item_count` must hold finite counts of at least 0"),
         (lambda: FrequencySampler(5, [0, np.nan]), r"`item_count` must hold finite counts"),
         (lambda: FrequencySampler(5, [[0, 1]]), r"`item_count` must have one dimension"),
@@ -169,6 +181,11 @@ def test_deepmatch_negative_samplers_are_taken():
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_counts_with_an_index_in_another_order_are_read_by_id():
+    counts = pd.Series(COUNTS).sort_values()
+    np.testing.assert_array_equal(InBatchSampler(counts).state(V)["log_q"], InBatchSampler(COUNTS).state(V)["log_q"])
 
 
 def test_the_callers_counts_are_not_changed():

@@ -11,6 +11,7 @@ import pandas as pd
 
 from deepmatch_ext._arrays import check_ids
 from deepmatch_ext._checks import as_path, problem
+from deepmatch_ext._frames import by_id
 from deepmatch_ext.evaluation.ranks import MISSED
 
 
@@ -64,7 +65,7 @@ def check_item_groups(item_groups: Any, vocabulary_size: int) -> np.ndarray | No
     """The groups as strings, (V,), empty for items without one."""
     if item_groups is None:
         return None
-    groups = np.asarray(item_groups, dtype=object)
+    groups = np.asarray(by_id("`item_groups`", item_groups), dtype=object)
     if groups.shape != (vocabulary_size,):
         raise problem(
             "`item_groups`", f"have shape ({vocabulary_size},), an entry for each id", f"shape {groups.shape}"
