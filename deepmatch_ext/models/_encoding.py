@@ -82,6 +82,9 @@ def _gru(make: Assembly, place: int, states: Any, of: OfBlocks) -> Any:
     return turned([found, valid])
 
 
+DEFAULT_POOLED = "recency:0.7+recency:1.4+last+last:2+last:3"
+"""The poolings of a `SequenceDNN` that is given none; shorter histories do without the items that they don't have."""
+
 BLOCKS: dict[str, Callable[..., Any]] = {
     "sasrec": _attention(TransformerBlock),
     "ligr": _attention(TransformerBlock, gated=True),
@@ -120,7 +123,7 @@ def encoded(
     history, *others = make.histories(unit_length=True, up_to_longest=True, described=True)
     rows = make.layer(WithoutPadding, "history_rows")([history.rows, history.valid])  # (B, t, d)
     more = make.known_rows("more_rows", others)
-    poolings = [each for each in _poolings(pooled) if each.get("nth", 1) <= history.max_len]  # others find no item
+    poolings = _poolings(pooled, history.max_len)
     time = _time_between(make, history, blocks, poolings)
     beside = [_pooled(make, place, rows, history, time, each) for place, each in enumerate(poolings)]
     since = []
@@ -143,13 +146,17 @@ def encoded(
     return _read_out(make, [states, *beside, *since], [states, *(state.values for state in beside)], history, units)
 
 
-def _poolings(pooled: str) -> list[dict[str, Any]]:
+def _poolings(pooled: str, max_len: int) -> list[dict[str, Any]]:
     if not isinstance(pooled, str):
         raise problem("`pooled`", "be text, such as 'recency+last'", shown(pooled))
     found = combiner_poolings("pooled", pooled) if pooled else []
     if any(pooling is not SequenceMaskPooling or arguments["mode"] == "max" for pooling, arguments in found):
         raise problem("`pooled`", "be made of mean, sum, sqrtn, recency and last", repr(pooled))
-    return [arguments for _, arguments in found]
+    fit = [arguments for _, arguments in found if arguments.get("nth", 1) <= max_len]
+    if len(fit) < len(found) and pooled != DEFAULT_POOLED:
+        last = max(arguments.get("nth", 1) for _, arguments in found)
+        raise problem("`pooled`", f"name items of the history, of which there are at most {max_len}", f"last:{last}")
+    return fit
 
 
 def _time_between(

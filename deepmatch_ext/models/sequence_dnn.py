@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from deepmatch_ext.models._assembly import Assembly, builder
-from deepmatch_ext.models._encoding import encoded
+from deepmatch_ext.models._encoding import DEFAULT_POOLED, encoded
 from deepmatch_ext.models._retrieval_model import RetrievalModel
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def SequenceDNN(
     user_feature_columns: Sequence[Any],
     item_feature_columns: Sequence[Any],
     blocks: Sequence[str] = (),
-    pooled: str = "recency:0.7+recency:1.4+last+last:2+last:3",
+    pooled: str = DEFAULT_POOLED,
     num_heads: int = 1,
     block_dropout: float = 0.2,
     user_dnn_hidden_units: Sequence[int] | None = None,
@@ -56,7 +56,8 @@ def SequenceDNN(
         blocks: The blocks that the history goes through, one after the other: ``sasrec``, ``ligr``, ``hstu``, ``gru``.
             None by default.
         pooled: The poolings used beside the blocks' state, written like a column's ``combiner``; the columns' own
-            combiners are ignored. Empty: none.
+            combiners are ignored. Empty: none. A history shorter than 3 items does without ``last:2`` and ``last:3`` of
+            the default.
         user_dnn_hidden_units: Units of the dense layers that are added to the linear one. The last must be the items'
             D. None: (4 D, D). (D,) or an empty list: only the linear layer.
 

@@ -284,6 +284,7 @@ def test_labels_and_features_that_come_with_the_examples_are_refused():
         ({"pooled": ""}, "`blocks` must name at least one"),
         ({"pooled": "max"}, "`pooled`"),
         ({"pooled": "last:0"}, "after `last:`"),
+        ({"pooled": "last+last:99"}, r"`pooled` must name items of the history, .* at most \d+; got last:99"),
         ({"blocks": ["sasrec"], "num_heads": 3}, "`num_heads` must divide"),
         ({"block_dropout": 1.0}, "`block_dropout`"),
         ({"request_time": "time"}, "`request_time` must be None without `history_times`"),
