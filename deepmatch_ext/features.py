@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import as_list, int_at_least, no_duplicates, positive_int, problem, shown
+from deepmatch_ext._checks import as_function, as_list, int_at_least, no_duplicates, positive_int, problem, shown
 from deepmatch_ext._initializers import TableInitializer, table_initializer
 from deepmatch_ext._keras import NOT_IN_NAMES, keras
 from deepmatch_ext._plain import is_registered, nameless
@@ -117,7 +117,7 @@ def read_columns(what: str, columns: Iterable[Any]) -> list[Column]:
 
     Raises:
         ValueError: An element is not a column, a size is not a positive integer, a ``dtype`` does not hold all ids of
-            its column, or a name is empty or occurs twice.
+            its column, a ``transform_fn`` is no function, or a name is empty or occurs twice.
 
     Example:
         >>> from deepctr.feature_column import DenseFeat, SparseFeat
@@ -162,6 +162,8 @@ def _read_column(what: str, column: Any) -> Column:
     if hasattr(column, "dimension"):
         dimension = positive_int(f"`dimension` of column {column.name!r}", column.dimension)
         dtype = _dtype_name(column)
+        if column.transform_fn is not None:
+            as_function(f"`transform_fn` of column {column.name!r}", column.transform_fn)
         if dtype == "string" and column.transform_fn is None:
             raise problem(f"`dtype` of column {column.name!r}", "be of numbers", dtype)
         return DenseColumn(column.name, dimension, dtype, column.transform_fn)

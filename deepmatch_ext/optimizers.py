@@ -7,12 +7,14 @@ batch. Variables with ordinary gradients (dense layers) are updated by Keras's o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
 
-from deepmatch_ext._checks import finite_number, positive_number, problem, shown
+from deepmatch_ext._checks import as_flag, finite_number, number_between, positive_number, problem, shown
 from deepmatch_ext._distribute import summed_gradients
 from deepmatch_ext._keras import (
     KERAS_3,
@@ -38,6 +40,16 @@ _REFUSED = {
     "jit_compile": "look-ups of rows are slow under XLA",
 }
 
+# The checks of an optimizer's settings; None and settings that it does not have are left alone.
+_SETTINGS: dict[str, Callable[[str, Any], Any]] = {
+    "beta_1": functools.partial(number_between, low=0, high=1),
+    "beta_2": functools.partial(number_between, low=0, high=1),
+    "epsilon": positive_number,
+    "weight_decay": functools.partial(number_between, low=0, high=math.inf),
+    "initial_accumulator_value": functools.partial(number_between, low=0, high=math.inf),
+    "amsgrad": as_flag,
+}
+
 
 class _LazyRows(SummedBefore):
     """The base class of the lazy optimizers. A subclass also derives from a Keras optimizer, and updates the rows."""
@@ -50,6 +62,9 @@ class _LazyRows(SummedBefore):
         clipping = _take_clipping(type(self).__name__, kwargs)
         super().__init__(_checked_rate(learning_rate), *args, **kwargs)  # type: ignore[call-arg]
         self._clipping = clipping
+        for name, check in _SETTINGS.items():
+            if getattr(self, name, None) is not None:
+                check(f"`{name}`", getattr(self, name))
 
     def apply(self, grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None) -> None:
         """Keras 3's entry: one step for gradients, dense or ``tf.IndexedSlices``, of the variables."""
@@ -127,8 +142,9 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
         name: The optimizer's name.
 
     Raises:
-        ValueError: ``use_ema``, ``gradient_accumulation_steps``, ``loss_scale_factor`` or ``jit_compile`` is given:
-            they would touch every row at every step, or are useless here; the message says why.
+        ValueError: A setting is out of range: a beta not in 0..1 or 1 itself, an ``epsilon`` of 0, anything negative.
+            Or ``use_ema``, ``gradient_accumulation_steps``, ``loss_scale_factor`` or ``jit_compile`` is given: they
+            would touch every row at every step, or are useless here; the message says why.
 
     Example:
         >>> optimizer = LazyAdam(1e-3, clipnorm=1.0)

@@ -8,6 +8,8 @@ import tensorflow as tf
 from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat, build_input_features
 
 from deepmatch_ext.features import build_inputs, column_config, read_columns, table_columns, with_table_sizes
+from deepmatch_ext.models._tables import NamedLayers, Tables
+from deepmatch_ext.models._towers import Features
 
 EVERY_OPTION = [
     SparseFeat("user", 10),
@@ -122,3 +124,35 @@ def test_a_vocabulary_whose_ids_its_dtype_does_not_tell_apart_is_refused(dtype, 
     with pytest.raises(ValueError, match=rule):  # as a larger model is made
         read_columns("columns", [with_table_sizes(column_config(column), {"item": most + 1})])
     assert read_columns("columns", [SparseFeat("item", most + 1, 4, use_hash=True, dtype=dtype)])  # buckets are int64
+
+
+def transformed(column):
+    """The column as a tensor, as a model reads it."""
+    inputs = build_inputs([column])
+    [feature] = Features(Tables([], 0.0, 1, True, 0.01, "float32", NamedLayers()), 1, NamedLayers())([column], inputs)
+    return tf.keras.Model(inputs, feature.values)
+
+
+@pytest.mark.parametrize(
+    ("transform", "got"),
+    [
+        (np.log1p, r"got \w+: .*use TensorFlow's, such as tf.math.log1p"),
+        (lambda values: values[:, 0], r"got float32 of shape \(None,\)"),
+        (tf.reduce_sum, r"got float32 of shape \(\)"),
+        (lambda values: tf.reduce_sum(values, axis=0, keepdims=True), r"got float32 of shape \(1, 2\)"),
+        (tf.strings.as_string, r"got string of shape \(None, 2\)"),
+    ],
+)
+def test_a_transform_function_that_makes_no_vectors_is_refused_with_its_column(transform, got):
+    [column] = read_columns("columns", [DenseFeat("x", 2, transform_fn=transform)])
+    with pytest.raises(ValueError, match=r"`transform_fn` of column 'x' must make one tensor \(B, d\) .*; " + got):
+        transformed(column)
+
+
+def test_a_transform_function_is_a_function_and_may_return_integers():
+    with pytest.raises(ValueError, match="`transform_fn` of column 'x' must be a function; got 'log'"):
+        read_columns("columns", [DenseFeat("x", 2, transform_fn="log")])
+    [column] = read_columns("columns", [DenseFeat("x", 1, transform_fn=lambda values: tf.cast(values, tf.int32))])
+    result = transformed(column)({"x": tf.constant([[1.5], [7.0]])})
+    assert result.dtype == tf.float32
+    np.testing.assert_array_equal(result, [[1], [7]])

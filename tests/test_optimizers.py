@@ -1,5 +1,7 @@
 """Lazy optimizers against NumPy float64 over several steps, and dense variables against Keras's own."""
 
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -246,6 +248,26 @@ def test_what_touches_every_row_is_refused_with_the_reason(optimizer_class, name
         optimizer_class(clipnorm=1.0, clipvalue=1.0)
     with pytest.raises(ValueError, match=r"`clipnorm` must be a finite number greater than 0"):
         optimizer_class(clipnorm=-1.0)
+
+
+WRONG_SETTINGS = {
+    "beta_1": [2.0, 1.0, -0.1, float("nan"), "a"],
+    "beta_2": [1.0],
+    "epsilon": [0.0, -1.0, float("inf")],
+    "weight_decay": [-1.0, "a"],
+    "initial_accumulator_value": [-1.0, float("nan")],
+    "amsgrad": ["no"],
+}
+
+
+@pytest.mark.parametrize("optimizer_class", [LazyAdam, RowwiseAdagrad, RowwiseAdam])
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_settings_out_of_range_are_refused(optimizer_class, name):
+    if name != "weight_decay" and name not in inspect.signature(optimizer_class).parameters:
+        pytest.skip("has no such setting")
+    for value in WRONG_SETTINGS[name]:
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*; got|{name}"):
+            optimizer_class(**{name: value})
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deepmatch_ext._checks import problem
 from deepmatch_ext._keras import keras
 from deepmatch_ext.layers import LabelAwareAttention, RepeatFirstInterest
 from deepmatch_ext.layers.interests import attention_power
@@ -34,10 +35,13 @@ def model_of_interests(make: Assembly, interests: Any, p: float, some_of: Any = 
     Args:
         make: The builder's assembly.
         interests: (B, K, d).
-        p: As for `LabelAwareAttention`, which chooses the interests to train; infinity: `NearestInterest`.
+        p: As for `LabelAwareAttention`, which chooses the interests to train, but not negative; infinity:
+            `NearestInterest`.
         some_of: (B, T) booleans, the positions with an item, if short histories have fewer interests than K.
     """
-    p = attention_power("`p`", p)
+    if (p := attention_power("`p`", p)) < 0:
+        rule = "be at least 0, or training prefers the interest that is farthest from the item"
+        raise problem("`p`", rule, p, "At 0 it trains all interests equally.")
     units = make.user_units  # a single layer initially returns the interests
     if units and units[-1] != make.dim:  # as DeepMatch does
         units = (*units, make.dim)

@@ -229,10 +229,13 @@ class RetrievalModel(keras.Model):
         Raises:
             ValueError: The loss or a metric is Keras's: it would compare each example's loss with a meaningless label.
                 Or, with labels, the loss is `sampledsoftmaxloss`. Or tables are bfloat16, and the optimizer is not one
-                of `deepmatch_ext.optimizers`.
+                of `deepmatch_ext.optimizers`. Or the optimizer has a ``loss_scale_factor``.
         """
         self._compiled_state.value.clear()
         self._compiled_state.value["trainable"] = set(map(id, self.trainable_variables))
+        if factor := getattr(optimizer, "loss_scale_factor", None):
+            rule = "have no `loss_scale_factor`, since Keras cannot scale the gradients of tables"
+            raise problem("`optimizer`", rule, factor, "Under mixed_float16 Keras scales the loss by itself.")
         if not isinstance(optimizer, LAZY):
             for layer in self.layers:
                 if isinstance(layer, EmbeddingTable) and layer.table_dtype != "float32":

@@ -168,12 +168,33 @@ class Features:
         return [self._tables.rows(column.sparsefeat, unique_ids), *places]
 
     def _numbers(self, column: DenseColumn, values: Any) -> Any:
+        dtype = tf.as_dtype(column.dtype)
         if column.transform_fn is not None:
-            return self._layers(keras.layers.Lambda, "transformed", column.name, function=column.transform_fn)(values)
-        if column.dtype.startswith("float"):
+            dtype = _transformed_dtype(column)  # Keras 3 knows only its shape
+            # In float32 under every policy: a logarithm, say, may be what makes numbers small enough for float16.
+            transform = {"function": column.transform_fn, "dtype": "float32"}
+            values = self._layers(keras.layers.Lambda, "transformed", column.name, **transform)(values)
+        if dtype.is_floating:
             return values
         # Integers can't be concatenated with embeddings; a scale of 1 turns them into floats.
         return self._layers(keras.layers.Rescaling, "float", column.name, scale=1.0)(values)
+
+
+def _transformed_dtype(column: DenseColumn) -> tf.DType:
+    """The dtype of what ``transform_fn`` makes of a column, which must be vectors of numbers."""
+    what, rule = f"`transform_fn` of column {column.name!r}", "make one tensor (B, d) of numbers from another"
+    dtype = "float32" if column.dtype.startswith("float") else column.dtype
+    trace = tf.function(lambda values: column.transform_fn(values), autograph=False)
+    try:
+        made = trace.get_concrete_function(tf.TensorSpec((None, column.dimension), dtype)).structured_outputs
+        shape, kind = tuple(made.shape), tf.as_dtype(made.dtype)
+    except Exception as error:  # whatever a function of the user's raises
+        remedy = "It takes a tensor, so NumPy's functions do not work: use TensorFlow's, such as tf.math.log1p."
+        got = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise problem(what, rule, got if len(got) <= 200 else f"{got[:196]} ...", remedy) from error
+    if kind == tf.string or len(shape) != 2 or shape[0] is not None or shape[1] is None:
+        raise problem(what, rule, f"{kind.name} of shape {shape}")
+    return kind
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ def ComiRec(
 
     Args:
         k_max: K, the number of interests.
-        p: How much training prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. The paper trains
-            only the nearest, as ``float("inf")`` does (`NearestInterest`) and 100 nearly does.
+        p: How much training prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. At least 0, which
+            trains all interests equally. The paper trains only the nearest, as ``float("inf")`` does
+            (`NearestInterest`) and 100 nearly does.
         interest_extractor: ``sa``, `SelfAttentiveInterests`, or ``dr``, `DynamicRouting`; in upper or lower case.
         add_pos: With ``sa``: whether the attention depends on positions.
         user_dnn_hidden_units: Units of the dense layers after the interests. None: one layer of D, which is

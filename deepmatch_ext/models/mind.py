@@ -53,8 +53,8 @@ def MIND(
 
     Args:
         k_max: K, the number of interests.
-        p: How much label-aware attention prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`.
-            ``float("inf")`` trains only the nearest (`NearestInterest`).
+        p: How much label-aware attention prefers the nearest interest: `deepmatch_ext.layers.LabelAwareAttention`. At
+            least 0, which trains all interests equally. ``float("inf")`` trains only the nearest (`NearestInterest`).
         dynamic_k: Whether a user with n items has ``max(1, min(K, log2(n)))`` interests. The others repeat the first.
         user_dnn_hidden_units: Units of the dense layers after the interests. None: one layer of D, which is
             initialised to return the interests. If the last is not the items' D, a layer of D is appended, as in

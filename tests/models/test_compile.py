@@ -50,6 +50,12 @@ def test_a_file_keeps_what_was_compiled_without_a_loss(model, tmp_path, suffix):
     assert float(again.optimizer.learning_rate) == 0.25
 
 
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 has no loss_scale_factor")
+def test_an_optimizer_that_would_scale_gradients_of_tables_is_refused(model):
+    with pytest.raises(ValueError, match=r"`optimizer` must have no `loss_scale_factor`, .*; got 8"):
+        model.compile(tf.keras.optimizers.Adam(loss_scale_factor=8.0))
+
+
 def own(y_true, y_pred):
     return tf.reduce_mean(y_pred)
 

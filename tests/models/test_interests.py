@@ -243,3 +243,5 @@ def test_an_infinite_power_trains_the_nearest_interest_alone(build, tmp_path):
     np.testing.assert_array_equal(loaded.user_vectors(HISTORIES), model.user_vectors(HISTORIES))
     with pytest.raises(ValueError, match=r"`p` must be at most 3.4e\+38 in size, or infinity; got 1e\+39"):
         build([history_column()], [item_column()], p=1e39)
+    with pytest.raises(ValueError, match=r"`p` must be at least 0, or training prefers .*; got -1"):
+        build([history_column()], [item_column()], p=-1)
