@@ -21,6 +21,9 @@ SAVED = "saved with the weights"
 # An initializer whose config has more numbers in lists holds data, which does not belong in a config.
 _FEW_NUMBERS = 16
 
+# Rows are L2-normalised in float32, which has to hold the sum of their squares (`L2Normalization`).
+_SMALLEST, _LARGEST = 2e-6, 1e15
+
 
 class TableInitializer:
     """An initializer of one table, which Keras can call; the values that it returns are checked.
@@ -35,7 +38,7 @@ class TableInitializer:
 
     Raises:
         ValueError: ``given`` is not an initializer, or holds values of the wrong shape, or that are not finite or are
-            masked, or has an index other than the ids.
+            masked, or that float32 can't normalise; or it has an index other than the ids.
     """
 
     def __init__(self, what: str, given: Any, shape: tuple[int, int]) -> None:
@@ -89,6 +92,10 @@ class TableInitializer:
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise problem(self.what, "hold finite numbers", f"{values[row][~np.isfinite(values[row])][0]} in row {row}")
+        largest = max(-float(values.min()), float(values.max()))
+        if largest and not _SMALLEST <= largest <= _LARGEST:
+            rule = f"have a largest number of {_SMALLEST:g} to {_LARGEST:g} in size, to be normalised in float32"
+            raise problem(self.what, rule, f"{largest:g}", "Scale the array.")
         return values
 
     def _check_shape(self, shape: tuple[int | None, ...]) -> None:

@@ -148,6 +148,8 @@ BROKEN = np.where(MATRIX > 2, np.nan, MATRIX)
     [
         (BROKEN, r"must hold finite numbers; got nan in row \d+\."),
         (INITIALIZERS.Constant(np.where(MATRIX > 2, np.inf, MATRIX)), r"must hold finite numbers; got inf in row"),
+        (MATRIX * 1e300, r"must have a largest number of 2e-06 to 1e\+15 in size, .*; got \d\S+e\+300"),
+        (MATRIX * 1e-20, r"must have a largest number of 2e-06 to .*; got \S+e-20. Scale"),
         (MATRIX.astype(str), r"must hold numbers; got an array of <U"),
         (
             pd.DataFrame(MATRIX).set_index(7 * np.arange(VOCABULARY)),

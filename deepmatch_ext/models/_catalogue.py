@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ import pandas as pd
 
 from deepmatch_ext._checks import problem
 from deepmatch_ext._frames import by_id, columns_of, is_frame, one_a_row, padding_of
+from deepmatch_ext._keras import global_policy_name
 from deepmatch_ext.features import Column, DenseColumn, SequenceColumn, SparseColumn, input_shapes
 from deepmatch_ext.models._input_arrays import input_arrays
-from deepmatch_ext.models._input_rules import check_model_input
+from deepmatch_ext.models._input_rules import check_model_input, largest_number
 
 WHAT = "`item_features`"
 
@@ -73,7 +75,8 @@ def read_catalogue(
             rule = f"have shape {(vocabulary_size, *shape)}"
             raise problem(f"{name!r} in {WHAT}", rule, f"shape {arrays[name].shape}")
         arrays[name] = arrays[name].reshape(vocabulary_size, *shape)
-    _located(check_model_input, columns, arrays)
+    largest = largest_number(global_policy_name())
+    _located(functools.partial(check_model_input, largest=largest), columns, arrays)
     return {name: arrays[name] for name in shapes}
 
 

@@ -21,6 +21,7 @@ from deepmatch_ext.features import Column, SparseColumn, input_names
 from deepmatch_ext.models._feeding import batches
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec, input_arrays
 from deepmatch_ext.models._input_rules import (
+    LARGEST_NUMBER,
     EventTimes,
     check_batch,
     check_batch_labels,
@@ -30,6 +31,7 @@ from deepmatch_ext.models._input_rules import (
     check_types,
     check_weights,
     gives_labels,
+    largest_number,
 )
 
 DEFAULT_BATCH_SIZE = 32  # as in Keras
@@ -127,6 +129,7 @@ class ArrayReader:
         target: The item's name, if it is among the inputs.
         has_labels: Whether examples have labels: 1 if the user chose the item, else 0.
         times: What is known of the events' times.
+        largest: The largest size of numbers that layers compute with.
     """
 
     columns: Sequence[Column]
@@ -134,6 +137,7 @@ class ArrayReader:
     target: str | None = None
     has_labels: bool = False
     times: EventTimes | None = None
+    largest: float = LARGEST_NUMBER
 
     @classmethod
     def of(
@@ -143,13 +147,14 @@ class ArrayReader:
         target: str | None = None,
         has_labels: bool = False,
         times: EventTimes | None = None,
+        policy: str = "float32",
     ) -> ArrayReader:
-        """A reader for Keras's input tensors."""
+        """A reader for Keras's input tensors, of a model that was built under a precision policy."""
         inputs = {
             input_name(tensor): (tuple(tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype)
             for tensor in tensors
         }
-        return cls(columns, inputs, target, has_labels, times)
+        return cls(columns, inputs, target, has_labels, times, largest_number(policy))
 
     def arrays(self, x: Any) -> tuple[dict[str, np.ndarray], int]:
         """Every input by name, checked, and the number of rows.
@@ -157,7 +162,8 @@ class ArrayReader:
         The arrays always have the model's ranks and types; otherwise Keras would trace its functions again.
         """
         given = input_arrays(self.columns, x, self.times)
-        rows = check_model_input(self.columns, given, [] if self.target is None else [self.target], self.times)
+        targets = [] if self.target is None else [self.target]
+        rows = check_model_input(self.columns, given, targets, self.times, self.largest)
         arrays = {name: given[name].reshape(rows, *shape) for name, (shape, _) in self.inputs.items()}
         return {
             name: array if array.dtype.kind in "OUST" else array.astype(self.inputs[name][1], copy=False)
@@ -215,6 +221,7 @@ class Reader:
             as padding.
         has_labels: Whether examples have labels.
         times: What is known of the events' times.
+        policy: The precision policy under which the model was built.
     """
 
     def __init__(
@@ -225,8 +232,9 @@ class Reader:
         is_unknown: Callable[[tf.Tensor], tf.Tensor],
         has_labels: bool,
         times: EventTimes | None,
+        policy: str,
     ) -> None:
-        self._arrays = ArrayReader.of(columns, tensors, target.name, has_labels, times)
+        self._arrays = ArrayReader.of(columns, tensors, target.name, has_labels, times, policy)
         self._target, self._is_unknown = target, is_unknown
         self._strategy = tf.distribute.get_strategy()
 
@@ -367,7 +375,7 @@ class Reader:
 
         def complete(*element: Any) -> tuple[Any, ...]:
             named = dense_batch(columns, self._arrays.named(element[0]), times)
-            batch = check_batch(columns, named, shapes, [target.name], times)
+            batch = check_batch(columns, named, shapes, [target.name], times, self._arrays.largest)
             batch = {
                 name: values if values.dtype == tf.string else tf.cast(values, self._arrays.inputs[name][1])
                 for name, values in batch.items()

@@ -26,6 +26,9 @@ from deepmatch_ext.layers.pooling import item_counts, item_mask
 # Its square, and the square of a layer's sum of such numbers, still fit in float32: no gradient becomes NaN.
 LARGEST_NUMBER = 1e15
 
+# A layer's sum of such numbers still fits in float16. (Keras scales losses so that no gradient is lost.)
+LARGEST_HALF = 1e3
+
 Rule = tuple[tf.Tensor, str]
 """Booleans that must all be true, and the rule in words."""
 
@@ -54,7 +57,11 @@ def inputs_of_events(column: SequenceColumn, times: EventTimes | None) -> list[s
 
 
 def check_model_input(
-    columns: Iterable[Column], x: Mapping[str, Any], targets: Collection[str] = (), times: EventTimes | None = None
+    columns: Iterable[Column],
+    x: Mapping[str, Any],
+    targets: Collection[str] = (),
+    times: EventTimes | None = None,
+    largest: float = LARGEST_NUMBER,
 ) -> int:
     """Refuses arrays that do not fit the columns, before anything is computed.
 
@@ -63,6 +70,7 @@ def check_model_input(
         x: name -> array of (B,), (B, 1), (B, maxlen) ...; further names are ignored.
         targets: Names of id columns in which padding, id 0, is refused.
         times: What is known of the events' times.
+        largest: The largest size of numbers that layers compute with.
 
     Returns:
         The number of examples, B.
@@ -83,7 +91,7 @@ def check_model_input(
             arrays[name] = values = _array(name, x, shape, dtype)
             rows[name] = len(values)
             if values.dtype.kind == "f" or (isinstance(column, DenseColumn) and dtype != "string"):
-                _check_numbers(name, values, _largest(column, name, dtype))
+                _check_numbers(name, values, _largest(column, name, dtype, times, largest))
             limits = _integer_limits(column, name, name in targets)
             if limits is not None and values.dtype.kind != "O":
                 _check_limits(name, values, *limits)
@@ -134,11 +142,12 @@ def check_batch(
     shapes: Mapping[str, tuple[int, ...]],
     targets: Collection[str] = (),
     times: EventTimes | None = None,
+    largest: float = LARGEST_NUMBER,
 ) -> dict[str, tf.Tensor]:
     """The batch as (B, ...), with checks on its tensors that refuse what `check_model_input` refuses in arrays.
 
     Args:
-        columns, targets, times: As for `check_model_input`.
+        columns, targets, times, largest: As for `check_model_input`.
         batch: name -> tensor, as `dense_batch` gives it.
         shapes: name -> the shape of one row.
 
@@ -151,11 +160,11 @@ def check_batch(
         for name, (_, dtype) in input_shapes(column).items():
             values = checked[name]
             rules: list[Rule] = []
-            largest = _largest(column, name, dtype)
+            most = _largest(column, name, dtype, times, largest)
             if values.dtype.is_floating:
-                rules += _number_rules(values, largest)
+                rules += _number_rules(values, most)
             elif isinstance(column, DenseColumn) and values.dtype.is_integer:
-                rules.append((_is_small(values, largest), _small(largest)))
+                rules.append((_is_small(values, most), _small(most)))
             limits = _integer_limits(column, name, name in targets)
             if limits is not None:
                 rules += _limit_rules(values, *limits)
@@ -228,11 +237,19 @@ def _in_rows(name: str, values: tf.Tensor, shape: tuple[int, ...], rows: tf.Tens
 # Numbers are finite and not too large; ids that come as floats are whole.
 
 
-def _largest(column: Column, name: str, dtype: str) -> float:
+def largest_number(policy: str) -> float:
+    """The largest size of numbers that layers compute with under a precision policy."""
+    return LARGEST_HALF if policy.removeprefix("mixed_") == "float16" else LARGEST_NUMBER
+
+
+def _largest(column: Column, name: str, dtype: str, times: EventTimes | None, largest: float) -> float:
     """The largest size of an input's numbers; infinity for ids."""
     if id_column(column, name) is not None:
         return math.inf
-    return min(LARGEST_NUMBER, float(tf.as_dtype(dtype).max)) if dtype.startswith("float") else LARGEST_NUMBER
+    is_time = times is not None and name in (times.events, times.request)
+    if is_time or (isinstance(column, DenseColumn) and column.transform_fn is not None):  # no layer reads it as it is
+        largest = LARGEST_NUMBER
+    return min(largest, float(tf.as_dtype(dtype).max)) if dtype.startswith("float") else largest
 
 
 def _small(largest: float) -> str:

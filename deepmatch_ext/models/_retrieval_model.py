@@ -158,8 +158,9 @@ class RetrievalModel(keras.Model):
         self._has_labels = any(isinstance(layer, PairProbability) for layer in self.layers)
         # Since `compile`: the functions of several steps an execution, and what was trainable.
         self._compiled_state: _Untracked = _Untracked({})
+        policy = global_policy_name()
         self._reader = _Untracked(
-            Reader(columns, self.inputs, target, self._is_unknown, self._has_labels, towers.times)
+            Reader(columns, self.inputs, target, self._is_unknown, self._has_labels, towers.times, policy)
         )
 
     @property
@@ -518,7 +519,8 @@ class RetrievalModel(keras.Model):
         if not (isinstance(x, Mapping) or is_frame(x)):
             remedy = "Take the vectors of each batch by itself." if isinstance(x, Iterator) else ""
             raise problem("`x`", "be user inputs by name, a frame or a tf.data.Dataset", type(x).__name__, remedy)
-        return ArrayReader.of(self._towers.user_columns, self.user_input, times=self._towers.times).arrays(x)[0]
+        times, policy = self._towers.times, self._builder_config.value["dtype_policy"]
+        return ArrayReader.of(self._towers.user_columns, self.user_input, times=times, policy=policy).arrays(x)[0]
 
     def item_vectors(self, batch_size: int = 65536, ids: Any = None) -> np.ndarray:
         """The vectors of all items, (V, D) float32: row k belongs to item id k, and row 0 (padding) is zeros.

@@ -10,15 +10,19 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from deepmatch_ext.features import input_shapes, read_columns
+from deepmatch_ext import YoutubeDNN
+from deepmatch_ext.features import SequenceColumn, SparseColumn, input_shapes, read_columns
 from deepmatch_ext.models._input_arrays import dense_batch, dense_spec
 from deepmatch_ext.models._input_rules import (
+    EventTimes,
     check_batch,
     check_batch_weights,
     check_model_input,
     check_types,
     check_weights,
+    largest_number,
 )
+from tests.helpers import history_column, item_column, small_input
 
 EVERY_INPUT = [
     SparseFeat("user", 10),
@@ -205,3 +209,35 @@ def test_numbers_that_a_columns_dtype_does_not_hold_are_refused_in_batches_as_in
 
     assert of_both(values) == ("taken", "taken")
     assert of_both([*values, outsider]) == ("refused", "refused")
+
+
+@pytest.mark.parametrize("changed", [{}, {"x": [[2e3]]}, {"n": [[-1001]]}])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_numbers_that_a_policy_cannot_compute_with_are_refused_in_batches_as_in_arrays(policy, changed):
+    """Times and numbers that a function transforms are not computed with as they are."""
+    times = EventTimes(SequenceColumn(SparseColumn("h", 9, 2), 1), "when")
+    columns = [DenseFeat("when", 1, "int64"), DenseFeat("log", 1, transform_fn=tf.math.log1p), SparseFeat("item", 20)]
+    columns = [times.history, *read_columns("columns", [*columns, DenseFeat("x"), DenseFeat("n", 1, "int32")])]
+    shapes = {name: shape for column in columns for name, (shape, _) in input_shapes(column).items()}
+    good = {"h": [[1]], "item": [[3]], "when": [[1_700_000_000]], "log": [[1e5]], "x": [[1e3]], "n": [[-1000]]}
+    x = {name: np.array(values) for name, values in {**good, **changed}.items()}
+    tensors = {name: tf.constant(values) for name, values in x.items()}
+    rules = (["item"], times, largest_number(policy))
+    of_arrays = outcome(lambda: check_model_input(columns, x, *rules))
+    of_tensors = outcome(lambda: check_batch(columns, dense_batch(columns, tensors, times), shapes, *rules))
+    assert of_arrays == of_tensors == ("refused" if changed and policy == "mixed_float16" else "taken")
+
+
+@pytest.mark.slow
+def test_a_model_under_mixed_float16_refuses_what_would_make_its_vectors_nan():
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = YoutubeDNN([history_column(), DenseFeat("price", 1)], [item_column()])
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
+    model.compile("sgd")
+    x = {**small_input(4), "price": np.full(4, 1e5)}
+    for use in (model.user_vectors, model.fit):
+        with pytest.raises(ValueError, match="Input 'price' must hold numbers of at most 1000 in size; got 100000"):
+            use(x)
