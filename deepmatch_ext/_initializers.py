@@ -74,6 +74,11 @@ class TableInitializer:
             raise problem(self.what, "give finite numbers", "NaN or infinity among them")
         return values
 
+    @property
+    def holds_values(self) -> bool:
+        """Whether the values themselves were given, now or before a model was saved."""
+        return self._initializer is None
+
     def plain(self) -> Any:
         """As plain data, which a `TableInitializer` takes back.
 

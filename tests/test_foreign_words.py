@@ -265,7 +265,7 @@ def calls(tmp_path_factory):
         layers.HistoryDropout: {"rate": 0.1, "seed": 1},
         layers.ItemCatalogue: {"features": {"a": ((1,), "int32")}, "vocabulary_size": 5},
         layers.JaggedPooling: {"mode": "mean", "keepdims": False, "recency_decay": 0.0},
-        layers.KnownItems: {"vocabulary_size": 5, "rate": 0.1, "seed": 1},
+        layers.KnownItems: {"vocabulary_size": 5, "rate": 0.1, "seed": 1, "all_known": False},
         layers.L2Normalization: {"axis": -1},
         layers.PoolingLayer: {"mode": "mean", "supports_masking": False},
         layers.RepeatableDropout: {"rate": 0.1, "seed": 1},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepmatch_ext._checks import int_at_least, problem, shown
+from deepmatch_ext._checks import as_flag, int_at_least, problem, shown
 from deepmatch_ext._distribute import of_all_replicas
 from deepmatch_ext._keras import WholeWeights, add_state, in_training, keras, raw_variable, register
 from deepmatch_ext._traced import assertion
@@ -98,6 +98,7 @@ class KnownItems(DroppingLayer):
         vocabulary_size: V.
         rate: The fraction of ids that are replaced in training, in [0, 1).
         seed: Seed of that choice.
+        all_known: Whether all items count as trained from the start, since their rows have been given.
 
     Input: ids (n,) or (n, 1); or ``[ids, positives]``, with the ids of a batch's positives, which training marks as
     trained. Output: ids (n,).
@@ -109,14 +110,17 @@ class KnownItems(DroppingLayer):
         [3, 0]
     """
 
-    def __init__(self, vocabulary_size: int, rate: float, seed: int = 1024, **kwargs: Any) -> None:
+    def __init__(
+        self, vocabulary_size: int, rate: float, seed: int = 1024, all_known: bool = False, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(rate, seed, **kwargs)
+        self.all_known = as_flag("`all_known`", all_known)
         self.vocabulary_size = int_at_least("`vocabulary_size`", vocabulary_size, 2)
         self.supports_jit = False
 
     def build(self, input_shape: Any = None) -> None:
-        self._is_trained = add_state(self, "is_trained", np.zeros(self.vocabulary_size, "int32"))
+        self._is_trained = add_state(self, "is_trained", np.full(self.vocabulary_size, self.all_known, "int32"))
         super().build(input_shape)
 
     def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
@@ -144,4 +148,4 @@ class KnownItems(DroppingLayer):
         return (None,)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "vocabulary_size": self.vocabulary_size}
+        return {**super().get_config(), "vocabulary_size": self.vocabulary_size, "all_known": self.all_known}

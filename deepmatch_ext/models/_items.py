@@ -55,7 +55,8 @@ class ItemFeatures:
         self.catalogue = not described_by or item_features is not None
         if described_by:
             size = item.vocabulary_size
-            self._known = layers(KnownItems, "known_items", vocabulary_size=size, rate=id_dropout, seed=seed)
+            of_known = {"vocabulary_size": size, "rate": id_dropout, "seed": seed}
+            self._known = layers(KnownItems, "known_items", **of_known, all_known=tables.holds_values(item))
         if described_by and self.catalogue:
             shapes = {name: shape for column in described_by for name, shape in catalogue_shapes(column).items()}
             values = None

@@ -93,6 +93,11 @@ class Tables:
         """Keeps bucket 0 of a hashed column free, as in a history; DeepCTR's DIN does so for its query columns."""
         self._has_padding.add(embedding_name)
 
+    def holds_values(self, column: SparseColumn) -> bool:
+        """Whether the rows of a column's table were given, such as those of a pretrained one."""
+        initializer = self._tables[column.embedding_name].embeddings_initializer
+        return initializer is not None and initializer.holds_values
+
     def ids(self, column: SparseColumn, values: Any) -> Any:
         """A column's input as row numbers of its table."""
         if not column.use_hash:

@@ -263,3 +263,12 @@ def test_features_of_items_need_their_values_and_integer_ids():
         ValueError, match=r"Item column 'item' must have integer ids, not hashed ones, if other columns describe"
     ):
         YoutubeDNN([history], [hashed, *COLUMNS], item_features=catalogue())
+
+
+def test_a_pretrained_row_counts_for_an_item_that_was_never_trained():
+    genre = {"genre": np.full(VOCABULARY, 3)}
+    rows = np.random.default_rng(0).normal(size=(VOCABULARY, DIM))
+    item = item_column(embeddings_initializer=rows)
+    model = YoutubeDNN([history_column()], [item, SparseFeat("genre", 5, DIM)], item_features=genre)
+    vectors = model.item_vectors(ids=np.arange(1, VOCABULARY))  # all of one genre
+    assert len(np.unique(vectors.round(5), axis=0)) == VOCABULARY - 1
