@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmatch_ext._arrays import Seen, check_ids
-from deepmatch_ext._checks import int_at_least, listing, number_between, positive_int, problem, shown
+from deepmatch_ext._checks import int_at_least, listing, number_between, positive_int, problem, shown, warn_caller
 from deepmatch_ext._distribute import writes_files
 from deepmatch_ext._frames import is_frame
 from deepmatch_ext._keras import (
@@ -435,7 +435,11 @@ class RetrievalModel(keras.Model):
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
+        """Keras's ``train_on_batch``. ``y`` may be left out; the input is checked as in `fit`.
+
+        Warns:
+            UserWarning: The rows have no negatives, or weights that are all 0, so that the loss is 0.
+        """
         leave_jit_off(self)
         check_optimizer(self)
         check_one_batch(self, "train_on_batch")
@@ -446,7 +450,7 @@ class RetrievalModel(keras.Model):
         return super().train_on_batch(given.x, given.y, given.weights, class_weight, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `fit`."""
+        """Keras's ``test_on_batch``. ``y`` may be left out; the input is checked as in `train_on_batch`."""
         leave_jit_off(self)
         check_one_batch(self, "test_on_batch")
         given = self._one_batch(x, y, sample_weight, "evaluated")
@@ -454,7 +458,10 @@ class RetrievalModel(keras.Model):
 
     def _one_batch(self, x: Any, y: Any, sample_weight: Any, of: str) -> Examples:
         given = self._reader.value.read(x, y, sample_weight)
-        self._check_compared(given, given.rows or 0, "The number of rows", of)
+        try:
+            self._check_compared(given, given.rows or 0, "The number of rows", of)
+        except ValueError as error:  # a loop may end with such a batch
+            warn_caller(f"{error} The loss of this batch is 0.", UserWarning)
         return given
 
     def train_step(self, data: Any) -> Any:

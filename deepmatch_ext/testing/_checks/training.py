@@ -108,7 +108,7 @@ def sample_weight(trial: Trial) -> None:
         model.train_on_batch(x, labels_for(model, rows), np.asarray(weights, "float32"))
         return [np.array(weight, np.float64) for weight in model.trainable_weights]
 
-    least = np.full(rows, 1e-30)  # weights that are all 0 are refused
+    least = np.full(rows, 1e-30)  # weights that are all 0 are warned of
     none, some, rest, every, twice = (step(w) for w in (least, 1.0 * odd, 1.0 * ~odd, odd + 1.0 * ~odd, 2.0 * odd))
     for start, a, b, both, double in zip(none, some, rest, every, twice, strict=True):
         what = "a step's change must be the sum of what its rows change, each times its weight"
