@@ -402,6 +402,12 @@ def compilation_kept(model: Any) -> Iterator[None]:
             compilation.config = config
 
 
+def compiled_with(model: Any, name: str) -> Any:
+    """What ``compile`` was given as ``name``; None if the model was not compiled."""
+    compilation = getattr(model, "_compile_config", None)
+    return None if compilation is None else compilation.config.get(name)
+
+
 def rename(model: Any, name: str) -> None:
     """Gives a model another name."""
     setattr(model, "name" if KERAS_3 else "_name", name)

@@ -30,6 +30,7 @@ from deepmatch_ext._keras import (
     compilation_here,
     compilation_kept,
     compile_as_saved,
+    compiled_with,
     eager_is_on,
     global_policy_name,
     hidden_from_checkpoints,
@@ -45,6 +46,7 @@ from deepmatch_ext._keras import (
     verbosity,
     without_a_number,
 )
+from deepmatch_ext._plain import check_named
 from deepmatch_ext.features import Column, SparseColumn, with_table_sizes
 from deepmatch_ext.layers import (
     CandidateLoss,
@@ -677,6 +679,10 @@ class RetrievalModel(keras.Model):
             ValueError: The model has an argument that no file can hold, such as a lambda as activation; nothing is
                 written then.
 
+        Warns:
+            UserWarning: A loss or a metric is a function that is not registered with Keras, without which the file
+                can't be loaded.
+
         Example:
             >>> import tempfile
             >>> from deepctr.feature_column import SparseFeat, VarLenSparseFeat
@@ -691,6 +697,7 @@ class RetrievalModel(keras.Model):
         """
         check_path(filepath)
         self.get_config()  # refuses what no file could hold, before anything is written
+        self._tell_of_nameless()
         with whole_model_file(filepath, overwrite, self._writes_files()) as path, compilation_kept(self):
             super().save(path, overwrite, *args, **kwargs)
             if path != filepath:
@@ -712,6 +719,13 @@ class RetrievalModel(keras.Model):
             super().save_weights(path, overwrite, *args, **kwargs)
             if path != filepath:
                 describe_weights(path, self)
+
+    def _tell_of_nameless(self) -> None:
+        for name in ("loss", "metrics", "weighted_metrics"):
+            try:
+                check_named(f"`{name}` of `compile`", compiled_with(self, name))
+            except ValueError as error:
+                warn_caller(f"{error} Otherwise only load_model(path, compile=False) reads the file.", UserWarning)
 
     def _writes_files(self) -> bool:
         return writes_files(self.distribute_strategy)

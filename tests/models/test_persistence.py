@@ -16,6 +16,7 @@ import deepmatch_ext
 from deepmatch_ext import YoutubeDNN
 from deepmatch_ext._keras import KERAS_3
 from deepmatch_ext.samplers import FrequencySampler, InBatchSampler, UniformSampler
+from deepmatch_ext.utils import sampledsoftmaxloss
 from tests.helpers import DIM, VOCABULARY, history_column, item_column, small_input, small_model
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -218,6 +219,22 @@ def test_a_file_keeps_its_compilation_whatever_was_written_before(trained, tmp_p
     for name in ("first.h5", "model.keras", "second.h5"):
         model.save(tmp_path / name)
     assert type(tf.keras.models.load_model(tmp_path / "model.keras").optimizer) is type(model.optimizer)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("given", ["loss", "metrics"])
+def test_a_function_that_a_file_can_only_name_is_told_of(given, tmp_path):
+    def own(labels, loss):
+        return loss
+
+    model, path = small_model(), tmp_path / "model.keras"
+    model.compile("sgd", loss=sampledsoftmaxloss)
+    model.save(path)
+    model.compile("sgd", **{given: own if given == "loss" else [own]})
+    with pytest.warns(UserWarning, match=rf"^`{given}` of `compile` must be registered with Keras, .*'own'.* compile"):
+        model.save(path)
+    again = tf.keras.models.load_model(path, compile=False)
+    np.testing.assert_array_equal(again.item_vectors(), model.item_vectors())
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"format": None}])
