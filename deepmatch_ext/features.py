@@ -41,8 +41,9 @@ class SparseColumn:
     trainable: bool = True
 
     def __post_init__(self) -> None:
-        limits = whole_numbers(self.dtype)
-        if limits is not None and not self.use_hash and self.vocabulary_size - 1 > limits[1]:
+        limits = None if self.use_hash else whole_numbers(self.dtype)
+        is_size = isinstance(self.vocabulary_size, int)  # else it is refused where the column is read
+        if limits is not None and is_size and self.vocabulary_size - 1 > limits[1]:
             rule = f"be at most {limits[1] + 1}, since its `dtype`, {self.dtype}, does not tell larger ids apart"
             remedy = "Give the column dtype='int64'."
             raise problem(f"`vocabulary_size` of column {self.name!r}", rule, self.vocabulary_size, remedy)

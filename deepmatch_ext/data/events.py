@@ -340,9 +340,9 @@ def _times(where: _Place, column: pd.Series, reading: Reading) -> tuple[np.ndarr
     if told:
         remedy = "Leave date_format and dayfirst out."
         raise problem(what, "hold text if a format of dates is given", f"dtype {column.dtype}", remedy)
-    times = time_values(what, column)
-    _refuse_first(where, column, times.dtype.kind == "f" and ~np.isfinite(times), "hold finite numbers")
-    return times, has_zone(column)
+    if pd.api.types.is_float_dtype(column):
+        _refuse_first(where, column, ~np.isfinite(column.to_numpy(float)), "hold finite numbers")
+    return time_values(what, column), has_zone(column)
 
 
 def _dates_or_numbers(where: _Place, texts: pd.Series, reading: Reading) -> tuple[np.ndarray, bool | None]:

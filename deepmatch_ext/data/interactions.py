@@ -47,7 +47,7 @@ class Interactions:
         has_zone: True: ``times`` had a time zone (they are kept in UTC). False: they had none. None: this is unknown,
             or they are numbers. The times of later events must match it.
         session_ids: The raw id of each session, (the last session's number,), integers or strings. Two users may have
-            the same one. None: the numbers are the raw ids.
+            the same one. None: the numbers are the raw ids. Without sessions they are left out.
 
     Raises:
         ValueError: No rows, columns of different lengths, ids outside the maps, rows out of order, times that are
@@ -104,8 +104,8 @@ class Interactions:
             same &= goes_on
             object.__setattr__(self, "sessions", own(sessions))
             object.__setattr__(self, "session_ids", self._checked_session_ids())
-        elif self.session_ids is not None:
-            raise problem("`session_ids`", "be None where there are no sessions", shown(self.session_ids))
+        else:
+            object.__setattr__(self, "session_ids", None)
         if self.times is not None:
             times = time_values("`times`", self.times)
             if (same & (times[1:] < times[:-1])).any():

@@ -16,7 +16,6 @@ from deepmatch_ext._checks import as_flag, as_path, existing_files, int_at_least
 from deepmatch_ext._files import whole_file
 from deepmatch_ext._frames import Lists, arrays_of, is_frame
 from deepmatch_ext._passes import check_shard, check_weight, keyed_passes, shuffled, weighted
-from deepmatch_ext._traced import assertion
 
 _MOST_SHARDS = 10_000
 
@@ -265,7 +264,7 @@ def _cast(name: str, values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         fits = tf.reduce_all(tf.math.is_finite(cast) == tf.math.is_finite(values))
     else:
         fits = tf.reduce_all(tf.cast(cast, values.dtype) == values)
-    with tf.control_dependencies([assertion(fits, f"column {name!r} must hold values that fit {dtype.name}")]):
+    with tf.control_dependencies([tf.debugging.Assert(fits, [f"column {name!r} must hold values of {dtype.name}"])]):
         return tf.identity(cast)
 
 

@@ -113,8 +113,8 @@ def test_ids_of_sessions_that_do_not_fit_are_refused():
     ids = {"user_ids": IdMap([5]), "item_ids": IdMap([7, 8])}
     with pytest.raises(ValueError, match="`session_ids` must have one a session, 2; got 1"):
         Interactions(**columns, **ids, sessions=[1, 2], session_ids=["a"])
-    with pytest.raises(ValueError, match="`session_ids` must be None where there are no sessions"):
-        Interactions(**columns, **ids, session_ids=["a"])
+    with_sessions = Interactions(**columns, **ids, sessions=[1, 1], session_ids=["a"])
+    assert replace(with_sessions, sessions=None).session_ids is None
 
 
 def test_new_users_have_no_features_yet():

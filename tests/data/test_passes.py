@@ -609,7 +609,7 @@ def test_records_with_a_value_that_the_columns_type_does_not_hold_are_refused(tm
     read = tfrecord_dataset(paths, {"item": tf.TensorSpec([], dtype)}, 1, shuffle_rows=0, epochs=1)
     batches = iter(read)
     assert next(batches)["item"].numpy() == values[0]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"item.*must hold values that fit {dtype.name}"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"item.*must hold values of {dtype.name}"):
         next(batches)
 
 

@@ -120,7 +120,7 @@ def test_times_that_are_not_there():
         windows(named, [1], 2, side=["time"], times=True)
     with pytest.raises(ValueError, match="'time'"):
         windows(named, [1], 2, context=["time"], times=True)
-    for large in (np.array([0.0, np.inf]), np.array([1, 2**63 + 5], "uint64"), np.array([0, 10**18])):
+    for large in (np.array([1, 2**63 + 5], "uint64"), np.array([0, 10**18])):
         with pytest.raises(ValueError, match=r"times must be at most 1e\+15 .* Count in a larger unit"):
             windows(replace(one_user(2), times=large), [1], 2, times=True)
 
