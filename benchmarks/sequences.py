@@ -34,7 +34,7 @@ import deepmatch_ext
 from deepmatch_ext import data, optimizers
 
 DIM, USER_DIM = 64, 16
-AGAIN = "hist_item_again"
+AGAIN = "hist_item_again"  # the history with a table of its own
 LINEAR = {"user_dnn_hidden_units": [], "pooled": "recency+last", "dnn_dropout": 0.2}  # for few events
 DEEP = {"user_dnn_hidden_units": [256, 128, 64], "dnn_dropout": 0.0}  # YoutubeDNN's for many
 
@@ -68,10 +68,18 @@ def run(
 
 
 FALLING = run("SequenceDNN", 50, 128, 2e-3, falls=True, optimizer="RowwiseAdam", **LINEAR)
+OF_USERS = run(
+    "SequenceDNN",
+    *(200, 16, 4e-3),
+    falls=True,
+    beside=("user_id",),
+    optimizer="RowwiseAdam",
+    seconds=600,
+    dnn_dropout=0.2,
+)
 FILMS = run("SequenceDNN", 100, 64, 2e-3, falls=True, optimizer="RowwiseAdam", **{**LINEAR, "dnn_dropout": 0.3})
 YOUTUBEDNN = run("YoutubeDNN", 50, 1024, 1e-3)
 EVENTS, REQUEST = ("history_times",), ("history_times", "request_time")  # which times a model reads
-BESIDE = ("user_id", AGAIN)  # further columns: the user's id, and the history with a table of its own
 SUM = {"item_dnn_hidden_units": [], "item_id_dropout": 0.0}  # an item's vector is the sum of its embeddings
 OF_AMAZON = {
     "YoutubeDNN": YOUTUBEDNN,
@@ -93,15 +101,8 @@ RUNS = {
         "YoutubeDNN": YOUTUBEDNN,
         "YoutubeDNN, deep": run("YoutubeDNN", 50, 1024, 1e-3, **DEEP),
         "SequenceDNN": run("SequenceDNN", 200, 16, 4e-3, falls=True, optimizer="RowwiseAdam"),
-        "User's id: SequenceDNN": run(
-            "SequenceDNN",
-            *(200, 16, 4e-3),
-            falls=True,
-            beside=BESIDE,
-            optimizer="RowwiseAdam",
-            seconds=600,
-            dnn_dropout=0.2,
-        ),
+        "User's id: SequenceDNN": OF_USERS,
+        "Further columns: SequenceDNN": {**OF_USERS, "beside": ("user_id", AGAIN)},
         "SASRec": run("SASRec", 200, 16, 2e-3, falls=True),
         "HSTU": run("HSTU", 200, 16, 2e-3, falls=True),
         "GRU4Rec": run("GRU4Rec", 200, 16, 2e-3, falls=True),
