@@ -71,8 +71,8 @@ def test_what_codes_hardly_tell_apart_is_found_if_more_is_scored_again(built):
             found.append(np.mean([recall(index, exact, part, 20) for part in parts]))
         assert found == sorted(found)
         assert found[0] < 0.97
-        assert found[1] < 0.995 < found[2]
-    _, tried = choose_index(range(5000), vectors, users, 20, 0.995, factories=["ScaNN"])
+        assert found[1] < 0.999 <= found[2]  # ScaNN's codes, learnt by threads, are not the same every time
+    _, tried = choose_index(range(5000), vectors, users, 20, 0.999, factories=["ScaNN"])
     (row,) = tried[tried["index"] == "ScaNN"].itertuples()
     assert row.enough
     assert row.rescored > 4
