@@ -58,9 +58,9 @@ class _LazyRows(SummedBefore):
 
     _clipping: tuple[str, float] | None
 
-    def __init__(self, learning_rate: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, learning_rate: Any, **kwargs: Any) -> None:
         clipping = _take_clipping(type(self).__name__, kwargs)
-        super().__init__(_checked_rate(learning_rate), *args, **kwargs)  # type: ignore[call-arg]
+        super().__init__(_checked_rate(learning_rate), **kwargs)  # type: ignore[call-arg]
         self._clipping = clipping
         for name, check in _SETTINGS.items():
             if getattr(self, name, None) is not None:
@@ -167,7 +167,9 @@ class LazyAdam(_LazyRows, keras.optimizers.Adam):
         name: str = "lazy_adam",
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
+        # By name: tf-keras has another one between them.
+        kwargs |= {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "amsgrad": amsgrad}
+        super().__init__(learning_rate, name=name, **kwargs)
 
     def _row_step(self, index: int, gradient: tf.Tensor, rows: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         count = tf.cast(self.iterations + 1, tf.float32)
@@ -225,7 +227,8 @@ class RowwiseAdam(_LazyRows, keras.optimizers.Adam):
         name: str = "rowwise_adam",
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
+        kwargs |= {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+        super().__init__(learning_rate, name=name, **kwargs)
 
     def add_variable_from_reference(self, *args: Any, **kwargs: Any) -> Any:
         """State like a variable's, or one number per row for an embedding table; argument names depend on Keras."""
@@ -285,7 +288,8 @@ class RowwiseAdagrad(_LazyRows, keras.optimizers.Adagrad):
         name: str = "rowwise_adagrad",
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, initial_accumulator_value, epsilon, name=name, **kwargs)
+        kwargs |= {"initial_accumulator_value": initial_accumulator_value, "epsilon": epsilon}
+        super().__init__(learning_rate, name=name, **kwargs)
 
     def add_variable_from_reference(self, variable: Any, *args: Any, **kwargs: Any) -> Any:
         """State like ``variable``, or one number per row for an embedding table."""

@@ -79,6 +79,7 @@ def norm_clip(limit):
     [
         ({}, {}),
         ({"amsgrad": True}, {"amsgrad": True}),
+        ({"amsgrad": True, "beta_2": 0.5}, {"amsgrad": True, "b2": 0.5}),  # second moments fall in between
         ({"weight_decay": 0.3}, {"decay": 0.3}),
         ({"clipnorm": 0.5}, {"clip": norm_clip(0.5)}),
         ({"global_clipnorm": 0.5}, {"clip": norm_clip(0.5)}),
