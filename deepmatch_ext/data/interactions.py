@@ -574,8 +574,7 @@ def same_events(events: Interactions, rows: np.ndarray) -> np.ndarray:
 def _by_session(
     users: np.ndarray, which: np.ndarray, raw: np.ndarray, times: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows sorted by user, session and time, a user's sessions in the order of their ends; the sessions' numbers
-    and raw ids.
+    """The rows by user, session and time, and the sessions' numbers and raw ids; a user's sessions by their ends.
 
     Args:
         users: (n,).

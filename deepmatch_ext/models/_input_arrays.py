@@ -18,7 +18,7 @@ from deepmatch_ext._frames import Lists, array_of, columns_of, missing_values, p
 from deepmatch_ext._traced import assertion
 from deepmatch_ext.features import Column, SequenceColumn, input_names, input_shapes
 from deepmatch_ext.layers.pooling import item_mask
-from deepmatch_ext.models._input_rules import EventTimes, inputs_of_events, is_item
+from deepmatch_ext.models._input_rules import EventTimes, held_to, inputs_of_events, is_item
 
 
 def input_arrays(columns: Sequence[Column], x: Any, times: EventTimes | None = None) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def dense_batch(
         fits = tf.equal(lengths[name], column.maxlen)
         if column.length_name is not None and column.length_name in batch:
             fits |= tf.equal(lengths[name], tf.reshape(tf.cast(batch[column.length_name], tf.int64), [-1]))
-        dense[name] = _held_to(fits, f"Input {name!r} must hold {_rule_beside(column, beside)}", dense[name])
+        dense[name] = held_to([(fits, _rule_beside(column, beside))], name, dense[name])
     for column in columns:
         if not isinstance(column, SequenceColumn) or column.name not in lengths:
             continue
@@ -350,11 +350,5 @@ def _filled(history: tf.Tensor) -> tf.Tensor:
 
 
 def _as_long(name: str, other: str, dense: Mapping[str, tf.Tensor], lengths: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    rule = f"Input {name!r} must hold lists as long as those of {other!r}"
-    return _held_to(tf.equal(lengths[name], lengths[other]), rule, dense[name])
-
-
-def _held_to(fits: tf.Tensor, rule: str, values: tf.Tensor) -> tf.Tensor:
-    check = assertion(tf.reduce_all(fits), rule)
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(values)
+    are_equal = tf.equal(lengths[name], lengths[other])
+    return held_to([(are_equal, f"lists as long as those of {other!r}")], name, dense[name])

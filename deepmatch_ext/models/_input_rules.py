@@ -170,17 +170,17 @@ def check_batch(
                 rules += _limit_rules(values, *limits)
             if name in targets:
                 rules.append(_no_padding_rule(column, name, values))
-            checked[name] = _held_to(rules, name, values)
+            checked[name] = held_to(rules, name, values)
         if isinstance(column, SequenceColumn) and column.length_name is not None:
             with tf.control_dependencies([_told_of_length(column, checked[column.name], checked[column.length_name])]):
                 checked[column.name] = tf.identity(checked[column.name])
     if times is not None:
         for name, rule in _time_rules(times, checked):
-            checked[name] = _held_to([rule], name, checked[name])
+            checked[name] = held_to([rule], name, checked[name])
     return checked
 
 
-def _held_to(rules: list[Rule], name: str, values: tf.Tensor) -> tf.Tensor:
+def held_to(rules: list[Rule], name: str, values: tf.Tensor) -> tf.Tensor:
     """The tensor, guarded by assertions of the rules."""
     each = [assertion(tf.reduce_all(fits), f"Input {name!r} must hold {rule}") for fits, rule in rules]
     with tf.control_dependencies([check for check in each if check is not None]):
@@ -231,7 +231,7 @@ def _check_width(name: str, given: tf.TensorShape, shape: tuple[int, ...]) -> No
 def _in_rows(name: str, values: tf.Tensor, shape: tuple[int, ...], rows: tf.Tensor) -> tf.Tensor:
     fits = tf.reduce_all(tf.shape(values)[:1] == rows) & tf.equal(tf.size(values), rows * math.prod(shape))
     rule = f"values of shape {('batch', *shape)}, in as many rows as the other inputs"
-    return tf.reshape(_held_to([(fits, rule)], name, values), [-1, *shape])
+    return tf.reshape(held_to([(fits, rule)], name, values), [-1, *shape])
 
 
 # Numbers are finite and not too large; ids that come as floats are whole.
@@ -491,7 +491,7 @@ def check_batch_weights(weights: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
         raise problem("The dataset's `sample_weight`", f"hold {_WEIGHTS}", weights.dtype.name)
     weights = _in_rows("sample_weight", weights, (), rows)
-    return _held_to([(_is_small(weights) & (tf.cast(weights, tf.float64) >= 0), _WEIGHTS)], "sample_weight", weights)
+    return held_to([(_is_small(weights) & (tf.cast(weights, tf.float64) >= 0), _WEIGHTS)], "sample_weight", weights)
 
 
 _LABELS = "numbers from 0 to 1: 1 where the user took the item, 0 where not"
@@ -527,7 +527,7 @@ def check_batch_labels(labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         raise problem("The dataset's labels", f"hold {_LABELS}", labels.dtype.name)
     labels = _in_rows("labels", labels, (1,), rows)
     numbers = tf.cast(labels, tf.float32)
-    return _held_to([((numbers >= 0) & (numbers <= 1), _LABELS)], "labels", labels)
+    return held_to([((numbers >= 0) & (numbers <= 1), _LABELS)], "labels", labels)
 
 
 def gives_labels(spec: Any) -> bool:

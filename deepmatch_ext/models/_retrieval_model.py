@@ -160,7 +160,7 @@ class RetrievalModel(keras.Model):
         self._has_labels = any(isinstance(layer, PairProbability) for layer in self.layers)
         # Since `compile`: the functions of several steps an execution, and what was trainable.
         self._compiled_state: _Untracked = _Untracked({})
-        policy = global_policy_name()
+        policy = self._builder_config.value["dtype_policy"]
         self._reader = _Untracked(
             Reader(columns, self.inputs, target, self._is_unknown, self._has_labels, towers.times, policy)
         )
